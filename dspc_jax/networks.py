@@ -1,0 +1,310 @@
+"""Neural networks beside the circuits. The only module that imports Flax (Linen).
+
+Networks are used through pure functions of explicit parameters, on values in the shape
+of a circuit's examples, ``[B, V, C]``, so that they go through jit, scan and vmap over
+seeds like a circuit does.
+"""
+
+from collections.abc import Callable
+import functools
+import math
+from typing import Any, Literal, NamedTuple
+
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+
+from dspc_jax.types import Array, Key
+
+Normalizer = Literal["batch", "group", "none"]
+
+
+class AutoEncoder(NamedTuple):
+    """Pure functions of an auto-encoder.
+
+    Attributes:
+      init: ``init(key) -> {"encoder": pytree, "decoder": pytree}``, float32.
+      encode: ``encode(params, x[B, V, C]) -> [B, K]`` features.
+      decode: ``decode(params, features[B, K]) -> [B, V, C]``, in the units of
+        ``scale``.
+      scale: ``scale(x)`` maps the value range to [-1, 1]; what the networks see.
+    """
+
+    init: Callable[[Array], dict[str, Any]]
+    encode: Callable[[dict[str, Any], Array], Array]
+    decode: Callable[[dict[str, Any], Array], Array]
+    scale: Callable[[Array], Array]
+
+
+@functools.cache
+def image_auto_encoder(
+    height: int,
+    width: int,
+    num_channels: int = 1,
+    *,
+    value_range: tuple[float, float] = (0.0, 255.0),
+    num_features: int = 100,
+    num_filters: int = 64,
+    normalizer: Normalizer = "batch",
+) -> AutoEncoder:
+    r"""The convolutional auto-encoder of MMD-GAN, for images of any size.
+
+    Encoder: convolutions 4x4 with stride 2, each halving both sides (rounded up) and
+    doubling the filters, until no side exceeds 4; LeakyReLU(0.2); one full-size
+    convolution to the features. Decoder: its mirror, with ReLU, cropped to the sizes
+    the encoder went through, and a tanh. For sides 32 and 64 these are the layers of
+    the source; other sides need no resizing (28: 14, 7, 4).
+
+    ``normalizer="batch"`` is the source's: its batch normalisation always runs on the
+    statistics of the current batch (it is never switched to evaluation), so no running
+    averages exist here and ``encode`` stays a pure function. Data and samples are
+    normalised by their own batches, so the features of one example depend on its batch.
+    ``"group"`` (group normalisation, within one example) makes the kernel a function of
+    two examples alone, as the theory of the MMD has it; ``"none"`` normalises nothing:
+    under weight clipping to 0.01 its features all but vanish.
+
+    Args:
+      height: pixel rows.
+      width: pixel columns.
+      num_channels: C.
+      value_range: smallest and largest value of a pixel in the leaves' own units.
+      num_features: K.
+      num_filters: filters of the first convolution.
+      normalizer: see above; the first convolution and the features have none.
+
+    Returns:
+      An `AutoEncoder` of images ``[B, height * width, C]``, pixels in row-major order;
+      the same object for the same arguments.
+
+    Raises:
+      ValueError: an argument out of its range, or, on use, images of another size.
+
+    References:
+      Li et al., "MMD GAN", NeurIPS 2017, and its published code.
+    """
+    for name, number in (
+        ("height", height),
+        ("width", width),
+        ("num_channels", num_channels),
+        ("num_features", num_features),
+        ("num_filters", num_filters),
+    ):
+        _check_count(name, number)
+    _check_normalizer(normalizer)
+    sizes = [(height, width)]
+    while len(sizes) == 1 or max(sizes[-1]) > 4:
+        sizes.append(((sizes[-1][0] + 1) // 2, (sizes[-1][1] + 1) // 2))
+    encoder = _ImageEncoder(len(sizes) - 1, num_filters, num_features, normalizer)
+    decoder = _ImageDecoder(tuple(sizes), num_channels, num_filters, normalizer)
+    return _auto_encoder(
+        encoder,
+        decoder,
+        image_shape=(height, width, num_channels),
+        example_shape=(height * width, num_channels),
+        num_features=num_features,
+        value_range=value_range,
+    )
+
+
+@functools.cache
+def mlp_auto_encoder(
+    num_variables: int,
+    num_channels: int = 1,
+    *,
+    value_range: tuple[float, float] | None = None,
+    num_features: int = 16,
+    hidden_sizes: tuple[int, ...] = (128, 128),
+    normalizer: Normalizer = "batch",
+) -> AutoEncoder:
+    """An auto-encoder of fully connected layers, for values that are not images.
+
+    Args:
+      num_variables: V.
+      num_channels: C.
+      value_range: smallest and largest value, scaled to [-1, 1], where the decoder ends
+        in a tanh; or None for unbounded values, taken as they are, and a linear end.
+      num_features: K.
+      hidden_sizes: units of the encoder's hidden layers; reversed in the decoder.
+      normalizer: as in `image_auto_encoder`; for every hidden layer but the first.
+
+    Returns:
+      An `AutoEncoder`; the same object for the same arguments.
+
+    Raises:
+      ValueError: an argument out of its range, or, on use, values of another shape.
+    """
+    for name, number in (
+        ("num_variables", num_variables),
+        ("num_channels", num_channels),
+        ("num_features", num_features),
+        *((f"hidden_sizes[{i}]", size) for i, size in enumerate(hidden_sizes)),
+    ):
+        _check_count(name, number)
+    _check_normalizer(normalizer)
+    num_values = num_variables * num_channels
+    reverse = tuple(reversed(hidden_sizes))
+    encoder = _Mlp(hidden_sizes, num_features, normalizer, 0.2, False)
+    decoder = _Mlp(reverse, num_values, normalizer, 0.0, value_range is not None)
+    return _auto_encoder(
+        encoder,
+        decoder,
+        image_shape=(num_values,),
+        example_shape=(num_variables, num_channels),
+        num_features=num_features,
+        value_range=value_range,
+    )
+
+
+def _auto_encoder(
+    encoder: nn.Module,
+    decoder: nn.Module,
+    *,
+    image_shape: tuple[int, ...],
+    example_shape: tuple[int, int],
+    num_features: int,
+    value_range: tuple[float, float] | None,
+) -> AutoEncoder:
+    """Binds two modules to the shape of examples and their range of values."""
+    if value_range is not None and not (
+        value_range[0] < value_range[1] and all(map(math.isfinite, value_range))
+    ):
+        raise ValueError(f"value_range must be finite and increase, got {value_range}")
+
+    def scale(x: Array) -> Array:
+        if value_range is None:
+            return x
+        low, high = value_range
+        return (x - low) * (2 / (high - low)) - 1
+
+    def init(key: Key) -> dict[str, Any]:
+        encoder_key, decoder_key = jax.random.split(key)
+        return {
+            "encoder": encoder.init(encoder_key, jnp.zeros((1, *image_shape))),
+            "decoder": decoder.init(decoder_key, jnp.zeros((1, num_features))),
+        }
+
+    def encode(params: dict[str, Any], x: Array) -> Array:
+        if x.ndim != 3 or x.shape[1:] != example_shape:
+            raise ValueError(
+                f"x must have the shape (B, *{example_shape}), got {x.shape}"
+            )
+        images = scale(x).reshape(x.shape[0], *image_shape)
+        features = encoder.apply(params["encoder"], images)
+        assert isinstance(features, Array)
+        return features
+
+    def decode(params: dict[str, Any], features: Array) -> Array:
+        values = decoder.apply(params["decoder"], features)
+        assert isinstance(values, Array)
+        return values.reshape(features.shape[0], *example_shape)
+
+    return AutoEncoder(init, encode, decode, scale)
+
+
+class _BatchStatisticsNorm(nn.Module):
+    """Batch normalisation by the statistics of the given batch; no running averages."""
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        scale = self.param("scale", nn.initializers.ones, (x.shape[-1],))
+        bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],))
+        axes = tuple(range(x.ndim - 1))
+        centered = x - jnp.mean(x, axes, keepdims=True)
+        variance = jnp.mean(centered**2, axes, keepdims=True)
+        scale, bias = (jnp.expand_dims(p, axes) for p in (scale, bias))
+        return centered * jax.lax.rsqrt(variance + 1e-5) * scale + bias  # source's 1e-5
+
+
+def _normalize(kind: Normalizer, x: Array) -> Array:
+    """Adds a normalisation layer inside a compact module."""
+    if kind == "batch":
+        return _BatchStatisticsNorm()(x)
+    if kind == "group":
+        return nn.GroupNorm(num_groups=math.gcd(8, x.shape[-1]))(x)
+    return x
+
+
+def _initializer(kind: Normalizer) -> Callable[..., Array]:
+    """The source's N(0, 0.02), or variance preserving where no layer normalises."""
+    return (
+        nn.initializers.he_normal() if kind == "none" else nn.initializers.normal(0.02)
+    )
+
+
+class _ImageEncoder(nn.Module):
+    """``[B, H, W, C] -> [B, K]``: a pyramid of convolutions with stride 2."""
+
+    num_halvings: int
+    num_filters: int
+    num_features: int
+    normalizer: Normalizer
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        init = _initializer(self.normalizer)
+        for i in range(self.num_halvings):
+            filters = self.num_filters * 2**i
+            x = nn.Conv(filters, (4, 4), 2, use_bias=False, kernel_init=init)(x)
+            x = _normalize(self.normalizer, x) if i else x
+            x = nn.leaky_relu(x, 0.2)
+        x = x.reshape(x.shape[0], -1)
+        return nn.Dense(self.num_features, use_bias=False, kernel_init=init)(x)
+
+
+class _ImageDecoder(nn.Module):
+    """``[B, K] -> [B, H, W, C]`` in (-1, 1): transposed convolutions, cropped."""
+
+    sizes: tuple[tuple[int, int], ...]
+    num_channels: int
+    num_filters: int
+    normalizer: Normalizer
+
+    @nn.compact
+    def __call__(self, features: Array) -> Array:
+        init = _initializer(self.normalizer)
+        num_doublings = len(self.sizes) - 1
+        height, width = self.sizes[-1]
+        filters = self.num_filters * 2 ** (num_doublings - 1)
+        x = nn.Dense(height * width * filters, use_bias=False, kernel_init=init)(
+            features
+        )
+        x = x.reshape(x.shape[0], height, width, filters)
+        for i in reversed(range(num_doublings)):
+            x = nn.relu(_normalize(self.normalizer, x))
+            filters = self.num_filters * 2 ** (i - 1) if i else self.num_channels
+            x = nn.ConvTranspose(
+                filters, (4, 4), (2, 2), use_bias=False, kernel_init=init
+            )(x)
+            x = x[:, : self.sizes[i][0], : self.sizes[i][1]]
+        return jnp.tanh(x)
+
+
+class _Mlp(nn.Module):
+    """``[B, N] -> [B, M]`` by fully connected layers with LeakyReLU."""
+
+    hidden_sizes: tuple[int, ...]
+    num_outputs: int
+    normalizer: Normalizer
+    negative_slope: float
+    bounded: bool
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        for i, size in enumerate(self.hidden_sizes):
+            x = nn.Dense(size)(x)
+            x = _normalize(self.normalizer, x) if i else x
+            x = nn.leaky_relu(x, self.negative_slope)
+        x = nn.Dense(self.num_outputs)(x)
+        return jnp.tanh(x) if self.bounded else x
+
+
+def _check_count(name: str, number: int) -> None:
+    if number < 1:
+        raise ValueError(f"{name} must be at least 1, got {number}")
+
+
+def _check_normalizer(normalizer: str) -> None:
+    if normalizer not in ("batch", "group", "none"):
+        raise ValueError(
+            f"normalizer must be 'batch', 'group' or 'none', got {normalizer!r}"
+        )

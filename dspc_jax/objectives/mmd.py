@@ -1,0 +1,183 @@
+r"""Maximum mean discrepancy between data and differentiable samples.
+
+For a kernel with feature map :math:`\phi`,
+:math:`\mathrm{MMD}^2(p, q) = \|E_p \phi(x) - E_q \phi(y)\|^2
+= E k(x, x') + E k(y, y') - 2 E k(x, y)`; with a characteristic kernel (both of
+`dspc_jax.objectives.kernels`) it is 0 only where :math:`p = q`.
+
+References:
+  Gretton, Borgwardt, Rasch, Schoelkopf and Smola, "A Kernel Two-Sample Test",
+  JMLR 2012.
+"""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+
+from dspc_jax.objectives.kernels import Kernel, common_center, squared_distances
+from dspc_jax.types import Array, Key, Metrics, PyTree
+
+
+def mmd2_unbiased(x: Array, y: Array, kernel: Kernel) -> Array:
+    r"""The unbiased estimator of the squared MMD.
+
+    .. math:: \frac{1}{N(N-1)} \sum_{i \ne j} k(x_i, x_j)
+              + \frac{1}{M(M-1)} \sum_{i \ne j} k(y_i, y_j)
+              - \frac{2}{NM} \sum_{i, j} k(x_i, y_j)
+
+    Its gradient is unbiased too, at any batch size.
+
+    Args:
+      x: ``[N, ...]`` points, ``N >= 2``.
+      y: ``[M, ...]`` points, ``M >= 2``.
+      kernel: a `Kernel`.
+
+    Returns:
+      A scalar. It is negative about half of the time where both samples follow one law.
+
+    Raises:
+      ValueError: fewer than two points in a set, or points of different sizes.
+
+    References:
+      Gretton et al. 2012, equation 3.
+    """
+    _check_counts(x, y, 2)
+    k_xx, k_xy, k_yy = _excess_matrices(x, y, kernel)
+    # The diagonals are 0 exactly: the excess at distance 0.
+    n, m = k_xy.shape
+    return (
+        jnp.sum(k_xx) / (n * (n - 1))
+        + jnp.sum(k_yy) / (m * (m - 1))
+        - 2 * jnp.mean(k_xy)
+    )
+
+
+def mmd2_biased(x: Array, y: Array, kernel: Kernel) -> Array:
+    r"""The squared MMD of the two empirical distributions.
+
+    .. math:: \frac{1}{N^2} \sum_{i, j} k(x_i, x_j)
+              + \frac{1}{M^2} \sum_{i, j} k(y_i, y_j)
+              - \frac{2}{NM} \sum_{i, j} k(x_i, y_j)
+
+    A squared norm, so never negative; its mean exceeds the squared MMD of the laws by
+    at most :math:`k(0) (1/N + 1/M)`, and this excess rewards samples that lie close
+    together.
+
+    Args:
+      x: ``[N, ...]`` points, ``N >= 1``.
+      y: ``[M, ...]`` points, ``M >= 1``.
+      kernel: a `Kernel`.
+
+    Returns:
+      A scalar, ``>= 0``: what rounding makes negative is 0, with the gradient 0.
+
+    Raises:
+      ValueError: an empty set, or points of different sizes.
+
+    References:
+      Gretton et al. 2012, equation 5 (its square).
+    """
+    _check_counts(x, y, 1)
+    k_xx, k_xy, k_yy = _excess_matrices(x, y, kernel)
+    return jnp.maximum(jnp.mean(k_xx) + jnp.mean(k_yy) - 2 * jnp.mean(k_xy), 0)
+
+
+def safe_sqrt(x: Array) -> Array:
+    r"""The square root with a finite gradient at 0.
+
+    :math:`\sqrt{\max(x, 0)}`; the gradient is :math:`1 / (2 \sqrt x)` above 0, and 0 at
+    and below it: for the root of a squared norm, such as the MMD, that is one of the
+    subgradients of the norm.
+
+    Args:
+      x: any shape.
+
+    Returns:
+      The roots, in the shape of ``x``.
+    """
+    positive = x > 0
+    return jnp.where(positive, jnp.sqrt(jnp.where(positive, x, 1)), 0)
+
+
+def mmd_loss(
+    params: PyTree,
+    key: Key,
+    batch: Array,
+    *,
+    sample: Callable[[Array, Any], Array],
+    kernel: Kernel,
+    estimator: Literal["unbiased", "biased"] = "unbiased",
+    num_samples: int | None = None,
+    square_root: bool = False,
+    features: Callable[[Array], Array] | None = None,
+) -> tuple[Array, Metrics]:
+    r"""The (squared) MMD between a batch of data and fresh differentiable samples.
+
+    Gradients reach ``params`` through the samples: ``sample`` is differentiable, such
+    as ``lambda keys, params: jax.vmap(lambda k: circuit.sample_differentiable(k,
+    params, relaxation=..., temperature=...))(keys)``.
+
+    Args:
+      params: the sampler's parameters.
+      key: one typed key; split into one key per sample.
+      batch: ``[B, V, C]`` data.
+      sample: ``sample(keys[S], params) -> [S, V, C]``, in the units of the data.
+      kernel: a `Kernel` on the points, or on their features.
+      estimator: ``"unbiased"``, or ``"biased"``.
+      num_samples: S; the size of the batch by default.
+      square_root: whether the loss is the MMD and not its square; with the biased
+        estimator only, since a negative estimate has no root. Its gradient does not
+        vanish as the MMD does.
+      features: ``features(points[N, V, C]) -> [N, ...]``, applied to both sets.
+
+    Returns:
+      The loss, and the metrics ``mmd2`` (the estimate) and ``kernel_mean`` (the mean
+      kernel value between data and samples: near 0 the two are too far apart for the
+      bandwidths, and nothing is learned; near ``k(0)`` the bandwidths see no detail).
+
+    Raises:
+      ValueError: an unknown estimator, ``square_root`` of the unbiased one, too few
+        points, or samples that do not have the size of the data.
+    """
+    if estimator not in ("unbiased", "biased"):
+        raise ValueError(f"estimator must be 'unbiased' or 'biased', got {estimator!r}")
+    if square_root and estimator != "biased":
+        raise ValueError(
+            f"square_root must go with estimator='biased', got {estimator!r}: "
+            "a negative estimate has no square root"
+        )
+    num_samples = jnp.shape(batch)[0] if num_samples is None else num_samples
+    if num_samples < 1:
+        raise ValueError(f"num_samples must be at least 1, got {num_samples}")
+    samples = sample(jax.random.split(key, num_samples), params)
+    if samples.shape[1:] != batch.shape[1:]:
+        raise ValueError(
+            "sample must return values in the shape of the data, got "
+            f"{samples.shape[1:]} for {batch.shape[1:]} per example"
+        )
+    x, y = (
+        (batch, samples) if features is None else (features(batch), features(samples))
+    )
+    mmd2 = (mmd2_unbiased if estimator == "unbiased" else mmd2_biased)(x, y, kernel)
+    between = jax.lax.stop_gradient(jnp.mean(kernel.value(squared_distances(x, y))))
+    metrics = {"mmd2": mmd2, "kernel_mean": between}
+    return (safe_sqrt(mmd2) if square_root else mmd2), metrics
+
+
+def _excess_matrices(x: Array, y: Array, kernel: Kernel) -> tuple[Array, Array, Array]:
+    """The matrices ``k - k(0)`` within x, between x and y, and within y."""
+    center = common_center(x, y)
+    return (
+        kernel.excess(squared_distances(x, center=center)),
+        kernel.excess(squared_distances(x, y, center=center)),
+        kernel.excess(squared_distances(y, center=center)),
+    )
+
+
+def _check_counts(x: Array, y: Array, least: int) -> None:
+    for name, points in (("x", x), ("y", y)):
+        count = jnp.shape(points)[0] if jnp.ndim(points) else 0
+        if count < least:
+            raise ValueError(f"{name} must hold at least {least} points, got {count}")
