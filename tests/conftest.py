@@ -1,0 +1,42 @@
+"""A strict session: what JAX would forgive silently is an error in every test."""
+
+from collections.abc import Iterator
+import pathlib
+
+import jax
+import pytest
+
+# A broadcast between different ranks is how a batch axis meets a unit axis unnoticed.
+jax.config.update("jax_numpy_rank_promotion", "raise")
+# Using a key twice makes draws dependent. The check is experimental in JAX; it follows
+# typed keys through jit, vmap and the library's own primitive.
+jax.config.update("jax_debug_key_reuse", True)
+
+_PROGRAMS = pathlib.Path(__file__).parent / "experiments"
+
+
+@pytest.fixture(autouse=True)
+def dtype_promotion(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Forbids implicit dtype promotion, except where optax's own code runs.
+
+    Strict promotion cannot hold for optax: the bias correction of its Adam computes
+    ``decay ** count`` with an int32 count. Tests of the programs, and tests marked
+    ``optax``, therefore run under the standard rules.
+    """
+    programs = _PROGRAMS in request.path.parents
+    optax = request.node.get_closest_marker("optax") is not None
+    with jax.numpy_dtype_promotion("standard" if programs or optax else "strict"):
+        yield
+
+
+@pytest.fixture
+def key() -> jax.Array:
+    """A typed key. Every test gets the same one: a failure must repeat."""
+    return jax.random.key(0)
+
+
+@pytest.fixture
+def x64() -> Iterator[None]:
+    """64-bit types for one test, for finite differences; users run float32."""
+    with jax.enable_x64(True):
+        yield
