@@ -1,0 +1,330 @@
+"""The part of the training loop that runs on the devices; it knows no objective.
+
+One compiled function runs any number of steps: their number is an argument, so a chunk
+may end wherever the host wants (to log, to save, because a signal came) without
+recompiling and without changing a bit of the result.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+import numpy as np
+
+from experiments.batches import batch_indices
+from experiments.data import Dataset
+
+_STREAM_BYTES = 64 * 2**20  # rows of one chunk, where the data set stays on the host
+_MAX_CHUNK = 128  # steps; at 1 ms a step still many chunks a second
+_EVAL_BATCH = 256  # examples
+
+
+class System(NamedTuple):
+    """What a program trains: pure functions of one seed, without knowledge of the loop.
+
+    Attributes:
+        init: ``key -> state``, any pytree of arrays.
+        step: ``(state, key, batch, step) -> (state, metrics)``; ``batch`` is uint8
+            ``[B, V, C]``, ``step`` the int32 number of steps before this one (the same
+            for all seeds, so ``lax.cond`` on it stays a branch), ``metrics`` a dict of
+            scalars. A metric that is not finite stops the run.
+        evaluate: ``(state, key, batch) -> metrics``: arrays ``[B]`` are per example and
+            averaged over exactly all examples; scalars are estimates from a set and
+            averaged over the full batches.
+        sample: ``(state, key, num) -> {title: levels}`` with levels uint8
+            ``[num, V, C]``; may be empty.
+    """
+
+    init: Callable[[jax.Array], Any]
+    step: Callable[[Any, jax.Array, jax.Array, jax.Array], tuple[Any, dict]]
+    evaluate: Callable[[Any, jax.Array, jax.Array], dict]
+    sample: Callable[[Any, jax.Array, int], dict[str, jax.Array]]
+
+
+class Carry(NamedTuple):
+    """What training changes and a checkpoint holds; every array leads with S seeds.
+
+    Attributes:
+        state: the system's state.
+        sums: step metrics summed since the last log line, ``[S]`` each.
+        count: steps in ``sums``, ``[S]``.
+    """
+
+    state: Any
+    sums: dict[str, jax.Array]
+    count: jax.Array
+
+
+class Failure(NamedTuple):
+    """A step whose metrics were not finite.
+
+    Attributes:
+        step: its number, from 1.
+        seed: the first seed it happened to.
+        metric: the metric's name.
+        value: the metric's value.
+    """
+
+    step: int
+    seed: int
+    metric: str
+    value: float
+
+
+class DeviceLoop:
+    """Runs a `System` for S seeds on all devices of a mesh.
+
+    The batch is sharded over the devices, everything else is on each of them. Seed
+    ``i`` is the run of ``seed + i`` alone, up to rounding.
+    """
+
+    def __init__(
+        self,
+        system: System,
+        dataset: Dataset,
+        seed: int,
+        num_seeds: int,
+        batch_size: int,
+        devices: list[jax.Device],
+        resident_bytes: int,
+    ):
+        """Prepares the compiled functions and moves the data.
+
+        Args:
+            system: what is trained.
+            dataset: its images.
+            seed: the first seed.
+            num_seeds: S.
+            batch_size: B, a multiple of the number of devices.
+            devices: the mesh.
+            resident_bytes: training sets up to this size live on the devices; of larger
+                ones each chunk brings its rows.
+        """
+        if batch_size % len(devices):
+            raise ValueError(
+                f"batch_size must be a multiple of the {len(devices)} devices, "
+                f"got {batch_size}"
+            )
+        self._dataset, self._batch_size = dataset, batch_size
+        self._seeds = range(seed, seed + num_seeds)
+        mesh = Mesh(np.array(devices), ("batch",))
+        self._everywhere = NamedSharding(mesh, PartitionSpec())
+        self._sharded = NamedSharding(mesh, PartitionSpec(None, None, "batch"))
+        self._eval_sharding = NamedSharding(mesh, PartitionSpec("batch"))
+        self._system = system
+
+        keys = jax.vmap(lambda s: jax.random.split(jax.random.key(s), 4))(
+            jnp.array(self._seeds, jnp.uint32)
+        )
+        keys = jax.device_put(keys, self._everywhere)
+        init_keys, self._step_keys, self._eval_keys, self._sample_keys = keys.T
+        self._init_keys = init_keys
+
+        self._resident = dataset.train.nbytes <= resident_bytes
+        self._train = self._put(dataset.train) if self._resident else None
+        step_bytes = num_seeds * batch_size * dataset.train[0].nbytes
+        self.max_chunk = (
+            _MAX_CHUNK
+            if self._resident
+            else max(1, min(_MAX_CHUNK, _STREAM_BYTES // step_bytes))
+        )
+        self._eval_size = min(_EVAL_BATCH, len(dataset.valid), len(dataset.test))
+        self._eval_size -= self._eval_size % len(devices)
+
+        self._over_seeds = _vmap_seeds if num_seeds > 1 else _one_seed
+        self._init = jax.jit(self._init_carry, out_shardings=self._everywhere)
+        self._steps = jax.jit(
+            self._run_steps,
+            donate_argnums=0,
+            out_shardings=(self._everywhere,) * 4,
+        )
+        self._evaluate = jax.jit(
+            self._over_seeds(system.evaluate, (0, 0, None)),
+            out_shardings=self._everywhere,
+        )
+        self._sample = jax.jit(system.sample, static_argnums=2)
+        self._any_nan = jax.jit(_any_nan)
+
+    def _put(self, array: Any) -> jax.Array:
+        return jax.device_put(array, self._everywhere)
+
+    # ---- state ---------------------------------------------------------------------
+
+    def init(self) -> Carry:
+        """The carry before the first step."""
+        return self._init(self._init_keys)
+
+    def abstract(self) -> Carry:
+        """Shapes and types of the carry, without computing it."""
+        return jax.eval_shape(self._init_carry, self._init_keys)
+
+    def put(self, carry: Carry) -> Carry:
+        """Moves a carry from the host to the devices."""
+        return self._put(carry)
+
+    def _init_carry(self, keys: jax.Array) -> Carry:
+        state = self._over_seeds(self._system.init, (0,))(keys)
+        shape = (len(self._seeds), self._batch_size, *self._dataset.train.shape[1:])
+        batch = jax.ShapeDtypeStruct(shape, jnp.uint8)
+        step = jax.ShapeDtypeStruct((), jnp.int32)
+        _, metrics = jax.eval_shape(self._step_seeds, state, keys, batch, step)
+        sums = {name: jnp.zeros(m.shape, jnp.float32) for name, m in metrics.items()}
+        return Carry(state, sums, jnp.zeros((len(self._seeds),), jnp.int32))
+
+    def drain(self, carry: Carry) -> tuple[Carry, dict[str, np.ndarray]]:
+        """Takes the mean of the step metrics since the last call, ``[S]`` each."""
+        count = np.maximum(np.asarray(carry.count), 1)
+        means = {name: np.asarray(total) / count for name, total in carry.sums.items()}
+        zeros = jax.tree.map(np.zeros_like, jax.device_get((carry.sums, carry.count)))
+        return Carry(carry.state, *self._put(zeros)), means
+
+    def seeds_with_nan(self, carry: Carry) -> list[int]:
+        """Seeds whose state holds a NaN."""
+        broken = np.asarray(self._any_nan(carry.state))
+        return [s for s, bad in zip(self._seeds, broken, strict=True) if bad]
+
+    # ---- training ------------------------------------------------------------------
+
+    def _step_seeds(self, state, keys, batch, step):
+        return self._over_seeds(self._system.step, (0, 0, 0, None))(
+            state, keys, batch, step
+        )
+
+    def _run_steps(self, carry, data, keys, indices, first, num):
+        """Steps ``first .. first + num - 1``, fewer if a metric is not finite."""
+
+        def go_on(loop):
+            done, _, _, finite = loop
+            return (done < num) & jnp.all(finite)
+
+        def body(loop):
+            done, carry, _, _ = loop
+            batch = jax.lax.with_sharding_constraint(
+                data[indices[done]],
+                NamedSharding(self._sharded.mesh, PartitionSpec(None, "batch")),
+            )
+            step_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, first + done)
+            state, metrics = self._step_seeds(
+                carry.state, step_keys, batch, first + done
+            )
+            metrics = {k: v.astype(jnp.float32) for k, v in metrics.items()}
+            finite = jnp.stack([jnp.isfinite(v) for v in metrics.values()]).all(0)
+            sums = {k: carry.sums[k] + v for k, v in metrics.items()}
+            return done + 1, Carry(state, sums, carry.count + 1), metrics, finite
+
+        start = (
+            jnp.int32(0),
+            carry,
+            jax.tree.map(jnp.zeros_like, carry.sums),
+            jnp.ones((len(self._seeds),), bool),
+        )
+        done, carry, metrics, finite = jax.lax.while_loop(go_on, body, start)
+        return carry, done, metrics, finite
+
+    def run(self, carry: Carry, first: int, num: int) -> tuple[Carry, Failure | None]:
+        """Runs ``num`` steps; ``carry`` is given up.
+
+        Args:
+            carry: the state after ``first`` steps.
+            first: steps done before.
+            num: steps to do, at most ``max_chunk``.
+
+        Returns:
+            The carry after them, or after the failing step, and the failure if any.
+        """
+        indices = np.zeros(
+            (self.max_chunk, len(self._seeds), self._batch_size), np.int32
+        )
+        num_examples = len(self._dataset.train)
+        for i, seed in enumerate(self._seeds):
+            indices[:num, i] = batch_indices(
+                seed, first, num, self._batch_size, num_examples
+            )
+        data = self._train
+        if data is None:
+            data = self._put(self._dataset.train[indices.reshape(-1)])
+            indices = np.arange(indices.size, dtype=np.int32).reshape(indices.shape)
+        carry, done, metrics, finite = self._steps(
+            carry,
+            data,
+            self._step_keys,
+            jax.device_put(indices, self._sharded),
+            jnp.int32(first),
+            jnp.int32(num),
+        )
+        done, metrics, finite = jax.device_get((done, metrics, finite))
+        if finite.all():
+            return carry, None
+        place = int(np.argmin(finite))
+        name = next(k for k, v in metrics.items() if not np.isfinite(v[place]))
+        value = float(metrics[name][place])
+        return carry, Failure(first + int(done), self._seeds[place], name, value)
+
+    # ---- looking at the state ------------------------------------------------------
+
+    def evaluate(self, carry: Carry, images: np.ndarray) -> dict[str, np.ndarray]:
+        """Metrics of every seed on all ``images``, with the same noise at every call.
+
+        Args:
+            carry: the state.
+            images: ``[n, V, C]`` uint8, n at least one batch.
+
+        Returns:
+            Name to ``[S]``; see `System.evaluate`.
+        """
+        size, totals, batches = self._eval_size, {}, 0
+        for number, start in enumerate(range(0, len(images), size)):
+            rows = np.arange(start, start + size) % len(images)
+            valid = min(size, len(images) - start)
+            keys = jax.vmap(jax.random.fold_in, (0, None))(self._eval_keys, number)
+            batch = jax.device_put(images[rows], self._eval_sharding)
+            metrics = jax.device_get(self._evaluate(carry.state, keys, batch))
+            full = valid == size
+            batches += full
+            for name, value in metrics.items():
+                per_example = value.ndim == 2
+                if not per_example and not full:
+                    continue
+                part = (
+                    value[:, :valid].astype(np.float64).sum(1) / len(images)
+                    if per_example
+                    else value.astype(np.float64)
+                )
+                weight = 0 if per_example else 1
+                total, _ = totals.get(name, (0.0, weight))
+                totals[name] = (total + part, weight)
+        return {k: v / (batches if w else 1) for k, (v, w) in totals.items()}
+
+    def sample(self, carry: Carry, num: int) -> dict[str, np.ndarray]:
+        """Samples of the first seed, with the same noise at every call."""
+        state = jax.tree.map(lambda leaf: leaf[0], carry.state)
+        return jax.device_get(self._sample(state, self._sample_keys[0], num))
+
+
+def _vmap_seeds(function: Callable, in_axes: tuple) -> Callable:
+    return jax.vmap(function, in_axes)
+
+
+def _one_seed(function: Callable, in_axes: tuple) -> Callable:
+    """``vmap`` over an axis of length 1, without batching anything."""
+
+    def call(*arguments):
+        single = [
+            arg if axis is None else jax.tree.map(lambda leaf: leaf[0], arg)
+            for arg, axis in zip(arguments, in_axes, strict=True)
+        ]
+        return jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], function(*single))
+
+    return call
+
+
+def _any_nan(state: Any) -> jax.Array:
+    """Whether each seed's state holds a NaN, ``[S]``."""
+    found = [
+        jnp.isnan(leaf).reshape(leaf.shape[0], -1).any(1)
+        for leaf in jax.tree.leaves(state)
+        if jnp.issubdtype(leaf.dtype, jnp.floating)
+    ]
+    return jnp.stack(found).any(0)

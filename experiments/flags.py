@@ -1,0 +1,265 @@
+"""Every shared flag, defined once, and read once into a frozen dataclass.
+
+A group of flags is a frozen dataclass whose fields are made by `flag`; a program adds
+groups of its own, named with a prefix (``--mmd_kernel``), to the shared `Settings`.
+"""
+
+import argparse
+from collections.abc import Callable, Mapping, Sequence
+import dataclasses
+import math
+import sys
+from typing import Any, NoReturn
+
+from experiments import data
+from experiments.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Requirement:
+    """What a value must satisfy: a predicate, and the words an error gives for it."""
+
+    holds: Callable[[Any], bool]
+    words: str
+
+
+def at_least(low: float) -> Requirement:
+    """The value is a finite number not below ``low``."""
+    return Requirement(
+        lambda v: math.isfinite(v) and v >= low, f"must be at least {low}"
+    )
+
+
+def above(low: float) -> Requirement:
+    """The value is a finite number greater than ``low``."""
+    return Requirement(
+        lambda v: math.isfinite(v) and v > low, f"must be greater than {low}"
+    )
+
+
+def within(low: float, high: float) -> Requirement:
+    """``low < value <= high``."""
+    return Requirement(
+        lambda v: low < v <= high, f"must be greater than {low} and at most {high}"
+    )
+
+
+def one_of(*names: str) -> Requirement:
+    """The value is one of ``names``."""
+    return Requirement(lambda v: v in names, f"must be one of {', '.join(names)}")
+
+
+def flag(
+    default: Any, explanation: str, requirement: Requirement | None = None, **more: Any
+) -> Any:
+    """A dataclass field that is a flag.
+
+    Args:
+        default: the value without the flag; its type is the flag's type, except that
+            None stands for text or, with ``kind=``, for another type.
+        explanation: the line of ``--help``.
+        requirement: what a given or default value must satisfy; None is not checked.
+        **more: ``kind``: the type where ``default`` is None; ``free``: True if a run
+            may be continued with another value (see `experiments.workdir`).
+
+    Returns:
+        The field.
+    """
+    kind = more.pop("kind", str if default is None else type(default))
+    free = more.pop("free", False)
+    if more:
+        raise TypeError(f"flag() got unknown options {sorted(more)}")
+    return dataclasses.field(
+        default=default,
+        metadata={
+            "help": explanation,
+            "requirement": requirement,
+            "kind": kind,
+            "free": free,
+        },
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """The flags that every program understands."""
+
+    dataset: str = flag("digits", "data set", one_of(*data.NAMES))
+    data_dir: str | None = flag(
+        None, "folder with the files of a data set that has files (mnist)", free=True
+    )
+    workdir: str | None = flag(
+        None,
+        "folder for checkpoints, metrics and pictures; the same command with the same "
+        "folder continues a run (default: out/PROGRAM-DATASET)",
+        free=True,
+    )
+    seed: int = flag(0, "seed of initialisation, batches and noise", at_least(0))
+    num_seeds: int = flag(
+        1, "train the seeds seed, seed+1, ... together as one program", at_least(1)
+    )
+    num_steps: int = flag(
+        2000, "training steps; may be raised to continue a run", at_least(1), free=True
+    )
+    batch_size: int = flag(
+        128, "examples a step, over all devices together", at_least(1)
+    )
+    learning_rate: float = flag(0.01, "step size of Adam", above(0))
+    optimizer: str = flag(
+        "adam", "adam, or em (expectation maximisation)", one_of("adam", "em")
+    )
+    em_step_size: float = flag(
+        0.1, "weight of the newest batch in EM's running statistics", within(0, 1)
+    )
+    checkpoint_every: int = flag(
+        500, "steps between checkpoints", at_least(1), free=True
+    )
+    eval_every: int = flag(
+        500,
+        "steps between evaluations on the validation images and sample grids",
+        at_least(1),
+        free=True,
+    )
+    log_every: int = flag(
+        50,
+        "steps whose mean is one training line in metrics.jsonl",
+        at_least(1),
+        free=True,
+    )
+    structure: str = flag(
+        "quad_tree",
+        "region graph: quad_tree lets neighbouring pixels meet first, "
+        "random_binary_trees is the paper's",
+        one_of("random_binary_trees", "quad_tree"),
+    )
+    depth: int = flag(4, "depth of random_binary_trees", at_least(1))
+    num_repetitions: int = flag(10, "number of random_binary_trees", at_least(1))
+    num_sums: int = flag(20, "sum units a region", at_least(1))
+    num_leaves: int = flag(20, "leaf distributions a variable", at_least(1))
+    num_classes: int = flag(1, "roots, mixed with equal weights", at_least(1))
+    sum_layer: str = flag(
+        "cp",
+        "tucker: weights on all pairs of units; cp: one a product",
+        one_of("tucker", "cp"),
+    )
+    leaf: str = flag(
+        "normal",
+        "leaf distribution",
+        one_of(
+            "binomial", "normal", "bernoulli", "categorical", "discretized_logistic"
+        ),
+    )
+    leaf_min_scale: float = flag(
+        0.02, "least deviation of a normal leaf; images have values in [0, 1]", above(0)
+    )
+    leaf_max_scale: float = flag(1.0, "greatest deviation of a normal leaf", above(0))
+    relaxation: str = flag(
+        "gumbel_softmax",
+        "gradient through the choices of a sampled circuit",
+        one_of("gumbel_softmax", "straight_through", "simple", "dense"),
+    )
+    temperature: float = flag(
+        1.0,
+        "temperature of the relaxation, at the first step where it changes",
+        above(0),
+    )
+    temperature_schedule: str = flag(
+        "constant",
+        "constant, annealed (falls exponentially to --temperature_floor) or learned",
+        one_of("constant", "annealed", "learned"),
+    )
+    temperature_floor: float = flag(
+        0.5, "least temperature of the annealed schedule", above(0)
+    )
+    temperature_decay_steps: int = flag(
+        1000, "steps in which an annealed temperature falls by a factor e", at_least(1)
+    )
+
+
+class _Parser(argparse.ArgumentParser):
+    """Reports a mistake as a `UserError` instead of printing the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message} (--help lists the flags)")
+
+
+def parse(
+    arguments: Sequence[str],
+    program: str,
+    description: str,
+    groups: Sequence[type],
+    defaults: Mapping[str, Any] | None = None,
+) -> list[Any]:
+    """Reads the command line into one frozen dataclass a group.
+
+    Args:
+        arguments: the words after the program's name.
+        program: the program's module, for ``--help``.
+        description: what it does, for ``--help``.
+        groups: dataclasses whose fields are made by `flag`; no name twice.
+        defaults: the program's own defaults for flags of the groups, by name.
+
+    Returns:
+        An instance of each group, in order.
+
+    Raises:
+        UserError: an unknown flag, or a value that breaks its requirement; one line
+            that names the flag, the requirement and the value.
+    """
+    defaults = dict(defaults or {})
+    parser = _Parser(
+        prog=f"python -m {program}", description=description, allow_abbrev=False
+    )
+    fields = {f.name: f for group in groups for f in dataclasses.fields(group)}
+    unknown = set(defaults) - set(fields)
+    if unknown:
+        raise TypeError(f"defaults for flags that do not exist: {sorted(unknown)}")
+    for name, field in fields.items():
+        default = defaults.get(name, field.default)
+        shown = "" if default is None else f" (default: {default})"
+        requirement = field.metadata["requirement"]
+        limits = "" if requirement is None else f"; {requirement.words}"
+        parser.add_argument(
+            f"--{name}",
+            default=default,
+            metavar=field.metadata["kind"].__name__.upper(),
+            help=(field.metadata["help"] + limits + shown).replace("%", "%%"),
+        )
+    given = vars(parser.parse_args(list(arguments)))
+    values = {name: _value(field, given[name]) for name, field in fields.items()}
+    return [
+        group(**{f.name: values[f.name] for f in dataclasses.fields(group)})
+        for group in groups
+    ]
+
+
+def _value(field: dataclasses.Field, given: Any) -> Any:
+    """Converts and checks one flag's value."""
+    if given is None:
+        return None
+    kind, requirement = field.metadata["kind"], field.metadata["requirement"]
+    words = {int: "must be a whole number", float: "must be a number"}
+    try:
+        value = kind(given)
+    except ValueError:
+        raise UserError(f"--{field.name} {words[kind]}, got {given!r}") from None
+    if requirement is not None and not requirement.holds(value):
+        raise UserError(f"--{field.name} {requirement.words}, got {value!r}")
+    return value
+
+
+def free_flags(groups: Sequence[Any]) -> set[str]:
+    """The flags that may differ when a run is continued.
+
+    Args:
+        groups: instances or classes made of `flag` fields.
+
+    Returns:
+        Their names.
+    """
+    return {f.name for g in groups for f in dataclasses.fields(g) if f.metadata["free"]}
+
+
+def command_line() -> list[str]:
+    """The words after the program's name."""
+    return sys.argv[1:]

@@ -1,0 +1,137 @@
+"""A program for the tests of the loop: an independent Gaussian a pixel, by Adam.
+
+It needs no circuit, compiles in a second, uses the key of every step, and can be told
+to fail or to die: ``python tests/experiments/gaussian_program.py --workdir=...``.
+"""
+
+import dataclasses
+import os
+from pathlib import Path
+import signal
+import sys
+import threading
+import time
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from experiments import data, flags, training
+from experiments.device_loop import System
+from experiments.errors import exit_code
+from experiments.preprocessing import preprocessing
+
+
+@dataclasses.dataclass(frozen=True)
+class GaussianSettings:
+    """What a test does to the program; free, so that the run can go on without."""
+
+    nan_at_step: int = flags.flag(0, "this step's loss is nan", free=True)
+    nan_seed_mean: float = flags.flag(
+        0.0, "only where the mean starts above", free=True
+    )
+    kill_at_step: int = flags.flag(0, "SIGKILL once this step is logged", free=True)
+    kill_in_save: int = flags.flag(0, "SIGKILL while this step is saved", free=True)
+    sleep: float = flags.flag(0.0, "seconds a step", free=True)
+    ballast: int = flags.flag(0, "more floats in the state")
+
+
+class State(NamedTuple):
+    """Parameters, their optimizer's state, and something heavy to save."""
+
+    params: dict[str, jax.Array]
+    opt_state: optax.OptState
+    ballast: jax.Array
+
+
+def gaussian_system(
+    dataset: data.Dataset, settings: flags.Settings, test: GaussianSettings
+) -> System:
+    """Maximum likelihood of independent Gaussians on dequantised pixels."""
+    shape = dataset.train.shape[1:]
+    codec = preprocessing("normal", dataset.num_values, shape[0] * shape[1])
+    optimizer = optax.adam(settings.learning_rate)
+
+    def log_prob(params, x):
+        z = (x - params["mean"]) * jnp.exp(-params["log_scale"])
+        each = -0.5 * z**2 - params["log_scale"] - 0.5 * jnp.log(2 * jnp.pi)
+        return each.sum((-2, -1))
+
+    def init(key):
+        params = {
+            "mean": 0.1 * jax.random.normal(key, shape),
+            "log_scale": jnp.zeros(shape),
+        }
+        return State(params, optimizer.init(params), jnp.zeros((test.ballast,)))
+
+    def step(state, key, batch, step):
+        x = codec.encode(key, batch)
+        loss, grads = jax.value_and_grad(lambda p: -log_prob(p, x).mean())(state.params)
+        updates, opt_state = optimizer.update(grads, state.opt_state)
+        params = optax.apply_updates(state.params, updates)
+        if test.sleep:
+            jax.debug.callback(lambda _: time.sleep(test.sleep), loss)
+        bad = (step + 1 == test.nan_at_step) & (
+            state.params["mean"].mean() > test.nan_seed_mean
+        )
+        metrics = {"loss": jnp.where(bad, jnp.nan, loss), "step_again": step + 1.0}
+        return State(params, opt_state, state.ballast), metrics
+
+    def evaluate(state, key, batch):
+        log_p = log_prob(state.params, codec.encode(key, batch))
+        return {
+            "bits_per_dim": codec.bits_per_dim(log_p),
+            "batch_mean": jnp.mean(batch.astype(jnp.float32)),
+        }
+
+    def sample(state, key, num):
+        noise = jax.random.normal(key, (num, *shape))
+        x = state.params["mean"] + jnp.exp(state.params["log_scale"]) * noise
+        means = jnp.broadcast_to(state.params["mean"], x.shape)
+        return {"sampled": codec.to_levels(x), "means": codec.to_levels(means)}
+
+    return System(init, step, evaluate, sample)
+
+
+def _arm(settings: flags.Settings, test: GaussianSettings) -> None:
+    """Starts the thread that kills this process at the moment asked for."""
+    workdir = Path(str(settings.workdir))
+
+    def due() -> bool:
+        if test.kill_at_step:
+            lines = workdir / "metrics.jsonl"
+            return (
+                lines.exists() and f'"step": {test.kill_at_step},' in lines.read_text()
+            )
+        return any(
+            path.name.startswith(f"{test.kill_in_save}.")
+            for path in (workdir / "checkpoints").glob("*tmp*")
+        )
+
+    def watch():
+        while not due():
+            time.sleep(1e-4)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    if test.kill_at_step or test.kill_in_save:
+        threading.Thread(target=watch, daemon=True).start()
+
+
+def main() -> int:
+    """Reads the flags and trains."""
+    settings, test = flags.parse(
+        sys.argv[1:],
+        "gaussian_program",
+        "fits a Gaussian",
+        [flags.Settings, GaussianSettings],
+        {"learning_rate": 0.05},
+    )
+    _arm(settings, test)
+    dataset = data.load(settings.dataset, settings.data_dir)
+    system = gaussian_system(dataset, settings, test)
+    return training.run("gaussian_program", system, dataset, [settings, test])
+
+
+if __name__ == "__main__":
+    sys.exit(exit_code(main))
