@@ -15,6 +15,7 @@ import numpy as np
 
 from experiments.batches import batch_indices
 from experiments.data import Dataset
+from experiments.errors import UserError
 
 _STREAM_BYTES = 64 * 2**20  # rows of one chunk, where the data set stays on the host
 _MAX_CHUNK = 128  # steps; at 1 ms a step still many chunks a second
@@ -26,10 +27,11 @@ class System(NamedTuple):
 
     Attributes:
         init: ``key -> state``, any pytree of arrays.
-        step: ``(state, key, batch, step) -> (state, metrics)``; ``batch`` is uint8
-            ``[B, V, C]``, ``step`` the int32 number of steps before this one (the same
-            for all seeds, so ``lax.cond`` on it stays a branch), ``metrics`` a dict of
-            scalars. A metric that is not finite stops the run.
+        step: ``(state, key, batch, step, draw) -> (state, metrics)``; ``batch`` is
+            uint8 ``[B, V, C]``, ``step`` the int32 number of steps before this one (the
+            same for all seeds, so ``lax.cond`` on it stays a branch), ``draw(key)``
+            another batch, drawn with replacement (for inner loops), ``metrics`` a dict
+            of scalars. A metric that is not finite stops the run.
         evaluate: ``(state, key, batch) -> metrics``: arrays ``[B]`` are per example and
             averaged over exactly all examples; scalars are estimates from a set and
             averaged over the full batches.
@@ -38,7 +40,10 @@ class System(NamedTuple):
     """
 
     init: Callable[[jax.Array], Any]
-    step: Callable[[Any, jax.Array, jax.Array, jax.Array], tuple[Any, dict]]
+    step: Callable[
+        [Any, jax.Array, jax.Array, jax.Array, Callable[[jax.Array], jax.Array]],
+        tuple[Any, dict],
+    ]
     evaluate: Callable[[Any, jax.Array, jax.Array], dict]
     sample: Callable[[Any, jax.Array, int], dict[str, jax.Array]]
 
@@ -112,7 +117,6 @@ class DeviceLoop:
         mesh = Mesh(np.array(devices), ("batch",))
         self._everywhere = NamedSharding(mesh, PartitionSpec())
         self._sharded = NamedSharding(mesh, PartitionSpec(None, None, "batch"))
-        self._eval_sharding = NamedSharding(mesh, PartitionSpec("batch"))
         self._system = system
 
         keys = jax.vmap(lambda s: jax.random.split(jax.random.key(s), 4))(
@@ -130,8 +134,12 @@ class DeviceLoop:
             if self._resident
             else max(1, min(_MAX_CHUNK, _STREAM_BYTES // step_bytes))
         )
+        # The same batches on any number of devices: one that cannot be split is not.
         self._eval_size = min(_EVAL_BATCH, len(dataset.valid), len(dataset.test))
-        self._eval_size -= self._eval_size % len(devices)
+        divides = self._eval_size % len(devices) == 0
+        self._eval_sharding = NamedSharding(
+            mesh, PartitionSpec("batch") if divides else PartitionSpec()
+        )
 
         self._over_seeds = _vmap_seeds if num_seeds > 1 else _one_seed
         self._init = jax.jit(self._init_carry, out_shardings=self._everywhere)
@@ -166,10 +174,11 @@ class DeviceLoop:
 
     def _init_carry(self, keys: jax.Array) -> Carry:
         state = self._over_seeds(self._system.init, (0,))(keys)
-        shape = (len(self._seeds), self._batch_size, *self._dataset.train.shape[1:])
-        batch = jax.ShapeDtypeStruct(shape, jnp.uint8)
-        step = jax.ShapeDtypeStruct((), jnp.int32)
-        _, metrics = jax.eval_shape(self._step_seeds, state, keys, batch, step)
+        rows = jnp.zeros((1, *self._dataset.train.shape[1:]), jnp.uint8)
+        batch = jnp.zeros((len(self._seeds), self._batch_size, *rows.shape[1:]), "u1")
+        _, metrics = jax.eval_shape(
+            lambda: self._step_seeds(state, keys, batch, jnp.int32(0), rows)
+        )
         sums = {name: jnp.zeros(m.shape, jnp.float32) for name, m in metrics.items()}
         return Carry(state, sums, jnp.zeros((len(self._seeds),), jnp.int32))
 
@@ -187,10 +196,24 @@ class DeviceLoop:
 
     # ---- training ------------------------------------------------------------------
 
-    def _step_seeds(self, state, keys, batch, step):
-        return self._over_seeds(self._system.step, (0, 0, 0, None))(
-            state, keys, batch, step
-        )
+    def _step_seeds(self, state, keys, batch, step, data):
+        mesh = self._everywhere.mesh
+
+        def draw(key):
+            if not self._resident:
+                raise UserError(
+                    "this program draws batches of its own, so the training images "
+                    f"must fit on a device; those of {self._dataset.name} do not"
+                )
+            rows = jax.random.randint(key, (self._batch_size,), 0, data.shape[0])
+            return jax.lax.with_sharding_constraint(
+                data[rows], NamedSharding(mesh, PartitionSpec("batch"))
+            )
+
+        def one_seed(state, key, batch, step):
+            return self._system.step(state, key, batch, step, draw)
+
+        return self._over_seeds(one_seed, (0, 0, 0, None))(state, keys, batch, step)
 
     def _run_steps(self, carry, data, keys, indices, first, num):
         """Steps ``first .. first + num - 1``, fewer if a metric is not finite."""
@@ -207,7 +230,7 @@ class DeviceLoop:
             )
             step_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, first + done)
             state, metrics = self._step_seeds(
-                carry.state, step_keys, batch, first + done
+                carry.state, step_keys, batch, first + done, data
             )
             metrics = {k: v.astype(jnp.float32) for k, v in metrics.items()}
             finite = jnp.stack([jnp.isfinite(v) for v in metrics.values()]).all(0)

@@ -35,6 +35,7 @@ class GaussianSettings:
     kill_in_save: int = flags.flag(0, "SIGKILL while this step is saved", free=True)
     sleep: float = flags.flag(0.0, "seconds a step", free=True)
     ballast: int = flags.flag(0, "more floats in the state")
+    draw: int = flags.flag(0, "1: another batch is drawn within the step")
 
 
 class State(NamedTuple):
@@ -65,7 +66,9 @@ def gaussian_system(
         }
         return State(params, optimizer.init(params), jnp.zeros((test.ballast,)))
 
-    def step(state, key, batch, step):
+    def step(state, key, batch, step, draw):
+        draw_key, key = jax.random.split(key)
+        batch = jnp.concatenate([batch, draw(draw_key)]) if test.draw else batch
         x = codec.encode(key, batch)
         loss, grads = jax.value_and_grad(lambda p: -log_prob(p, x).mean())(state.params)
         updates, opt_state = optimizer.update(grads, state.opt_state)
