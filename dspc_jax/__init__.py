@@ -1,0 +1,27 @@
+"""Probabilistic circuits with differentiable sampling, as pure JAX functions."""
+
+from dspc_jax.circuit import Circuit, CircuitConfig, build
+from dspc_jax.leaves import (
+    Bernoulli,
+    Binomial,
+    Categorical,
+    DiscretizedLogistic,
+    Normal,
+)
+from dspc_jax.region_graph import Partition, RegionGraph
+from dspc_jax.structures import QuadTree, RandomBinaryTrees
+
+__all__ = [
+    "Bernoulli",
+    "Binomial",
+    "Categorical",
+    "Circuit",
+    "CircuitConfig",
+    "DiscretizedLogistic",
+    "Normal",
+    "Partition",
+    "QuadTree",
+    "RandomBinaryTrees",
+    "RegionGraph",
+    "build",
+]

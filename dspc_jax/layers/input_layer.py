@@ -1,0 +1,178 @@
+r"""The input layer: factorised leaf distributions over the scopes of input regions.
+
+Unit :math:`k` of region :math:`g` is :math:`\prod_{v \in g} \prod_c p(x_{vc})`. For an
+exponential family its log-density is one product of sufficient statistics with natural
+parameters, :math:`\sum_d \eta_{gkd} T_{gd}(x) - A_{gk}`; the base measure
+:math:`h(x)` is the same for all units and is added once per example. No array over
+examples, variables and units exists. Other families are summed over the scope one
+variable at a time.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dspc_jax.leaves import Leaf
+from dspc_jax.types import Array, Key
+
+_SHORT_SCOPE = 4  # scopes up to this long are summed by unrolled code
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class InputBlock:
+    """The variables of one leaf family.
+
+    Attributes:
+      leaf: the family.
+      scopes: ``[G, L]`` variables of the family in each input region (0 where padded).
+      valid: ``[G, L]`` False where padded.
+      variables: all variables of the family, ascending.
+      location: ``[V, 2]`` of an alternative's variables, see `place_variables`.
+    """
+
+    leaf: Leaf
+    scopes: np.ndarray
+    valid: np.ndarray
+    variables: np.ndarray
+
+
+def make_blocks(
+    input_scopes: np.ndarray, leaves: tuple[Leaf, ...]
+) -> tuple[InputBlock, ...]:
+    """Splits padded scopes ``[G, L]`` by the family of each variable."""
+    blocks = []
+    for leaf in dict.fromkeys(leaves):
+        members = np.array([other == leaf for other in leaves])
+        rows = [[v for v in scope if v >= 0 and members[v]] for scope in input_scopes]
+        width = max(map(len, rows))
+        scopes = np.array([row + [0] * (width - len(row)) for row in rows])
+        valid = np.array(
+            [[True] * len(row) + [False] * (width - len(row)) for row in rows]
+        )
+        blocks.append(InputBlock(leaf, scopes, valid, np.flatnonzero(members)))
+    return tuple(blocks)
+
+
+def init(key: Key, block: InputBlock, num_units: int, num_channels: int) -> Any:
+    """Random parameters, leading axes ``[G, K, L, C]``."""
+    num_regions, length = block.scopes.shape
+    return block.leaf.init(key, (num_regions, num_units, length, num_channels))
+
+
+def init_from_data(
+    key: Key, block: InputBlock, num_units: int, data: Array, spread: float
+) -> Any:
+    """Every unit starts at a random example, widened to ``spread`` of the data's.
+
+    Args:
+      key: chooses the examples.
+      block: the family's variables.
+      num_units: K.
+      data: ``[N, V, C]``.
+      spread: deviation of a leaf relative to that of its variable over the data.
+    """
+    num_regions, length = block.scopes.shape
+    chosen = jax.random.randint(key, (num_regions, num_units), 0, data.shape[0])
+    mean = data[chosen[:, :, None], block.scopes[:, None, :]]
+    overall = jnp.std(data, axis=0) + 1e-3 * jnp.std(data)
+    std = jnp.broadcast_to(spread * overall[block.scopes][:, None], mean.shape)
+    return block.leaf.from_moments(mean, std)
+
+
+def log_prob(
+    block: InputBlock,
+    natural: Any,
+    x: Array,
+    observed: Array | None,
+    unobserved: Array | None = None,
+) -> Array:
+    """Log-density of every unit, without the base measure of exponential families.
+
+    Args:
+      block: the family's variables.
+      natural: its natural parameters, leading axes ``[G, K, L, C]``.
+      x: values ``[V, C, N]``; finite where not observed.
+      observed: bool ``[V, N]``; unobserved variables are integrated out. None: all are.
+      unobserved: what an unobserved leaf contributes instead of 0, ``[G, K, L, C]``
+        (its greatest log-density, for MPE).
+
+    Returns:
+      ``[G, K, N]``, nats.
+    """
+    valid = jnp.asarray(block.valid[:, None, :, None])
+    if block.leaf.exponential:
+        out = _exponential(block, natural, valid, x, observed)
+    else:
+        out = _direct(block, natural, x, observed)
+    if unobserved is not None and observed is not None:
+        per_variable = jnp.sum(jnp.where(valid, unobserved, 0.0), axis=-1)
+        hidden = (~observed[block.scopes]).astype(out.dtype)
+        out += jnp.einsum("gkl,gln->gkn", per_variable, hidden, precision="highest")
+    return out
+
+
+def log_base(block: InputBlock, x: Array, observed: Array | None) -> Array:
+    """The base measures of an example's observed variables, summed: ``[N]``, nats."""
+    if not block.leaf.exponential:
+        return jnp.zeros(x.shape[-1])
+    base = jnp.sum(block.leaf.log_base(x[block.variables]), axis=1)
+    if observed is not None:
+        base = jnp.where(observed[block.variables], base, 0.0)
+    return jnp.sum(base, axis=0)
+
+
+def _exponential(block, natural, valid, x, observed):
+    num_regions, length = block.scopes.shape
+    num_channels, num_examples = x.shape[1:]
+    eta = [jnp.where(valid, eta, 0.0) for eta in natural.eta]
+    eta = jnp.concatenate([e.reshape(*e.shape[:2], -1) for e in eta], axis=-1)
+    statistics = block.leaf.statistics(x)
+    if observed is not None:
+        statistics = [t * observed[:, None] for t in statistics]
+    statistics = [
+        t[block.scopes].reshape(num_regions, length * num_channels, num_examples)
+        for t in statistics
+    ]
+    out = jnp.einsum(
+        "gkd,gdn->gkn", eta, jnp.concatenate(statistics, axis=1), precision="highest"
+    )
+    log_partition = jnp.sum(jnp.where(valid, natural.log_partition, 0.0), axis=-1)
+    if observed is None:
+        return out - jnp.sum(log_partition, axis=-1)[..., None]
+    counted = observed[block.scopes].astype(x.dtype)
+    return out - jnp.einsum("gkl,gln->gkn", log_partition, counted, precision="highest")
+
+
+def _direct(block, natural, x, observed):
+    """Sums over the scope one variable at a time; nothing [examples, variables, units]."""
+    num_channels = x.shape[1]
+    scopes, valid = jnp.asarray(block.scopes), jnp.asarray(block.valid)
+
+    @jax.checkpoint
+    def variable(natural_l, scope, valid):
+        total = 0.0
+        for c in range(num_channels):
+            leaf_natural = jax.tree.map(lambda p: p[:, :, c], natural_l)
+            total += block.leaf.log_prob(leaf_natural, x[scope, c])
+        counted = valid[:, None, None]
+        if observed is not None:
+            counted = counted & observed[scope][:, None]
+        return jnp.where(counted, total, 0.0)
+
+    def at(position):
+        slices = jax.tree.map(lambda p: p[:, :, position], natural)
+        return variable(slices, scopes[:, position], valid[:, position])
+
+    if scopes.shape[1] <= _SHORT_SCOPE:
+        return sum(at(position) for position in range(1, scopes.shape[1])) + at(0)
+
+    def add(total, operand):
+        return total + variable(*operand), None
+
+    by_position = jax.tree.map(lambda p: jnp.moveaxis(p, 2, 0), natural)
+    start = at(0)
+    rest = jax.tree.map(lambda p: p[1:], (by_position, scopes.T, valid.T))
+    return jax.lax.scan(add, start, rest)[0]

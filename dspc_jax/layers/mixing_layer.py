@@ -1,0 +1,37 @@
+r"""The mixing layer: unit-wise mixtures of the partitions of a region.
+
+Unit :math:`k` of region :math:`g` is :math:`\sum_m w_{gkm}\, s_{\pi(g,m) k}` over the
+region's partitions :math:`\pi(g, 1), \pi(g, 2), \ldots`; the repetitions of a random
+forest are the partitions of its root.
+
+References:
+  Peharz et al., "Einsum Networks", ICML 2020 (mixing layer).
+"""
+
+import jax.numpy as jnp
+import numpy as np
+
+from dspc_jax.numerics import logsumexp, safe_log
+from dspc_jax.types import Array
+
+
+def gather(mixture: np.ndarray, partitions: Array) -> Array:
+    """Per region its partitions: ``[P, K, N]`` to ``[G, M, K, N]`` (padding: row 0)."""
+    if (mixture == np.arange(mixture.size).reshape(mixture.shape)).all():
+        return partitions.reshape(*mixture.shape, *partitions.shape[1:])
+    return partitions[np.maximum(mixture, 0)]
+
+
+def log_mix(mixture: np.ndarray, weights: Array, log_probs: Array) -> Array:
+    """Mixes partitions into regions.
+
+    Args:
+      mixture: ``[G, M]`` partitions of each region, -1 where padded.
+      weights: ``[G, K, M]``, linear, 0 where padded.
+      log_probs: ``[P, K, N]``, nats.
+
+    Returns:
+      ``[G, K, N]``, nats; -inf with zero gradients where all is impossible.
+    """
+    log_weights = safe_log(jnp.moveaxis(weights, 1, 2))[..., None]
+    return logsumexp(gather(mixture, log_probs) + log_weights, axis=1)

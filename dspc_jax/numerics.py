@@ -1,0 +1,51 @@
+"""Log-space primitives, each with the value and the gradient it promises at the edge."""
+
+import jax
+import jax.numpy as jnp
+
+from dspc_jax.types import Array
+
+
+def finite_or_zero(x: Array) -> Array:
+    """``x`` where it is finite, else 0; the gradient does not pass the replaced entries."""
+    return jnp.where(jnp.isfinite(x), x, 0.0)
+
+
+def safe_log(x: Array) -> Array:
+    """``log x`` with ``log 0 = -inf`` and gradient 0 there, not infinity."""
+    positive = x > 0
+    return jnp.where(positive, jnp.log(jnp.where(positive, x, 1.0)), -jnp.inf)
+
+
+def safe_divide(a: Array, b: Array) -> Array:
+    """``a / b``, and 0 with gradient 0 wherever ``b`` is 0."""
+    nonzero = b != 0
+    return jnp.where(nonzero, a / jnp.where(nonzero, b, 1.0), 0.0)
+
+
+def exp_shifted(x: Array, axis: int) -> tuple[Array, Array]:
+    """``exp(x - m)`` and ``m``, the maximum along ``axis`` (kept, 0 where all is -inf).
+
+    Args:
+      x: log-values; -inf means impossible.
+      axis: the axis whose maximum becomes 1.
+
+    Returns:
+      ``(e, m)`` with ``x = log e + m``; a row of -inf gives ``e = 0`` and ``m = 0``. No
+      gradient passes ``m``: it cancels in every use ``log(w e) + m``.
+    """
+    m = jax.lax.stop_gradient(finite_or_zero(jnp.max(x, axis=axis, keepdims=True)))
+    return jnp.exp(x - m), m
+
+
+def logsumexp(x: Array, axis: int) -> Array:
+    """``log sum exp x`` along ``axis``; a row of -inf gives -inf and zero gradients."""
+    e, m = exp_shifted(x, axis)
+    return safe_log(jnp.sum(e, axis=axis)) + jnp.squeeze(m, axis)
+
+
+def log_softmax(x: Array, axis: int) -> Array:
+    """``x - logsumexp(x)``; an entry -inf stays -inf and gets gradient 0."""
+    possible = x > -jnp.inf
+    shifted = jnp.where(possible, x, 0.0) - jnp.expand_dims(logsumexp(x, axis), axis)
+    return jnp.where(possible, shifted, -jnp.inf)

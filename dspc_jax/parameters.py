@@ -1,0 +1,159 @@
+"""The parameters of a circuit: one NamedTuple, unconstrained and normalised."""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dspc_jax.folding import FoldedGraph
+from dspc_jax.layers import input_layer, sum_layer
+from dspc_jax.layers.input_layer import InputBlock
+from dspc_jax.numerics import log_softmax
+from dspc_jax.types import Array, Key
+
+
+class CircuitParams(NamedTuple):
+    """Unconstrained parameters, a pytree of float32 arrays.
+
+    Attributes:
+      leaves: per leaf family, its parameters ``[G, K, L, C]``.
+      sums: per level, per fold, logits ``[P, O, K, K]`` (tucker) or ``[P, O, K]``.
+      mixtures: per level, logits ``[G, K, M]``, or None where nothing is mixed.
+      classes: logits ``[Y]`` of the mixture over roots.
+    """
+
+    leaves: tuple[Any, ...]
+    sums: tuple[tuple[Array, ...], ...]
+    mixtures: tuple[Array | None, ...]
+    classes: Array
+
+
+class CircuitWeights(NamedTuple):
+    """The same tree, normalised: natural leaf parameters and linear sum weights.
+
+    The gradient of a log-likelihood with respect to these, times the weights, is the
+    expected count of every edge (`dspc_jax.em`).
+    """
+
+    leaves: tuple[Any, ...]
+    sums: tuple[tuple[Array, ...], ...]
+    mixtures: tuple[Array | None, ...]
+    classes: Array
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Layout:
+    """The static side of a circuit: everything but its parameters.
+
+    Attributes:
+      graph: the folded region graph.
+      blocks: the leaf families with their variables.
+      num_channels: C.
+      num_leaves: K of input regions.
+      num_sums: K of inner regions.
+      num_classes: Y, the units of the root.
+      sum_layer: ``"tucker"`` or ``"cp"``.
+    """
+
+    graph: FoldedGraph
+    blocks: tuple[InputBlock, ...]
+    num_channels: int
+    num_leaves: int
+    num_sums: int
+    num_classes: int
+    sum_layer: str
+
+    def num_units(self, level: int) -> int:
+        """Units of the regions of a level (0: inputs)."""
+        if level == 0:
+            return self.num_leaves
+        return self.num_classes if level == len(self.graph.levels) else self.num_sums
+
+
+def init(layout: Layout, key: Key, data: Array | None, spread: float) -> CircuitParams:
+    """Random parameters; with ``data`` ``[N, V, C]`` the leaves start at examples."""
+    key_leaves, key_sums, key_mixtures = jax.random.split(key, 3)
+    leaves = []
+    for number, block in enumerate(layout.blocks):
+        key_block = jax.random.fold_in(key_leaves, number)
+        if data is None:
+            leaf = input_layer.init(
+                key_block, block, layout.num_leaves, layout.num_channels
+            )
+        else:
+            leaf = input_layer.init_from_data(
+                key_block, block, layout.num_leaves, data, spread
+            )
+        leaves.append(leaf)
+    sums, mixtures = [], []
+    for number, level in enumerate(layout.graph.levels, start=1):
+        key_level = jax.random.fold_in(key_sums, number)
+        out = layout.num_units(number)
+        folds = []
+        for which, fold in enumerate(level.folds):
+            units = layout.num_leaves if fold.from_inputs else layout.num_sums
+            tail = sum_layer.weight_shape(
+                layout.sum_layer if len(fold.children) > 1 else "cp", (units, units)
+            )
+            shape = (fold.size, out, *tail)
+            key_fold = jax.random.fold_in(key_level, which)
+            folds.append(0.5 * jax.random.truncated_normal(key_fold, -2, 2, shape))
+        sums.append(tuple(folds))
+        if level.mixture is None:
+            mixtures.append(None)
+            continue
+        shape = (level.num_regions, out, level.mixture.shape[1])
+        key_level = jax.random.fold_in(key_mixtures, number)
+        logits = 0.5 * jax.random.truncated_normal(key_level, -2, 2, shape)
+        padded = jnp.asarray(level.mixture < 0)[:, None]
+        mixtures.append(jnp.where(padded, -jnp.inf, logits))
+    classes = jnp.zeros(layout.num_classes)
+    return CircuitParams(tuple(leaves), tuple(sums), tuple(mixtures), classes)
+
+
+def normalize(layout: Layout, params: CircuitParams) -> CircuitWeights:
+    """Softmax of all sums' logits, natural form of all leaves."""
+    check(layout, params)
+    return CircuitWeights(
+        leaves=tuple(
+            block.leaf.natural(leaf)
+            for block, leaf in zip(layout.blocks, params.leaves, strict=True)
+        ),
+        sums=jax.tree.map(_softmax_per_sum, params.sums),
+        mixtures=jax.tree.map(lambda m: jnp.exp(log_softmax(m, -1)), params.mixtures),
+        classes=jnp.exp(log_softmax(params.classes, 0)),
+    )
+
+
+def _softmax_per_sum(logits: Array) -> Array:
+    flat = logits.reshape(*logits.shape[:2], -1)
+    return jax.nn.softmax(flat, axis=-1).reshape(logits.shape)
+
+
+def shapes(layout: Layout) -> CircuitParams:
+    """The tree of `jax.ShapeDtypeStruct` that parameters of this layout have."""
+    return jax.eval_shape(lambda key: init(layout, key, None, 0.0), jax.random.key(0))
+
+
+def check(layout: Layout, params: CircuitParams) -> None:
+    """Refuses parameters of another circuit.
+
+    Raises:
+      ValueError: naming the first array whose shape differs, while tracing.
+    """
+    wanted, tree = jax.tree_util.tree_flatten_with_path(shapes(layout))
+    given, given_tree = jax.tree.flatten(params)
+    if tree != given_tree:
+        raise ValueError(
+            f"params: must have the structure {tree}, got {given_tree}; "
+            "they belong to another circuit"
+        )
+    for (path, want), have in zip(wanted, given, strict=True):
+        if want.shape != jnp.shape(have):
+            name = jax.tree_util.keystr(path)
+            raise ValueError(
+                f"params{name}: must have shape {want.shape}, got {np.shape(have)}; "
+                "they belong to another circuit"
+            )

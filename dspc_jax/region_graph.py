@@ -1,0 +1,195 @@
+"""Region graphs: the structure of a circuit as plain, hashable data (NumPy only).
+
+A region is a set of variables (its scope); a partition splits a region into child
+regions with disjoint scopes. Regions without partitions are input regions. Regions are
+numbered; two regions may have the same scope (the repetitions of a random forest do).
+"""
+
+import dataclasses
+import functools
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Partition:
+    """One way to split a region: ``region`` is the product of ``children``.
+
+    Attributes:
+      region: number of the region that is split.
+      children: numbers of the child regions, two of them; a single child of the same
+        scope is a plain sum layer over that child.
+    """
+
+    region: int
+    children: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class RegionGraph:
+    """Regions and partitions; immutable, hashable, checked on construction.
+
+    Attributes:
+      num_variables: V; the root's scope is ``range(V)``.
+      scopes: per region, its variables in ascending order.
+      partitions: all partitions; a region may own several (they are mixed).
+
+    Raises:
+      ValueError: the graph is not smooth, not decomposable, has a cycle, an empty
+        region, several roots, or a partition of other than one or two children.
+    """
+
+    num_variables: int
+    scopes: tuple[tuple[int, ...], ...]
+    partitions: tuple[Partition, ...]
+
+    def __post_init__(self):
+        _check(self)
+
+    @property
+    def root(self) -> int:
+        """The one region that is nobody's child."""
+        children = {child for p in self.partitions for child in p.children}
+        return next(r for r in range(len(self.scopes)) if r not in children)
+
+    @functools.cached_property
+    def partitions_of(self) -> tuple[tuple[int, ...], ...]:
+        """Per region, the numbers of its partitions, in order."""
+        owned: list[list[int]] = [[] for _ in self.scopes]
+        for number, partition in enumerate(self.partitions):
+            owned[partition.region].append(number)
+        return tuple(map(tuple, owned))
+
+    @functools.cached_property
+    def heights(self) -> tuple[int, ...]:
+        """Per region, the longest way down to an input region (input regions: 0)."""
+        heights: dict[int, int] = {}
+        for region in _children_first(self):
+            below = [
+                1 + heights[child]
+                for number in self.partitions_of[region]
+                for child in self.partitions[number].children
+            ]
+            heights[region] = max(below, default=0)
+        return tuple(heights[r] for r in range(len(self.scopes)))
+
+    def region_graph(self) -> "RegionGraph":
+        """Itself: a region graph may stand where a structure is asked for."""
+        return self
+
+
+def is_smooth(graph: RegionGraph) -> bool:
+    """Whether the children of every partition together cover the region's scope."""
+    return all(
+        set(graph.scopes[p.region])
+        == set().union(*(graph.scopes[child] for child in p.children))
+        for p in graph.partitions
+    )
+
+
+def is_decomposable(graph: RegionGraph) -> bool:
+    """Whether the children of every partition have disjoint scopes."""
+    return all(
+        len(set().union(*(graph.scopes[child] for child in p.children)))
+        == sum(len(graph.scopes[child]) for child in p.children)
+        for p in graph.partitions
+    )
+
+
+def is_structured_decomposable(graph: RegionGraph) -> bool:
+    """Whether equal scopes are always split alike (needed for exact products, MMD)."""
+    splits: dict[tuple[int, ...], set[frozenset[tuple[int, ...]]]] = {}
+    for p in graph.partitions:
+        if len(p.children) > 1:
+            split = frozenset(graph.scopes[child] for child in p.children)
+            splits.setdefault(graph.scopes[p.region], set()).add(split)
+    return all(len(ways) == 1 for ways in splits.values())
+
+
+def _children_first(graph: RegionGraph) -> list[int]:
+    """All regions, each after everything below it."""
+    order: list[int] = []
+    state = [0] * len(graph.scopes)  # 0 new, 1 open, 2 done
+    for start in range(len(graph.scopes)):
+        stack = [start]
+        while stack:
+            region = stack[-1]
+            if state[region] == 0:
+                state[region] = 1
+                for number in graph.partitions_of[region]:
+                    for child in graph.partitions[number].children:
+                        if state[child] == 1:
+                            raise ValueError(
+                                "partitions: a region must not contain itself, but "
+                                f"region {child} is its own descendant"
+                            )
+                        if state[child] == 0:
+                            stack.append(child)
+            else:
+                stack.pop()
+                if state[region] == 1:
+                    state[region] = 2
+                    order.append(region)
+    return order
+
+
+def _check(graph: RegionGraph) -> None:
+    if graph.num_variables < 1:
+        raise ValueError(
+            f"num_variables: must be at least 1, got {graph.num_variables}"
+        )
+    count = len(graph.scopes)
+    for region, scope in enumerate(graph.scopes):
+        if not scope:
+            raise ValueError(f"scopes: region {region} must not be empty, got ()")
+        if list(scope) != sorted(set(scope)) or not (
+            0 <= scope[0] and scope[-1] < graph.num_variables
+        ):
+            raise ValueError(
+                f"scopes: region {region} must list variables 0.."
+                f"{graph.num_variables - 1} once each in ascending order, got {scope}"
+            )
+    for p in graph.partitions:
+        if len(p.children) not in (1, 2):
+            raise ValueError(f"partitions: must have 1 or 2 children, got {p}")
+        if not all(0 <= region < count for region in (p.region, *p.children)):
+            raise ValueError(f"partitions: must name regions 0..{count - 1}, got {p}")
+    if not is_decomposable(graph):
+        raise ValueError("partitions: the scopes of the children must be disjoint")
+    if not is_smooth(graph):
+        raise ValueError("partitions: the children must cover exactly their region")
+    _children_first(graph)
+    children = {child for p in graph.partitions for child in p.children}
+    roots = [r for r in range(count) if r not in children]
+    if len(roots) != 1:
+        raise ValueError(f"scopes: there must be exactly one root, got regions {roots}")
+    if graph.scopes[roots[0]] != tuple(range(graph.num_variables)):
+        raise ValueError(
+            f"scopes: the root must hold all {graph.num_variables} variables, "
+            f"got {len(graph.scopes[roots[0]])}"
+        )
+
+
+class RegionGraphBuilder:
+    """Collects regions and partitions, then freezes them into a `RegionGraph`."""
+
+    def __init__(self, num_variables: int):
+        """Starts with the root region (number 0) over all variables."""
+        self.num_variables = num_variables
+        self.scopes = [tuple(range(num_variables))]
+        self.partitions: list[Partition] = []
+
+    def add_region(self, scope) -> int:
+        """Adds a region over ``scope`` (any order) and returns its number."""
+        self.scopes.append(tuple(sorted(int(v) for v in np.asarray(scope).ravel())))
+        return len(self.scopes) - 1
+
+    def add_partition(self, region: int, *children: int) -> None:
+        """Lets ``region`` be the product of ``children``."""
+        self.partitions.append(Partition(region, children))
+
+    def build(self) -> RegionGraph:
+        """The finished graph, checked."""
+        return RegionGraph(
+            self.num_variables, tuple(self.scopes), tuple(self.partitions)
+        )
