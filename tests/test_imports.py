@@ -22,6 +22,7 @@ ORDER = (
     ("structures", "folding"),
     ("leaves",),
     ("layers",),
+    ("parameters",),
     ("inference", "sampling"),
     ("circuit",),
     ("em", "serialization"),

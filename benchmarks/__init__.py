@@ -1,0 +1,1 @@
+"""Speed and memory of the library: ``python -m benchmarks.circuit`` in a clone."""

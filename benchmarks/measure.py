@@ -1,0 +1,130 @@
+"""Clocks and memory gauges: medians of many calls, peaks, a reference product."""
+
+from collections.abc import Callable
+import os
+import pathlib
+import platform
+import resource
+import statistics
+import sys
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+_MIB = 2**20
+_STATUS = pathlib.Path("/proc/self/status")
+_REFERENCE_SIZE = 2048  # 17 GFLOP: long enough to time, short beside any cell
+
+
+def time_calls(
+    call: Callable[[], Any], *, seconds: float, min_calls: int = 10, warm_up: int = 3
+) -> dict[str, float]:
+    """Times ``call`` until both ``seconds`` and ``min_calls`` are reached.
+
+    Args:
+      call: does the work; the result is waited for.
+      seconds: how long to measure at least, without the warm-up.
+      min_calls: how many calls to measure at least.
+      warm_up: calls before the first measured one.
+
+    Returns:
+      ``median_ms``, ``min_ms``, ``max_ms`` and ``calls``.
+    """
+    for _ in range(warm_up):
+        jax.block_until_ready(call())
+    times: list[float] = []
+    begin = time.perf_counter()
+    while len(times) < min_calls or time.perf_counter() - begin < seconds:
+        start = time.perf_counter()
+        jax.block_until_ready(call())
+        times.append(1e3 * (time.perf_counter() - start))
+    return {
+        "median_ms": statistics.median(times),
+        "min_ms": min(times),
+        "max_ms": max(times),
+        "calls": len(times),
+    }
+
+
+def reference_gflops() -> float:
+    """Float32 ``[2048, 2048]`` matrix product at full precision, in GFLOP/s.
+
+    A number for the machine as it was at that moment: two runs are compared after
+    dividing by it.
+    """
+    a = jnp.full((_REFERENCE_SIZE, _REFERENCE_SIZE), 0.5, jnp.float32)
+    full = jax.lax.Precision.HIGHEST
+    product = jax.jit(lambda a, b: jnp.matmul(a, b, precision=full))
+    measured = time_calls(lambda: product(a, a), seconds=0.3)
+    return 2 * _REFERENCE_SIZE**3 / measured["median_ms"] / 1e6
+
+
+def peak_rss_mib() -> float:
+    """Peak resident memory of this process since its start or `reset_peak_rss`.
+
+    Linux's own gauge where there is one: what ``getrusage`` says there includes the
+    process that started this one.
+    """
+    if _STATUS.exists():
+        _, _, after = _STATUS.read_text().partition("VmHWM:")
+        return int(after.split()[0]) / 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (_MIB if sys.platform == "darwin" else 1024)
+
+
+def reset_peak_rss() -> bool:
+    """Makes the present memory the peak; False where the system cannot."""
+    try:
+        pathlib.Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return False
+    return True
+
+
+def compiled_mib(function: Any, arguments: Any) -> dict[str, float]:
+    """What XLA says that the compiled function needs, in MiB.
+
+    Args:
+      function: the result of ``jax.jit``.
+      arguments: its arguments, or their shapes.
+
+    Returns:
+      ``xla_temp_mib`` (scratch), ``xla_output_mib`` (results, where not written over
+      a donated argument) and ``xla_argument_mib``; empty where XLA does not say.
+    """
+    memory = function.lower(*arguments).compile().memory_analysis()
+    if memory is None:
+        return {}
+    output = memory.output_size_in_bytes - memory.alias_size_in_bytes
+    return {
+        "xla_temp_mib": memory.temp_size_in_bytes / _MIB,
+        "xla_output_mib": output / _MIB,
+        "xla_argument_mib": memory.argument_size_in_bytes / _MIB,
+    }
+
+
+def device_peak_mib() -> float | None:
+    """Peak memory of the first accelerator; None on the CPU, which has no gauge."""
+    stats = jax.devices()[0].memory_stats()
+    return stats["peak_bytes_in_use"] / _MIB if stats else None
+
+
+def machine() -> dict[str, Any]:
+    """Where the measurement is made."""
+    info = pathlib.Path("/proc/cpuinfo")
+    names = [
+        line.partition(":")[2].strip()
+        for line in (info.read_text().splitlines() if info.exists() else [])
+        if line.startswith("model name")
+    ]
+    device = jax.devices()[0]
+    return {
+        "date": time.strftime("%Y-%m-%d"),
+        "device": device.device_kind if device.platform != "cpu" else "cpu",
+        "cpu": names[0] if names else platform.processor(),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "jax": jax.__version__,
+    }
