@@ -71,7 +71,7 @@ def _digits(data_dir: str | None) -> Dataset:
     del data_dir
     from sklearn.datasets import load_digits  # here: only this data set needs sklearn
 
-    images = load_digits().images.astype(np.uint8).reshape(-1, 64, 1)
+    images = load_digits(return_X_y=True)[0].astype(np.uint8).reshape(-1, 64, 1)
     place = np.arange(len(images)) % 10
     return Dataset(
         name="digits",

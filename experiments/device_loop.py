@@ -6,7 +6,7 @@ recompiling and without changing a bit of the result.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -54,12 +54,12 @@ class Carry(NamedTuple):
     Attributes:
         state: the system's state.
         sums: step metrics summed since the last log line, ``[S]`` each.
-        count: steps in ``sums``, ``[S]``.
+        num_steps: steps in ``sums``, ``[S]``.
     """
 
     state: Any
     sums: dict[str, jax.Array]
-    count: jax.Array
+    num_steps: jax.Array
 
 
 class Failure(NamedTuple):
@@ -92,7 +92,7 @@ class DeviceLoop:
         seed: int,
         num_seeds: int,
         batch_size: int,
-        devices: list[jax.Device],
+        mesh: Mesh,
         resident_bytes: int,
     ):
         """Prepares the compiled functions and moves the data.
@@ -103,18 +103,17 @@ class DeviceLoop:
             seed: the first seed.
             num_seeds: S.
             batch_size: B, a multiple of the number of devices.
-            devices: the mesh.
+            mesh: the devices, along one axis named ``batch``.
             resident_bytes: training sets up to this size live on the devices; of larger
                 ones each chunk brings its rows.
         """
-        if batch_size % len(devices):
+        if batch_size % mesh.size:
             raise ValueError(
-                f"batch_size must be a multiple of the {len(devices)} devices, "
+                f"batch_size must be a multiple of the {mesh.size} devices, "
                 f"got {batch_size}"
             )
         self._dataset, self._batch_size = dataset, batch_size
         self._seeds = range(seed, seed + num_seeds)
-        mesh = Mesh(np.array(devices), ("batch",))
         self._everywhere = NamedSharding(mesh, PartitionSpec())
         self._sharded = NamedSharding(mesh, PartitionSpec(None, None, "batch"))
         self._system = system
@@ -136,7 +135,7 @@ class DeviceLoop:
         )
         # The same batches on any number of devices: one that cannot be split is not.
         self._eval_size = min(_EVAL_BATCH, len(dataset.valid), len(dataset.test))
-        divides = self._eval_size % len(devices) == 0
+        divides = self._eval_size % mesh.size == 0
         self._eval_sharding = NamedSharding(
             mesh, PartitionSpec("batch") if divides else PartitionSpec()
         )
@@ -166,11 +165,11 @@ class DeviceLoop:
 
     def abstract(self) -> Carry:
         """Shapes and types of the carry, without computing it."""
-        return jax.eval_shape(self._init_carry, self._init_keys)
+        return cast(Carry, jax.eval_shape(self._init_carry, self._init_keys))
 
     def put(self, carry: Carry) -> Carry:
         """Moves a carry from the host to the devices."""
-        return self._put(carry)
+        return cast(Carry, self._put(carry))
 
     def _init_carry(self, keys: jax.Array) -> Carry:
         state = self._over_seeds(self._system.init, (0,))(keys)
@@ -184,9 +183,11 @@ class DeviceLoop:
 
     def drain(self, carry: Carry) -> tuple[Carry, dict[str, np.ndarray]]:
         """Takes the mean of the step metrics since the last call, ``[S]`` each."""
-        count = np.maximum(np.asarray(carry.count), 1)
+        count = np.maximum(np.asarray(carry.num_steps), 1)
         means = {name: np.asarray(total) / count for name, total in carry.sums.items()}
-        zeros = jax.tree.map(np.zeros_like, jax.device_get((carry.sums, carry.count)))
+        zeros = jax.tree.map(
+            np.zeros_like, jax.device_get((carry.sums, carry.num_steps))
+        )
         return Carry(carry.state, *self._put(zeros)), means
 
     def seeds_with_nan(self, carry: Carry) -> list[int]:
@@ -235,7 +236,7 @@ class DeviceLoop:
             metrics = {k: v.astype(jnp.float32) for k, v in metrics.items()}
             finite = jnp.stack([jnp.isfinite(v) for v in metrics.values()]).all(0)
             sums = {k: carry.sums[k] + v for k, v in metrics.items()}
-            return done + 1, Carry(state, sums, carry.count + 1), metrics, finite
+            return done + 1, Carry(state, sums, carry.num_steps + 1), metrics, finite
 
         start = (
             jnp.int32(0),

@@ -134,6 +134,11 @@ class Settings:
     )
     depth: int = flag(4, "depth of random_binary_trees", at_least(1))
     num_repetitions: int = flag(10, "number of random_binary_trees", at_least(1))
+    structure_seed: int = flag(
+        0,
+        "seed of the partitions of random_binary_trees, shared by all seeds",
+        at_least(0),
+    )
     num_sums: int = flag(20, "sum units a region", at_least(1))
     num_leaves: int = flag(20, "leaf distributions a variable", at_least(1))
     num_classes: int = flag(1, "roots, mixed with equal weights", at_least(1))

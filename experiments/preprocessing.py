@@ -5,12 +5,13 @@ see dequantised values, whose density is a lower bound on the probability of the
 """
 
 from collections.abc import Callable
-import math
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from dspc_jax.evaluation import bits_per_dimension
 
 
 class Preprocessing(NamedTuple):
@@ -22,16 +23,17 @@ class Preprocessing(NamedTuple):
         to_unit: leaf values to [0, 1] grey values (a linear map: differentiable, and
             sampled values of unbounded leaves may lie outside).
         to_levels: leaf values to the nearest stored levels, uint8.
-        bits_per_dim: ``log p`` in nats, ``[...]``, to bits per dimension, ``[...]``.
+        bin_width: distance of neighbouring levels where leaf values are continuous,
+            else 1; `dspc_jax.evaluation.bits_per_dimension` takes it.
     """
 
     encode: Callable[[jax.Array, jax.Array], jax.Array]
     to_unit: Callable[[jax.Array], jax.Array]
     to_levels: Callable[[jax.Array], jax.Array]
-    bits_per_dim: Callable[[jax.Array], jax.Array]
+    bin_width: float
 
 
-def preprocessing(leaf: str, num_values: int, num_dims: int) -> Preprocessing:
+def preprocessing(leaf: str, num_values: int) -> Preprocessing:
     r"""The units of a leaf family.
 
     - binomial, categorical, discretized_logistic: the levels themselves,
@@ -41,12 +43,12 @@ def preprocessing(leaf: str, num_values: int, num_dims: int) -> Preprocessing:
     - normal: uniform dequantisation, :math:`x = (v + u) / K` with
       :math:`u \sim U[0, 1)` and :math:`K` levels. The density of :math:`x` is
       :math:`K` times that of :math:`v + u`, so :math:`\log_2 K` bits a dimension are
-      added back; by Jensen the result bounds the bits of the levels from above.
+      added back (``bin_width`` is 1 / K); by Jensen the result bounds the bits of the
+      levels from above.
 
     Args:
         leaf: the family, as given to ``--leaf``.
         num_values: K, levels of a channel.
-        num_dims: variables times channels of an image.
 
     Returns:
         The maps.
@@ -58,20 +60,19 @@ def preprocessing(leaf: str, num_values: int, num_dims: int) -> Preprocessing:
         Theis et al., "A note on the evaluation of generative models", ICLR 2016.
     """
     top = num_values - 1
-    scale = num_dims * math.log(2.0)
     if leaf in ("binomial", "categorical", "discretized_logistic"):
         return Preprocessing(
             encode=lambda key, levels: levels.astype(jnp.float32),
             to_unit=lambda x: x / top,
             to_levels=lambda x: _levels(x, top),
-            bits_per_dim=lambda log_prob: -log_prob / scale,
+            bin_width=1.0,
         )
     if leaf == "bernoulli":
         return Preprocessing(
             encode=lambda key, levels: (levels >= num_values / 2).astype(jnp.float32),
             to_unit=lambda x: x,
             to_levels=lambda x: _levels(x * top, top),
-            bits_per_dim=lambda log_prob: -log_prob / scale,
+            bin_width=1.0,
         )
     if leaf == "normal":
         return Preprocessing(
@@ -81,9 +82,29 @@ def preprocessing(leaf: str, num_values: int, num_dims: int) -> Preprocessing:
             ),
             to_unit=lambda x: x,
             to_levels=lambda x: _levels(jnp.floor(x * num_values), top),
-            bits_per_dim=lambda log_prob: -log_prob / scale + math.log2(num_values),
+            bin_width=1 / num_values,
         )
     raise ValueError(f"leaf must be a known family, got {leaf!r}")
+
+
+def per_example_bits(
+    log_probs: jax.Array, num_dims: int, codec: Preprocessing
+) -> jax.Array:
+    """Bits per dimension of every example, ``[B]``, from ``log p`` in nats, ``[B]``.
+
+    Args:
+        log_probs: of encoded examples.
+        num_dims: variables times channels.
+        codec: what encoded them.
+
+    Returns:
+        ``[B]``; the mean over a data set is the set's bits per dimension.
+    """
+    return jax.vmap(
+        lambda log_p: bits_per_dimension(
+            log_p[None], num_dims, bin_width=codec.bin_width
+        )
+    )(log_probs)
 
 
 def _levels(x: jax.Array, top: int) -> jax.Array:

@@ -16,6 +16,7 @@ import time
 from typing import Any
 
 import jax
+from jax.sharding import Mesh
 import numpy as np
 import tqdm
 
@@ -84,7 +85,7 @@ def _run(
             settings.seed,
             settings.num_seeds,
             settings.batch_size,
-            jax.devices(),
+            Mesh(np.array(jax.devices()), ("batch",)),
             _resident_bytes(),
         )
         if step:

@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 import time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ import optax
 from experiments import data, flags, training
 from experiments.device_loop import System
 from experiments.errors import exit_code
-from experiments.preprocessing import preprocessing
+from experiments.preprocessing import per_example_bits, preprocessing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,9 +28,7 @@ class GaussianSettings:
     """What a test does to the program; free, so that the run can go on without."""
 
     nan_at_step: int = flags.flag(0, "this step's loss is nan", free=True)
-    nan_seed_mean: float = flags.flag(
-        0.0, "only where the mean starts above", free=True
-    )
+    nan_seed: int = flags.flag(-1, "only of this seed; -1: of all", free=True)
     kill_at_step: int = flags.flag(0, "SIGKILL once this step is logged", free=True)
     kill_in_save: int = flags.flag(0, "SIGKILL while this step is saved", free=True)
     sleep: float = flags.flag(0.0, "seconds a step", free=True)
@@ -39,11 +37,12 @@ class GaussianSettings:
 
 
 class State(NamedTuple):
-    """Parameters, their optimizer's state, and something heavy to save."""
+    """Parameters, their optimizer's state, something heavy, and the seed's first key."""
 
-    params: dict[str, jax.Array]
+    params: Any
     opt_state: optax.OptState
     ballast: jax.Array
+    origin: jax.Array
 
 
 def gaussian_system(
@@ -51,7 +50,7 @@ def gaussian_system(
 ) -> System:
     """Maximum likelihood of independent Gaussians on dequantised pixels."""
     shape = dataset.train.shape[1:]
-    codec = preprocessing("normal", dataset.num_values, shape[0] * shape[1])
+    codec = preprocessing("normal", dataset.num_values)
     optimizer = optax.adam(settings.learning_rate)
 
     def log_prob(params, x):
@@ -59,12 +58,17 @@ def gaussian_system(
         each = -0.5 * z**2 - params["log_scale"] - 0.5 * jnp.log(2 * jnp.pi)
         return each.sum((-2, -1))
 
+    # The loop gives `init` the first of the seed's four keys.
+    keys = jax.random.split(jax.random.key(max(test.nan_seed, 0)), 4)
+    origin_of_nan = jax.random.key_data(keys)[0]
+
     def init(key):
+        origin = jax.random.key_data(key)
         params = {
             "mean": 0.1 * jax.random.normal(key, shape),
             "log_scale": jnp.zeros(shape),
         }
-        return State(params, optimizer.init(params), jnp.zeros((test.ballast,)))
+        return State(params, optimizer.init(params), jnp.zeros((test.ballast,)), origin)
 
     def step(state, key, batch, step, draw):
         draw_key, key = jax.random.split(key)
@@ -75,16 +79,15 @@ def gaussian_system(
         params = optax.apply_updates(state.params, updates)
         if test.sleep:
             jax.debug.callback(lambda _: time.sleep(test.sleep), loss)
-        bad = (step + 1 == test.nan_at_step) & (
-            state.params["mean"].mean() > test.nan_seed_mean
-        )
+        chosen = (test.nan_seed < 0) | jnp.all(state.origin == origin_of_nan)
+        bad = (step + 1 == test.nan_at_step) & chosen
         metrics = {"loss": jnp.where(bad, jnp.nan, loss), "step_again": step + 1.0}
-        return State(params, opt_state, state.ballast), metrics
+        return State(params, opt_state, state.ballast, state.origin), metrics
 
     def evaluate(state, key, batch):
         log_p = log_prob(state.params, codec.encode(key, batch))
         return {
-            "bits_per_dim": codec.bits_per_dim(log_p),
+            "bits_per_dim": per_example_bits(log_p, shape[0] * shape[1], codec),
             "batch_mean": jnp.mean(batch.astype(jnp.float32)),
         }
 

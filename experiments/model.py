@@ -1,0 +1,193 @@
+"""The circuit that the flags ask for, on a data set: what all programs share."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import dspc_jax as pc
+from dspc_jax.objectives import (
+    Kernel,
+    gaussian_kernel,
+    median_bandwidths,
+    mmd2_unbiased,
+    negative_log_likelihood,
+)
+from experiments.data import Dataset
+from experiments.errors import UserError
+from experiments.flags import Settings
+from experiments.preprocessing import (
+    Preprocessing,
+    per_example_bits,
+    preprocessing,
+)
+
+_NUM_REFERENCES = 1000  # training images that scale the first leaves and the kernel
+
+
+class Model(NamedTuple):
+    """A circuit and the units of its data.
+
+    Attributes:
+        circuit: pure functions, see `dspc_jax.Circuit`.
+        codec: between pixel levels and leaf values.
+        kernel: Gaussian kernels scaled to the training images, for grey values in
+            [0, 1]; measures the MMD on the validation images.
+        references: ``[n, V, C]`` uint8 training images, evenly spaced.
+        num_dims: variables times channels.
+    """
+
+    circuit: pc.Circuit
+    codec: Preprocessing
+    kernel: Kernel
+    references: np.ndarray
+    num_dims: int
+
+
+def make_model(settings: Settings, dataset: Dataset) -> Model:
+    """Builds the circuit.
+
+    Args:
+        settings: the shared flags.
+        dataset: the images.
+
+    Returns:
+        The model.
+
+    Raises:
+        UserError: the flags describe no circuit on these images; one line.
+    """
+    num_variables, num_channels = dataset.train.shape[1:]
+    codec = preprocessing(settings.leaf, dataset.num_values)
+    try:
+        if settings.structure == "quad_tree":
+            structure = pc.QuadTree(height=dataset.height, width=dataset.width)
+        else:
+            structure = pc.RandomBinaryTrees(
+                num_variables=num_variables,
+                depth=settings.depth,
+                num_repetitions=settings.num_repetitions,
+                seed=settings.structure_seed,
+            )
+        config = pc.CircuitConfig(
+            structure=structure,
+            leaf=_leaf(settings, dataset.num_values),
+            num_channels=num_channels,
+            num_leaves=settings.num_leaves,
+            num_sums=settings.num_sums,
+            num_classes=settings.num_classes,
+            sum_layer=settings.sum_layer,
+        )
+        circuit = pc.build(config)
+    except ValueError as error:
+        raise UserError(f"the flags describe no circuit: --{error}") from error
+    rows = np.linspace(
+        0, len(dataset.train) - 1, min(_NUM_REFERENCES, len(dataset.train))
+    )
+    references = dataset.train[rows.astype(np.int64)]
+    return Model(
+        circuit=circuit,
+        codec=codec,
+        kernel=gaussian_kernel(
+            np.asarray(median_bandwidths(_grey(codec, references))).tolist()
+        ),
+        references=references,
+        num_dims=num_variables * num_channels,
+    )
+
+
+def _leaf(settings: Settings, num_values: int) -> Any:
+    """The leaf family for values of so many levels."""
+    if settings.leaf == "normal":
+        return pc.Normal(
+            min_scale=settings.leaf_min_scale, max_scale=settings.leaf_max_scale
+        )
+    return {
+        "binomial": lambda: pc.Binomial(num_values - 1),
+        "bernoulli": pc.Bernoulli,
+        "categorical": lambda: pc.Categorical(num_values),
+        "discretized_logistic": lambda: pc.DiscretizedLogistic(num_values),
+    }[settings.leaf]()
+
+
+def _grey(codec: Preprocessing, levels: np.ndarray) -> jax.Array:
+    """Images as grey values, for fixed noise: bandwidths need no more."""
+    return codec.to_unit(codec.encode(jax.random.key(0), jnp.asarray(levels)))
+
+
+def init(model: Model, key: jax.Array) -> Any:
+    """Initial parameters, their leaves scaled to the training images."""
+    noise_key, init_key = jax.random.split(key)
+    references = model.codec.encode(noise_key, jnp.asarray(model.references))
+    return model.circuit.init(init_key, references)
+
+
+def likelihood_loss(
+    model: Model, params: Any, key: jax.Array, x: jax.Array
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """The mean negative log-likelihood a dimension, in nats; ``x`` is encoded."""
+    loss, _ = negative_log_likelihood(params, key, x, log_prob=model.circuit.log_prob)
+    return loss / model.num_dims, {}
+
+
+def evaluate(
+    model: Model, params: Any, key: jax.Array, levels: jax.Array
+) -> dict[str, jax.Array]:
+    """Bits per dimension, and the MMD between images and ancestral samples.
+
+    Args:
+        model: the circuit.
+        params: its parameters.
+        key: for dequantisation and samples.
+        levels: ``[B, V, C]`` uint8.
+
+    Returns:
+        ``bits_per_dim`` ``[B]``, and ``mmd2``, the unbiased estimate on pixels.
+    """
+    noise_key, sample_key = jax.random.split(key)
+    x = model.codec.encode(noise_key, levels)
+    log_p = jax.vmap(model.circuit.log_prob, (None, 0))(params, x)
+    samples = sample(model, params, sample_key, len(levels), "sample")
+    to_unit = model.codec.to_unit
+    return {
+        "bits_per_dim": per_example_bits(log_p, model.num_dims, model.codec),
+        "mmd2": mmd2_unbiased(to_unit(x), to_unit(samples), model.kernel),
+    }
+
+
+def sample(
+    model: Model, params: Any, key: jax.Array, num: int, leaf_mode: str
+) -> jax.Array:
+    """Ancestral samples, ``[num, V, C]`` in the leaves' units."""
+    keys = jax.random.split(key, num)
+    return jax.vmap(lambda k: model.circuit.sample(k, params, leaf_mode=leaf_mode))(
+        keys
+    )
+
+
+def pictures(
+    model: Model, params: Any, key: jax.Array, num: int
+) -> dict[str, jax.Array]:
+    """Sampled images with leaf noise, and the same choices with the leaves' means.
+
+    Args:
+        model: the circuit.
+        params: its parameters.
+        key: one key for both, so that they show the same images.
+        num: how many.
+
+    Returns:
+        Title to levels, ``[num, V, C]`` uint8.
+    """
+    to_levels = model.codec.to_levels
+    return {
+        "sampled": to_levels(sample(model, params, key, num, "sample")),
+        "sampled, leaf means": to_levels(sample(model, params, key, num, "mean")),
+    }
+
+
+def adam(settings: Settings) -> optax.GradientTransformation:
+    """Adam with the flags' step size."""
+    return optax.adam(settings.learning_rate)
