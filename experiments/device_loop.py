@@ -121,9 +121,10 @@ class DeviceLoop:
         keys = jax.vmap(lambda s: jax.random.split(jax.random.key(s), 4))(
             jnp.array(self._seeds, jnp.uint32)
         )
-        keys = jax.device_put(keys, self._everywhere)
-        init_keys, self._step_keys, self._eval_keys, self._sample_keys = keys.T
-        self._init_keys = init_keys
+        # Their bits: the same keys are meant to be used again, in each call anew.
+        self._init_bits, self._step_bits, self._eval_bits, self._sample_bits = (
+            np.asarray(jax.random.key_data(keys[:, i])) for i in range(4)
+        )
 
         self._resident = dataset.train.nbytes <= resident_bytes
         self._train = self._put(dataset.train) if self._resident else None
@@ -157,15 +158,20 @@ class DeviceLoop:
     def _put(self, array: Any) -> jax.Array:
         return jax.device_put(array, self._everywhere)
 
+    def _keys(self, bits: np.ndarray) -> jax.Array:
+        return self._put(jax.random.wrap_key_data(bits))
+
     # ---- state ---------------------------------------------------------------------
 
     def init(self) -> Carry:
         """The carry before the first step."""
-        return self._init(self._init_keys)
+        return self._init(self._keys(self._init_bits))
 
     def abstract(self) -> Carry:
         """Shapes and types of the carry, without computing it."""
-        return cast(Carry, jax.eval_shape(self._init_carry, self._init_keys))
+        return cast(
+            Carry, jax.eval_shape(self._init_carry, self._keys(self._init_bits))
+        )
 
     def put(self, carry: Carry) -> Carry:
         """Moves a carry from the host to the devices."""
@@ -273,7 +279,7 @@ class DeviceLoop:
         carry, done, metrics, finite = self._steps(
             carry,
             data,
-            self._step_keys,
+            self._keys(self._step_bits),
             jax.device_put(indices, self._sharded),
             jnp.int32(first),
             jnp.int32(num),
@@ -302,7 +308,9 @@ class DeviceLoop:
         for number, start in enumerate(range(0, len(images), size)):
             rows = np.arange(start, start + size) % len(images)
             valid = min(size, len(images) - start)
-            keys = jax.vmap(jax.random.fold_in, (0, None))(self._eval_keys, number)
+            keys = jax.vmap(jax.random.fold_in, (0, None))(
+                self._keys(self._eval_bits), number
+            )
             batch = jax.device_put(images[rows], self._eval_sharding)
             metrics = jax.device_get(self._evaluate(carry.state, keys, batch))
             full = valid == size
@@ -324,7 +332,9 @@ class DeviceLoop:
     def sample(self, carry: Carry, num: int) -> dict[str, np.ndarray]:
         """Samples of the first seed, with the same noise at every call."""
         state = jax.tree.map(lambda leaf: leaf[0], carry.state)
-        return jax.device_get(self._sample(state, self._sample_keys[0], num))
+        return jax.device_get(
+            self._sample(state, jax.random.wrap_key_data(self._sample_bits[0]), num)
+        )
 
 
 def _vmap_seeds(function: Callable, in_axes: tuple) -> Callable:

@@ -37,7 +37,7 @@ class GaussianSettings:
 
 
 class State(NamedTuple):
-    """Parameters, their optimizer's state, something heavy, and the seed's first key."""
+    """Parameters, their optimizer's state, something heavy, the seed's first key."""
 
     params: Any
     opt_state: optax.OptState
@@ -53,10 +53,12 @@ def gaussian_system(
     codec = preprocessing("normal", dataset.num_values)
     optimizer = optax.adam(settings.learning_rate)
 
-    def log_prob(params, x):
+    def log_prob(params, x):  # x [V, C]
         z = (x - params["mean"]) * jnp.exp(-params["log_scale"])
         each = -0.5 * z**2 - params["log_scale"] - 0.5 * jnp.log(2 * jnp.pi)
-        return each.sum((-2, -1))
+        return each.sum()
+
+    log_probs = jax.vmap(log_prob, (None, 0))
 
     # The loop gives `init` the first of the seed's four keys.
     keys = jax.random.split(jax.random.key(max(test.nan_seed, 0)), 4)
@@ -74,7 +76,9 @@ def gaussian_system(
         draw_key, key = jax.random.split(key)
         batch = jnp.concatenate([batch, draw(draw_key)]) if test.draw else batch
         x = codec.encode(key, batch)
-        loss, grads = jax.value_and_grad(lambda p: -log_prob(p, x).mean())(state.params)
+        loss, grads = jax.value_and_grad(lambda p: -log_probs(p, x).mean())(
+            state.params
+        )
         updates, opt_state = optimizer.update(grads, state.opt_state)
         params = optax.apply_updates(state.params, updates)
         if test.sleep:
@@ -85,16 +89,16 @@ def gaussian_system(
         return State(params, opt_state, state.ballast, state.origin), metrics
 
     def evaluate(state, key, batch):
-        log_p = log_prob(state.params, codec.encode(key, batch))
+        log_p = log_probs(state.params, codec.encode(key, batch))
         return {
             "bits_per_dim": per_example_bits(log_p, shape[0] * shape[1], codec),
             "batch_mean": jnp.mean(batch.astype(jnp.float32)),
         }
 
     def sample(state, key, num):
-        noise = jax.random.normal(key, (num, *shape))
-        x = state.params["mean"] + jnp.exp(state.params["log_scale"]) * noise
-        means = jnp.broadcast_to(state.params["mean"], x.shape)
+        mean, log_scale = (state.params[name][None] for name in ("mean", "log_scale"))
+        x = mean + jnp.exp(log_scale) * jax.random.normal(key, (num, *shape))
+        means = jnp.broadcast_to(mean, x.shape)
         return {"sampled": codec.to_levels(x), "means": codec.to_levels(means)}
 
     return System(init, step, evaluate, sample)

@@ -133,3 +133,8 @@ def test_eight_devices_give_the_result_of_one(tmp_path: Path):
     assert left.keys() == right.keys()
     for name, value in left.items():
         assert value == pytest.approx(right[name], rel=1e-4), name
+    code, _, err = runs.run("--batch_size=36", devices=8)
+    assert (code, err) == (
+        2,
+        "error: --batch_size must be a multiple of the 8 devices, got 36\n",
+    )
