@@ -186,7 +186,7 @@ def _auto_encoder(
     def encode(params: dict[str, Any], x: Array) -> Array:
         if x.ndim != 3 or x.shape[1:] != example_shape:
             raise ValueError(
-                f"x must have the shape (B, *{example_shape}), got {x.shape}"
+                f"x must hold examples of the shape {example_shape}, got {x.shape}"
             )
         images = scale(x).reshape(x.shape[0], *image_shape)
         features = encoder.apply(params["encoder"], images)

@@ -17,6 +17,7 @@ import jax
 from jax.core import Tracer
 from jax.lax import Precision
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 import numpy as np
 
 from dspc_jax.types import Array
@@ -35,7 +36,7 @@ class Kernel(NamedTuple):
     excess: Callable[[Array], Array]
 
 
-def as_points(x: Array) -> Array:
+def as_points(x: ArrayLike) -> Array:
     """Flattens ``[N, ...]`` to float32 points ``[N, D]`` (float64 stays float64)."""
     x = jnp.asarray(x)
     if x.ndim < 1:
@@ -46,7 +47,7 @@ def as_points(x: Array) -> Array:
 
 
 def squared_distances(
-    x: Array, y: Array | None = None, *, center: Array | None = None
+    x: ArrayLike, y: ArrayLike | None = None, *, center: Array | None = None
 ) -> Array:
     r"""All pairwise squared Euclidean distances of two sets of points.
 
@@ -90,7 +91,7 @@ def squared_distances(
     return distances
 
 
-def common_center(x: Array, y: Array) -> Array:
+def common_center(x: ArrayLike, y: ArrayLike) -> Array:
     """The mean point ``[D]`` of two sets of points, each counted half."""
     return (jnp.mean(as_points(x), 0) + jnp.mean(as_points(y), 0)) / 2
 
@@ -207,7 +208,7 @@ def median_bandwidths(
     noise = 8 * jnp.finfo(used.dtype).eps * radius  # a few roundings of two norms
     distances = jnp.sqrt(jnp.where(squares > noise, squares, 0))
     median = jnp.median(distances)
-    num_positive = jnp.sum(distances > 0)
+    num_positive = jnp.sum((distances > 0).astype(distances.dtype))
     mean = jnp.sum(distances) / jnp.maximum(num_positive, 1)
     unit = jnp.where(median > 0, median, jnp.where(num_positive > 0, mean, 1.0))
     return jax.lax.stop_gradient(unit * jnp.asarray(scales, unit.dtype))

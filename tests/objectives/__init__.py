@@ -1,0 +1,1 @@
+"""Tests of `dspc_jax.objectives`."""
