@@ -9,7 +9,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dspc_jax import inference, parameters
+from dspc_jax import (
+    dense_sampling,
+    inference,
+    noise,
+    parameters,
+    path_sampling,
+    relaxation as rx,
+    sampling,
+)
 from dspc_jax.batching import foldable
 from dspc_jax.folding import fold
 from dspc_jax.layers import input_layer, sum_layer
@@ -82,6 +90,14 @@ class Circuit(NamedTuple):
       log_prob: ``(params, x, observed=None) -> []`` nats.
       class_log_probs: ``(params, x, observed=None) -> [Y]`` nats.
       class_posterior: ``(params, x, observed=None) -> [Y]``.
+      sample: ``(key, params, x=None, observed=None, leaf_mode="sample") -> [V, C]``;
+        ancestral, conditional on the observed values if they are given.
+      sample_differentiable: ``(key, params, relaxation=..., temperature=..., x=None,
+        observed=None, leaf_mode="sample") -> [V, C]``, with gradients to ``params``.
+      mpe: ``(params, x=None, observed=None) -> [V, C]``: max-product with
+        backtracking. It maximises jointly over variables and latent choices, which is
+        the most probable explanation of a deterministic circuit and a lower bound on
+        others.
     """
 
     config: CircuitConfig
@@ -90,6 +106,9 @@ class Circuit(NamedTuple):
     log_prob: Callable[..., Array]
     class_log_probs: Callable[..., Array]
     class_posterior: Callable[..., Array]
+    sample: Callable[..., Array]
+    sample_differentiable: Callable[..., Array]
+    mpe: Callable[..., Array]
 
 
 @functools.lru_cache(maxsize=64)
@@ -134,6 +153,108 @@ def build(config: CircuitConfig) -> Circuit:
 
         return single
 
+    def drawn(function):
+        """A sampler of one example from a function of a batch of keys and evidence."""
+
+        @foldable
+        def free(params, key):
+            weights = parameters.normalize(layout, params.circuit)
+            return function(params, weights, None, noise.draw(layout, key))
+
+        @foldable
+        def given(params, key, x, observed):
+            weights = parameters.normalize(layout, params.circuit)
+            evidence = inference.upward(layout, weights, x, observed)
+            out = function(params, weights, evidence, noise.draw(layout, key))
+            return sampling.keep_observed(out, x, observed)
+
+        def single(key, params, x, observed):
+            _check_key(key)
+            if x is None and observed is None:
+                return free(params, key)
+            return given(params, key, *_evidence(layout, x, observed))
+
+        return single
+
+    @functools.cache
+    def ancestral(leaf_mode):
+        def function(params, weights, evidence, noise_):
+            if graph.alternatives is not None:
+                return path_sampling.sample(
+                    layout, params.circuit, weights, evidence, noise_, leaf_mode
+                )
+            chosen = sampling.select(layout, weights, evidence, noise_, "hard", 1.0)
+            return sampling.blend(
+                layout, params.circuit, chosen, noise_.leaves, leaf_mode
+            )
+
+        return drawn(function)
+
+    @functools.cache
+    def relaxed(relaxation, leaf_mode):
+        def function(params, weights, evidence, noise_):
+            if relaxation == "dense":
+                return dense_sampling.sample(
+                    layout,
+                    params.circuit,
+                    weights,
+                    evidence,
+                    noise_,
+                    params.temperature,
+                    leaf_mode,
+                )
+            chosen = sampling.select(
+                layout, weights, evidence, noise_, relaxation, params.temperature
+            )
+            return sampling.blend(
+                layout, params.circuit, chosen, noise_.leaves, leaf_mode
+            )
+
+        return drawn(function)
+
+    def sample(key, params, x=None, observed=None, leaf_mode="sample"):
+        _check_leaf_mode(leaf_mode)
+        return ancestral(leaf_mode)(key, _Sampled(params, jnp.float32(1)), x, observed)
+
+    def sample_differentiable(
+        key,
+        params,
+        *,
+        relaxation="gumbel_softmax",
+        temperature=1.0,
+        x=None,
+        observed=None,
+        leaf_mode="sample",
+    ):
+        _check_leaf_mode(leaf_mode)
+        rx.check(relaxation, allowed=DIFFERENTIABLE)
+        if not isinstance(temperature, jax.Array) and not temperature > 0:
+            raise ValueError(f"temperature: must be positive, got {temperature}")
+        sampled = _Sampled(params, jnp.asarray(temperature, jnp.float32))
+        return relaxed(relaxation, leaf_mode)(key, sampled, x, observed)
+
+    @foldable
+    def explain(params, x, observed):
+        weights = parameters.normalize(layout, params)
+        modes = tuple(
+            block.leaf.mode_log_prob(leaf)
+            for block, leaf in zip(layout.blocks, params.leaves, strict=True)
+        )
+        evidence = inference.upward(layout, weights, x, observed, modes)
+        silence = noise.none(layout, x.shape[0])
+        if graph.alternatives is not None:
+            out = path_sampling.mpe(layout, params, weights, evidence, silence)
+        else:
+            chosen = sampling.select(layout, weights, evidence, silence, "hard", 1.0)
+            out = sampling.modes(layout, params, chosen)
+        return sampling.keep_observed(out, x, observed)
+
+    def mpe(params, x=None, observed=None):
+        if x is None and observed is None:
+            x = jnp.zeros((graph.num_variables, layout.num_channels))
+            observed = jnp.zeros(graph.num_variables, bool)
+        return explain(params, *_evidence(layout, x, observed))
+
     return Circuit(
         config=config,
         layout=layout,
@@ -141,7 +262,49 @@ def build(config: CircuitConfig) -> Circuit:
         log_prob=query(inference.log_prob),
         class_log_probs=query(inference.class_log_probs),
         class_posterior=query(inference.class_posterior),
+        sample=sample,
+        sample_differentiable=sample_differentiable,
+        mpe=mpe,
     )
+
+
+DIFFERENTIABLE = ("gumbel_softmax", "straight_through", "simple", "dense")
+"""The relaxations of `Circuit.sample_differentiable`."""
+
+
+class _Sampled(NamedTuple):
+    """What a sampler differentiates with respect to."""
+
+    circuit: parameters.CircuitParams
+    temperature: Array
+
+
+def _check_leaf_mode(leaf_mode: str) -> None:
+    if leaf_mode not in sampling.LEAF_MODES:
+        raise ValueError(
+            f"leaf_mode: must be one of {sampling.LEAF_MODES}, got {leaf_mode!r}"
+        )
+
+
+def _check_key(key: Key) -> None:
+    typed = isinstance(key, jax.Array) and jnp.issubdtype(
+        key.dtype, jax.dtypes.prng_key
+    )
+    if not typed or key.shape != ():
+        raise ValueError(
+            "key: must be one typed key, as from jax.random.key (batch with jax.vmap), "
+            f"got {key!r}"
+        )
+
+
+def _evidence(layout: Layout, x: Any, observed: Any) -> tuple[Array, Array]:
+    if x is None or observed is None:
+        missing = "x" if x is None else "observed"
+        raise ValueError(f"{missing}: must be given with the other of x and observed")
+    x, observed = jnp.asarray(x, jnp.float32), jnp.asarray(observed)
+    _check_shape(layout, "x", x.shape)
+    _check_observed(layout, observed)
+    return x, observed
 
 
 def _check_shape(layout: Layout, name: str, shape: tuple[int, ...]) -> None:

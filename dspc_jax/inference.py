@@ -51,7 +51,11 @@ def sanitize(x: Array, observed: Array | None) -> Array:
 
 
 def upward(
-    layout: Layout, weights: CircuitWeights, x: Array, observed: Array | None
+    layout: Layout,
+    weights: CircuitWeights,
+    x: Array,
+    observed: Array | None,
+    hidden_modes: tuple[Array, ...] | None = None,
 ) -> Evidence:
     """Log-densities of all units, without the leaves' base measure.
 
@@ -60,13 +64,22 @@ def upward(
       weights: its normalised parameters.
       x: values ``[N, V, C]``.
       observed: bool ``[N, V]``, or None if everything is observed.
+      hidden_modes: for max-product, per leaf family the greatest log-density of each
+        leaf ``[G, K, L, C]``: sums become maxima, and an unobserved leaf counts with
+        its mode.
     """
+    maximize = hidden_modes is not None
+    log_sum = sum_layer.log_max if maximize else sum_layer.log_sum
+    log_mix = mixing_layer.log_mix_max if maximize else mixing_layer.log_mix
+    modes = hidden_modes or (None,) * len(layout.blocks)
     x = sanitize(x, observed)
     observed = None if observed is None else jnp.transpose(observed)
     regions = [
         sum(
-            input_layer.log_prob(block, natural, x, observed)
-            for block, natural in zip(layout.blocks, weights.leaves, strict=True)
+            input_layer.log_prob(block, natural, x, observed, mode)
+            for block, natural, mode in zip(
+                layout.blocks, weights.leaves, modes, strict=True
+            )
         )
     ]
     partitions = []
@@ -74,13 +87,13 @@ def upward(
         layout.graph.levels, weights.sums, weights.mixtures, strict=True
     ):
         folds = [
-            sum_layer.log_sum(layout.sum_layer, w, children_of(fold, regions))
+            log_sum(layout.sum_layer, w, children_of(fold, regions))
             for fold, w in zip(level.folds, sums, strict=True)
         ]
         out = folds[0] if len(folds) == 1 else jnp.concatenate(folds)
         partitions.append(out)
         if level.mixture is not None:
-            out = mixing_layer.log_mix(level.mixture, mixture, out)
+            out = log_mix(level.mixture, mixture, out)
         regions.append(out)
     return Evidence(tuple(regions), tuple(partitions))
 

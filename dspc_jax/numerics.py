@@ -1,5 +1,7 @@
 """Log-space primitives, each with the value and the gradient it promises at the edge."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -49,3 +51,23 @@ def log_softmax(x: Array, axis: int) -> Array:
     possible = x > -jnp.inf
     shifted = jnp.where(possible, x, 0.0) - jnp.expand_dims(logsumexp(x, axis), axis)
     return jnp.where(possible, shifted, -jnp.inf)
+
+
+def _slices(x: Array, axis: int) -> list[Array]:
+    return [
+        jax.lax.index_in_dim(x, i, axis, keepdims=False) for i in range(x.shape[axis])
+    ]
+
+
+def sum_slices(x: Array, axis: int) -> Array:
+    """``sum(x, axis)`` for a short axis that is not the last, written out slice by slice.
+
+    The same numbers as a reduction, but one fused pass with examples in the vector
+    lanes: on CPU an order of magnitude faster than XLA's reduction over an inner axis.
+    """
+    return functools.reduce(jnp.add, _slices(x, axis))
+
+
+def max_slices(x: Array, axis: int) -> Array:
+    """``max(x, axis)``, written out like `sum_slices`."""
+    return functools.reduce(jnp.maximum, _slices(x, axis))

@@ -35,3 +35,9 @@ def log_mix(mixture: np.ndarray, weights: Array, log_probs: Array) -> Array:
     """
     log_weights = safe_log(jnp.moveaxis(weights, 1, 2))[..., None]
     return logsumexp(gather(mixture, log_probs) + log_weights, axis=1)
+
+
+def log_mix_max(mixture: np.ndarray, weights: Array, log_probs: Array) -> Array:
+    """As `log_mix` with a maximum in place of the sum, ``[G, K, N]``."""
+    log_weights = safe_log(jnp.moveaxis(weights, 1, 2))[..., None]
+    return jnp.max(gather(mixture, log_probs) + log_weights, axis=1)

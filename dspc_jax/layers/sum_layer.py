@@ -20,7 +20,13 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from dspc_jax.numerics import exp_shifted, safe_divide, safe_log
+from dspc_jax.numerics import (
+    exp_shifted,
+    max_slices,
+    safe_divide,
+    safe_log,
+    sum_slices,
+)
 from dspc_jax.types import Array
 
 KINDS = ("tucker", "cp")
@@ -99,9 +105,20 @@ def _through(kind, d_pairs, values):
         return (d_pairs * right, d_pairs * left)
     d_pairs = d_pairs.reshape(*left.shape[:2], *right.shape[1:])
     return (
-        jnp.sum(d_pairs * right[:, None], axis=2),
-        jnp.sum(d_pairs * left[:, :, None], axis=1),
+        sum_slices(d_pairs * right[:, None], axis=2),
+        sum_slices(d_pairs * left[:, :, None], axis=1),
     )
 
 
 _log_einsum_exp.defvjp(_log_einsum_exp_fwd, _log_einsum_exp_bwd)
+
+
+def log_max(kind: str, weights: Array, children: Sequence[Array]) -> Array:
+    """As `log_sum` with a maximum in place of the sum (max-product), ``[P, O, N]``."""
+    log_weights = safe_log(weights)[..., None]
+    if len(children) == 1 or kind == "cp":
+        best = sum(children)[:, None] + log_weights
+        return max_slices(best, axis=2)
+    left, right = children
+    over_right = max_slices(log_weights + right[:, None, None], axis=3)
+    return max_slices(over_right + left[:, None], axis=2)

@@ -143,7 +143,10 @@ def sampler_loss(
       sample: ``sample(keys[B], params) -> [B, V, C]``, differentiable.
       auto_encoder: the critic's functions.
       kernel: a `Kernel` on features.
-      hinge_weight: :math:`\lambda_h`.
+      hinge_weight: :math:`\lambda_h`; 16 is the source's. The term has no lower bound:
+        it pays the sampler for mean features above those of the data, without end, and
+        only the critic can stop it. A location family of unbounded values was driven
+        away from its data with 16, and found it with 0 (the critic keeping its 16).
 
     Returns:
       The loss, and the metrics ``mmd2`` and ``hinge``.

@@ -1,0 +1,88 @@
+"""The randomness of one sample, drawn from its key in one fixed way.
+
+Every sampler (hard or relaxed, path or dense) takes the same numbers from the same key,
+which is why they agree draw for draw as the temperature falls to 0. Partitions that can
+never be taken together share Gumbel noise: exact for a hard sample, since only one of
+them is looked at, and a tenth of the numbers for ten repetitions.
+"""
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dspc_jax.layers import sum_layer
+from dspc_jax.parameters import Layout
+from dspc_jax.types import Array, Key
+
+
+class Noise(NamedTuple):
+    """Noise of a batch.
+
+    Attributes:
+      classes: Gumbel ``[N, Y]``.
+      mixtures: per level, Gumbel ``[N, S, M]``, or None where nothing is mixed.
+      sums: per level, per fold, Gumbel ``[N, S, D]`` over the products of children.
+      leaves: uniform in (0, 1), ``[N, V, C]``, one number per pixel and channel.
+    """
+
+    classes: Array
+    mixtures: tuple[Array | None, ...]
+    sums: tuple[tuple[Array, ...], ...]
+    leaves: Array
+
+
+def draw(layout: Layout, keys: Key) -> Noise:
+    """Draws the noise of a batch of keys ``[N]``; each example uses its own key only.
+
+    One call to the generator per key: the numbers are cut into the arrays above.
+    """
+    shapes = _shapes(layout)
+    leaves, tree = jax.tree.flatten(shapes)
+    ends = np.cumsum([np.prod(shape, dtype=int) for shape in leaves])
+    # Centred on the grid of 2**-23, so that neither 0 nor 1 comes up.
+    uniform = jax.vmap(lambda key: jax.random.uniform(key, (int(ends[-1]),)))(keys)
+    uniform = uniform + jnp.float32(2.0**-24)
+    parts = [
+        part.reshape(-1, *shape)
+        for part, shape in zip(
+            jnp.split(uniform, ends[:-1], axis=1), leaves, strict=True
+        )
+    ]
+    noise = jax.tree.unflatten(tree, parts)
+    gumbel = jax.tree.map(lambda u: -jnp.log(-jnp.log(u)), noise._replace(leaves=None))
+    return gumbel._replace(leaves=noise.leaves)
+
+
+class _Shape(tuple):
+    """A shape that is a leaf of a pytree."""
+
+
+def _shapes(layout: Layout) -> Noise:
+    mixtures, sums = [], []
+    for level in layout.graph.levels:
+        mixture = level.mixture
+        slots = int(level.slots.max()) + 1
+        mixtures.append(None if mixture is None else _Shape((slots, mixture.shape[1])))
+        folds = []
+        for fold in level.folds:
+            units = layout.num_leaves if fold.from_inputs else layout.num_sums
+            kind = layout.sum_layer if len(fold.children) > 1 else "cp"
+            size = math.prod(sum_layer.weight_shape(kind, (units, units)))
+            folds.append(_Shape((fold.num_slots, size)))
+        sums.append(tuple(folds))
+    return Noise(
+        classes=_Shape((layout.num_classes,)),
+        mixtures=tuple(mixtures),
+        sums=tuple(sums),
+        leaves=_Shape((layout.graph.num_variables, layout.num_channels)),
+    )
+
+
+def none(layout: Layout, num_examples: int) -> Noise:
+    """Zero noise: every choice becomes an arg max (for MPE)."""
+    return jax.tree.map(
+        lambda shape: jnp.zeros((num_examples, *shape)), _shapes(layout)
+    )

@@ -1,0 +1,166 @@
+"""Ancestral sampling and MPE that look only at what is chosen.
+
+For trees, and forests of equal trees mixed at the root (every graph of this library so
+far), each example follows one tree: per region one unit, per partition one row of
+weights, per pixel one leaf. The draws are those of `dspc_jax.sampling` with hard
+choices, from the same noise. Other graphs take that route.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dspc_jax import sampling
+from dspc_jax.inference import Evidence, children_of
+from dspc_jax.layers.input_layer import InputBlock
+from dspc_jax.noise import Noise
+from dspc_jax.numerics import finite_or_zero, safe_log
+from dspc_jax.parameters import CircuitParams, CircuitWeights, Layout
+from dspc_jax.types import Array
+
+
+def descend(
+    layout: Layout, weights: CircuitWeights, evidence: Evidence | None, noise: Noise
+) -> tuple[Array, Array]:
+    """Follows the choices down to the input regions.
+
+    Returns:
+      ``(tree, units)``: the chosen alternative of the root, ``[N]``, and the chosen
+      unit of each of its input regions, ``[S, N]``.
+    """
+    graph, count = layout.graph, layout.graph.alternatives
+    assert count is not None
+    num_examples = noise.classes.shape[0]
+    logits = safe_log(weights.classes)
+    if evidence is not None:
+        logits = logits + jnp.transpose(evidence.regions[-1][0])
+    classes = jnp.argmax(logits + noise.classes, axis=-1)
+    tree = jnp.zeros(num_examples, jnp.int32)
+    top = len(graph.levels) - 1
+    if graph.levels[top].mixture is not None:
+        logits = safe_log(weights.mixtures[top])[0][classes]
+        if evidence is not None:
+            chosen = jnp.transpose(evidence.partitions[top], (2, 0, 1))
+            logits += jnp.take_along_axis(chosen, classes[:, None, None], 2)[..., 0]
+        tree = jnp.argmax(logits + noise.mixtures[top][:, 0], axis=-1)
+    units = classes[None]
+    requests: list[list[Array]] = [[] for _ in graph.levels]
+    for number in range(top, -1, -1):
+        if number < top:
+            units = _collect(graph.parents[number + 1], requests[number + 1], count)
+        start = 0
+        for which, fold in enumerate(graph.levels[number].folds):
+            size = fold.size // count
+            rows = jnp.arange(size)[:, None] * count + tree
+            table = weights.sums[number][which]
+            logits = safe_log(table[rows, units[start : start + size]])
+            start += size
+            if evidence is not None:
+                logits += _evidence_logits(
+                    [child for child in children_of(fold, evidence.regions)],
+                    rows,
+                    logits.shape,
+                )
+            gumbel = jnp.moveaxis(noise.sums[number][which], 0, 1)
+            flat = logits.reshape(*logits.shape[:2], -1) + gumbel
+            chosen = jnp.argmax(flat, axis=-1)
+            if logits.ndim == 4:
+                sides = (chosen // logits.shape[3], chosen % logits.shape[3])
+            else:
+                sides = (chosen,) * len(fold.children)
+            for side, unit in zip(fold.children, sides, strict=True):
+                _request(requests, side, unit, count)
+    return tree, _collect(graph.parents[0], requests[0], count)
+
+
+def _evidence_logits(children, rows, shape):
+    """Log-densities of the children of the followed partitions, shifted, ``shape``."""
+    picked = []
+    for child in children:
+        child = jnp.moveaxis(child, 2, 0)  # [N, P, K]
+        child = jnp.take_along_axis(child, jnp.transpose(rows)[..., None], axis=1)
+        child = jnp.moveaxis(child, 0, 1)
+        picked.append(child - finite_or_zero(jnp.max(child, axis=-1, keepdims=True)))
+    if len(shape) == 4:
+        return picked[0][..., :, None] + picked[1][..., None, :]
+    return sum(picked)
+
+
+def _request(requests, side, unit, count):
+    start = 0
+    for piece in side:
+        index = piece.index
+        size = index.stop - index.start if isinstance(index, slice) else len(index)
+        requests[piece.level].append(unit[start : start + size // count])
+        start += size // count
+
+
+def _collect(parents: np.ndarray, requests: list[Array], count: int) -> Array:
+    units = jnp.concatenate(requests)
+    order = parents[::count, 0] // count
+    if (order == np.arange(len(order))).all():
+        return units
+    return units[order]
+
+
+def leaves(
+    layout: Layout, params: CircuitParams, tree: Array, units: Array
+) -> list[jax.Array]:
+    """Per leaf family, the parameters of the chosen leaves, leading axes ``[V, N, C]``."""
+    count = layout.graph.alternatives
+    return [
+        _chosen_leaf(block, leaf, tree, units, count)
+        for block, leaf in zip(layout.blocks, params.leaves, strict=True)
+    ]
+
+
+def _chosen_leaf(block: InputBlock, leaf, tree, units, count):
+    length = block.scopes.shape[1]
+    where = sampling.occurrences(block)  # [V, R], one row in each tree
+    region, position = where // length, where % length
+    of_tree = np.argsort(region % count, axis=1)
+    region = jnp.asarray(np.take_along_axis(region, of_tree, 1))[:, tree]
+    position = jnp.asarray(np.take_along_axis(position, of_tree, 1))[:, tree]
+    unit = units[region // count, jnp.arange(tree.shape[0])]
+    return jax.tree.map(lambda p: p[region, unit, position], leaf)
+
+
+def sample(
+    layout: Layout,
+    params: CircuitParams,
+    weights: CircuitWeights,
+    evidence: Evidence | None,
+    noise: Noise,
+    leaf_mode: str,
+) -> Array:
+    """Ancestral samples ``[N, V, C]``, conditional on the evidence if there is any."""
+    tree, units = descend(layout, weights, evidence, noise)
+    values = []
+    for block, chosen in zip(
+        layout.blocks, leaves(layout, params, tree, units), strict=True
+    ):
+        components = block.leaf.components(chosen)
+        if leaf_mode == "mean":
+            values.append(block.leaf.mean(components))
+        else:
+            uniform = jnp.swapaxes(noise.leaves, 0, 1)[block.variables]
+            values.append(block.leaf.draw(uniform, components))
+    return jnp.swapaxes(sampling.in_variable_order(layout, values), 0, 1)
+
+
+def mpe(
+    layout: Layout,
+    params: CircuitParams,
+    weights: CircuitWeights,
+    evidence: Evidence,
+    noise: Noise,
+) -> Array:
+    """Backtracks the maxima of a max-product upward pass: modes ``[N, V, C]``."""
+    tree, units = descend(layout, weights, evidence, noise)
+    values = [
+        block.leaf.mode(chosen)
+        for block, chosen in zip(
+            layout.blocks, leaves(layout, params, tree, units), strict=True
+        )
+    ]
+    return jnp.swapaxes(sampling.in_variable_order(layout, values), 0, 1)

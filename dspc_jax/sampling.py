@@ -1,0 +1,294 @@
+r"""The downward pass: from a key to a sample, hard or relaxed.
+
+From the root down, every region carries a *selector* :math:`q_{gk}` over its units,
+given that the region is reached, and a *mass* :math:`m_g`, how much it is reached. A
+partition chooses among the products of its children with the weights that its selector
+leaves it,
+
+.. math::
+  \tilde w_d = \sum_o q_o\, w_{od}\, \frac{\pi_d(e^{\ell})}{e^{\ell_o}}, \qquad
+  y = \mathrm{relax}(\log \tilde w + g),
+
+(the fraction is the evidence's share, 1 without evidence) and hands the marginals of
+:math:`y` to its children. A mixture chooses among partitions alike and scales their
+masses. A leaf's parameters are blended with :math:`m_g q_{gk}` and meet one noise
+number per pixel and channel. Each repetition keeps its own selectors down to its own
+leaves, so selectors of one never meet leaves of another.
+
+One-hot choices make this ancestral sampling, exactly. `dspc_jax.path_sampling` does
+that by following only what is chosen; `dspc_jax.dense_sampling` is the paper's
+node-by-node blend.
+"""
+
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+import numpy as np
+
+from dspc_jax import relaxation as rx
+from dspc_jax.folding import FoldedPartitions, Level
+from dspc_jax.inference import Evidence, children_of
+from dspc_jax.layers import mixing_layer
+from dspc_jax.layers.input_layer import InputBlock
+from dspc_jax.noise import Noise
+from dspc_jax.numerics import finite_or_zero, safe_divide, safe_log
+from dspc_jax.parameters import CircuitParams, CircuitWeights, Layout
+from dspc_jax.types import Array
+
+LEAF_MODES = ("sample", "mean")
+
+
+def select(
+    layout: Layout,
+    weights: CircuitWeights,
+    evidence: Evidence | None,
+    noise: Noise,
+    relaxation: str,
+    temperature: Array,
+) -> Array:
+    """The downward pass to the input regions.
+
+    Args:
+      layout: the circuit.
+      weights: its normalised parameters.
+      evidence: what `dspc_jax.inference.upward` returned for the observed values.
+      noise: of the batch.
+      relaxation: see `dspc_jax.relaxation`.
+      temperature: scalar.
+
+    Returns:
+      Mass times selector of every input region, ``[G, K, N]``.
+    """
+    levels = layout.graph.levels
+
+    def choose_one(logits, noise):
+        return rx.choose_one(relaxation, logits, noise, temperature)
+
+    logits = safe_log(weights.classes)[:, None]
+    if evidence is not None:
+        logits = logits + evidence.regions[-1][0]
+    gumbel = jnp.transpose(noise.classes)
+    logits = jnp.broadcast_to(logits, gumbel.shape)
+    selectors = choose_one(logits[None], gumbel[None])
+    masses = jnp.ones((1, gumbel.shape[-1]))
+    requests: list[list[tuple[Array, Array]]] = [[] for _ in levels]
+    for number in range(len(levels) - 1, -1, -1):
+        level = levels[number]
+        if number < len(levels) - 1:
+            selectors, masses = _collect(
+                layout.graph.parents[number + 1], requests[number + 1]
+            )
+        part = None if evidence is None else evidence.partitions[number]
+        if level.mixture is not None:
+            region = None if evidence is None else evidence.regions[number + 1]
+            selectors, masses = _through_mixture(
+                level,
+                weights.mixtures[number],
+                (selectors, masses),
+                None if evidence is None else (part, region),
+                jnp.moveaxis(noise.mixtures[number], 0, -1),
+                choose_one,
+            )
+        start = 0
+        for which, fold in enumerate(level.folds):
+            rows = slice(start, start + fold.size)
+            start += fold.size
+            children = None
+            if evidence is not None:
+                children = (part[rows], children_of(fold, evidence.regions))
+            logits, shape = _partition_logits(
+                weights.sums[number][which],
+                fold,
+                selectors[rows],
+                children,
+                layout.sum_layer,
+            )
+            gumbel = _per_partition(fold, noise.sums[number][which])
+            sides = rx.choose(
+                relaxation,
+                logits.reshape(shape),
+                gumbel.reshape(shape),
+                temperature,
+            )
+            if shape[2] == 1:  # one choice for all sides (cp, or a single child)
+                sides = (sides[0],) * len(fold.children)
+            for side, chosen in zip(fold.children, sides, strict=True):
+                _request(requests, side, chosen, masses[rows])
+    selectors, masses = _collect(layout.graph.parents[0], requests[0])
+    return selectors * masses[:, None]
+
+
+def _request(requests, side, selectors, masses):
+    """Files what a fold's side asks of the levels that its pieces come from."""
+    start = 0
+    for piece in side:
+        index = piece.index
+        size = index.stop - index.start if isinstance(index, slice) else len(index)
+        rows = slice(start, start + size)
+        requests[piece.level].append((selectors[rows], masses[rows]))
+        start += size
+
+
+def _collect(parents: np.ndarray, requests: Sequence[tuple[Array, Array]]):
+    """Selectors and masses of a level from what its parents ask of it."""
+    selectors = jnp.concatenate([s for s, _ in requests])
+    masses = jnp.concatenate([m for _, m in requests])
+    if parents.shape[1] == 1:
+        order = parents[:, 0]
+        if (order == np.arange(len(order))).all():
+            return selectors, masses
+        return selectors[order], masses[order]
+    exists = jnp.asarray(parents >= 0)[..., None]
+    per_parent = jnp.where(exists, masses[parents], 0.0)
+    total = jnp.sum(per_parent, axis=1)
+    # A region that nobody reaches keeps a counterfactual selector, the parents' mean.
+    share = jnp.where(
+        total[:, None] > 0,
+        safe_divide(per_parent, total[:, None]),
+        exists / jnp.sum(exists, axis=1, keepdims=True),
+    )
+    return jnp.einsum("gan,gakn->gkn", share, selectors[parents]), total
+
+
+def _through_mixture(level: Level, weights, region_state, evidence, gumbel, choose_one):
+    """From regions to their partitions: who is chosen, and with which selector."""
+    selectors, masses = region_state
+    mixture = level.mixture
+    joint = selectors[:, None] * jnp.moveaxis(weights, 1, 2)[..., None]
+    if evidence is not None:
+        part, region = evidence
+        share = mixing_layer.gather(mixture, part) - finite_or_zero(region)[:, None]
+        joint = joint * jnp.exp(share)
+    total = jnp.sum(joint, axis=2)
+    chosen = choose_one(safe_log(total), gumbel[level.slots])
+    posterior = jnp.where(
+        total[:, :, None] > 0,
+        safe_divide(joint, total[:, :, None]),
+        jnp.broadcast_to(selectors[:, None], joint.shape),
+    )
+    flat = np.flatnonzero(mixture.ravel() >= 0)
+    order = flat[np.argsort(mixture.ravel()[flat])]
+    posterior = posterior.reshape(-1, *posterior.shape[2:])
+    shares = (chosen * masses[:, None]).reshape(-1, masses.shape[-1])
+    if (order == np.arange(mixture.size)).all():
+        return posterior, shares
+    return posterior[order], shares[order]
+
+
+def _partition_logits(weights, fold: FoldedPartitions, selectors, evidence, kind):
+    """Log of the weights that the selectors leave each product: ``[P, D, N]``.
+
+    Returns them with the shape ``(P, I, J, N)`` of the choice.
+    """
+    flat = weights.reshape(*weights.shape[:2], -1)
+    num_examples = selectors.shape[-1]
+    pairs = len(fold.children) == 2 and kind == "tucker"
+    shape = (
+        (fold.size, *weights.shape[2:], num_examples)
+        if pairs
+        else (fold.size, flat.shape[-1], 1, num_examples)
+    )
+    if evidence is None:
+        mixed = jnp.einsum("pon,pod->pdn", selectors, flat, precision="highest")
+        return safe_log(mixed), shape
+    part, children = evidence
+    tops = [finite_or_zero(jnp.max(c, axis=1, keepdims=True)) for c in children]
+    children = [c - top for c, top in zip(children, tops, strict=True)]
+    selectors = safe_divide(selectors, jnp.exp(part - sum(tops)))
+    mixed = jnp.einsum("pon,pod->pdn", selectors, flat, precision="highest")
+    logits = safe_log(mixed).reshape(shape)
+    if pairs:
+        return logits + children[0][:, :, None] + children[1][:, None], shape
+    return logits + sum(children)[:, :, None], shape
+
+
+def _per_partition(fold: FoldedPartitions, gumbel: Array) -> Array:
+    """Noise ``[N, S, D]`` of slots to that of partitions ``[P, D, N]``."""
+    gumbel = jnp.moveaxis(gumbel, 0, -1)
+    repeats = fold.size // fold.num_slots
+    if (fold.slots == np.arange(fold.size) // repeats).all():
+        shape = (fold.num_slots, repeats, *gumbel.shape[1:])
+        return jnp.broadcast_to(gumbel[:, None], shape).reshape(-1, *gumbel.shape[1:])
+    return gumbel[fold.slots]
+
+
+def blend(
+    layout: Layout,
+    params: CircuitParams,
+    selectors: Array,
+    uniform: Array,
+    leaf_mode: str,
+) -> Array:
+    """Leaves: blended parameters meet one noise number per pixel and channel.
+
+    Args:
+      layout: the circuit.
+      params: its parameters.
+      selectors: mass times selector, ``[G, K, N]``.
+      uniform: ``[N, V, C]``.
+      leaf_mode: ``"sample"`` or ``"mean"``.
+
+    Returns:
+      ``[N, V, C]``.
+    """
+    values = []
+    for block, leaf_params in zip(layout.blocks, params.leaves, strict=True):
+        components = tuple(
+            _blend_component(block, component, selectors)
+            for component in block.leaf.components(leaf_params)
+        )
+        if leaf_mode == "mean":
+            values.append(block.leaf.mean(components))
+        else:
+            u = jnp.transpose(uniform, (1, 2, 0))[block.variables]
+            values.append(block.leaf.draw(u, components))
+    return jnp.transpose(in_variable_order(layout, values), (2, 0, 1))
+
+
+def in_variable_order(layout: Layout, values: list[Array]) -> Array:
+    """Joins the blocks' values ``[Vb, ...]`` to ``[V, ...]``."""
+    if len(values) == 1:
+        return values[0]
+    order = np.argsort(np.concatenate([block.variables for block in layout.blocks]))
+    return jnp.concatenate(values)[order]
+
+
+def _blend_component(block: InputBlock, component: Array, selectors: Array) -> Array:
+    """``sum_g sum_k q_gk c_gk`` per variable: ``[G, K, L, C, ...]`` to ``[V, C, N, ...]``."""
+    num_regions, length = block.scopes.shape
+    flat = component.reshape(*component.shape[:2], -1)
+    blended = jnp.einsum("gkd,gkn->gdn", flat, selectors, precision="highest")
+    blended = blended.reshape(num_regions * length, *component.shape[3:], -1)
+    total = 0.0
+    for rows in occurrences(block).T:
+        part = blended[np.maximum(rows, 0)]
+        if (rows < 0).any():
+            part = jnp.where((rows >= 0).reshape(-1, *[1] * (part.ndim - 1)), part, 0.0)
+        total = total + part
+    return jnp.moveaxis(total, -1, 2)
+
+
+def occurrences(block: InputBlock) -> np.ndarray:
+    """``[Vb, A]`` where a variable stands: rows ``g * L + l``, -1 where padded."""
+    rows: dict[int, list[int]] = {int(v): [] for v in block.variables}
+    for row, (v, valid) in enumerate(
+        zip(block.scopes.ravel(), block.valid.ravel(), strict=True)
+    ):
+        if valid:
+            rows[int(v)].append(row)
+    width = max(map(len, rows.values()))
+    return np.array([row + [-1] * (width - len(row)) for row in rows.values()])
+
+
+def modes(layout: Layout, params: CircuitParams, selectors: Array) -> Array:
+    """The modes of hard-selected leaves, ``[N, V, C]``."""
+    values = [
+        _blend_component(block, block.leaf.mode(leaf), selectors)
+        for block, leaf in zip(layout.blocks, params.leaves, strict=True)
+    ]
+    return jnp.transpose(in_variable_order(layout, values), (2, 0, 1))
+
+
+def keep_observed(sample: Array, x: Array, observed: Array) -> Array:
+    """The sample with observed values as they were given, ``[N, V, C]``."""
+    return jnp.where(observed[..., None], x, sample)
