@@ -33,8 +33,8 @@ def test_every_task_is_measured(task):
     assert result["calls"] >= 10
     assert 1e3 * result["first_call_s"] > result["median_ms"]
     # Tucker, depth 2: 2 repetitions of 2 regions [3, 9] and 1 root [1, 9]; the mixture
-    # of 2 repetitions; and 3 Binomial leaves of every value in every repetition.
-    assert result["params"] == 2 * (2 * 3 * 9 + 9) + 2 + 2 * 3 * 4 * 4 * 2
+    # of 2 repetitions and of 1 class; 3 Binomials of every value in every repetition.
+    assert result["params"] == 2 * (2 * 3 * 9 + 9) + 2 + 1 + 2 * 3 * 4 * 4 * 2
 
 
 def test_the_quad_tree_is_measured():
