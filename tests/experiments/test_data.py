@@ -1,0 +1,174 @@
+"""Data sets, their checks, batches, and the units of the leaf families."""
+
+import gzip
+import math
+from pathlib import Path
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+
+from experiments import data
+from experiments.batches import batch_indices
+from experiments.errors import UserError
+from experiments.preprocessing import per_example_bits, preprocessing, to_images
+
+LEAVES = ("binomial", "normal", "bernoulli", "categorical", "discretized_logistic")
+
+
+def rows(images: np.ndarray) -> set[bytes]:
+    return {image.tobytes() for image in images}
+
+
+def test_digits_are_split_once_and_evenly():
+    digits = data.load("digits", None)
+    values, labels = load_digits(return_X_y=True)
+    parts = (digits.train, digits.valid, digits.test)
+    assert [len(part) for part in parts] == [1444, 177, 176]
+    assert all(part.dtype == np.uint8 and part.shape[1:] == (64, 1) for part in parts)
+    assert digits.num_channels == 1
+    together = np.concatenate(parts)
+    assert together.min() == 0
+    assert together.max() == digits.num_values - 1 == 16
+    assert sorted(rows(together)) == sorted(rows(values.astype(np.uint8)))
+    label_of = dict(
+        zip(map(bytes, values.astype(np.uint8)), labels.tolist(), strict=True)
+    )
+    assert len(label_of) == len(labels)  # no copies: the parts are disjoint
+    for part in parts[1:]:
+        counts = np.bincount([label_of[image.tobytes()] for image in part])
+        assert counts.min() >= 17
+        assert counts.max() <= 18
+
+
+def idx(images: np.ndarray) -> bytes:
+    """The official format: magic number, three sizes, bytes; gzipped."""
+    header = np.array([0x803, *images.shape], ">u4").tobytes()
+    return gzip.compress(header + images.astype(np.uint8).tobytes(), mtime=0)
+
+
+@pytest.fixture
+def mnist_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Small files in the official format, taken for the official ones."""
+    generator = np.random.Generator(np.random.Philox(0))
+    monkeypatch.setattr(data, "_MNIST_NUM_VALID", 5)
+    sums = {}
+    for name, num in zip(data._MNIST_MD5, (20, 6), strict=True):
+        content = idx(generator.integers(0, 256, (num, 28, 28)))
+        (tmp_path / name).write_bytes(content)
+        sums[name] = data.md5(content)
+    monkeypatch.setattr(data, "_MNIST_MD5", sums)
+    return tmp_path
+
+
+def test_mnist_reads_the_official_format(mnist_dir: Path):
+    images = data.load("mnist", str(mnist_dir))
+    assert images.train.shape == (15, 784, 1)
+    assert images.valid.shape == (5, 784, 1)
+    assert images.test.shape == (6, 784, 1)
+    raw = gzip.decompress((mnist_dir / "train-images-idx3-ubyte.gz").read_bytes())
+    everything = np.concatenate([images.train, images.valid])
+    assert raw[16:] == everything.tobytes()
+    # The same from the folder above.
+    inner = mnist_dir / "below" / "mnist"
+    inner.mkdir(parents=True)
+    for name in data._MNIST_MD5:
+        (mnist_dir / name).rename(inner / name)
+    again = data.load("mnist", str(mnist_dir / "below"))
+    np.testing.assert_array_equal(again.train, images.train)
+
+
+@pytest.mark.parametrize("damage", ["changed", "truncated", "absent"])
+def test_damaged_files_are_named(mnist_dir: Path, damage: str):
+    path = mnist_dir / "t10k-images-idx3-ubyte.gz"
+    content = path.read_bytes()
+    if damage == "changed":
+        path.write_bytes(content[:-9] + bytes([content[-9] ^ 1]) + content[-8:])
+    elif damage == "truncated":
+        path.write_bytes(content[:100])
+    else:
+        path.unlink()
+    with pytest.raises(UserError, match=re.escape(str(path))) as caught:
+        data.load("mnist", str(mnist_dir))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "data_dir", "words"),
+    [
+        ("mnist", None, "--data_dir must name the folder"),
+        ("mnist", "/nowhere", "must be an existing folder, got '/nowhere'"),
+        ("mnist", ".", "neither mnist/train-images"),
+        ("imagenet", None, "--dataset must be one of digits, mnist, got 'imagenet'"),
+    ],
+)
+def test_unknown_places_are_named(name: str, data_dir: str | None, words: str):
+    with pytest.raises(UserError, match=re.escape(words)):
+        data.load(name, data_dir)
+
+
+def test_batches_are_cut_from_whole_epochs():
+    whole = batch_indices(3, 0, 30, 7, 10).reshape(-1)
+    for epoch in whole.reshape(-1, 10):
+        assert sorted(epoch.tolist()) == list(range(10))
+    assert whole[:10].tolist() != whole[10:20].tolist()
+    other = batch_indices(4, 0, 30, 7, 10).reshape(-1)
+    assert whole.tolist() != other.tolist()
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 10, 25])
+def test_batches_depend_on_seed_and_step_alone(batch_size: int):
+    whole = batch_indices(5, 0, 20, batch_size, 10)
+    assert whole.shape == (20, batch_size)
+    pieces = [batch_indices(5, step, 1, batch_size, 10)[0] for step in range(20)]
+    np.testing.assert_array_equal(whole, pieces)
+    np.testing.assert_array_equal(whole[13:], batch_indices(5, 13, 7, batch_size, 10))
+
+
+@pytest.mark.parametrize("leaf", LEAVES)
+@pytest.mark.parametrize("num_values", [17, 256])
+def test_levels_survive_the_way_to_leaf_values_and_back(
+    leaf: str, num_values: int, key: jax.Array
+):
+    codec = preprocessing(leaf, num_values)
+    levels = jnp.arange(num_values, dtype=jnp.uint8).reshape(1, -1, 1)
+    x = codec.encode(key, levels)
+    assert x.dtype == jnp.float32
+    assert x.shape == levels.shape
+    grey = codec.to_unit(x)
+    assert grey.min() >= 0
+    assert grey.max() <= 1
+    back = codec.to_levels(x)
+    assert back.dtype == jnp.uint8
+    top = num_values - 1
+    if leaf == "bernoulli":
+        assert set(np.unique(x)) == {0.0, 1.0}
+        np.testing.assert_array_equal(back, jnp.where(levels > top / 2, top, 0))
+    else:
+        np.testing.assert_array_equal(back, levels)
+    wild = codec.to_levels(jnp.array([-3.0, 1e6]))
+    np.testing.assert_array_equal(wild, [0, top])
+
+
+def test_bits_of_the_uniform_code(key: jax.Array):
+    """256 equally likely levels cost 8 bits, as integers and dequantised."""
+    num_dims = 12
+    for leaf, log_p in (("categorical", -math.log(256)), ("normal", 0.0)):
+        codec = preprocessing(leaf, 256)
+        bits = per_example_bits(jnp.full((3,), num_dims * log_p), num_dims, codec)
+        np.testing.assert_allclose(bits, [8.0] * 3, rtol=1e-6)
+    # The noise of dequantisation is uniform within its cell and uses the key.
+    codec = preprocessing("normal", 4)
+    x = codec.encode(key, jnp.full((20000,), 2, jnp.uint8))
+    assert 0.5 <= x.min() < 0.501
+    assert 0.749 < x.max() < 0.75
+    assert abs(x.mean() - 0.625) < 4 * (0.25 / 12**0.5) / 20000**0.5
+
+
+def test_pictures_have_the_full_range():
+    levels = np.array([[[0], [16], [8], [4]]], np.uint8)
+    picture = to_images(levels, 2, 2, 17)
+    np.testing.assert_array_equal(picture[0, :, :, 0], [[0, 255], [128, 64]])
