@@ -57,23 +57,24 @@ class Checkpoints:
             UserError: the checkpoint is damaged, or holds another state; one line.
         """
         where, wanted = self._folder / str(step), _stored_leaves(target)
-        empty = {
-            name: np.empty(leaf.shape, leaf.dtype) for name, leaf in wanted.items()
-        }
         try:
-            stored = self._manager.restore(step, args=ocp.args.StandardRestore(empty))
+            # Without a target: with one, Orbax cuts or pads arrays to the shapes asked.
+            stored = self._manager.restore(step, args=ocp.args.StandardRestore())
         except Exception as error:  # Orbax and TensorStore raise many kinds
             lines = str(error).strip().splitlines() or [type(error).__name__]
             raise UserError(
-                f"the checkpoint {where} cannot be read into this run "
-                f"({lines[0][:200]}); remove it to continue from the one before"
+                f"the checkpoint {where} cannot be read ({lines[0][:200]}); remove it "
+                "to continue from the one before"
             ) from error
-        for name, want in wanted.items():
-            got = stored[name]
-            if want.shape != got.shape or want.dtype != got.dtype:
+        for name in sorted(set(wanted) | set(stored)):
+            want, got = (
+                f"{tree[name].dtype}{tree[name].shape}" if name in tree else "absent"
+                for tree in (wanted, stored)
+            )
+            if want != got:
                 raise UserError(
                     f"the checkpoint {where} holds another state: {name} must be "
-                    f"{want.dtype}{want.shape}, got {got.dtype}{got.shape}"
+                    f"{want}, got {got}"
                 )
         return jax.tree.map_with_path(
             lambda path, leaf: stored.get(

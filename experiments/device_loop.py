@@ -159,7 +159,7 @@ class DeviceLoop:
         return jax.device_put(array, self._everywhere)
 
     def _keys(self, bits: np.ndarray) -> jax.Array:
-        return self._put(jax.random.wrap_key_data(bits))
+        return self._put(jax.random.wrap_key_data(jnp.asarray(bits)))
 
     # ---- state ---------------------------------------------------------------------
 
@@ -333,7 +333,7 @@ class DeviceLoop:
         """Samples of the first seed, with the same noise at every call."""
         state = jax.tree.map(lambda leaf: leaf[0], carry.state)
         return jax.device_get(
-            self._sample(state, jax.random.wrap_key_data(self._sample_bits[0]), num)
+            self._sample(state, self._keys(self._sample_bits)[0], num)
         )
 
 

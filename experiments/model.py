@@ -1,5 +1,6 @@
 """The circuit that the flags ask for, on a data set: what all programs share."""
 
+import re
 from typing import Any, NamedTuple
 
 import jax
@@ -82,7 +83,8 @@ def make_model(settings: Settings, dataset: Dataset) -> Model:
         )
         circuit = pc.build(config)
     except ValueError as error:
-        raise UserError(f"the flags describe no circuit: --{error}") from error
+        flag = re.sub(r"\b(min|max)_scale", r"leaf_\1_scale", str(error))
+        raise UserError(f"the flags describe no circuit: --{flag}") from error
     rows = np.linspace(
         0, len(dataset.train) - 1, min(_NUM_REFERENCES, len(dataset.train))
     )

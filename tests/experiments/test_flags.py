@@ -1,0 +1,158 @@
+"""Flags, the one line that a mistake gets, and temperature schedules."""
+
+import dataclasses
+import math
+from pathlib import Path
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments import flags, ll, mmd, temperature
+from experiments.errors import RunFailed, UserError, exit_code
+from experiments.flags import Settings
+
+
+def parse(*words: str, **defaults) -> Settings:
+    (settings,) = flags.parse(words, "experiments.x", "trains", [Settings], defaults)
+    return settings
+
+
+def test_flags_become_a_frozen_dataclass():
+    assert parse() == Settings()
+    settings = parse("--num_steps=7", "--learning_rate", "1e-3", "--workdir=a b")
+    assert settings == Settings(num_steps=7, learning_rate=1e-3, workdir="a b")
+    assert isinstance(settings.learning_rate, float)
+    assert parse(num_steps=3).num_steps == 3
+    assert parse("--num_steps=4", num_steps=3).num_steps == 4
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        settings.seed = 1  # pyright: ignore[reportAttributeAccessIssue]
+    with pytest.raises(TypeError, match="do not exist"):
+        parse(no_such_flag=3)
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("--num_steps=0", "--num_steps must be at least 1, got 0"),
+        ("--num_steps=1.5", "--num_steps must be a whole number, got '1.5'"),
+        ("--learning_rate=fast", "--learning_rate must be a number, got 'fast'"),
+        ("--learning_rate=nan", "--learning_rate must be greater than 0, got nan"),
+        ("--learning_rate=inf", "--learning_rate must be greater than 0, got inf"),
+        ("--temperature=0", "--temperature must be greater than 0, got 0.0"),
+        ("--em_step_size=1.5", "must be greater than 0 and at most 1, got 1.5"),
+        ("--leaf=gamma", "--leaf must be one of binomial, normal, bernoulli"),
+        (
+            "--dataset=imagenet",
+            "--dataset must be one of digits, mnist, got 'imagenet'",
+        ),
+        ("--sead=1", "unrecognized arguments: --sead=1"),
+        ("--num_step=1", "unrecognized arguments"),  # no abbreviations
+    ],
+)
+def test_mistakes_name_flag_requirement_and_value(word: str, message: str):
+    with pytest.raises(UserError, match=re.escape(message)) as caught:
+        parse(word)
+    assert "\n" not in str(caught.value)
+
+
+def test_defaults_satisfy_their_requirements():
+    for group in (Settings, mmd.MmdSettings):
+        for field in dataclasses.fields(group):
+            assert field.metadata["help"], field.name
+            requirement = field.metadata["requirement"]
+            if requirement is not None:
+                assert requirement.holds(field.default), field.name
+
+
+def test_help_explains_every_flag(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as caught:
+        parse("--help")
+    assert caught.value.code == 0
+    text = capsys.readouterr().out
+    for field in dataclasses.fields(Settings):
+        assert f"--{field.name}" in text
+
+
+def test_exit_codes(capsys: pytest.CaptureFixture[str]):
+    def fails(error: Exception):
+        def main() -> int:
+            raise error
+
+        return main
+
+    assert exit_code(lambda: 0) == 0
+    assert exit_code(fails(UserError("so"))) == 2
+    assert capsys.readouterr().err == "error: so\n"
+    assert exit_code(fails(RunFailed("thus"))) == 1
+    assert capsys.readouterr().err == "failed: thus\n"
+    with pytest.raises(KeyError):  # a bug keeps its traceback
+        exit_code(fails(KeyError("x")))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["--structure=random_binary_trees", "--depth=9"],
+            "--depth: 2**depth must not exceed num_variables=64",
+        ),
+        (
+            ["--leaf_min_scale=2"],
+            "--leaf_min_scale: must be positive and below leaf_max_scale=1.0, got 2.0",
+        ),
+        (["--dataset=mnist"], "--data_dir must name"),
+        (["--workdir=/proc/nowhere"], "--workdir must be a folder"),
+        (["--num_leaves=0"], "--num_leaves must be at least 1, got 0"),
+    ],
+)
+@pytest.mark.parametrize("program", [ll, mmd])
+def test_programs_refuse_in_one_line(
+    program,
+    words: list[str],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(flags, "command_line", lambda: words)
+    assert exit_code(program.main) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: ")
+    assert message in err
+    assert err.count("\n") == 1
+    assert not list(tmp_path.iterdir())  # refused before anything was made
+
+
+def temperatures(steps: list[int], before: int = 0, **given) -> list[float]:
+    settings = Settings(**given)
+    learned = temperature.init_learned(settings)
+    at = jax.jit(temperature.schedule(settings, before))
+    return [float(at(learned, jnp.int32(step))) for step in steps]
+
+
+def test_temperature_schedules_are_functions_of_the_step():
+    assert temperatures([0, 10**6], temperature=0.7) == pytest.approx([0.7, 0.7])
+    annealed = {
+        "temperature": 2.0,
+        "temperature_schedule": "annealed",
+        "temperature_decay_steps": 10,
+        "temperature_floor": 0.5,
+    }
+    assert temperatures([0, 10, 10**6], **annealed) == pytest.approx(
+        [2.0, 2 * math.exp(-1), 0.5]
+    )
+    assert temperatures([0, 100, 110], before=100, **annealed) == pytest.approx(
+        [2.0, 2.0, 2 * math.exp(-1)]
+    )
+    learned = {"temperature": 0.3, "temperature_schedule": "learned"}
+    assert temperatures([5], **learned) == pytest.approx([0.3])
+    settings = Settings(**learned)
+    gradient = jax.grad(lambda p: temperature.schedule(settings)(p, jnp.int32(0)))(
+        temperature.init_learned(settings)
+    )
+    np.testing.assert_allclose(gradient["log_temperature"], 0.3, rtol=1e-6)
+    assert temperature.init_learned(Settings()) == {}
