@@ -1,6 +1,7 @@
 """Probabilistic circuits with differentiable sampling, as pure JAX functions."""
 
 from dspc_jax.circuit import Circuit, CircuitConfig, build
+from dspc_jax.em import em, expected_counts
 from dspc_jax.leaves import (
     Bernoulli,
     Binomial,
@@ -9,6 +10,7 @@ from dspc_jax.leaves import (
     Normal,
 )
 from dspc_jax.region_graph import Partition, RegionGraph
+from dspc_jax.serialization import load, save
 from dspc_jax.structures import QuadTree, RandomBinaryTrees
 
 __all__ = [
@@ -24,4 +26,8 @@ __all__ = [
     "RandomBinaryTrees",
     "RegionGraph",
     "build",
+    "em",
+    "expected_counts",
+    "load",
+    "save",
 ]

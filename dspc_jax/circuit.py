@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from dspc_jax import (
     dense_sampling,
@@ -15,8 +14,10 @@ from dspc_jax import (
     noise,
     parameters,
     path_sampling,
-    relaxation as rx,
     sampling,
+)
+from dspc_jax import (
+    relaxation as rx,
 )
 from dspc_jax.batching import foldable
 from dspc_jax.folding import fold

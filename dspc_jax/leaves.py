@@ -25,7 +25,7 @@ import jax.numpy as jnp
 from jax.scipy.special import logit, ndtri
 import numpy as np
 
-from dspc_jax.numerics import log_softmax, safe_divide
+from dspc_jax.numerics import log_softmax, safe_divide, safe_log
 from dspc_jax.quantiles import (
     binomial_quantile,
     categorical_quantile,
@@ -168,14 +168,10 @@ class Normal:
     def log_base(self, x):  # noqa: D102
         return jnp.full_like(x, -0.5 * np.log(2 * np.pi))
 
-    def maximize(self, statistics, mass, params):
-        """Mean and variance of the weighted data, the variance clipped to its bounds."""
-        mean = safe_divide(statistics[0], mass)
-        variance = safe_divide(statistics[1], mass) - mean**2
-        fitted = self.from_moments(mean, jnp.sqrt(jnp.maximum(variance, 0.0)))
-        return jax.tree.map(
-            lambda new, old: jnp.where(mass > 0, new, old), fitted, params
-        )
+    def from_statistics(self, statistics):
+        """The likeliest parameters for ``E[x], E[x**2]``; the scale is clipped."""
+        mean, square = statistics
+        return self.from_moments(mean, jnp.sqrt(jnp.maximum(square - mean**2, 0.0)))
 
     def expected_statistics(self, params):
         """``E[x], E[x**2]``."""
@@ -257,11 +253,10 @@ class Binomial:
         table = jnp.asarray(log_binomial_coefficients(n))
         return jnp.where(legal, table[index], -jnp.inf)
 
-    def maximize(self, statistics, mass, params):
-        """Mean of the weighted data over N; logits are kept within +-16."""
-        p = safe_divide(statistics[0], self.num_trials * mass)
-        new = jnp.clip(jnp.log(p) - jnp.log1p(-p), -16.0, 16.0)
-        return BinomialParams(jnp.where(mass > 0, new, params.logits))
+    def from_statistics(self, statistics):
+        """The likeliest parameters for ``E[x]``; logits are kept within +-16."""
+        p = jnp.clip(statistics[0] / self.num_trials, 0.0, 1.0)
+        return BinomialParams(jnp.clip(jnp.log(p) - jnp.log1p(-p), -16.0, 16.0))
 
     def expected_statistics(self, params):
         """``E[x]``."""
@@ -353,11 +348,13 @@ class Categorical:
         """``x`` ``[G, N]`` in the tables ``[G, K, M]``: ``[G, K, N]``."""
         return _look_up(natural, x)
 
-    def maximize(self, counts, mass, params):
-        """Relative frequencies."""
-        return CategoricalParams(
-            jnp.where(mass[..., None] > 0, jnp.log(counts), params.logits)
-        )
+    def from_statistics(self, statistics):
+        """Frequencies to logits; a value never seen becomes impossible (-inf)."""
+        return CategoricalParams(safe_log(statistics[0]))
+
+    def expected_statistics(self, params):
+        """The table of probabilities."""
+        return (jax.nn.softmax(params.logits, -1),)
 
     def mode_log_prob(self, params):  # noqa: D102
         return jnp.max(self.natural(params), axis=-1)
@@ -407,7 +404,9 @@ def _look_up_fwd(table, x):
 
 def _look_up_bwd(residuals, g):
     x, num_values = residuals
-    one_hot = (x[:, None] == jnp.arange(num_values, dtype=x.dtype)[:, None]).astype(g)
+    one_hot = (x[:, None] == jnp.arange(num_values, dtype=x.dtype)[:, None]).astype(
+        g.dtype
+    )
     counts = jnp.einsum("gkn,gmn->gkm", g, one_hot, precision="highest")
     return counts, jnp.zeros_like(x)
 

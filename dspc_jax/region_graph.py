@@ -143,7 +143,7 @@ def _check(graph: RegionGraph) -> None:
         if not scope:
             raise ValueError(f"scopes: region {region} must not be empty, got ()")
         if list(scope) != sorted(set(scope)) or not (
-            0 <= scope[0] and scope[-1] < graph.num_variables
+            scope[0] >= 0 and scope[-1] < graph.num_variables
         ):
             raise ValueError(
                 f"scopes: region {region} must list variables 0.."

@@ -1,0 +1,163 @@
+"""Saving and loading: one versioned file with configuration and parameters.
+
+The file is a NumPy ``.npz`` archive of plain arrays: ``header`` (JSON text as bytes) and
+one array per parameter. Nothing is pickled, so a file from a stranger can at worst be
+refused. This is the only module of the library that touches files.
+"""
+
+import dataclasses
+import json
+import os
+import tempfile
+from typing import Any
+import zipfile
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dspc_jax import leaves, parameters, region_graph, structures
+from dspc_jax.circuit import CircuitConfig, build
+from dspc_jax.parameters import CircuitParams
+
+FORMAT = "dspc_jax circuit"
+VERSION = 1
+
+_TYPES = {
+    cls.__name__: cls
+    for cls in (
+        CircuitConfig,
+        structures.RandomBinaryTrees,
+        structures.QuadTree,
+        region_graph.RegionGraph,
+        region_graph.Partition,
+        leaves.Normal,
+        leaves.Binomial,
+        leaves.Bernoulli,
+        leaves.Categorical,
+        leaves.DiscretizedLogistic,
+    )
+}
+
+
+def config_to_json(config: Any) -> Any:
+    """A configuration as plain JSON values (dataclasses carry their ``type``)."""
+    if dataclasses.is_dataclass(config) and not isinstance(config, type):
+        name = type(config).__name__
+        if name not in _TYPES:
+            raise ValueError(f"config: must be made of {sorted(_TYPES)}, got {name}")
+        fields = [f for f in dataclasses.fields(config) if f.init]
+        values = {f.name: config_to_json(getattr(config, f.name)) for f in fields}
+        return {"type": name, **values}
+    if isinstance(config, tuple):
+        return [config_to_json(item) for item in config]
+    return config
+
+
+def config_from_json(value: Any) -> Any:
+    """Reverses `config_to_json`; only the library's own configurations can result."""
+    if isinstance(value, dict):
+        name = value.get("type")
+        if name not in _TYPES:
+            raise ValueError(
+                f"config: type must be one of {sorted(_TYPES)}, got {name!r}"
+            )
+        fields = {k: config_from_json(v) for k, v in value.items() if k != "type"}
+        return _TYPES[name](**fields)
+    if isinstance(value, list):
+        return tuple(config_from_json(item) for item in value)
+    return value
+
+
+def save(
+    path: str | os.PathLike[str], config: CircuitConfig, params: CircuitParams
+) -> None:
+    """Writes a circuit to one file; a crash leaves the old file or the new, never half.
+
+    Raises:
+      ValueError: the parameters are not those of this configuration.
+      OSError: the file cannot be written.
+    """
+    parameters.check(build(config).layout, params)
+    header = {"format": FORMAT, "version": VERSION, "config": config_to_json(config)}
+    text = np.frombuffer(json.dumps(header).encode(), np.uint8)
+    folder = os.path.dirname(os.path.abspath(path))
+    handle, temporary = tempfile.mkstemp(dir=folder, suffix=".part")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            np.savez(file, header=text, **_named(params))
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def load(
+    path: str | os.PathLike[str], config: CircuitConfig | None = None
+) -> tuple[CircuitConfig, CircuitParams]:
+    """Reads a circuit.
+
+    Args:
+      path: a file that `save` wrote.
+      config: what the circuit must be, or None to take what the file says.
+
+    Raises:
+      ValueError: not such a file, a version this library does not know, another
+        configuration than asked for, or parameters that do not fit the
+        configuration; the message names the difference.
+      OSError: the file cannot be read.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+        header = json.loads(arrays.pop("header").tobytes())
+        kind, version = header["format"], header["version"]
+    except (zipfile.BadZipFile, KeyError, EOFError, ValueError, TypeError) as error:
+        raise ValueError(
+            f"path: must be a file of {FORMAT!r}, got {path} ({error})"
+        ) from error
+    if kind != FORMAT or version != VERSION:
+        raise ValueError(
+            f"path: must be {FORMAT!r} of version {VERSION}, got {kind!r} of version "
+            f"{version!r} in {path}"
+        )
+    found = config_from_json(header["config"])
+    if config is not None and found != config:
+        raise ValueError(
+            f"config: {path} holds another circuit: {_difference(config, found)}"
+        )
+    wanted = parameters.shapes(build(found).layout)
+    names = _named(wanted)
+    if missing := names.keys() ^ arrays.keys():
+        raise ValueError(
+            f"path: {path} must hold exactly {sorted(names)}, differs in {sorted(missing)}"
+        )
+    for name, want in names.items():
+        have = arrays[name]
+        if have.shape != want.shape or have.dtype != want.dtype:
+            raise ValueError(
+                f"path: {name} in {path} must be {want.dtype} {want.shape}, "
+                f"got {have.dtype} {have.shape}"
+            )
+    tree = jax.tree.structure(wanted)
+    return found, jax.tree.unflatten(
+        tree, [jnp.asarray(arrays[name]) for name in names]
+    )
+
+
+def _named(params: Any) -> dict[str, Any]:
+    """Leaves by path, such as ``.sums[0][1]``, in tree order."""
+    return {
+        f"params{jax.tree_util.keystr(path)}": leaf
+        for path, leaf in jax.tree_util.tree_leaves_with_path(params)
+    }
+
+
+def _difference(wanted: CircuitConfig, found: CircuitConfig) -> str:
+    return "; ".join(
+        f"{field.name} must be {getattr(wanted, field.name)}, got {getattr(found, field.name)}"
+        for field in dataclasses.fields(CircuitConfig)
+        if getattr(wanted, field.name) != getattr(found, field.name)
+    )
