@@ -1,7 +1,10 @@
 """Configuration is code: what the project files name exists, and they agree."""
 
+import ast
+import importlib.metadata
 import pathlib
 import re
+import sys
 import tomllib
 
 from packaging.requirements import Requirement
@@ -71,3 +74,29 @@ def test_files_have_one_purpose():
         str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in code
     }
     assert not {name: lines for name, lines in long.items() if lines > 400}
+
+
+def test_every_import_of_the_packages_is_a_declared_dependency():
+    # What only comes along with another package can go away with it.
+    declared = {canonicalize_name(one.name) for one in required()}
+    providers = importlib.metadata.packages_distributions()
+    missing = {}
+    for folder in ("dspc_jax", "experiments", "benchmarks"):
+        for path in (ROOT / folder).rglob("*.py"):
+            for name in imported_roots(path):
+                if name in sys.stdlib_module_names or (ROOT / name).is_dir():
+                    continue
+                if not declared & set(map(canonicalize_name, providers.get(name, []))):
+                    missing[name] = str(path.relative_to(ROOT))
+    assert not missing, "add to pyproject.toml and constraints.txt"
+
+
+def imported_roots(path: pathlib.Path) -> set[str]:
+    """The top-level names that a file imports absolutely."""
+    roots = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            roots |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
+            roots.add(node.module.split(".")[0])
+    return roots
