@@ -8,8 +8,9 @@ import pytest
 
 # A broadcast between different ranks is how a batch axis meets a unit axis unnoticed.
 jax.config.update("jax_numpy_rank_promotion", "raise")
-# Using a key twice makes draws dependent. The check is experimental in JAX; it follows
-# typed keys through jit, vmap and the library's own primitive.
+# Using a key twice makes draws dependent. The check is experimental in JAX. It sees a
+# second use inside the library's functions; that a sampler has used up its key, it does
+# not see from outside (a custom primitive consumes nothing, as far as the check knows).
 jax.config.update("jax_debug_key_reuse", True)
 
 _PROGRAMS = pathlib.Path(__file__).parent / "experiments"
