@@ -1,13 +1,15 @@
 """Maximum likelihood: ``python -m experiments.ll --dataset=digits``."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import optax
 
+import dspc_jax as pc
 from experiments import data, flags, model, training
 from experiments.device_loop import System
-from experiments.errors import exit_code
+from experiments.errors import UserError, exit_code
 from experiments.flags import Settings
 
 _PROGRAM = "experiments.ll"
@@ -34,7 +36,9 @@ def make_system(settings: Settings, dataset: data.Dataset) -> System:
         UserError: the flags describe no circuit on these images.
     """
     circuit = model.make_model(settings, dataset)
-    optimizer = model.adam(settings)
+    optimizer, direction = (_em if settings.optimizer == "em" else _adam)(
+        settings, circuit
+    )
 
     def init(key):
         params = model.init(circuit, key)
@@ -44,13 +48,9 @@ def make_system(settings: Settings, dataset: data.Dataset) -> System:
         del step, draw
         noise_key, loss_key = jax.random.split(key)
         x = circuit.codec.encode(noise_key, batch)
-        (loss, _), grads = jax.value_and_grad(
-            lambda params: model.likelihood_loss(circuit, params, loss_key, x),
-            has_aux=True,
-        )(state.params)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        updates, metrics = direction(state.params, loss_key, x)
+        updates, opt_state = optimizer.update(updates, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        metrics = {"loss": loss, "grad_norm": optax.global_norm(grads)}
         return State(params, opt_state), metrics
 
     return System(
@@ -61,6 +61,41 @@ def make_system(settings: Settings, dataset: data.Dataset) -> System:
         ),
         sample=lambda state, key, num: model.pictures(circuit, state.params, key, num),
     )
+
+
+Direction = Callable[[Any, jax.Array, jax.Array], tuple[Any, dict[str, jax.Array]]]
+"""``(params, key, x) -> (what the optimizer's update takes, step metrics)``."""
+
+
+def _adam(
+    settings: Settings, circuit: model.Model
+) -> tuple[optax.GradientTransformation, Direction]:
+    """Adam on the gradient of the loss."""
+
+    def direction(params, key, x):
+        loss, grads = jax.value_and_grad(
+            lambda params: model.likelihood_loss(circuit, params, key, x)
+        )(params)
+        return grads, {"loss": loss, "grad_norm": optax.tree.norm(grads)}
+
+    return model.adam(settings), direction
+
+
+def _em(
+    settings: Settings, circuit: model.Model
+) -> tuple[optax.GradientTransformation, Direction]:
+    """Stochastic EM on the expected counts of the batch."""
+
+    def direction(params, key, x):
+        counts = pc.expected_counts(circuit.circuit, params, x)
+        return counts, {"loss": model.likelihood_loss(circuit, params, key, x)}
+
+    try:
+        return pc.em(circuit.circuit, settings.em_step_size), direction
+    except ValueError as error:
+        raise UserError(
+            f"--optimizer=em does not fit --leaf={settings.leaf}: {error}"
+        ) from error
 
 
 def main() -> int:

@@ -17,7 +17,7 @@ from dspc_jax.objectives import mmd_loss
 from experiments import data, flags, model, temperature, training
 from experiments.critic import Critic, CriticSettings
 from experiments.device_loop import System
-from experiments.errors import exit_code
+from experiments.errors import UserError, exit_code
 from experiments.flags import Settings
 
 _PROGRAM = "experiments.mmd"
@@ -78,6 +78,11 @@ def make_system(
     Raises:
         UserError: the flags describe no circuit on these images.
     """
+    if settings.optimizer != "adam":
+        raise UserError(
+            f"--optimizer must be adam where samples are trained, got "
+            f"{settings.optimizer!r}"
+        )
     circuit = model.make_model(settings, dataset)
     codec, optimizer = circuit.codec, model.adam(settings)
     temperature_at = temperature.schedule(settings, mmd_settings.pretrain_steps)
@@ -116,7 +121,7 @@ def make_system(
         )
 
     def ll_term(params, key, x):
-        return model.likelihood_loss(circuit, params["circuit"], key, x)[0]
+        return model.likelihood_loss(circuit, params["circuit"], key, x)
 
     def mmd_term(params, key, x, critic_params, step):
         if critic is None:
@@ -169,7 +174,7 @@ def make_system(
             "loss": terms[0] + terms[1],
             "mmd_term": terms[0],
             "ll_term": terms[1],
-            "grad_norm": optax.global_norm(grads),
+            "grad_norm": optax.tree.norm(grads),
             "temperature": temperature_at(state.params["temperature"], step),
         }
         return State(params, opt_state, trained), metrics

@@ -128,10 +128,10 @@ def init(model: Model, key: jax.Array) -> Any:
 
 def likelihood_loss(
     model: Model, params: Any, key: jax.Array, x: jax.Array
-) -> tuple[jax.Array, dict[str, jax.Array]]:
+) -> jax.Array:
     """The mean negative log-likelihood a dimension, in nats; ``x`` is encoded."""
     loss, _ = negative_log_likelihood(params, key, x, log_prob=model.circuit.log_prob)
-    return loss / model.num_dims, {}
+    return loss / model.num_dims
 
 
 def evaluate(

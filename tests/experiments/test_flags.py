@@ -105,6 +105,7 @@ def test_exit_codes(capsys: pytest.CaptureFixture[str]):
         ),
         (["--dataset=mnist"], "--data_dir must name"),
         (["--workdir=/proc/nowhere"], "--workdir must be a folder"),
+        (["--optimizer=em", "--leaf=discretized_logistic"], "--optimizer"),
         (["--num_leaves=0"], "--num_leaves must be at least 1, got 0"),
     ],
 )
