@@ -16,7 +16,7 @@ import numpy as np
 
 from dspc_jax.inference import Evidence, children_of
 from dspc_jax.layers import mixing_layer
-from dspc_jax.noise import Noise
+from dspc_jax.noise import Noise, gumbel
 from dspc_jax.numerics import safe_divide, safe_log
 from dspc_jax.parameters import CircuitParams, CircuitWeights, Layout
 from dspc_jax.types import Array
@@ -42,10 +42,11 @@ def sample(
             if evidence is not None:
                 children = children_of(fold, evidence.regions)
                 logits = logits + _evidence_logits(children, logits.ndim)
-            gumbel = jnp.moveaxis(noise.sums[number][which], 0, -1)[fold.slots]
-            shape = (fold.size, 1, *table.shape[2:], gumbel.shape[-1])
+            perturbation = jnp.moveaxis(noise.sums[number][which], 0, -1)[fold.slots]
+            perturbation = gumbel(perturbation)
+            shape = (fold.size, 1, *table.shape[2:], perturbation.shape[-1])
             axes = tuple(range(2, logits.ndim - 1))
-            y = _softmax((logits + gumbel.reshape(shape)) / temperature, axes)
+            y = _softmax((logits + perturbation.reshape(shape)) / temperature, axes)
             samples = children_of(fold, regions)
             if len(axes) == 2:
                 out = _blend(jnp.sum(y, axis=3), samples[0])
@@ -60,14 +61,14 @@ def sample(
             if evidence is not None:
                 part = mixing_layer.gather(level.mixture, evidence.partitions[number])
                 logits = logits + jnp.moveaxis(part, 1, 2)
-            gumbel = jnp.moveaxis(noise.mixtures[number], 0, -1)[level.slots]
-            y = _softmax((logits + gumbel[:, None]) / temperature, (2,))
+            perturbation = jnp.moveaxis(noise.mixtures[number], 0, -1)[level.slots]
+            y = _softmax((logits + gumbel(perturbation)[:, None]) / temperature, (2,))
             out = jnp.einsum("gkmn,gmkvcn->gkvcn", y, _members(level.mixture, out))
         regions.append(out)
     logits = safe_log(weights.classes)[:, None]
     if evidence is not None:
         logits = logits + evidence.regions[-1][0]
-    y = _softmax((logits + jnp.transpose(noise.classes)) / temperature, (0,))
+    y = _softmax((logits + gumbel(jnp.transpose(noise.classes))) / temperature, (0,))
     return jnp.einsum("yn,yvcn->nvc", y, regions[-1][0])
 
 

@@ -25,7 +25,7 @@ import jax.numpy as jnp
 from jax.scipy.special import logit, ndtri
 import numpy as np
 
-from dspc_jax.numerics import log_softmax, safe_divide, safe_log
+from dspc_jax.numerics import log_softmax, safe_divide, safe_log, softplus
 from dspc_jax.quantiles import (
     binomial_quantile,
     categorical_quantile,
@@ -239,7 +239,7 @@ class Binomial:
 
     def natural(self, params):
         """Statistic ``x``."""
-        log_partition = self.num_trials * jax.nn.softplus(params.logits)
+        log_partition = self.num_trials * softplus(params.logits)
         return Natural((params.logits,), log_partition)
 
     def statistics(self, x):  # noqa: D102
@@ -264,25 +264,29 @@ class Binomial:
 
     def mode_log_prob(self, params):  # noqa: D102
         x = self.mode(params)
-        log_p = x * params.logits - self.num_trials * jax.nn.softplus(params.logits)
+        log_p = x * params.logits - self.num_trials * softplus(params.logits)
         return self.log_base(x) + log_p
 
     def components(self, params):
-        """Mean ``Np`` and deviation ``sqrt(Np(1-p))``."""
-        p, q = jax.nn.sigmoid(params.logits), jax.nn.sigmoid(-params.logits)
-        variance = self.num_trials * p * q
-        spread = (
-            variance if self.reparametrization == "variance" else jnp.sqrt(variance)
-        )
-        return (self.num_trials * p, spread)
+        """Mean ``Np``, deviation ``sqrt(Np(1-p))`` and ``N(1-p)``, exact at both ends."""
+        n, logits = self.num_trials, params.logits
+        # sqrt(pq) = e^(-|l|/2) / (1 + e^-|l|): no root of 0, so no infinite gradient.
+        small = jnp.exp(-0.5 * jnp.abs(logits))
+        root = small / (1 + small**2)
+        if self.reparametrization == "variance":
+            spread = n * root**2
+        else:
+            spread = np.sqrt(n) * root
+        return (n * jax.nn.sigmoid(logits), spread, n * jax.nn.sigmoid(-logits))
 
     def draw(self, uniform, components):  # noqa: D102
-        mean, std = components
+        n = self.num_trials
+        mean, std, failures = components
         if self.reparametrization == "variance":
-            return jnp.clip(mean + std * ndtri(uniform), 0.0, self.num_trials)
-        p = jnp.clip(jax.lax.stop_gradient(mean) / self.num_trials, 0.0, 1.0)
-        draw = binomial_quantile(uniform, self.num_trials, p)
-        return _moment_matched(draw, mean, std, jnp.sqrt(self.num_trials * p * (1 - p)))
+            return jnp.clip(mean + std * ndtri(uniform), 0.0, n)
+        p, q = jax.lax.stop_gradient((mean / n, failures / n))
+        draw = binomial_quantile(uniform, n, p, q)
+        return _moment_matched(draw, mean, std, jnp.sqrt(n * p * q))
 
     def mean(self, components):  # noqa: D102
         return components[0]
@@ -487,8 +491,8 @@ class DiscretizedLogistic:
         a = (x + 0.5) * precision - shift
         b = (x - 0.5) * precision - shift
         log_p = jnp.where(upper & lower, log_width, 0.0)
-        log_p -= jnp.where(upper, jax.nn.softplus(-a), 0.0)
-        log_p -= jnp.where(lower, jax.nn.softplus(b), 0.0)
+        log_p -= jnp.where(upper, softplus(-a), 0.0)
+        log_p -= jnp.where(lower, softplus(b), 0.0)
         legal = (x >= 0) & (x <= self.num_values - 1) & (x == jnp.round(x))
         return jnp.where(legal, log_p, -jnp.inf)
 

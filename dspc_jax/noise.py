@@ -21,11 +21,14 @@ from dspc_jax.types import Array, Key
 class Noise(NamedTuple):
     """Noise of a batch.
 
+    All numbers are uniform in (0, 1); `gumbel` turns them into Gumbel noise where they
+    are used, in the layout in which they are used.
+
     Attributes:
-      classes: Gumbel ``[N, Y]``.
-      mixtures: per level, Gumbel ``[N, S, M]``, or None where nothing is mixed.
-      sums: per level, per fold, Gumbel ``[N, S, D]`` over the products of children.
-      leaves: uniform in (0, 1), ``[N, V, C]``, one number per pixel and channel.
+      classes: ``[N, Y]``.
+      mixtures: per level ``[N, S, M]``, or None where nothing is mixed.
+      sums: per level, per fold, ``[N, S, D]`` over the products of children.
+      leaves: ``[N, V, C]``, one number per pixel and channel.
     """
 
     classes: Array
@@ -51,9 +54,12 @@ def draw(layout: Layout, keys: Key) -> Noise:
             jnp.split(uniform, ends[:-1], axis=1), leaves, strict=True
         )
     ]
-    noise = jax.tree.unflatten(tree, parts)
-    gumbel = jax.tree.map(lambda u: -jnp.log(-jnp.log(u)), noise._replace(leaves=None))
-    return gumbel._replace(leaves=noise.leaves)
+    return jax.tree.unflatten(tree, parts)
+
+
+def gumbel(uniform: Array) -> Array:
+    """Standard Gumbel noise from uniform numbers."""
+    return -jnp.log(-jnp.log(uniform))
 
 
 class _Shape(tuple):

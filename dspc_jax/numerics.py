@@ -53,6 +53,15 @@ def log_softmax(x: Array, axis: int) -> Array:
     return jnp.where(possible, shifted, -jnp.inf)
 
 
+def softplus(x: Array) -> Array:
+    """``log(1 + exp x)`` to float32 rounding of max(1, result), and its exact gradient.
+
+    Several times faster on CPU than the form with ``log1p``, whose digits near 0 a sum
+    with terms of order 1 does not keep anyway.
+    """
+    return jnp.maximum(x, 0.0) + jnp.log(1.0 + jnp.exp(-jnp.abs(x)))
+
+
 def _slices(x: Array, axis: int) -> list[Array]:
     return [
         jax.lax.index_in_dim(x, i, axis, keepdims=False) for i in range(x.shape[axis])

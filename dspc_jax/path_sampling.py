@@ -10,10 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dspc_jax import relaxation as rx
 from dspc_jax import sampling
 from dspc_jax.inference import Evidence, children_of
 from dspc_jax.layers.input_layer import InputBlock
-from dspc_jax.noise import Noise
+from dspc_jax.noise import Noise, gumbel
 from dspc_jax.numerics import finite_or_zero, safe_log
 from dspc_jax.parameters import CircuitParams, CircuitWeights, Layout
 from dspc_jax.types import Array
@@ -34,7 +35,7 @@ def descend(
     logits = safe_log(weights.classes)
     if evidence is not None:
         logits = logits + jnp.transpose(evidence.regions[-1][0])
-    classes = jnp.argmax(logits + noise.classes, axis=-1)
+    classes = jnp.argmax(logits + gumbel(noise.classes), axis=-1)
     tree = jnp.zeros(num_examples, jnp.int32)
     top = len(graph.levels) - 1
     if graph.levels[top].mixture is not None:
@@ -42,7 +43,7 @@ def descend(
         if evidence is not None:
             chosen = jnp.transpose(evidence.partitions[top], (2, 0, 1))
             logits += jnp.take_along_axis(chosen, classes[:, None, None], 2)[..., 0]
-        tree = jnp.argmax(logits + noise.mixtures[top][:, 0], axis=-1)
+        tree = jnp.argmax(logits + gumbel(noise.mixtures[top][:, 0]), axis=-1)
     units = classes[None]
     requests: list[list[Array]] = [[] for _ in graph.levels]
     for number in range(top, -1, -1):
@@ -53,19 +54,22 @@ def descend(
             size = fold.size // count
             rows = jnp.arange(size)[:, None] * count + tree
             table = weights.sums[number][which]
-            logits = safe_log(table[rows, units[start : start + size]])
+            weight = table[rows, units[start : start + size]]
             start += size
-            if evidence is not None:
-                logits += _evidence_logits(
-                    [child for child in children_of(fold, evidence.regions)],
-                    rows,
-                    logits.shape,
-                )
-            gumbel = jnp.moveaxis(noise.sums[number][which], 0, 1)
-            flat = logits.reshape(*logits.shape[:2], -1) + gumbel
-            chosen = jnp.argmax(flat, axis=-1)
-            if logits.ndim == 4:
-                sides = (chosen // logits.shape[3], chosen % logits.shape[3])
+            perturbation = gumbel(jnp.moveaxis(noise.sums[number][which], 0, 1))
+            perturbation = perturbation.reshape(weight.shape)
+            if evidence is None:
+                score = rx.perturbed(weight, 0.0, 0.0, perturbation)
+            else:
+                logs = _followed(children_of(fold, evidence.regions), rows)
+                if weight.ndim == 4:
+                    logs = [logs[0][..., :, None], logs[1][..., None, :]]
+                else:
+                    logs = [sum(logs), 0.0]
+                score = rx.perturbed(weight, *logs, perturbation)
+            chosen = jnp.argmax(score.reshape(*score.shape[:2], -1), axis=-1)
+            if weight.ndim == 4:
+                sides = (chosen // weight.shape[3], chosen % weight.shape[3])
             else:
                 sides = (chosen,) * len(fold.children)
             for side, unit in zip(fold.children, sides, strict=True):
@@ -73,17 +77,15 @@ def descend(
     return tree, _collect(graph.parents[0], requests[0], count)
 
 
-def _evidence_logits(children, rows, shape):
-    """Log-densities of the children of the followed partitions, shifted, ``shape``."""
-    picked = []
+def _followed(children: list[Array], rows: Array) -> list[Array]:
+    """Log-densities of the followed partitions' children, greatest 0: ``[S, N, K]``."""
+    followed = []
     for child in children:
+        child = child - finite_or_zero(jnp.max(child, axis=1, keepdims=True))
         child = jnp.moveaxis(child, 2, 0)  # [N, P, K]
         child = jnp.take_along_axis(child, jnp.transpose(rows)[..., None], axis=1)
-        child = jnp.moveaxis(child, 0, 1)
-        picked.append(child - finite_or_zero(jnp.max(child, axis=-1, keepdims=True)))
-    if len(shape) == 4:
-        return picked[0][..., :, None] + picked[1][..., None, :]
-    return sum(picked)
+        followed.append(jnp.moveaxis(child, 0, 1))
+    return followed
 
 
 def _request(requests, side, unit, count):
@@ -98,7 +100,7 @@ def _request(requests, side, unit, count):
 def _collect(parents: np.ndarray, requests: list[Array], count: int) -> Array:
     units = jnp.concatenate(requests)
     order = parents[::count, 0] // count
-    if (order == np.arange(len(order))).all():
+    if np.array_equal(order, np.arange(len(order))):
         return units
     return units[order]
 

@@ -30,7 +30,7 @@ def _search_width(num_trials: int) -> int:
     return int(max(high.max(), low.max())) + 1
 
 
-def binomial_quantile(uniform: Array, num_trials: int, p: Array) -> Array:
+def binomial_quantile(uniform: Array, num_trials: int, p: Array, q: Array) -> Array:
     r"""Turns uniform numbers into Binomial(``num_trials``, ``p``) draws.
 
     The unit interval is laid out from the mode outwards (mode, one above, one below, two
@@ -42,6 +42,7 @@ def binomial_quantile(uniform: Array, num_trials: int, p: Array) -> Array:
       uniform: in (0, 1), any shape.
       num_trials: N, static.
       p: success probabilities, same shape, in [0, 1].
+      q: failure probabilities ``1 - p``, given apart so that none loses its digits.
 
     Returns:
       Draws as floats, 0 where ``p == 0`` and N where ``p == 1``. Not differentiable.
@@ -50,13 +51,13 @@ def binomial_quantile(uniform: Array, num_trials: int, p: Array) -> Array:
       Kemp, "A modal method for generating binomial variables", 1986.
     """
     n = float(num_trials)
-    odds_small = jnp.minimum(p, 1 - p)  # search in the half where odds are at most 1
-    odds = odds_small / (1 - odds_small)
-    mode = jnp.floor((n + 1) * odds_small)
+    small = jnp.minimum(p, q)  # search in the half where the odds are at most 1
+    odds = small / (1 - small)
+    mode = jnp.floor((n + 1) * small)
     log_choose = jnp.asarray(log_binomial_coefficients(num_trials))
     tiny = jnp.finfo(jnp.float32).tiny
-    log_mass = mode * jnp.log(jnp.maximum(odds_small, tiny))
-    log_mass += (n - mode) * jnp.log1p(-odds_small)
+    log_mass = mode * jnp.log(jnp.maximum(small, tiny))
+    log_mass += (n - mode) * jnp.log1p(-small)
     mass = jnp.exp(log_choose[mode.astype(jnp.int32)] + log_mass)
     inverse_odds = 1 / jnp.maximum(odds, tiny)
 
@@ -75,8 +76,8 @@ def binomial_quantile(uniform: Array, num_trials: int, p: Array) -> Array:
 
     state = (uniform - mass, mass, mass, mode)
     width = _search_width(num_trials)
-    draw = jax.lax.fori_loop(1, width + 1, step, state, unroll=min(width, 16))[-1]
-    return jax.lax.stop_gradient(jnp.where(p > 0.5, n - draw, draw))
+    draw = jax.lax.fori_loop(1, width + 1, step, state, unroll=min(width, 8))[-1]
+    return jax.lax.stop_gradient(jnp.where(p > q, n - draw, draw))
 
 
 def categorical_quantile(uniform: Array, p: Array) -> Array:

@@ -163,6 +163,11 @@ def _check(graph: RegionGraph) -> None:
     roots = [r for r in range(count) if r not in children]
     if len(roots) != 1:
         raise ValueError(f"scopes: there must be exactly one root, got regions {roots}")
+    if not graph.partitions_of[roots[0]]:
+        raise ValueError(
+            f"partitions: the root (region {roots[0]}) must have a partition, got none; "
+            "put a region of the same scope under it"
+        )
     if graph.scopes[roots[0]] != tuple(range(graph.num_variables)):
         raise ValueError(
             f"scopes: the root must hold all {graph.num_variables} variables, "

@@ -22,11 +22,12 @@ References:
 
 from collections.abc import Callable
 import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from dspc_jax.numerics import max_slices, safe_divide, sum_slices
+from dspc_jax.numerics import max_slices, safe_divide, safe_log, sum_slices
 from dspc_jax.types import Array
 
 RELAXATIONS = ("hard", "gumbel_softmax", "straight_through", "simple")
@@ -38,16 +39,30 @@ def check(relaxation: str, *, allowed: tuple[str, ...] = RELAXATIONS) -> None:
         raise ValueError(f"relaxation: must be one of {allowed}, got {relaxation!r}")
 
 
+class Choice(NamedTuple):
+    """Unnormalised probabilities of pairs, ``weight_ij * exp(left_i + right_j)``.
+
+    Attributes:
+      weight: ``[P, I, J, N]``, linear, 0 is impossible.
+      left: ``[P, I, N]``, log; -inf is impossible.
+      right: ``[P, J, N]``, log.
+    """
+
+    weight: Array
+    left: Array
+    right: Array
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def choose(
-    relaxation: str, logits: Array, noise: Array, temperature: Array
+    relaxation: str, choice: Choice, noise: Array, temperature: Array
 ) -> tuple[Array, Array]:
     """Chooses a pair and returns its marginals.
 
     Args:
       relaxation: see the module's docstring; static.
-      logits: ``[P, I, J, N]``, unnormalised; -inf is impossible.
-      noise: Gumbel noise, broadcastable to the logits; 0 for an arg max.
+      choice: what there is to choose from.
+      noise: Gumbel noise ``[P, I, J, N]``; 0 for an arg max.
       temperature: ``t``, a scalar (traced).
 
     Returns:
@@ -55,35 +70,65 @@ def choose(
       to 1. Where all is impossible a hard choice is the first pair, a soft one all 0,
       and the gradient is 0.
     """
-    if relaxation == "gumbel_softmax":
-        weights, total = _softmax_parts((logits + noise) / temperature)
-        left, right = sum_slices(weights, 2), sum_slices(weights, 1)
-        return safe_divide(left, total), safe_divide(right, total)
-    i, j = _argmax_pair(logits + noise)
-    return _one_hot(i, logits.shape[1], logits), _one_hot(j, logits.shape[2], logits)
+    return _choose_fwd(relaxation, choice, noise, temperature)[0]
 
 
 def choose_one(
     relaxation: str, logits: Array, noise: Array, temperature: Array
 ) -> Array:
-    """Chooses among ``[P, D, N]``: weights of the same shape."""
+    """Chooses among logits ``[P, D, N]``: weights of the same shape."""
+    ones = jnp.ones((*logits.shape[:2], 1, logits.shape[2]))
+    choice = Choice(ones, logits, jnp.zeros_like(logits[:, :1]))
     noise = jnp.broadcast_to(noise, logits.shape)[:, :, None]
-    return choose(relaxation, logits[:, :, None], noise, temperature)[0]
+    return choose(relaxation, choice, noise, temperature)[0]
 
 
-def _softmax_parts(z: Array) -> tuple[Array, Array]:
-    """Unnormalised softmax over the axes I and J and its total ``[P, 1, N]``."""
-    top = max_slices(max_slices(z, 2), 1)[:, None, None]
-    weights = jnp.exp(z - jnp.where(top > -jnp.inf, top, 0.0))
-    return weights, sum_slices(sum_slices(weights, 2), 1)[:, None]
+def perturbed(weight: Array, left: Array, right: Array, noise: Array) -> Array:
+    """``log weight + left + right + noise``, the score of a hard choice."""
+    return safe_log(weight) + left + right + noise
 
 
-def _argmax_pair(z: Array) -> tuple[Array, Array]:
-    """The first greatest pair: indices ``[P, N]``."""
-    best, j = _running_argmax([z[:, :, j] for j in range(z.shape[2])])
-    _, i = _running_argmax([best[:, i] for i in range(z.shape[1])])
-    one_hot = _one_hot(i, z.shape[1], z)
-    return i, sum_slices(j * one_hot.astype(j.dtype), 1)
+def _choose_fwd(relaxation, choice, noise, temperature):
+    """All arrays ``[P, I, J, N]`` are touched slice by slice or in one fused pass."""
+    weight, left, right = choice
+    score = perturbed(weight, left[:, :, None], right[:, None], noise)
+    if relaxation == "gumbel_softmax":
+        soft = _softmax(score, temperature)
+        return (soft.left, soft.right), (choice, soft, score, temperature)
+    best, j_of_i = _running_argmax([score[:, :, j] for j in range(score.shape[2])])
+    _, i = _running_argmax([best[:, i] for i in range(score.shape[1])])
+    chosen = _one_hot(i, score.shape[1], score)
+    j = sum_slices(j_of_i * chosen.astype(j_of_i.dtype), 1)
+    out = (chosen, _one_hot(j, score.shape[2], score))
+    return out, (choice, None, score, temperature)
+
+
+class _Soft(NamedTuple):
+    """A softmax: unnormalised ``[P, I, J, N]``, total ``[P, N]``, both marginals."""
+
+    weights: Array
+    total: Array
+    left: Array
+    right: Array
+
+
+def _softmax(score: Array, temperature: Array) -> _Soft:
+    top = max_slices(max_slices(score, 2), 1)[:, None, None]
+    top = jnp.where(top > -jnp.inf, top, 0.0)
+    # The barriers keep XLA from computing the exponentials once for each use.
+    weights = jax.lax.optimization_barrier(jnp.exp((score - top) / temperature))
+    return _normalized(weights)
+
+
+def _normalized(weights: Array) -> _Soft:
+    left, right = sum_slices(weights, 2), sum_slices(weights, 1)
+    total = sum_slices(left, 1)
+    return _Soft(
+        weights,
+        total,
+        safe_divide(left, total[:, None]),
+        safe_divide(right, total[:, None]),
+    )
 
 
 def _running_argmax(slices: list[Array]) -> tuple[Array, Array]:
@@ -98,29 +143,35 @@ def _one_hot(index: Array, size: int, like: Array) -> Array:
     return (index[:, None] == jnp.arange(size)[:, None]).astype(like.dtype)
 
 
-def _choose_fwd(relaxation, logits, noise, temperature):
-    out = choose(relaxation, logits, noise, temperature)
-    return out, (logits, noise, temperature)
-
-
 def _choose_bwd(relaxation, residuals, g):
     """Through ``y = softmax(z)``: ``dz = y (dy - sum y dy)`` with ``dy = dl_i + dr_j``."""
-    logits, noise, temperature = residuals
-    zeros = jnp.zeros_like(noise)
+    choice, soft, score, temperature = residuals
+    weight, left, right = choice
     if relaxation == "hard":
-        return jnp.zeros_like(logits), zeros, jnp.zeros_like(temperature)
+        return jax.tree.map(jnp.zeros_like, (choice, score, temperature))
     simple = relaxation == "simple"
-    z = logits if simple else (logits + noise) / temperature
-    weights, total = _softmax_parts(z)
-    left = safe_divide(sum_slices(weights, 2), total)
-    right = safe_divide(sum_slices(weights, 1), total)
-    center = sum_slices(left * g[0], 1) + sum_slices(right * g[1], 1)
-    dy = (g[0] - center[:, None])[:, :, None] + g[1][:, None]
-    dz = safe_divide(weights, total[:, None]) * dy
     if simple:
-        return dz, zeros, jnp.zeros_like(temperature)
-    d_temperature = -jnp.sum(jnp.where(dz != 0, dz * z, 0.0)) / temperature
-    return dz / temperature, zeros, d_temperature
+        factor = jnp.exp(_shift(left))[:, :, None] * jnp.exp(_shift(right))[:, None]
+        soft = _normalized(jax.lax.optimization_barrier(weight * factor))
+    elif soft is None:
+        soft = _softmax(score, temperature)
+    center = sum_slices(soft.left * g[0], 1) + sum_slices(soft.right * g[1], 1)
+    dy = (g[0] - center[:, None])[:, :, None] + g[1][:, None]
+    dz = safe_divide(soft.weights * dy, soft.total[:, None, None])
+    d_score = dz if simple else dz / temperature
+    d_choice = Choice(
+        safe_divide(d_score, weight), sum_slices(d_score, 2), sum_slices(d_score, 1)
+    )
+    finite = jnp.where(score > -jnp.inf, score, 0.0)
+    d_temperature = -jnp.sum(dz * finite) / temperature**2
+    if simple:
+        d_temperature = jnp.zeros_like(temperature)
+    return d_choice, jnp.zeros_like(score), d_temperature
+
+
+def _shift(x: Array) -> Array:
+    top = max_slices(x, 1)[:, None]
+    return x - jnp.where(top > -jnp.inf, top, 0.0)
 
 
 choose.defvjp(_choose_fwd, _choose_bwd)

@@ -21,7 +21,9 @@ node-by-node blend.
 """
 
 from collections.abc import Sequence
+import functools
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -30,7 +32,7 @@ from dspc_jax.folding import FoldedPartitions, Level
 from dspc_jax.inference import Evidence, children_of
 from dspc_jax.layers import mixing_layer
 from dspc_jax.layers.input_layer import InputBlock
-from dspc_jax.noise import Noise
+from dspc_jax.noise import Noise, gumbel
 from dspc_jax.numerics import finite_or_zero, safe_divide, safe_log
 from dspc_jax.parameters import CircuitParams, CircuitWeights, Layout
 from dspc_jax.types import Array
@@ -67,10 +69,10 @@ def select(
     logits = safe_log(weights.classes)[:, None]
     if evidence is not None:
         logits = logits + evidence.regions[-1][0]
-    gumbel = jnp.transpose(noise.classes)
-    logits = jnp.broadcast_to(logits, gumbel.shape)
-    selectors = choose_one(logits[None], gumbel[None])
-    masses = jnp.ones((1, gumbel.shape[-1]))
+    perturbation = gumbel(jnp.transpose(noise.classes))
+    logits = jnp.broadcast_to(logits, perturbation.shape)
+    selectors = choose_one(logits[None], perturbation[None])
+    masses = jnp.ones((1, perturbation.shape[-1]))
     requests: list[list[tuple[Array, Array]]] = [[] for _ in levels]
     for number in range(len(levels) - 1, -1, -1):
         level = levels[number]
@@ -86,7 +88,7 @@ def select(
                 weights.mixtures[number],
                 (selectors, masses),
                 None if evidence is None else (part, region),
-                jnp.moveaxis(noise.mixtures[number], 0, -1),
+                gumbel(jnp.moveaxis(noise.mixtures[number], 0, -1)),
                 choose_one,
             )
         start = 0
@@ -96,21 +98,21 @@ def select(
             children = None
             if evidence is not None:
                 children = (part[rows], children_of(fold, evidence.regions))
-            logits, shape = _partition_logits(
+            choice = _partition_choice(
                 weights.sums[number][which],
                 fold,
                 selectors[rows],
                 children,
                 layout.sum_layer,
             )
-            gumbel = _per_partition(fold, noise.sums[number][which])
+            perturbation = _per_partition(fold, noise.sums[number][which])
             sides = rx.choose(
                 relaxation,
-                logits.reshape(shape),
-                gumbel.reshape(shape),
+                choice,
+                perturbation.reshape(choice.weight.shape),
                 temperature,
             )
-            if shape[2] == 1:  # one choice for all sides (cp, or a single child)
+            if choice.weight.shape[2] == 1:  # cp or a single child: one choice for all
                 sides = (sides[0],) * len(fold.children)
             for side, chosen in zip(fold.children, sides, strict=True):
                 _request(requests, side, chosen, masses[rows])
@@ -135,7 +137,7 @@ def _collect(parents: np.ndarray, requests: Sequence[tuple[Array, Array]]):
     masses = jnp.concatenate([m for _, m in requests])
     if parents.shape[1] == 1:
         order = parents[:, 0]
-        if (order == np.arange(len(order))).all():
+        if np.array_equal(order, np.arange(len(order))):
             return selectors, masses
         return selectors[order], masses[order]
     exists = jnp.asarray(parents >= 0)[..., None]
@@ -150,17 +152,19 @@ def _collect(parents: np.ndarray, requests: Sequence[tuple[Array, Array]]):
     return jnp.einsum("gan,gakn->gkn", share, selectors[parents]), total
 
 
-def _through_mixture(level: Level, weights, region_state, evidence, gumbel, choose_one):
+def _through_mixture(level: Level, weights, region_state, evidence, noise, choose_one):
     """From regions to their partitions: who is chosen, and with which selector."""
     selectors, masses = region_state
     mixture = level.mixture
-    joint = selectors[:, None] * jnp.moveaxis(weights, 1, 2)[..., None]
+    weights = jnp.moveaxis(weights, 1, 2)[..., None]
+    joint = selectors[:, None] * weights
     if evidence is not None:
         part, region = evidence
         share = mixing_layer.gather(mixture, part) - finite_or_zero(region)[:, None]
-        joint = joint * jnp.exp(share)
+        # A forbidden partition may explain the evidence arbitrarily better.
+        joint = joint * jnp.exp(jnp.where(weights > 0, share, -jnp.inf))
     total = jnp.sum(joint, axis=2)
-    chosen = choose_one(safe_log(total), gumbel[level.slots])
+    chosen = choose_one(safe_log(total), noise[level.slots])
     posterior = jnp.where(
         total[:, :, None] > 0,
         safe_divide(joint, total[:, :, None]),
@@ -170,46 +174,39 @@ def _through_mixture(level: Level, weights, region_state, evidence, gumbel, choo
     order = flat[np.argsort(mixture.ravel()[flat])]
     posterior = posterior.reshape(-1, *posterior.shape[2:])
     shares = (chosen * masses[:, None]).reshape(-1, masses.shape[-1])
-    if (order == np.arange(mixture.size)).all():
+    if np.array_equal(order, np.arange(mixture.size)):
         return posterior, shares
     return posterior[order], shares[order]
 
 
-def _partition_logits(weights, fold: FoldedPartitions, selectors, evidence, kind):
-    """Log of the weights that the selectors leave each product: ``[P, D, N]``.
-
-    Returns them with the shape ``(P, I, J, N)`` of the choice.
-    """
+def _partition_choice(
+    weights, fold: FoldedPartitions, selectors, evidence, kind
+) -> rx.Choice:
+    """What the selectors leave each product, as pairs ``[P, I, J, N]``."""
     flat = weights.reshape(*weights.shape[:2], -1)
-    num_examples = selectors.shape[-1]
     pairs = len(fold.children) == 2 and kind == "tucker"
-    shape = (
-        (fold.size, *weights.shape[2:], num_examples)
-        if pairs
-        else (fold.size, flat.shape[-1], 1, num_examples)
-    )
-    if evidence is None:
-        mixed = jnp.einsum("pon,pod->pdn", selectors, flat, precision="highest")
-        return safe_log(mixed), shape
-    part, children = evidence
-    tops = [finite_or_zero(jnp.max(c, axis=1, keepdims=True)) for c in children]
-    children = [c - top for c, top in zip(children, tops, strict=True)]
-    selectors = safe_divide(selectors, jnp.exp(part - sum(tops)))
+    sizes = weights.shape[2:] if pairs else (flat.shape[-1], 1)
+    num_examples = selectors.shape[-1]
+    logs = [jnp.zeros((fold.size, size, num_examples)) for size in sizes]
+    if evidence is not None:
+        part, children = evidence
+        tops = [finite_or_zero(jnp.max(c, axis=1, keepdims=True)) for c in children]
+        selectors = safe_divide(selectors, jnp.exp(part - sum(tops)))
+        children = [c - top for c, top in zip(children, tops, strict=True)]
+        logs = children if pairs else [sum(children), logs[1]]
     mixed = jnp.einsum("pon,pod->pdn", selectors, flat, precision="highest")
-    logits = safe_log(mixed).reshape(shape)
-    if pairs:
-        return logits + children[0][:, :, None] + children[1][:, None], shape
-    return logits + sum(children)[:, :, None], shape
+    return rx.Choice(mixed.reshape(fold.size, *sizes, num_examples), *logs)
 
 
-def _per_partition(fold: FoldedPartitions, gumbel: Array) -> Array:
-    """Noise ``[N, S, D]`` of slots to that of partitions ``[P, D, N]``."""
-    gumbel = jnp.moveaxis(gumbel, 0, -1)
+def _per_partition(fold: FoldedPartitions, uniform: Array) -> Array:
+    """Numbers ``[N, S, D]`` of slots to Gumbel noise of partitions ``[P, D, N]``."""
+    # Transposed before the logarithms, so that XLA stores it examples last, once.
+    noise = gumbel(jnp.moveaxis(uniform, 0, -1))
     repeats = fold.size // fold.num_slots
-    if (fold.slots == np.arange(fold.size) // repeats).all():
-        shape = (fold.num_slots, repeats, *gumbel.shape[1:])
-        return jnp.broadcast_to(gumbel[:, None], shape).reshape(-1, *gumbel.shape[1:])
-    return gumbel[fold.slots]
+    if np.array_equal(fold.slots, np.arange(fold.size) // repeats):
+        shape = (fold.num_slots, repeats, *noise.shape[1:])
+        return jnp.broadcast_to(noise[:, None], shape).reshape(-1, *noise.shape[1:])
+    return noise[fold.slots]
 
 
 def blend(
@@ -259,13 +256,45 @@ def _blend_component(block: InputBlock, component: Array, selectors: Array) -> A
     flat = component.reshape(*component.shape[:2], -1)
     blended = jnp.einsum("gkd,gkn->gdn", flat, selectors, precision="highest")
     blended = blended.reshape(num_regions * length, *component.shape[3:], -1)
+    return jnp.moveaxis(_sum_occurrences(block, blended), -1, 2)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _sum_occurrences(block: InputBlock, rows: Array) -> Array:
+    """``[G * L, ...]`` to ``[V, ...]``: each variable's rows added up.
+
+    The derivative is again a gather; XLA would scatter, which is slow.
+    """
     total = 0.0
-    for rows in occurrences(block).T:
-        part = blended[np.maximum(rows, 0)]
-        if (rows < 0).any():
-            part = jnp.where((rows >= 0).reshape(-1, *[1] * (part.ndim - 1)), part, 0.0)
+    for index in occurrences(block).T:
+        part = rows[np.maximum(index, 0)]
+        if (index < 0).any():
+            exists = (index >= 0).reshape(-1, *[1] * (part.ndim - 1))
+            part = jnp.where(exists, part, 0.0)
         total = total + part
-    return jnp.moveaxis(total, -1, 2)
+    return total
+
+
+def _sum_occurrences_fwd(block, rows):
+    return _sum_occurrences(block, rows), None
+
+
+def _sum_occurrences_bwd(block, _, g):
+    position = np.zeros(block.variables.max() + 1, int)
+    position[block.variables] = np.arange(len(block.variables))
+    valid = block.valid.reshape(-1, *[1] * (g.ndim - 1))
+    index = position[np.where(block.valid, block.scopes, block.variables[0]).ravel()]
+    count = occurrences(block).shape[1]
+    if count > 1 and len(index) % count == 0:
+        # A loop, so that XLA computes the cotangent once and not once per occurrence.
+        rows = jax.lax.map(lambda i: g[i], jnp.asarray(index.reshape(count, -1)))
+        rows = rows.reshape(-1, *g.shape[1:])
+    else:
+        rows = g[index]
+    return (rows if valid.all() else jnp.where(valid, rows, 0.0),)
+
+
+_sum_occurrences.defvjp(_sum_occurrences_fwd, _sum_occurrences_bwd)
 
 
 def occurrences(block: InputBlock) -> np.ndarray:

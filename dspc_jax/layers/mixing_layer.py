@@ -17,7 +17,7 @@ from dspc_jax.types import Array
 
 def gather(mixture: np.ndarray, partitions: Array) -> Array:
     """Per region its partitions: ``[P, K, N]`` to ``[G, M, K, N]`` (padding: row 0)."""
-    if (mixture == np.arange(mixture.size).reshape(mixture.shape)).all():
+    if np.array_equal(mixture.ravel(), np.arange(mixture.size)):
         return partitions.reshape(*mixture.shape, *partitions.shape[1:])
     return partitions[np.maximum(mixture, 0)]
 

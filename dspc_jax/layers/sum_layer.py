@@ -16,16 +16,15 @@ References:
 """
 
 from collections.abc import Sequence
+import functools
 
 import jax
 import jax.numpy as jnp
 
 from dspc_jax.numerics import (
     exp_shifted,
-    max_slices,
     safe_divide,
     safe_log,
-    sum_slices,
 )
 from dspc_jax.types import Array
 
@@ -104,9 +103,10 @@ def _through(kind, d_pairs, values):
     if kind == "cp":
         return (d_pairs * right, d_pairs * left)
     d_pairs = d_pairs.reshape(*left.shape[:2], *right.shape[1:])
+    # Written out slice by slice, see `dspc_jax.numerics.sum_slices`.
     return (
-        sum_slices(d_pairs * right[:, None], axis=2),
-        sum_slices(d_pairs * left[:, :, None], axis=1),
+        sum(d_pairs[:, :, j] * right[:, None, j] for j in range(right.shape[1])),
+        sum(d_pairs[:, i] * left[:, i, None] for i in range(left.shape[1])),
     )
 
 
@@ -117,8 +117,19 @@ def log_max(kind: str, weights: Array, children: Sequence[Array]) -> Array:
     """As `log_sum` with a maximum in place of the sum (max-product), ``[P, O, N]``."""
     log_weights = safe_log(weights)[..., None]
     if len(children) == 1 or kind == "cp":
-        best = sum(children)[:, None] + log_weights
-        return max_slices(best, axis=2)
+        best = sum(children)
+        return _max(
+            [log_weights[:, :, d] + best[:, None, d] for d in range(best.shape[1])]
+        )
     left, right = children
-    over_right = max_slices(log_weights + right[:, None, None], axis=3)
-    return max_slices(over_right + left[:, None], axis=2)
+    over_right = _max(
+        [
+            log_weights[:, :, :, j] + right[:, None, None, j]
+            for j in range(right.shape[1])
+        ]
+    )
+    return _max([over_right[:, :, i] + left[:, None, i] for i in range(left.shape[1])])
+
+
+def _max(slices: list[Array]) -> Array:
+    return functools.reduce(jnp.maximum, slices)
