@@ -99,12 +99,12 @@ class Settings:
         1, "train the seeds seed, seed+1, ... together as one program", at_least(1)
     )
     num_steps: int = flag(
-        2000, "training steps; may be raised to continue a run", at_least(1), free=True
+        1000, "training steps; may be raised to continue a run", at_least(1), free=True
     )
     batch_size: int = flag(
         128, "examples a step, over all devices together", at_least(1)
     )
-    learning_rate: float = flag(0.01, "step size of Adam", above(0))
+    learning_rate: float = flag(0.03, "step size of Adam", above(0))
     optimizer: str = flag(
         "adam", "adam, or em (expectation maximisation)", one_of("adam", "em")
     )
@@ -139,8 +139,8 @@ class Settings:
         "seed of the partitions of random_binary_trees, shared by all seeds",
         at_least(0),
     )
-    num_sums: int = flag(20, "sum units a region", at_least(1))
-    num_leaves: int = flag(20, "leaf distributions a variable", at_least(1))
+    num_sums: int = flag(64, "sum units a region", at_least(1))
+    num_leaves: int = flag(64, "leaf distributions a variable", at_least(1))
     num_classes: int = flag(1, "roots, mixed with equal weights", at_least(1))
     sum_layer: str = flag(
         "cp",
@@ -159,7 +159,7 @@ class Settings:
     )
     leaf_max_scale: float = flag(1.0, "greatest deviation of a normal leaf", above(0))
     relaxation: str = flag(
-        "gumbel_softmax",
+        "straight_through",
         "gradient through the choices of a sampled circuit",
         one_of("gumbel_softmax", "straight_through", "simple", "dense"),
     )

@@ -28,10 +28,10 @@ class MmdSettings:
     """The flags of this program alone."""
 
     pretrain_steps: int = flags.flag(
-        0, "first steps, which maximise the likelihood instead", flags.at_least(0)
+        500, "first steps, which maximise the likelihood instead", flags.at_least(0)
     )
     ll_weight: float = flags.flag(
-        0.0,
+        0.1,
         "weight of the negative log-likelihood (nats a dimension) beside the MMD",
         flags.at_least(0),
     )

@@ -185,8 +185,8 @@ def pictures(
     """
     to_levels = model.codec.to_levels
     return {
-        "sampled": to_levels(sample(model, params, key, num, "sample")),
-        "sampled, leaf means": to_levels(sample(model, params, key, num, "mean")),
+        title: to_levels(sample(model, params, jax.random.clone(key), num, leaf_mode))
+        for title, leaf_mode in (("sampled", "sample"), ("sampled, leaf means", "mean"))
     }
 
 

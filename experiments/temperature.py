@@ -1,4 +1,4 @@
-"""Temperatures of the relaxation as pure functions of the step, inside the step."""
+"""Temperatures of the relaxation, chosen by flags, as functions of the step."""
 
 from collections.abc import Callable
 import math
@@ -7,6 +7,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from dspc_jax.relaxation import (
+    annealed_temperature,
+    constant_temperature,
+    learned_temperature,
+)
+from experiments.errors import UserError
 from experiments.flags import Settings
 
 Schedule = Callable[[Any, jax.Array], jax.Array]
@@ -14,9 +20,11 @@ Schedule = Callable[[Any, jax.Array], jax.Array]
 
 
 def init_learned(settings: Settings) -> dict[str, jax.Array]:
-    """What is trained beside the circuit: ``{"log_temperature": []}``, or nothing."""
+    """What is trained beside the circuit: ``{"logit": []}``, or nothing."""
     if settings.temperature_schedule == "learned":
-        return {"log_temperature": jnp.full((), math.log(settings.temperature))}
+        _check_learned(settings)
+        first = settings.temperature
+        return {"logit": jnp.full((), math.log(first) - math.log1p(-first))}
     return {}
 
 
@@ -25,7 +33,7 @@ def schedule(settings: Settings, num_steps_before: int = 0) -> Schedule:
 
     - constant: :math:`T_0`.
     - annealed: :math:`\max(T_{min}, T_0 e^{-t / s})` after :math:`t` steps of its own.
-    - learned: :math:`e^\theta` with a trained :math:`\theta`, first :math:`\log T_0`.
+    - learned: the sigmoid of a trained number, :math:`T_0` at first.
 
     None of them depends on the length of the run, so a longer run begins as a shorter
     one.
@@ -37,20 +45,31 @@ def schedule(settings: Settings, num_steps_before: int = 0) -> Schedule:
     Returns:
         The function; ``learned`` is what `init_learned` made, as trained so far.
 
-    References:
-        Jang, Gu and Poole, "Categorical Reparameterization with Gumbel-Softmax", ICLR
-        2017 (annealed and learned temperatures).
+    Raises:
+        UserError: a temperature that cannot be learned.
     """
-    first = settings.temperature
     if settings.temperature_schedule == "learned":
-        return lambda learned, step: jnp.exp(learned["log_temperature"])
+        _check_learned(settings)
+        return lambda learned, step: learned_temperature(learned["logit"])
     if settings.temperature_schedule == "annealed":
+        annealed = annealed_temperature(
+            settings.temperature_decay_steps,
+            settings.temperature,
+            settings.temperature_floor,
+        )
+        return lambda learned, step: annealed(jnp.maximum(step - num_steps_before, 0))
+    constant = constant_temperature(settings.temperature)
+    return lambda learned, step: constant(step)
 
-        def annealed(learned, step):
-            del learned
-            own = jnp.maximum(step - num_steps_before, 0).astype(jnp.float32)
-            falling = first * jnp.exp(-own / settings.temperature_decay_steps)
-            return jnp.maximum(settings.temperature_floor, falling)
 
-        return annealed
-    return lambda learned, step: jnp.float32(first)
+def _check_learned(settings: Settings) -> None:
+    if settings.temperature >= 1:
+        raise UserError(
+            "--temperature must be less than 1 with --temperature_schedule=learned "
+            f"(it stays between 0 and 1), got {settings.temperature}"
+        )
+    if settings.relaxation == "simple":
+        raise UserError(
+            "--relaxation must have a temperature with "
+            "--temperature_schedule=learned, got 'simple'"
+        )

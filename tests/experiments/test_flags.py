@@ -4,6 +4,7 @@ import dataclasses
 import math
 from pathlib import Path
 import re
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,7 @@ from experiments.errors import RunFailed, UserError, exit_code
 from experiments.flags import Settings
 
 
-def parse(*words: str, **defaults) -> Settings:
+def parse(*words: str, **defaults: Any) -> Settings:
     (settings,) = flags.parse(words, "experiments.x", "trains", [Settings], defaults)
     return settings
 
@@ -128,7 +129,7 @@ def test_programs_refuse_in_one_line(
     assert not list(tmp_path.iterdir())  # refused before anything was made
 
 
-def temperatures(steps: list[int], before: int = 0, **given) -> list[float]:
+def temperatures(steps: list[int], before: int = 0, **given: Any) -> list[float]:
     settings = Settings(**given)
     learned = temperature.init_learned(settings)
     at = jax.jit(temperature.schedule(settings, before))
@@ -137,7 +138,7 @@ def temperatures(steps: list[int], before: int = 0, **given) -> list[float]:
 
 def test_temperature_schedules_are_functions_of_the_step():
     assert temperatures([0, 10**6], temperature=0.7) == pytest.approx([0.7, 0.7])
-    annealed = {
+    annealed: dict[str, Any] = {
         "temperature": 2.0,
         "temperature_schedule": "annealed",
         "temperature_decay_steps": 10,
@@ -149,11 +150,15 @@ def test_temperature_schedules_are_functions_of_the_step():
     assert temperatures([0, 100, 110], before=100, **annealed) == pytest.approx(
         [2.0, 2.0, 2 * math.exp(-1)]
     )
-    learned = {"temperature": 0.3, "temperature_schedule": "learned"}
+    learned: dict[str, Any] = {"temperature": 0.3, "temperature_schedule": "learned"}
     assert temperatures([5], **learned) == pytest.approx([0.3])
     settings = Settings(**learned)
     gradient = jax.grad(lambda p: temperature.schedule(settings)(p, jnp.int32(0)))(
         temperature.init_learned(settings)
     )
-    np.testing.assert_allclose(gradient["log_temperature"], 0.3, rtol=1e-6)
+    np.testing.assert_allclose(gradient["logit"], 0.3 * 0.7, rtol=1e-5)
     assert temperature.init_learned(Settings()) == {}
+    with pytest.raises(UserError, match="--temperature must be less than 1"):
+        temperatures([0], temperature=1.0, temperature_schedule="learned")
+    with pytest.raises(UserError, match="--relaxation must have a temperature"):
+        temperatures([0], relaxation="simple", **learned)

@@ -18,7 +18,12 @@ from experiments.flags import Settings
 from experiments.mmd import MmdSettings
 from tests.experiments import runs
 
-SMALL = {"num_sums": 4, "num_leaves": 4, "batch_size": 16, "learning_rate": 0.05}
+SMALL: dict[str, Any] = {
+    "num_sums": 4,
+    "num_leaves": 4,
+    "batch_size": 16,
+    "learning_rate": 0.05,
+}
 TINY_CRITIC = CriticSettings(
     mmd_filters=4, mmd_features=5, mmd_critic_steps=1, mmd_critic_busy_steps=2
 )
@@ -26,25 +31,30 @@ TINY_CRITIC = CriticSettings(
 
 @pytest.fixture(scope="module")
 def tiny() -> Dataset:
-    """The digits' upper left quarters: 4x4 pixels compile faster."""
+    """A piece of the digits' middle: 2x4 pixels compile faster."""
     digits = data.load("digits", None)
 
     def crop(images: np.ndarray) -> np.ndarray:
-        squares = images.reshape(-1, 8, 8, 1)[:, 2:6, 2:6]
-        return np.ascontiguousarray(squares).reshape(-1, 16, 1)
+        squares = images.reshape(-1, 8, 8, 1)[:, 3:5, 2:6]
+        return np.ascontiguousarray(squares).reshape(-1, 8, 1)
 
     parts = {name: crop(getattr(digits, name)) for name in ("train", "valid", "test")}
-    return digits._replace(height=4, width=4, **parts)
+    return digits._replace(height=2, width=4, **parts)
+
+
+def small(**changed: Any) -> Settings:
+    values: dict[str, Any] = {**SMALL, **changed}
+    return Settings(**values)
 
 
 def loop_of(dataset: Dataset, system: System, **how: Any) -> DeviceLoop:
     mesh = Mesh(np.array(jax.devices()[:1]), ("batch",))
-    settings = {"seed": 0, "num_seeds": 1, "batch_size": 16} | how
+    settings: dict[str, Any] = {"seed": 0, "num_seeds": 1, "batch_size": 16, **how}
     return DeviceLoop(system, dataset, mesh=mesh, resident_bytes=2**30, **settings)
 
 
 def mmd_system(dataset: Dataset, mmd_settings: MmdSettings, **changed: Any) -> System:
-    settings = Settings(**(SMALL | {"relaxation": "straight_through"} | changed))
+    settings = small(**changed)
     return mmd.make_system(settings, mmd_settings, TINY_CRITIC, dataset)
 
 
@@ -52,17 +62,13 @@ def mmd_system(dataset: Dataset, mmd_settings: MmdSettings, **changed: Any) -> S
     "changed",
     [
         {},
-        {"leaf": "binomial", "structure": "random_binary_trees", "depth": 2},
-        {"leaf": "categorical", "sum_layer": "tucker", "num_classes": 2},
-        {"leaf": "discretized_logistic"},
-        {"leaf": "bernoulli"},
-        {"optimizer": "em", "em_step_size": 0.2},
+        {"leaf": "discretized_logistic", "sum_layer": "tucker", "num_classes": 2},
         {"optimizer": "em", "leaf": "binomial", "structure": "random_binary_trees"}
-        | {"depth": 2},
+        | {"depth": 2, "em_step_size": 0.2},
     ],
 )
 def test_maximum_likelihood_lowers_the_bits(tiny: Dataset, changed: dict[str, Any]):
-    settings = Settings(**(SMALL | {"num_repetitions": 2} | changed))
+    settings = small(num_repetitions=2, **changed)
     loop = loop_of(tiny, ll.make_system(settings, tiny))
     carry = loop.init()
     before = loop.evaluate(carry, tiny.valid)
@@ -73,13 +79,13 @@ def test_maximum_likelihood_lowers_the_bits(tiny: Dataset, changed: dict[str, An
     pictures = loop.sample(carry, 3)
     assert set(pictures) == {"sampled", "sampled, leaf means"}
     for levels in pictures.values():
-        assert levels.shape == (3, 16, 1)
+        assert levels.shape == (3, 8, 1)
         assert levels.dtype == np.uint8
 
 
 def test_the_reported_loss_is_that_of_the_library(tiny: Dataset):
     """Evaluated bits against a plain computation outside the programs."""
-    settings = Settings(**(SMALL | {"leaf": "binomial"}))
+    settings = small(leaf="binomial")
     circuit = ll.model.make_model(settings, tiny)
     params = ll.model.init(circuit, jax.random.key(1))
     loop = loop_of(tiny, ll.make_system(settings, tiny))
@@ -96,7 +102,7 @@ def test_the_reported_loss_is_that_of_the_library(tiny: Dataset):
     loop = loop_of(few, ll.make_system(settings, few))
     few_bits = loop.evaluate(loop.put(carry), few.valid)["bits_per_dim"]
     np.testing.assert_allclose(
-        few_bits[0], -np.mean(log_p) / (16 * np.log(2)), rtol=1e-5
+        few_bits[0], -np.mean(log_p) / (8 * np.log(2)), rtol=1e-5
     )
     assert abs(few_bits[0] - bits[0]) > 1e-4  # the rest of the images counts
 
@@ -104,16 +110,16 @@ def test_the_reported_loss_is_that_of_the_library(tiny: Dataset):
 @pytest.mark.parametrize(
     ("relaxation", "schedule"),
     [
-        ("straight_through", "constant"),
-        ("gumbel_softmax", "annealed"),
-        ("simple", "learned"),
-        ("dense", "constant"),
+        ("straight_through", "learned"),
+        pytest.param("gumbel_softmax", "annealed", marks=pytest.mark.slow),
+        pytest.param("simple", "constant", marks=pytest.mark.slow),
+        pytest.param("dense", "learned", marks=pytest.mark.slow),
     ],
 )
 def test_mmd_falls_on_pixels(tiny: Dataset, relaxation: str, schedule: str):
     system = mmd_system(
         tiny,
-        MmdSettings(),
+        MmdSettings(pretrain_steps=0, ll_weight=0.0),
         relaxation=relaxation,
         temperature_schedule=schedule,
         temperature=0.5,
@@ -127,18 +133,18 @@ def test_mmd_falls_on_pixels(tiny: Dataset, relaxation: str, schedule: str):
         carry, means = loop.drain(carry)
         losses.append(means["loss"][0])
         np.testing.assert_array_equal(means["loss"], means["mmd_term"])
-    assert losses[-1] < 0.6 * losses[0]
+    assert losses[-1] < 0.75 * losses[0]
     learned = carry.state.params["temperature"]
     if schedule == "learned":
-        assert abs(float(learned["log_temperature"][0]) - np.log(0.5)) > 1e-3
+        assert abs(float(learned["logit"][0])) > 1e-3  # 0 is the temperature 0.5
 
 
 def test_pre_training_is_maximum_likelihood(tiny: Dataset):
     """The circuit of the pre-training steps has the bits of the program ll's."""
-    settings = Settings(**SMALL)
+    settings = small()
     by_ll = loop_of(tiny, ll.make_system(settings, tiny))
     expected, _ = by_ll.run(by_ll.init(), 0, 1)
-    system = mmd_system(tiny, MmdSettings(pretrain_steps=4))
+    system = mmd_system(tiny, MmdSettings(pretrain_steps=4, ll_weight=0.0))
     loop = loop_of(tiny, system)
     carry, _ = loop.run(loop.init(), 0, 4)
     carry, means = loop.drain(carry)
@@ -153,10 +159,13 @@ def test_pre_training_is_maximum_likelihood(tiny: Dataset):
     assert means["mmd_term"][0] != 0
 
 
+@pytest.mark.slow
 def test_the_terms_of_the_loss_carry_their_weights(tiny: Dataset):
     terms = {}
     for weight in (1.0, 3.0):
-        loop = loop_of(tiny, mmd_system(tiny, MmdSettings(ll_weight=weight)))
+        loop = loop_of(
+            tiny, mmd_system(tiny, MmdSettings(pretrain_steps=0, ll_weight=weight))
+        )
         carry, _ = loop.run(loop.init(), 0, 1)
         _, terms[weight] = loop.drain(carry)
         np.testing.assert_allclose(
@@ -174,7 +183,9 @@ def test_the_terms_of_the_loss_carry_their_weights(tiny: Dataset):
 
 def test_the_auto_encoder_kernel_trains_both_sides(tiny: Dataset):
     system = mmd_system(
-        tiny, MmdSettings(mmd_kernel="autoencoder", pretrain_steps=2), num_seeds=2
+        tiny,
+        MmdSettings(mmd_kernel="autoencoder", pretrain_steps=2, ll_weight=0.0),
+        num_seeds=2,
     )
     loop = loop_of(tiny, system, num_seeds=2)
     start = jax.device_get(loop.init().state.critic[0])
@@ -194,10 +205,11 @@ def test_the_auto_encoder_kernel_trains_both_sides(tiny: Dataset):
     assert max(jax.tree.leaves(moved)) > 0
 
 
+@pytest.mark.slow
 def test_the_command_of_the_readme_in_small(tmp_path: Path):
     """The program as a user starts it, then continued, against an unbroken run."""
-    small = [f"--{name}={value}" for name, value in SMALL.items()]
-    words = [*small, "--pretrain_steps=2", "--eval_every=4", "--checkpoint_every=2"]
+    given = [f"--{name}={value}" for name, value in SMALL.items()]
+    words = [*given, "--pretrain_steps=2", "--eval_every=4", "--checkpoint_every=2"]
     whole, twice = tmp_path / "whole", tmp_path / "twice"
     program = "experiments.mmd"
     for workdir, steps in ((whole, 6), (twice, 4), (twice, 6)):
