@@ -1,0 +1,219 @@
+"""Small circuits of every kind, each compiled once for the whole test session."""
+
+from collections.abc import Callable
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import dspc_jax as pc
+from dspc_jax.region_graph import Partition, RegionGraph
+from tests import oracles
+
+# Two partitions at the root that share the region of variable 1.
+SHARED = RegionGraph(
+    3,
+    ((0, 1, 2), (0,), (1, 2), (0, 1), (2,), (1,)),
+    (
+        Partition(0, (1, 2)),
+        Partition(0, (3, 4)),
+        Partition(2, (5, 4)),
+        Partition(3, (1, 5)),
+    ),
+)
+
+# Mixtures inside, of two and of one partition in one level (padding), a region below
+# two parents, inputs beside inner regions, and a sum over a single child.
+NESTED = RegionGraph(
+    4,
+    (
+        *((0, 1, 2, 3), (0, 1, 2), (1, 2, 3), (0, 1), (1, 2), (2, 3)),
+        *((0,), (1,), (2,), (3,), (1, 2)),
+    ),
+    (
+        *(Partition(0, (1, 9)), Partition(0, (6, 2)), Partition(0, (3, 5))),
+        *(Partition(1, (3, 8)), Partition(1, (6, 4)), Partition(2, (4, 9))),
+        *(Partition(3, (6, 7)), Partition(4, (7, 8)), Partition(4, (10,))),
+        Partition(5, (8, 9)),
+    ),
+)
+
+
+def _config(structure, leaf, num_leaves, num_sums, num_classes, sum_layer, channels=1):
+    return pc.CircuitConfig(
+        structure=structure,
+        leaf=leaf,
+        num_channels=channels,
+        num_leaves=num_leaves,
+        num_sums=num_sums,
+        num_classes=num_classes,
+        sum_layer=sum_layer,
+    )
+
+
+_trees = pc.RandomBinaryTrees
+_mixed = (
+    pc.Bernoulli(),
+    pc.Categorical(3),
+    pc.DiscretizedLogistic(3),
+    pc.Binomial(2),
+)
+
+DISCRETE = {
+    "trees-tucker": _config(_trees(4, 2, 3), pc.Bernoulli(), 3, 2, 1, "tucker"),
+    "odd-trees-cp": _config(_trees(5, 2, 2), pc.Bernoulli(), 2, 3, 3, "cp"),
+    "depth-0": _config(_trees(3, 0, 3), pc.Categorical(3), 3, 2, 2, "cp"),
+    "channels": _config(_trees(3, 1, 1), pc.Binomial(2), 2, 2, 1, "tucker", 2),
+    "quad-3x3": _config(pc.QuadTree(3, 3), pc.Bernoulli(), 3, 2, 2, "tucker"),
+    "quad-2x3": _config(pc.QuadTree(2, 3), pc.Bernoulli(), 2, 3, 1, "cp"),
+    "shared": _config(SHARED, pc.Categorical(3), 3, 2, 2, "cp"),
+    "nested": _config(NESTED, pc.Bernoulli(), 2, 3, 2, "tucker"),
+    "mixed": _config(_trees(4, 1, 2), _mixed, 3, 2, 2, "cp"),
+    "one-variable": _config(_trees(1, 0, 1), pc.DiscretizedLogistic(5), 2, 2, 1, "cp"),
+}
+
+NORMAL = {
+    "normal-trees": _config(_trees(2, 1, 2), pc.Normal(), 2, 2, 1, "tucker"),
+    "normal-channels": _config(_trees(1, 0, 2), pc.Normal(), 2, 2, 2, "cp", 2),
+}
+
+
+def fresh_keys(seed: int, count: int) -> jax.Array:
+    """Keys ``[count]``; made anew at each call, for no key may be used twice."""
+    return _split(jax.random.key(seed), count)
+
+
+_split = jax.jit(jax.random.split, static_argnums=1)
+
+
+def random_params(circuit: pc.Circuit, seed: int) -> Any:
+    """Normal numbers for all parameters, drawn by NumPy (no compilation)."""
+    shapes = jax.eval_shape(circuit.init, jax.random.key(0))
+    params = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), shapes)
+    mixtures = tuple(
+        logits
+        if level.mixture is None or logits is None
+        else jnp.asarray(np.broadcast_to(mask(level.mixture), logits.shape))
+        for level, logits in zip(
+            circuit.layout.graph.levels, params.mixtures, strict=True
+        )
+    )
+    return randomize(params._replace(mixtures=mixtures), seed)
+
+
+def mask(mixture: np.ndarray) -> np.ndarray:
+    """Logits 0 of a mixture's partitions ``[G, 1, M]``, -inf where there is none."""
+    return np.where(mixture < 0, -np.inf, 0.0).astype(np.float32)[:, None]
+
+
+def randomize(params: Any, seed: int, scale: float = 1.0) -> Any:
+    """Adds Normal noise to every parameter; a logit of -inf stays."""
+    rng = np.random.default_rng(seed)
+    return jax.tree.map(
+        lambda leaf: jnp.asarray(
+            np.asarray(leaf) + scale * rng.normal(size=leaf.shape), jnp.float32
+        ),
+        params,
+    )
+
+
+class Case(NamedTuple):
+    """A circuit with parameters, its law, and its queries compiled for batches.
+
+    Attributes:
+      log_prob: ``(params, x) -> log_prob``.
+      queries: ``(params, x, observed) -> (log_prob, class_log_probs,
+        class_posterior)``.
+      sample: ``(keys, params) -> x``.
+      conditional: ``(keys, params, x, observed) -> x``.
+      mpe: ``(params, x, observed) -> x``.
+      soft: ``(keys, params, temperature) -> {relaxation: x}``, with the same keys.
+      soft_conditional: ``(keys, params, temperature, x, observed)``, likewise.
+    """
+
+    config: pc.CircuitConfig
+    circuit: pc.Circuit
+    params: Any
+    log_prob: Callable[..., jax.Array]
+    queries: Callable[..., Any]
+    sample: Callable[..., jax.Array]
+    conditional: Callable[..., jax.Array]
+    mpe: Callable[..., jax.Array]
+    soft: Callable[..., dict[str, jax.Array]]
+    soft_conditional: Callable[..., dict[str, jax.Array]]
+
+    @property
+    def table(self) -> oracles.Table:
+        """The law by enumeration."""
+        return _table(self.config)
+
+    @property
+    def values(self) -> jax.Array:
+        """All values, float32 ``[S, V, C]``."""
+        return jnp.asarray(self.table.values, jnp.float32)
+
+
+RELAXATIONS = ("gumbel_softmax", "straight_through", "simple", "dense")
+
+
+@functools.cache
+def case(name: str) -> Case:
+    """The case of this name."""
+    config = (DISCRETE | NORMAL)[name]
+    return compiled(config)
+
+
+@functools.cache
+def compiled(config: pc.CircuitConfig) -> Case:
+    """Everything that tests ask of one circuit."""
+    circuit = pc.build(config)
+
+    def queries(params, x, observed):
+        return (
+            circuit.log_prob(params, x, observed),
+            circuit.class_log_probs(params, x, observed),
+            circuit.class_posterior(params, x, observed),
+        )
+
+    def soft(key, params, temperature, x=None, observed=None):
+        return {
+            relaxation: circuit.sample_differentiable(
+                jax.random.clone(key),
+                params,
+                relaxation=relaxation,
+                temperature=temperature,
+                x=x,
+                observed=observed,
+            )
+            for relaxation in RELAXATIONS
+        }
+
+    def conditional(key, params, x, observed):
+        return circuit.sample(key, params, x=x, observed=observed)
+
+    return Case(
+        config=config,
+        circuit=circuit,
+        params=random_params(circuit, seed=1),
+        log_prob=jax.jit(jax.vmap(circuit.log_prob, (None, 0))),
+        queries=jax.jit(jax.vmap(queries, (None, 0, 0))),
+        sample=jax.jit(jax.vmap(circuit.sample, (0, None))),
+        conditional=jax.jit(jax.vmap(conditional, (0, None, 0, 0))),
+        mpe=jax.jit(jax.vmap(circuit.mpe, (None, 0, 0))),
+        soft=jax.jit(jax.vmap(soft, (0, None, None))),
+        soft_conditional=jax.jit(jax.vmap(soft, (0, None, None, 0, 0))),
+    )
+
+
+@functools.cache
+def _table(config: pc.CircuitConfig) -> oracles.Table:
+    case = compiled(config)
+    return oracles.tabulate(case.circuit, case.params)
+
+
+def masks(num_variables: int) -> np.ndarray:
+    """All masks, bool ``[2**V, V]``, from nothing observed to everything."""
+    bits = np.arange(2**num_variables)[:, None] >> np.arange(num_variables)
+    return bits % 2 == 1

@@ -1,0 +1,206 @@
+"""Exact queries against enumeration and quadrature."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import special
+
+import dspc_jax as pc
+from dspc_jax.region_graph import Partition, RegionGraph
+from tests import cases, oracles
+
+# Float32 sums of a few terms of size up to 10 nats.
+CLOSE = {"rtol": 2e-5, "atol": 2e-5}
+
+discrete = pytest.mark.parametrize("name", cases.DISCRETE)
+
+
+@discrete
+def test_the_whole_table(name):
+    case, table = cases.case(name), cases.case(name).table
+    log_p = np.asarray(case.log_prob(case.params, case.values), np.float64)
+    np.testing.assert_allclose(log_p, np.log(table.probs), **CLOSE)
+    np.testing.assert_allclose(np.exp(log_p).sum(), 1, rtol=1e-5)
+
+
+def every_query(case):
+    """All masks, each with all values of what it shows; 600 of them at most."""
+    table, pairs = case.table, []
+    for observed in cases.masks(case.config.structure.num_variables):
+        rest = np.where(observed[:, None], table.values, 0)
+        _, first = np.unique(rest, axis=0, return_index=True)
+        pairs += [(table.values[i], observed) for i in first]
+    some = np.random.default_rng(0).permutation(len(pairs))[:600]
+    x, observed = zip(*(pairs[i] for i in np.sort(some)), strict=True)
+    return np.array(x), np.array(observed)
+
+
+@discrete
+def test_every_marginal_conditional_and_class_posterior(name):
+    case, table = cases.case(name), cases.case(name).table
+    x, observed = every_query(case)
+    # What stands in an unobserved place is nobody's business: NaN, to be sure.
+    given = np.where(observed[..., None], x, np.nan).astype(np.float32)
+    answers = case.queries(case.params, given, observed)
+    log_m, per_class, posterior = (np.asarray(a, np.float64) for a in answers)
+    joint = [
+        np.exp(table.joint[:, table.agrees(a, o)]).sum(axis=1)
+        for a, o in zip(x, observed, strict=True)
+    ]
+    marginal = np.sum(joint, axis=1)
+    np.testing.assert_allclose(log_m, np.log(marginal), **CLOSE)
+    np.testing.assert_allclose(posterior, joint / marginal[:, None], **CLOSE)
+    log_classes = special.log_softmax(np.asarray(case.params.classes, np.float64))
+    np.testing.assert_allclose(per_class, np.log(joint) - log_classes, **CLOSE)
+    assert (np.abs(log_m[~observed.any(axis=1)]) < 1e-6).all()  # nothing observed
+    # Bayes: the conditional of everything given what is observed.
+    log_p = np.asarray(case.log_prob(case.params, x.astype(np.float32)), np.float64)
+    conditional = table.probs[table.index(x)] / marginal
+    np.testing.assert_allclose(np.exp(log_p - log_m), conditional, rtol=1e-4)
+
+
+@discrete
+def test_mpe_is_the_max_product_optimum(name):
+    case, table = cases.case(name), cases.case(name).table
+    x, observed = every_query(case)
+    given = np.where(observed[..., None], x, np.nan).astype(np.float32)
+    found = np.asarray(case.mpe(case.params, given, observed))
+    index = table.index(found)
+    assert (index >= 0).all()
+    for a, o, i in zip(x, observed, index, strict=True):
+        agrees = table.agrees(a, o)
+        assert agrees[i]  # observed values are kept
+        np.testing.assert_allclose(table.best[i], table.best[agrees].max(), **CLOSE)
+        # A sum is never below its greatest term: the bound that makes MPE useful.
+        assert table.best[i] <= np.log(table.probs[agrees].max()) + 1e-9
+
+
+def test_mpe_without_evidence():
+    case = cases.case("trees-tucker")
+    table, x = case.table, case.circuit.mpe(case.params)
+    best = table.best[table.index(np.asarray(x)[None])]
+    np.testing.assert_allclose(best, table.best.max(), **CLOSE)
+
+
+def parity_circuit():
+    """Unit ``o`` of every region holds the values of parity ``o``: deterministic."""
+    config = pc.CircuitConfig(
+        pc.QuadTree(2, 2), pc.Bernoulli(), num_leaves=2, num_sums=2, sum_layer="tucker"
+    )
+    circuit = pc.build(config)
+    params = cases.random_params(circuit, seed=4)
+    odd = (jnp.arange(2)[:, None, None] - jnp.arange(2)[:, None] - jnp.arange(2)) % 2
+    (low,), (top,) = params.sums
+    low = jnp.where(odd == 0, low, -jnp.inf)
+    (leaf,) = params.leaves
+    sign = jnp.array([-1.0, 1.0])[None, :, None, None]
+    # At 120 a coin's other side has probability e^-120, 0 in float32.
+    leaf = leaf._replace(logits=jnp.broadcast_to(120 * sign, leaf.logits.shape))
+    return circuit, params._replace(leaves=(leaf,), sums=((low,), (top,)))
+
+
+def test_mpe_is_exact_on_a_deterministic_circuit():
+    circuit, params = parity_circuit()
+    table = oracles.tabulate(circuit, params)
+    np.testing.assert_allclose(table.best, np.log(table.probs), atol=1e-9)
+    mpe = jax.jit(jax.vmap(circuit.mpe, (None, 0, 0)))
+    values, observed = table.values, cases.masks(4)
+    x = np.tile(values, (len(observed), 1, 1))
+    observed = np.repeat(observed, len(values), axis=0)
+    index = table.index(np.asarray(mpe(params, x.astype(np.float32), observed)))
+    for a, o, i in zip(x, observed, index, strict=True):
+        assert table.probs[i] == table.probs[table.agrees(a, o)].max()
+
+
+@pytest.mark.parametrize("name", cases.NORMAL)
+def test_normal_leaves_by_quadrature(name):
+    """Trapezoids on a grid of 0.02: the narrowest leaf here is 0.2 wide."""
+    case = cases.case(name)
+    step = 0.02
+    line = np.arange(-8, 8, step)
+    grid = np.stack(np.meshgrid(line, line, indexing="ij"), -1).reshape(-1, 2)
+    num_variables = case.config.structure.num_variables
+    x = grid.reshape(len(grid), num_variables, -1).astype(np.float32)
+    leaf = case.params.leaves[0]
+    wide = case.params._replace(
+        leaves=(leaf._replace(scale_logit=leaf.scale_logit + 1),)
+    )
+    log_p = case.log_prob(wide, x)
+    density = np.exp(np.asarray(log_p, np.float64)).reshape(len(line), len(line))
+    np.testing.assert_allclose(density.sum() * step**2, 1, rtol=1e-4)
+    oracle = oracles.Oracle(case.circuit, wide)
+    some = slice(0, None, 997)
+    np.testing.assert_allclose(log_p[some], oracle.log_prob(x[some]), **CLOSE)
+    if num_variables == 1:  # the axes are channels of one variable
+        return
+    observed = np.tile([True, False], (len(line), 1))
+    first = np.stack([line, np.full_like(line, np.nan)], 1)[..., None]
+    log_m, _, _ = case.queries(wide, first.astype(np.float32), observed)
+    np.testing.assert_allclose(np.exp(log_m), density.sum(1) * step, atol=1e-4)
+
+
+def renumbered(graph: RegionGraph, seed: int):
+    """The same graph with regions and partitions in another order."""
+    rng = np.random.default_rng(seed)
+    new, order = (
+        rng.permutation(len(graph.scopes)),
+        rng.permutation(len(graph.partitions)),
+    )
+    scopes = tuple(graph.scopes[r] for r in np.argsort(new))
+    partitions = tuple(
+        Partition(int(new[p.region]), tuple(int(new[c]) for c in p.children))
+        for p in (graph.partitions[i] for i in order)
+    )
+    return RegionGraph(graph.num_variables, scopes, partitions), new, order
+
+
+@pytest.mark.parametrize("name", ["nested", "shared"])
+def test_the_numbering_of_a_graph_does_not_matter(name):
+    """Parameters moved along with their regions and partitions give the same law.
+
+    This also checks the bookkeeping on which the oracle stands.
+    """
+    config = cases.DISCRETE[name]
+    old = cases.case(name)
+    graph = config.structure.region_graph()
+    other, new, order = renumbered(graph, seed=5)
+    circuit = pc.build(
+        pc.CircuitConfig(
+            structure=other,
+            leaf=config.leaf,
+            num_leaves=config.num_leaves,
+            num_sums=config.num_sums,
+            num_classes=config.num_classes,
+            sum_layer=config.sum_layer,
+        )
+    )
+    params = jax.tree.map(np.array, cases.random_params(circuit, seed=0))
+    source = oracles.locate(graph, old.circuit.layout.graph)
+    target = oracles.locate(other, circuit.layout.graph)
+    move = jax.tree.map(np.array, old.params)
+    position = {int(number): i for i, number in enumerate(order)}
+    for region, (level, row) in source.regions.items():
+        new_level, new_row = target.regions[int(new[region])]
+        assert new_level == level
+        if level == 0:
+            for a, b in zip(
+                jax.tree.leaves(params.leaves),
+                jax.tree.leaves(move.leaves),
+                strict=True,
+            ):
+                a[new_row] = b[row]
+    for number, (at, place) in source.partitions.items():
+        to, new_place = target.partitions[position[number]]
+        params.sums[to[0] - 1][to[1]][to[2]] = move.sums[at[0] - 1][at[1]][at[2]]
+        mixture = params.mixtures[at[0] - 1]
+        if mixture is not None:
+            row = source.regions[graph.partitions[number].region][1]
+            new_row = target.regions[int(new[graph.partitions[number].region])][1]
+            mixture[new_row, :, new_place] = move.mixtures[at[0] - 1][row, :, place]
+    for region, at in source.lifted.items():
+        to = target.lifted[int(new[region])]
+        params.sums[to[0] - 1][to[1]][to[2]] = move.sums[at[0] - 1][at[1]][at[2]]
+    params = params._replace(classes=move.classes)
+    log_p = jax.jit(jax.vmap(circuit.log_prob, (None, 0)))(params, old.values)
+    np.testing.assert_allclose(log_p, np.log(old.table.probs), **CLOSE)
