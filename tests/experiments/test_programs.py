@@ -139,6 +139,7 @@ def test_mmd_falls_on_pixels(tiny: Dataset, relaxation: str, schedule: str):
         assert abs(float(learned["logit"][0])) > 1e-3  # 0 is the temperature 0.5
 
 
+@pytest.mark.slow
 def test_pre_training_is_maximum_likelihood(tiny: Dataset):
     """The circuit of the pre-training steps has the bits of the program ll's."""
     settings = small()

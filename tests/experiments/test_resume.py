@@ -132,7 +132,7 @@ def test_eight_devices_give_the_result_of_one(tmp_path: Path):
     left, right = (runs.lines(tmp_path / n)[-1] for n in ("1", "8"))
     assert left.keys() == right.keys()
     for name, value in left.items():
-        assert value == pytest.approx(right[name], rel=1e-4), name
+        assert value == pytest.approx(right[name], rel=1e-3), name
     code, _, err = runs.run("--batch_size=36", devices=8)
     assert (code, err) == (
         2,
