@@ -145,7 +145,7 @@ def _folded_shape(folded, place):
 
 
 def leaf_log_prob(leaf: Any, params: Any, x: np.ndarray) -> np.ndarray:
-    """``log p(x)`` of values ``[S]``; parameters ``[K, 1]``, of a table ``[K, 1, M]``."""
+    """``log p(x)`` of values ``[S]``; parameters ``[K, 1]`` (tables ``[K, 1, M]``)."""
     params = [np.asarray(p, np.float64) for p in params]
     with np.errstate(divide="ignore"):
         if isinstance(leaf, Normal):
@@ -161,13 +161,18 @@ def leaf_log_prob(leaf: Any, params: Any, x: np.ndarray) -> np.ndarray:
             return np.where(inside, table[..., index], -np.inf)
         if isinstance(leaf, DiscretizedLogistic):
             top = leaf.num_values - 1
-            law = stats.logistic(
-                params[0] * top, leaf.min_scale + top * np.exp(params[1])
+            scale = leaf.min_scale + top * np.exp(params[1])
+            law = stats.logistic(params[0] * top, scale)
+            high = np.where(x == top, np.inf, x + 0.5)
+            low = np.where(x == 0, -np.inf, x - 0.5)
+            # On either side of the location, the difference that keeps its digits.
+            mass = np.where(
+                x < params[0] * top,
+                law.cdf(high) - law.cdf(low),
+                law.sf(low) - law.sf(high),
             )
-            upper = np.where(x == top, 1.0, law.cdf(x + 0.5))
-            lower = np.where(x == 0, 0.0, law.cdf(x - 0.5))
             inside = (x >= 0) & (x <= top) & (x == np.round(x))
-            return np.where(inside, np.log(np.maximum(upper - lower, 0.0)), -np.inf)
+            return np.where(inside, np.log(np.maximum(mass, 0.0)), -np.inf)
     raise TypeError(f"no oracle for {leaf}")
 
 

@@ -1,5 +1,7 @@
 """Exact queries against enumeration and quadrature."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +13,7 @@ from dspc_jax.region_graph import Partition, RegionGraph
 from tests import cases, oracles
 
 # Float32 sums of a few terms of size up to 10 nats.
-CLOSE = {"rtol": 2e-5, "atol": 2e-5}
+assert_close = functools.partial(np.testing.assert_allclose, rtol=2e-5, atol=2e-5)
 
 discrete = pytest.mark.parametrize("name", cases.DISCRETE)
 
@@ -20,7 +22,7 @@ discrete = pytest.mark.parametrize("name", cases.DISCRETE)
 def test_the_whole_table(name):
     case, table = cases.case(name), cases.case(name).table
     log_p = np.asarray(case.log_prob(case.params, case.values), np.float64)
-    np.testing.assert_allclose(log_p, np.log(table.probs), **CLOSE)
+    assert_close(log_p, np.log(table.probs))
     np.testing.assert_allclose(np.exp(log_p).sum(), 1, rtol=1e-5)
 
 
@@ -49,10 +51,10 @@ def test_every_marginal_conditional_and_class_posterior(name):
         for a, o in zip(x, observed, strict=True)
     ]
     marginal = np.sum(joint, axis=1)
-    np.testing.assert_allclose(log_m, np.log(marginal), **CLOSE)
-    np.testing.assert_allclose(posterior, joint / marginal[:, None], **CLOSE)
+    assert_close(log_m, np.log(marginal))
+    assert_close(posterior, joint / marginal[:, None])
     log_classes = special.log_softmax(np.asarray(case.params.classes, np.float64))
-    np.testing.assert_allclose(per_class, np.log(joint) - log_classes, **CLOSE)
+    assert_close(per_class, np.log(joint) - log_classes)
     assert (np.abs(log_m[~observed.any(axis=1)]) < 1e-6).all()  # nothing observed
     # Bayes: the conditional of everything given what is observed.
     log_p = np.asarray(case.log_prob(case.params, x.astype(np.float32)), np.float64)
@@ -71,7 +73,7 @@ def test_mpe_is_the_max_product_optimum(name):
     for a, o, i in zip(x, observed, index, strict=True):
         agrees = table.agrees(a, o)
         assert agrees[i]  # observed values are kept
-        np.testing.assert_allclose(table.best[i], table.best[agrees].max(), **CLOSE)
+        assert_close(table.best[i], table.best[agrees].max())
         # A sum is never below its greatest term: the bound that makes MPE useful.
         assert table.best[i] <= np.log(table.probs[agrees].max()) + 1e-9
 
@@ -80,7 +82,7 @@ def test_mpe_without_evidence():
     case = cases.case("trees-tucker")
     table, x = case.table, case.circuit.mpe(case.params)
     best = table.best[table.index(np.asarray(x)[None])]
-    np.testing.assert_allclose(best, table.best.max(), **CLOSE)
+    assert_close(best, table.best.max())
 
 
 def parity_circuit():
@@ -131,7 +133,7 @@ def test_normal_leaves_by_quadrature(name):
     np.testing.assert_allclose(density.sum() * step**2, 1, rtol=1e-4)
     oracle = oracles.Oracle(case.circuit, wide)
     some = slice(0, None, 997)
-    np.testing.assert_allclose(log_p[some], oracle.log_prob(x[some]), **CLOSE)
+    assert_close(log_p[some], oracle.log_prob(x[some]))
     if num_variables == 1:  # the axes are channels of one variable
         return
     observed = np.tile([True, False], (len(line), 1))
@@ -203,4 +205,4 @@ def test_the_numbering_of_a_graph_does_not_matter(name):
         params.sums[to[0] - 1][to[1]][to[2]] = move.sums[at[0] - 1][at[1]][at[2]]
     params = params._replace(classes=move.classes)
     log_p = jax.jit(jax.vmap(circuit.log_prob, (None, 0)))(params, old.values)
-    np.testing.assert_allclose(log_p, np.log(old.table.probs), **CLOSE)
+    assert_close(log_p, np.log(old.table.probs))

@@ -1,0 +1,241 @@
+"""Bias and variance of every gradient estimator: ``python -m benchmarks.estimators``.
+
+On circuits small enough to enumerate, the exact gradient of ``E f(x)`` is
+
+.. math:: \\nabla \\sum_x p(x) f(x)
+
+and an estimator is the gradient of ``f`` of one differentiable sample. Many of them
+give the mean and the variance; what is left between mean and exact gradient is bias.
+``--write=docs/estimators.md`` puts the table into the document.
+"""
+
+import argparse
+from collections.abc import Iterator
+import functools
+import itertools
+import pathlib
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import dspc_jax as pc
+
+RELAXATIONS = ("gumbel_softmax", "straight_through", "simple", "dense")
+TEMPERATURES = (0.1, 0.5, 1.0)
+FUNCTIONS = ("linear", "quadratic", "kernel")
+BATCH = 2000  # samples of one gradient; the spread of such gradients is measured
+
+CIRCUITS = {
+    "trees, tucker": pc.CircuitConfig(
+        pc.RandomBinaryTrees(4, 1, 2, seed=3),
+        pc.Bernoulli(),
+        num_leaves=3,
+        num_sums=2,
+        sum_layer="tucker",
+    ),
+    "trees, cp": pc.CircuitConfig(
+        pc.RandomBinaryTrees(4, 2, 2, seed=3),
+        pc.Binomial(2),
+        num_leaves=3,
+        num_sums=2,
+        sum_layer="cp",
+    ),
+    "quad tree": pc.CircuitConfig(
+        pc.QuadTree(2, 2), pc.Bernoulli(), num_leaves=2, num_sums=2, sum_layer="tucker"
+    ),
+}
+
+
+class Estimate(NamedTuple):
+    """What is known of one estimator of one gradient.
+
+    Attributes:
+      bias: norm of the mean's error over the norm of the exact gradient, without the
+        part that the number of samples explains.
+      cosine: of the mean with the exact gradient.
+      variance: of one sample, summed over all parameters, over the exact gradient's
+        squared norm: so many samples make noise as large as the signal.
+      error: standard error of the mean over the norm of the exact gradient.
+      leaf_bias: as ``bias`` for the leaves' parameters alone.
+      leaf_error: as ``error`` for these.
+    """
+
+    bias: float
+    cosine: float
+    variance: float
+    error: float
+    leaf_bias: float
+    leaf_error: float
+
+
+def functions(x: jax.Array, top: float) -> jax.Array:
+    """The three objectives of one value ``[V, C]``, ``[3]``; ``top`` is its maximum.
+
+    The linear and the quadratic one have terms between pixels of all sizes; the kernel
+    is the Gaussian one of an MMD, at one fixed point.
+    """
+    x = x.ravel() / top
+    weights = jnp.array([1.0, -0.5, 0.75, 1.5])
+    point = jnp.array([1.0, 0.0, 1.0, 1.0])
+    linear = weights @ x
+    distance = jnp.sum((x - point) ** 2)
+    return jnp.stack([linear, (linear - 0.5) ** 2, jnp.exp(-distance)])
+
+
+def parameters(circuit: pc.Circuit) -> Any:
+    """Fixed parameters, wide enough for choices and leaves of all probabilities."""
+    rng = np.random.default_rng(7)
+    shapes = jax.eval_shape(circuit.init, jax.random.key(0))
+    return jax.tree.map(
+        lambda leaf: jnp.asarray(rng.normal(size=leaf.shape), jnp.float32), shapes
+    )
+
+
+def _top(circuit: pc.Circuit) -> float:
+    return float(circuit.config.leaves[0].support[1])
+
+
+def exact_gradients(name: str) -> Any:
+    """Gradients of ``E f(x)`` by enumeration, a tree with leading axis 3."""
+    circuit = pc.build(CIRCUITS[name])
+    top = _top(circuit)
+    num_variables = circuit.config.structure.num_variables
+    values = itertools.product(np.arange(top + 1), repeat=num_variables)
+    x = jnp.asarray(list(values), jnp.float32)[..., None]
+    f = jax.vmap(functools.partial(functions, top=top))(x)
+
+    def means(params):
+        return jnp.exp(jax.vmap(circuit.log_prob, (None, 0))(params, x)) @ f
+
+    return jax.jit(jax.jacrev(means))(parameters(circuit))
+
+
+@functools.cache
+def _mean_gradient(name: str):
+    """``(key, params, temperature)`` to each relaxation's mean gradient of a batch."""
+    circuit = pc.build(CIRCUITS[name])
+    top = _top(circuit)
+
+    def means(params, keys, relaxation, temperature):
+        def one(key):
+            x = circuit.sample_differentiable(
+                key, params, relaxation=relaxation, temperature=temperature
+            )
+            return functions(x, top)
+
+        return jnp.mean(jax.vmap(one)(keys), axis=0)
+
+    @functools.partial(jax.jit, static_argnums=3)
+    def gradients(key, params, temperature, count):
+        def batch(key):
+            keys = jax.random.split(key, BATCH)
+            return {
+                relaxation: jax.jacrev(means)(
+                    params, jax.random.clone(keys), relaxation, temperature
+                )
+                for relaxation in RELAXATIONS
+            }
+
+        return jax.lax.map(batch, jax.random.split(key, count))
+
+    return gradients
+
+
+def _flat(tree: Any, axes: int) -> np.ndarray:
+    leaves = [np.asarray(a, np.float64) for a in jax.tree.leaves(tree)]
+    return np.concatenate([a.reshape(*a.shape[:axes], -1) for a in leaves], axis=-1)
+
+
+def measure(
+    name: str, num_batches: int
+) -> Iterator[tuple[str, float, str, Estimate]]:
+    """Measures all relaxations at all temperatures on one circuit.
+
+    Yields:
+      Relaxation, temperature, function and `Estimate`, from ``num_batches * BATCH``
+      samples; all relaxations see the same keys.
+    """
+    params = parameters(pc.build(CIRCUITS[name]))
+    exact = exact_gradients(name)
+    truth, leaf_truth = _flat(exact, 1), _flat(exact.leaves, 1)
+    for temperature in TEMPERATURES:
+        found = _mean_gradient(name)(
+            jax.random.key(11), params, jnp.float32(temperature), num_batches
+        )
+        for relaxation in RELAXATIONS:
+            batches = _flat(found[relaxation], 2)
+            leaf_batches = _flat(found[relaxation].leaves, 2)
+            for i, function in enumerate(FUNCTIONS):
+                bias, cosine, variance, error = _compare(batches[:, i], truth[i])
+                leaf = _compare(leaf_batches[:, i], leaf_truth[i])
+                estimate = Estimate(bias, cosine, variance, error, leaf[0], leaf[3])
+                yield relaxation, temperature, function, estimate
+
+
+def _compare(batches: np.ndarray, truth: np.ndarray):
+    """Bias, cosine, variance and error from means of batches ``[M, D]``."""
+    scale = np.linalg.norm(truth)
+    mean = batches.mean(axis=0)
+    spread = batches.var(axis=0, ddof=1).sum()
+    squared_error = spread / len(batches)
+    squared_bias = np.sum((mean - truth) ** 2) - squared_error
+    return (
+        float(np.sqrt(max(squared_bias, 0.0)) / scale),
+        float(mean @ truth / (np.linalg.norm(mean) * scale)),
+        float(BATCH * spread / scale**2),
+        float(np.sqrt(squared_error) / scale),
+    )
+
+
+def table(num_batches: int) -> str:
+    """All measurements as Markdown tables, one for each circuit."""
+    out = []
+    for name in CIRCUITS:
+        cells = {key[:-1]: key[-1] for key in measure(name, num_batches)}
+        out += [
+            f"### {name}",
+            "",
+            "| relaxation | temperature | "
+            + " | ".join(f"{f}: bias | cosine | variance" for f in FUNCTIONS)
+            + " |",
+            "|---|---|" + "---|---|---|" * len(FUNCTIONS),
+        ]
+        for relaxation, temperature in itertools.product(RELAXATIONS, TEMPERATURES):
+            row = [cells[relaxation, temperature, f] for f in FUNCTIONS]
+            columns = [
+                f"{100 * e.bias:.0f} % (± {100 * e.error:.1f}) | {e.cosine:.3f} | "
+                f"{e.variance:.3g}"
+                for e in row
+            ]
+            out.append(f"| `{relaxation}` | {temperature} | {' | '.join(columns)} |")
+        out.append("")
+    return "\n".join(out)
+
+
+START, END = "<!-- measured: start -->\n", "<!-- measured: end -->"
+
+
+def write(path: pathlib.Path, measured: str) -> None:
+    """Replaces what stands between the marks of the document."""
+    text = path.read_text()
+    before, rest = text.split(START)
+    _, after = rest.split(END)
+    path.write_text(before + START + measured + END + after)
+
+
+def main() -> None:
+    """Measures and prints."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--num_batches", type=int, default=500)
+    parser.add_argument("--write", type=pathlib.Path, help="document to update")
+    options = parser.parse_args()
+    measured = table(options.num_batches)
+    print(measured)
+    if options.write:
+        write(options.write, measured)
+
+
+if __name__ == "__main__":
+    main()
