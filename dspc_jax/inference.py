@@ -106,7 +106,7 @@ def class_log_probs(
     clean = sanitize(x, observed)
     observed = None if observed is None else jnp.transpose(observed)
     base = sum(input_layer.log_base(block, clean, observed) for block in layout.blocks)
-    return jnp.transpose(root + base)
+    return jnp.transpose(root + base[None])
 
 
 def log_prob(
@@ -114,15 +114,16 @@ def log_prob(
 ) -> Array:
     """``log p(x)`` in nats, ``[N]``; classes are mixed."""
     per_class = class_log_probs(layout, weights, x, observed)
-    return logsumexp(per_class + safe_log(weights.classes), axis=-1)
+    return logsumexp(per_class + safe_log(weights.classes)[None], axis=-1)
 
 
 def class_posterior(
     layout: Layout, weights: CircuitWeights, x: Array, observed: Array | None
 ) -> Array:
     """``p(y | x)``, ``[N, Y]``; the prior where the evidence is impossible."""
-    joint = class_log_probs(layout, weights, x, observed) + safe_log(weights.classes)
+    joint = class_log_probs(layout, weights, x, observed)
+    joint = joint + safe_log(weights.classes)[None]
     total = logsumexp(joint, axis=-1)[:, None]
     possible = total > -jnp.inf
     posterior = jnp.exp(joint - jnp.where(possible, total, 0.0))
-    return jnp.where(possible, posterior, weights.classes)
+    return jnp.where(possible, posterior, weights.classes[None])

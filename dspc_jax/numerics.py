@@ -49,8 +49,10 @@ def logsumexp(x: Array, axis: int) -> Array:
 def log_softmax(x: Array, axis: int) -> Array:
     """``x - logsumexp(x)``; an entry -inf stays -inf and gets gradient 0."""
     possible = x > -jnp.inf
-    shifted = jnp.where(possible, x, 0.0) - jnp.expand_dims(logsumexp(x, axis), axis)
-    return jnp.where(possible, shifted, -jnp.inf)
+    top = jax.lax.stop_gradient(finite_or_zero(jnp.max(x, axis=axis, keepdims=True)))
+    shifted = jnp.where(possible, x - top, 0.0)
+    total = jnp.sum(jnp.where(possible, jnp.exp(shifted), 0.0), axis, keepdims=True)
+    return jnp.where(possible, shifted - safe_log(total), -jnp.inf)
 
 
 def softplus(x: Array) -> Array:

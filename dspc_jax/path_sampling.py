@@ -13,6 +13,7 @@ import numpy as np
 from dspc_jax import relaxation as rx
 from dspc_jax import sampling
 from dspc_jax.inference import Evidence, children_of
+from dspc_jax.layers import sum_layer
 from dspc_jax.layers.input_layer import InputBlock
 from dspc_jax.noise import Noise, gumbel
 from dspc_jax.numerics import finite_or_zero, safe_log
@@ -32,7 +33,7 @@ def descend(
     graph, count = layout.graph, layout.graph.alternatives
     assert count is not None
     num_examples = noise.classes.shape[0]
-    logits = safe_log(weights.classes)
+    logits = safe_log(weights.classes)[None]
     if evidence is not None:
         logits = logits + jnp.transpose(evidence.regions[-1][0])
     classes = jnp.argmax(logits + gumbel(noise.classes), axis=-1)
@@ -52,7 +53,7 @@ def descend(
         start = 0
         for which, fold in enumerate(graph.levels[number].folds):
             size = fold.size // count
-            rows = jnp.arange(size)[:, None] * count + tree
+            rows = jnp.arange(size)[:, None] * count + tree[None]
             table = weights.sums[number][which]
             weight = table[rows, units[start : start + size]]
             start += size
@@ -61,11 +62,12 @@ def descend(
             if evidence is None:
                 score = rx.perturbed(weight, 0.0, 0.0, perturbation)
             else:
-                logs = _followed(children_of(fold, evidence.regions), rows)
+                children = children_of(fold, evidence.regions)
+                logs = _followed(sum_layer.factors(layout.sum_layer, children), rows)
                 if weight.ndim == 4:
                     logs = [logs[0][..., :, None], logs[1][..., None, :]]
                 else:
-                    logs = [sum(logs), 0.0]
+                    logs = [logs[0], 0.0]
                 score = rx.perturbed(weight, *logs, perturbation)
             chosen = jnp.argmax(score.reshape(*score.shape[:2], -1), axis=-1)
             if weight.ndim == 4:

@@ -140,7 +140,7 @@ def _running_argmax(slices: list[Array]) -> tuple[Array, Array]:
 
 
 def _one_hot(index: Array, size: int, like: Array) -> Array:
-    return (index[:, None] == jnp.arange(size)[:, None]).astype(like.dtype)
+    return jax.nn.one_hot(index, size, axis=1, dtype=like.dtype)
 
 
 def _choose_bwd(relaxation, residuals, g):

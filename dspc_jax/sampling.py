@@ -30,7 +30,7 @@ import numpy as np
 from dspc_jax import relaxation as rx
 from dspc_jax.folding import FoldedPartitions, Level
 from dspc_jax.inference import Evidence, children_of
-from dspc_jax.layers import mixing_layer
+from dspc_jax.layers import mixing_layer, sum_layer
 from dspc_jax.layers.input_layer import InputBlock
 from dspc_jax.noise import Noise, gumbel
 from dspc_jax.numerics import finite_or_zero, safe_divide, safe_log
@@ -140,8 +140,8 @@ def _collect(parents: np.ndarray, requests: Sequence[tuple[Array, Array]]):
         if np.array_equal(order, np.arange(len(order))):
             return selectors, masses
         return selectors[order], masses[order]
-    exists = jnp.asarray(parents >= 0)[..., None]
-    per_parent = jnp.where(exists, masses[parents], 0.0)
+    exists = jnp.asarray(parents >= 0, jnp.float32)[..., None]
+    per_parent = exists * masses[parents]
     total = jnp.sum(per_parent, axis=1)
     # A region that nobody reaches keeps a counterfactual selector, the parents' mean.
     share = jnp.where(
@@ -190,10 +190,11 @@ def _partition_choice(
     logs = [jnp.zeros((fold.size, size, num_examples)) for size in sizes]
     if evidence is not None:
         part, children = evidence
-        tops = [finite_or_zero(jnp.max(c, axis=1, keepdims=True)) for c in children]
+        joined = sum_layer.factors(kind, children)
+        tops = [finite_or_zero(jnp.max(c, axis=1, keepdims=True)) for c in joined]
         selectors = safe_divide(selectors, jnp.exp(part - sum(tops)))
-        children = [c - top for c, top in zip(children, tops, strict=True)]
-        logs = children if pairs else [sum(children), logs[1]]
+        joined = [c - top for c, top in zip(joined, tops, strict=True)]
+        logs = joined if pairs else [joined[0], logs[1]]
     mixed = jnp.einsum("pon,pod->pdn", selectors, flat, precision="highest")
     return rx.Choice(mixed.reshape(fold.size, *sizes, num_examples), *logs)
 

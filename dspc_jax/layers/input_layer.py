@@ -131,7 +131,7 @@ def _exponential(block, natural, valid, x, observed):
     eta = jnp.concatenate([e.reshape(*e.shape[:2], -1) for e in eta], axis=-1)
     statistics = block.leaf.statistics(x)
     if observed is not None:
-        statistics = [t * observed[:, None] for t in statistics]
+        statistics = [jnp.where(observed[:, None], t, 0.0) for t in statistics]
     statistics = [
         t[block.scopes].reshape(num_regions, length * num_channels, num_examples)
         for t in statistics

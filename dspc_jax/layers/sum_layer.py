@@ -21,11 +21,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from dspc_jax.numerics import (
-    exp_shifted,
-    safe_divide,
-    safe_log,
-)
+from dspc_jax.numerics import finite_or_zero, safe_divide, safe_log
 from dspc_jax.types import Array
 
 KINDS = ("tucker", "cp")
@@ -36,15 +32,16 @@ def weight_shape(kind: str, child_units: Sequence[int]) -> tuple[int, ...]:
     return tuple(child_units) if kind == "tucker" else (child_units[0],)
 
 
-def products(kind: str, children: Sequence[Array]) -> Array:
-    """All products of child units ``[P, K, N]``, flat: ``[P, D, N]``."""
-    if len(children) == 1:
-        return children[0]
-    left, right = children
-    if kind == "cp":
-        return left * right
-    pairs = left[:, :, None] * right[:, None]
-    return pairs.reshape(left.shape[0], -1, left.shape[-1])
+def factors(kind: str, children: Sequence[Array]) -> list[Array]:
+    """The children as the layer multiplies them, logs ``[P, K, N]``.
+
+    Two factors whose pairs are all products (tucker), or one factor whose units are the
+    products: with ``cp`` the children are joined unit by unit *before* anything is
+    exponentiated, since their best units may differ.
+    """
+    if len(children) == 2 and kind == "tucker":
+        return list(children)
+    return [functools.reduce(jnp.add, children)]
 
 
 def log_sum(kind: str, weights: Array, children: Sequence[Array]) -> Array:
@@ -57,56 +54,61 @@ def log_sum(kind: str, weights: Array, children: Sequence[Array]) -> Array:
 
     Returns:
       ``[P, O, N]``. If all products with positive weight are impossible the result is
-      -inf and all gradients of that entry are 0.
+      -inf and all gradients of that entry are 0. (So it is, too, where for one of
+      several sums of a partition all products with positive weight lie 88 nats below
+      the best product of the others: float32 ends there.)
     """
+    return _log_einsum_exp(weights, tuple(factors(kind, children)))
+
+
+@jax.custom_vjp
+def _log_einsum_exp(weights: Array, children: tuple[Array, ...]) -> Array:
+    tops, _, _, total = _forward(weights, children)
+    return safe_log(total) + functools.reduce(jnp.add, tops)
+
+
+def _forward(weights, children):
+    """Tops ``[P, 1, N]``, shifted values, products ``[P, D, N]``, sums ``[P, O, N]``."""
+    tops, values = [], []
+    for side, child in enumerate(children):
+        others = tuple(a for a in range(1, weights.ndim) if a != side + 2)
+        alive = jnp.any(weights > 0, axis=others)[..., None]
+        top = jnp.max(jnp.where(alive, child, -jnp.inf), axis=1, keepdims=True)
+        tops.append(finite_or_zero(top))
+        # A child that no sum counts may be arbitrarily better than the best that does.
+        values.append(jnp.exp(jnp.where(alive, child - tops[-1], -jnp.inf)))
+    pairs = values[0]
+    if len(values) == 2:
+        pairs = values[0][:, :, None] * values[1][:, None]
+        pairs = pairs.reshape(pairs.shape[0], -1, pairs.shape[-1])
     flat = weights.reshape(*weights.shape[:2], -1)
-    return _log_einsum_exp(kind, flat, tuple(children))
+    total = jnp.einsum("pod,pdn->pon", flat, pairs, precision="highest")
+    return tops, values, pairs, total
 
 
-def _forward(kind, weights, children):
-    shifted = [exp_shifted(child, axis=1) for child in children]
-    pairs = products(kind, [e for e, _ in shifted])
-    total = jnp.einsum("pod,pdn->pon", weights, pairs, precision="highest")
-    return shifted, pairs, total
+def _log_einsum_exp_fwd(weights, children):
+    return _log_einsum_exp(weights, children), (weights, children)
 
 
-def _log_einsum_exp_impl(kind, weights, children):
-    shifted, _, total = _forward(kind, weights, children)
-    return safe_log(total) + sum(m for _, m in shifted)
-
-
-_log_einsum_exp = jax.custom_vjp(_log_einsum_exp_impl, nondiff_argnums=(0,))
-
-
-def _log_einsum_exp_fwd(kind, weights, children):
-    return _log_einsum_exp_impl(kind, weights, children), (weights, children)
-
-
-def _log_einsum_exp_bwd(kind, residuals, g):
+def _log_einsum_exp_bwd(residuals, g):
     """Two products of the forward's size; the forward is recomputed, not stored."""
     weights, children = residuals
-    shifted, pairs, total = _forward(kind, weights, children)
+    _, values, pairs, total = _forward(weights, children)
     g = safe_divide(g, total)
+    flat = weights.reshape(*weights.shape[:2], -1)
     d_weights = jnp.einsum("pon,pdn->pod", g, pairs, precision="highest")
-    d_pairs = jnp.einsum("pod,pon->pdn", weights, g, precision="highest")
-    values = [e for e, _ in shifted]
-    return d_weights, tuple(
-        d * e for d, e in zip(_through(kind, d_pairs, values), values, strict=True)
-    )
-
-
-def _through(kind, d_pairs, values):
-    """Pulls a cotangent of `products` back to the children."""
+    d_weights = d_weights.reshape(weights.shape)
+    d_pairs = jnp.einsum("pod,pon->pdn", flat, g, precision="highest")
     if len(values) == 1:
-        return (d_pairs,)
+        return d_weights, (d_pairs * values[0],)
     left, right = values
-    if kind == "cp":
-        return (d_pairs * right, d_pairs * left)
     d_pairs = d_pairs.reshape(*left.shape[:2], *right.shape[1:])
     # Written out slice by slice, see `dspc_jax.numerics.sum_slices`.
-    return (
-        sum(d_pairs[:, :, j] * right[:, None, j] for j in range(right.shape[1])),
-        sum(d_pairs[:, i] * left[:, i, None] for i in range(left.shape[1])),
+    d_left = [d_pairs[:, :, j] * right[:, None, j] for j in range(right.shape[1])]
+    d_right = [d_pairs[:, i] * left[:, i, None] for i in range(left.shape[1])]
+    return d_weights, (
+        functools.reduce(jnp.add, d_left) * left,
+        functools.reduce(jnp.add, d_right) * right,
     )
 
 
@@ -116,20 +118,18 @@ _log_einsum_exp.defvjp(_log_einsum_exp_fwd, _log_einsum_exp_bwd)
 def log_max(kind: str, weights: Array, children: Sequence[Array]) -> Array:
     """As `log_sum` with a maximum in place of the sum (max-product), ``[P, O, N]``."""
     log_weights = safe_log(weights)[..., None]
-    if len(children) == 1 or kind == "cp":
-        best = sum(children)
-        return _max(
-            [log_weights[:, :, d] + best[:, None, d] for d in range(best.shape[1])]
+    joined = factors(kind, children)
+    over = log_weights
+    for child in reversed(joined):
+        axis = over.ndim - 2
+        size = child.shape[1]
+        child = child.reshape(child.shape[0], *[1] * (axis - 1), *child.shape[1:])
+        over = functools.reduce(
+            jnp.maximum,
+            [
+                jax.lax.index_in_dim(over, d, axis, keepdims=False)
+                + jax.lax.index_in_dim(child, d, axis, keepdims=False)
+                for d in range(size)
+            ],
         )
-    left, right = children
-    over_right = _max(
-        [
-            log_weights[:, :, :, j] + right[:, None, None, j]
-            for j in range(right.shape[1])
-        ]
-    )
-    return _max([over_right[:, :, i] + left[:, None, i] for i in range(left.shape[1])])
-
-
-def _max(slices: list[Array]) -> Array:
-    return functools.reduce(jnp.maximum, slices)
+    return over

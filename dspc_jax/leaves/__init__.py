@@ -1,0 +1,16 @@
+"""Leaf families; `dspc_jax.leaves.family` says what a family is."""
+
+from dspc_jax.leaves.binomial import Bernoulli, Binomial
+from dspc_jax.leaves.categorical import Categorical
+from dspc_jax.leaves.discretized_logistic import DiscretizedLogistic
+from dspc_jax.leaves.family import Leaf
+from dspc_jax.leaves.normal import Normal
+
+__all__ = [
+    "Bernoulli",
+    "Binomial",
+    "Categorical",
+    "DiscretizedLogistic",
+    "Leaf",
+    "Normal",
+]

@@ -1,0 +1,127 @@
+"""Binomial and Bernoulli leaves."""
+
+import dataclasses
+from typing import ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.scipy.special import logit, ndtri
+import numpy as np
+
+from dspc_jax.leaves.family import Natural, moment_matched
+from dspc_jax.numerics import softplus
+from dspc_jax.quantiles import (
+    binomial_quantile,
+    log_binomial_coefficients,
+)
+from dspc_jax.types import Array
+
+
+class BinomialParams(NamedTuple):
+    """``logits`` of the success probability, ``[G, K, L, C]``; finite."""
+
+    logits: Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Binomial:
+    """Binomial leaf: ``num_trials`` coins, values ``0..num_trials``.
+
+    Attributes:
+      num_trials: N.
+      reparametrization: ``"deviation"`` (right), or ``"variance"``: the paper's error,
+        ``clip(Np + Np(1-p) eps, 0, N)`` with Normal noise, kept as an ablation of
+        differentiable sampling only.
+    """
+
+    num_trials: int
+    reparametrization: str = "deviation"
+
+    exponential: ClassVar[bool] = True
+    integer: ClassVar[bool] = True
+
+    def __post_init__(self):
+        if self.num_trials < 1:
+            raise ValueError(f"num_trials: must be at least 1, got {self.num_trials}")
+        if self.reparametrization not in ("deviation", "variance"):
+            raise ValueError(
+                "reparametrization: must be 'deviation' or 'variance', "
+                f"got {self.reparametrization!r}"
+            )
+
+    @property
+    def support(self):  # noqa: D102
+        return (0, self.num_trials)
+
+    def init(self, key, shape):  # noqa: D102
+        return BinomialParams(jax.random.normal(key, shape))
+
+    def from_moments(self, mean, std):  # noqa: D102
+        del std
+        return BinomialParams(logit(jnp.clip(mean / self.num_trials, 1e-3, 1 - 1e-3)))
+
+    def natural(self, params):
+        """Statistic ``x``."""
+        log_partition = self.num_trials * softplus(params.logits)
+        return Natural((params.logits,), log_partition)
+
+    def statistics(self, x):  # noqa: D102
+        return (x,)
+
+    def log_base(self, x):
+        """``log (N choose x)``; -inf outside the support."""
+        n = self.num_trials
+        legal = (x >= 0) & (x <= n) & (x == jnp.round(x))
+        index = jnp.clip(x, 0, n).astype(jnp.int32)
+        table = jnp.asarray(log_binomial_coefficients(n))
+        return jnp.where(legal, table[index], -jnp.inf)
+
+    def from_statistics(self, statistics):
+        """The likeliest parameters for ``E[x]``; logits are kept within +-16."""
+        p = jnp.clip(statistics[0] / self.num_trials, 0.0, 1.0)
+        return BinomialParams(jnp.clip(jnp.log(p) - jnp.log1p(-p), -16.0, 16.0))
+
+    def expected_statistics(self, params):
+        """``E[x]``."""
+        return (self.num_trials * jax.nn.sigmoid(params.logits),)
+
+    def mode_log_prob(self, params):  # noqa: D102
+        x = self.mode(params)
+        log_p = x * params.logits - self.num_trials * softplus(params.logits)
+        return self.log_base(x) + log_p
+
+    def components(self, params):
+        """Mean ``Np``, deviation ``sqrt(Np(1-p))`` and ``N(1-p)``, exact at both ends."""
+        n, logits = self.num_trials, params.logits
+        # sqrt(pq) = e^(-|l|/2) / (1 + e^-|l|): no root of 0, so no infinite gradient.
+        small = jnp.exp(-0.5 * jnp.abs(logits))
+        root = small / (1 + small**2)
+        if self.reparametrization == "variance":
+            spread = n * root**2
+        else:
+            spread = np.sqrt(n) * root
+        return (n * jax.nn.sigmoid(logits), spread, n * jax.nn.sigmoid(-logits))
+
+    def draw(self, uniform, components):  # noqa: D102
+        n = self.num_trials
+        mean, std, failures = components
+        if self.reparametrization == "variance":
+            return jnp.clip(mean + std * ndtri(uniform), 0.0, n)
+        p, q = jax.lax.stop_gradient((mean / n, failures / n))
+        draw = binomial_quantile(uniform, n, p, q)
+        return moment_matched(draw, mean, std, jnp.sqrt(n * p * q))
+
+    def mean(self, components):  # noqa: D102
+        return components[0]
+
+    def mode(self, params):  # noqa: D102
+        top = jnp.floor((self.num_trials + 1) * jax.nn.sigmoid(params.logits))
+        return jnp.minimum(top, self.num_trials)
+
+
+@dataclasses.dataclass(frozen=True)
+class Bernoulli(Binomial):
+    """Bernoulli leaf: one coin, values 0 and 1."""
+
+    num_trials: int = dataclasses.field(default=1, init=False)
+    reparametrization: str = dataclasses.field(default="deviation", init=False)

@@ -1,0 +1,132 @@
+"""Categorical leaves."""
+
+import dataclasses
+from typing import ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from dspc_jax.leaves.family import moment_matched
+from dspc_jax.numerics import log_softmax, safe_log
+from dspc_jax.quantiles import (
+    categorical_quantile,
+)
+from dspc_jax.types import Array
+
+
+class CategoricalParams(NamedTuple):
+    """``logits`` ``[G, K, L, C, M]``, one per value; -inf is a forbidden value."""
+
+    logits: Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Categorical:
+    """Categorical leaf over the values ``0..num_values-1``.
+
+    As a differentiable sample the value counts as a number (an intensity), see the
+    module's docstring.
+    """
+
+    num_values: int
+
+    exponential: ClassVar[bool] = False
+    integer: ClassVar[bool] = True
+
+    def __post_init__(self):
+        if self.num_values < 2:
+            raise ValueError(f"num_values: must be at least 2, got {self.num_values}")
+
+    @property
+    def support(self):  # noqa: D102
+        return (0, self.num_values - 1)
+
+    def _values(self, ndim):
+        """The values ``0..M-1`` on the last of ``ndim`` axes."""
+        values = jnp.arange(self.num_values, dtype=jnp.float32)
+        return values.reshape(*[1] * (ndim - 1), -1)
+
+    def _moments(self, p):
+        values = self._values(p.ndim)
+        mean = jnp.sum(p * values, -1)
+        return mean, jnp.sum(p * (values - mean[..., None]) ** 2, -1)
+
+    def init(self, key, shape):  # noqa: D102
+        return CategoricalParams(jax.random.normal(key, (*shape, self.num_values)))
+
+    def from_moments(self, mean, std):  # noqa: D102
+        width = jnp.maximum(std, 0.5)[..., None]
+        bump = jnp.exp(
+            -0.5 * ((self._values(mean.ndim + 1) - mean[..., None]) / width) ** 2
+        )
+        bump = bump / bump.sum(-1, keepdims=True)
+        return CategoricalParams(jnp.log(0.9 * bump + 0.1 / self.num_values))
+
+    def natural(self, params):
+        """The table ``log p(value)``, ``[G, K, L, C, M]``."""
+        return log_softmax(params.logits, -1)
+
+    def log_prob(self, natural, x):
+        """``x`` ``[G, N]`` in the tables ``[G, K, M]``: ``[G, K, N]``."""
+        return _look_up(natural, x)
+
+    def from_statistics(self, statistics):
+        """Frequencies to logits; a value never seen becomes impossible (-inf)."""
+        return CategoricalParams(safe_log(statistics[0]))
+
+    def expected_statistics(self, params):
+        """The table of probabilities."""
+        return (jax.nn.softmax(params.logits, -1),)
+
+    def mode_log_prob(self, params):  # noqa: D102
+        return jnp.max(self.natural(params), axis=-1)
+
+    def components(self, params):
+        """Mean, deviation and the table of probabilities."""
+        p = jax.nn.softmax(params.logits, -1)
+        mean, variance = self._moments(p)
+        positive = variance > 0
+        std = jnp.where(positive, jnp.sqrt(jnp.where(positive, variance, 1.0)), 0.0)
+        return (mean, std, p)
+
+    def draw(self, uniform, components):  # noqa: D102
+        mean, std, p = components
+        p = jax.lax.stop_gradient(p)
+        draw = categorical_quantile(uniform, p)
+        _, variance = self._moments(p)
+        return moment_matched(draw, mean, std, jnp.sqrt(variance))
+
+    def mean(self, components):  # noqa: D102
+        return components[0]
+
+    def mode(self, params):  # noqa: D102
+        return jnp.argmax(params.logits, axis=-1).astype(jnp.float32)
+
+
+@jax.custom_vjp
+def _look_up(table: Array, x: Array) -> Array:
+    """``table[g, k, x[g, n]]``; values outside the table are impossible (-inf).
+
+    Forward a gather, backward one product with a one-hot matrix: a scatter is slow on
+    every backend, and a product with -inf entries would be NaN.
+    """
+    num_values = table.shape[-1]
+    index = jnp.clip(x, 0, num_values - 1).astype(jnp.int32)
+    index = jnp.broadcast_to(index[:, None], (*table.shape[:2], x.shape[-1]))
+    legal = (x >= 0) & (x <= num_values - 1) & (x == jnp.round(x))
+    looked_up = jnp.take_along_axis(table, index, axis=-1)
+    return jnp.where(legal[:, None], looked_up, -jnp.inf)
+
+
+def _look_up_fwd(table, x):
+    return _look_up(table, x), (x, table.shape[-1])
+
+
+def _look_up_bwd(residuals, g):
+    x, num_values = residuals
+    one_hot = jax.nn.one_hot(x.astype(jnp.int32), num_values, axis=1, dtype=g.dtype)
+    counts = jnp.einsum("gkn,gmn->gkm", g, one_hot, precision="highest")
+    return counts, jnp.zeros_like(x)
+
+
+_look_up.defvjp(_look_up_fwd, _look_up_bwd)
