@@ -1,8 +1,8 @@
-"""Bias and variance of every gradient estimator: ``python -m benchmarks.estimators``.
+r"""Bias and variance of each gradient estimator: ``python -m benchmarks.estimators``.
 
 On circuits small enough to enumerate, the exact gradient of ``E f(x)`` is
 
-.. math:: \\nabla \\sum_x p(x) f(x)
+.. math:: \nabla \sum_x p(x) f(x)
 
 and an estimator is the gradient of ``f`` of one differentiable sample. Many of them
 give the mean and the variance; what is left between mean and exact gradient is bias.
@@ -148,9 +148,7 @@ def _flat(tree: Any, axes: int) -> np.ndarray:
     return np.concatenate([a.reshape(*a.shape[:axes], -1) for a in leaves], axis=-1)
 
 
-def measure(
-    name: str, num_batches: int
-) -> Iterator[tuple[str, float, str, Estimate]]:
+def measure(name: str, num_batches: int) -> Iterator[tuple[str, float, str, Estimate]]:
     """Measures all relaxations at all temperatures on one circuit.
 
     Yields:
@@ -190,28 +188,42 @@ def _compare(batches: np.ndarray, truth: np.ndarray):
 
 
 def table(num_batches: int) -> str:
-    """All measurements as Markdown tables, one for each circuit."""
-    out = []
+    """All measurements as Markdown, one table for each circuit."""
+    out, leaves = [], []
     for name in CIRCUITS:
         cells = {key[:-1]: key[-1] for key in measure(name, num_batches)}
+        heads = [f"{f}: bias | cosine | variance" for f in FUNCTIONS]
         out += [
             f"### {name}",
             "",
-            "| relaxation | temperature | "
-            + " | ".join(f"{f}: bias | cosine | variance" for f in FUNCTIONS)
-            + " |",
+            f"| relaxation | temperature | {' | '.join(heads)} |",
             "|---|---|" + "---|---|---|" * len(FUNCTIONS),
         ]
         for relaxation, temperature in itertools.product(RELAXATIONS, TEMPERATURES):
             row = [cells[relaxation, temperature, f] for f in FUNCTIONS]
             columns = [
-                f"{100 * e.bias:.0f} % (± {100 * e.error:.1f}) | {e.cosine:.3f} | "
-                f"{e.variance:.3g}"
+                f"{_percent(e.bias, e.error)} | {e.cosine:.3f} | {e.variance:.3g}"
                 for e in row
             ]
             out.append(f"| `{relaxation}` | {temperature} | {' | '.join(columns)} |")
         out.append("")
+        for relaxation in RELAXATIONS:
+            row = [cells[relaxation, 0.5, f] for f in FUNCTIONS]
+            columns = [_percent(e.leaf_bias, e.leaf_error) for e in row]
+            leaves.append(f"| {name} | `{relaxation}` | {' | '.join(columns)} |")
+    out += [
+        "### The leaves' part alone, temperature 0.5",
+        "",
+        f"| circuit | relaxation | {' | '.join(FUNCTIONS)} |",
+        "|---|---|" + "---|" * len(FUNCTIONS),
+        *leaves,
+        "",
+    ]
     return "\n".join(out)
+
+
+def _percent(bias: float, error: float) -> str:
+    return f"{100 * bias:.0f} % (± {100 * error:.1f})"
 
 
 START, END = "<!-- measured: start -->\n", "<!-- measured: end -->"

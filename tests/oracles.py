@@ -52,20 +52,18 @@ def locate(graph: RegionGraph, folded: FoldedGraph) -> Location:
         region, place = pending.pop()
         if found.regions.setdefault(region, place) != place:
             raise AssertionError(f"region {region} is folded twice")
-        free = folded_partitions(folded, place)
+        free: dict[int, PartitionRow] = dict(
+            enumerate(folded_partitions(folded, place))
+        )
         for number in graph.partitions_of[region]:
             if number in found.partitions:
                 continue
             children = graph.partitions[number].children
             wanted = tuple(_shape_of(graph, c, children) for c in children)
             which = next(
-                i
-                for i, row in enumerate(free)
-                if row is not None and _shapes_below(folded, row) == wanted
+                i for i, row in free.items() if _shapes_below(folded, row) == wanted
             )
-            row = free[which]
-            assert row is not None
-            free[which] = None
+            row = free.pop(which)
             found.partitions[number] = (row, which)
             for child, at in zip(children, children_rows(folded, row), strict=True):
                 if at[0] > 0 and not graph.partitions_of[child]:
@@ -77,7 +75,7 @@ def locate(graph: RegionGraph, folded: FoldedGraph) -> Location:
     return found
 
 
-def folded_partitions(folded: FoldedGraph, place) -> list[PartitionRow | None]:
+def folded_partitions(folded: FoldedGraph, place) -> list[PartitionRow]:
     """The partitions of the folded region at (level, row), in the mixture's order."""
     level, row = place
     if level == 0:
@@ -144,6 +142,11 @@ def _folded_shape(folded, place):
     return (scope, tuple(below))
 
 
+def logsumexp(a: np.ndarray, axis: Any = None) -> np.ndarray:
+    """``log sum exp a``, -inf where nothing is possible."""
+    return np.asarray(special.logsumexp(a, axis=axis))
+
+
 def leaf_log_prob(leaf: Any, params: Any, x: np.ndarray) -> np.ndarray:
     """``log p(x)`` of values ``[S]``; parameters ``[K, 1]`` (tables ``[K, 1, M]``)."""
     params = [np.asarray(p, np.float64) for p in params]
@@ -208,7 +211,7 @@ class Oracle:
         """
         if observed is None:
             observed = np.ones(self.graph.num_variables, bool)
-        reduce = np.max if maximize else special.logsumexp
+        reduce = np.max if maximize else logsumexp
         done: dict[int, np.ndarray] = {}
 
         def below(region, siblings):
@@ -226,13 +229,13 @@ class Oracle:
     ) -> np.ndarray:
         """``log p(x)`` ``[S]``."""
         per_class = self.class_log_probs(x, observed, maximize)
-        reduce = np.max if maximize else special.logsumexp
+        reduce = np.max if maximize else logsumexp
         return reduce(per_class + self.log_classes[:, None], axis=0)
 
     def class_posterior(self, x, observed=None) -> np.ndarray:
         """``p(y | x)`` ``[Y, S]``."""
         joint = self.class_log_probs(x, observed) + self.log_classes[:, None]
-        return np.exp(joint - special.logsumexp(joint, axis=0))
+        return np.exp(joint - logsumexp(joint, axis=0))
 
     def _region(self, region, x, observed, reduce, below):
         numbers = self.graph.partitions_of[region]
@@ -294,7 +297,7 @@ class Table(NamedTuple):
     @property
     def probs(self) -> np.ndarray:
         """``p(x)`` ``[S]``."""
-        return np.exp(special.logsumexp(self.joint, axis=0))
+        return np.exp(logsumexp(self.joint, axis=0))
 
     def agrees(self, x: np.ndarray, observed: np.ndarray) -> np.ndarray:
         """Which values agree with ``x`` ``[V, C]`` where observed: bool ``[S]``."""
@@ -314,7 +317,7 @@ class Table(NamedTuple):
         inside = np.exp(self.joint[:, self.agrees(x, observed)]).sum(axis=1)
         return inside / inside.sum()
 
-    def index(self, x: np.ndarray) -> np.ndarray:
+    def find(self, x: np.ndarray) -> np.ndarray:
         """Numbers of values ``[N, V, C]`` in the table; -1 for what is not there."""
         number = {value.tobytes(): i for i, value in enumerate(self.values)}
         x = np.asarray(x, np.float64) + 0.0  # -0.0 and 0.0 are one value
@@ -348,7 +351,7 @@ def chi_square(counts: np.ndarray, probs: np.ndarray) -> float:
 
 def law_p_value(table: Table, samples: np.ndarray, probs: np.ndarray) -> float:
     """P-value of samples ``[N, V, C]`` under a law over the table's values."""
-    index = table.index(samples)
+    index = table.find(samples)
     if (index < 0).any():
         return 0.0
     return chi_square(np.bincount(index, minlength=len(probs)), probs)

@@ -58,7 +58,7 @@ def test_every_marginal_conditional_and_class_posterior(name):
     assert (np.abs(log_m[~observed.any(axis=1)]) < 1e-6).all()  # nothing observed
     # Bayes: the conditional of everything given what is observed.
     log_p = np.asarray(case.log_prob(case.params, x.astype(np.float32)), np.float64)
-    conditional = table.probs[table.index(x)] / marginal
+    conditional = table.probs[table.find(x)] / marginal
     np.testing.assert_allclose(np.exp(log_p - log_m), conditional, rtol=1e-4)
 
 
@@ -68,7 +68,7 @@ def test_mpe_is_the_max_product_optimum(name):
     x, observed = every_query(case)
     given = np.where(observed[..., None], x, np.nan).astype(np.float32)
     found = np.asarray(case.mpe(case.params, given, observed))
-    index = table.index(found)
+    index = table.find(found)
     assert (index >= 0).all()
     for a, o, i in zip(x, observed, index, strict=True):
         agrees = table.agrees(a, o)
@@ -81,7 +81,7 @@ def test_mpe_is_the_max_product_optimum(name):
 def test_mpe_without_evidence():
     case = cases.case("trees-tucker")
     table, x = case.table, case.circuit.mpe(case.params)
-    best = table.best[table.index(np.asarray(x)[None])]
+    best = table.best[table.find(np.asarray(x)[None])]
     assert_close(best, table.best.max())
 
 
@@ -110,7 +110,7 @@ def test_mpe_is_exact_on_a_deterministic_circuit():
     values, observed = table.values, cases.masks(4)
     x = np.tile(values, (len(observed), 1, 1))
     observed = np.repeat(observed, len(values), axis=0)
-    index = table.index(np.asarray(mpe(params, x.astype(np.float32), observed)))
+    index = table.find(np.asarray(mpe(params, x.astype(np.float32), observed)))
     for a, o, i in zip(x, observed, index, strict=True):
         assert table.probs[i] == table.probs[table.agrees(a, o)].max()
 

@@ -18,8 +18,8 @@ def test_examples_run(number, capsys):
     if "log_p" in names:  # the conditional query
         assert bool((names["fill"] == names["x"])[names["left"]].all())
         assert bool((names["best"] == names["x"])[names["left"]].all())
-    else:  # training: two clusters of deviation 0.1 have about 1.1 nats at best
-        assert float(capsys.readouterr().out.split()[0]) > 0.0
+    else:  # training: two clusters of deviation 0.1 have 1.07 nats at best (minus their entropy)
+        assert float(capsys.readouterr().out.split()[0]) > 0.5
 
 
 def test_there_are_both_examples():
