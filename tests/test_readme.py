@@ -18,7 +18,7 @@ def test_examples_run(number, capsys):
     if "log_p" in names:  # the conditional query
         assert bool((names["fill"] == names["x"])[names["left"]].all())
         assert bool((names["best"] == names["x"])[names["left"]].all())
-    else:  # training: two clusters of deviation 0.1 have 1.07 nats at best (minus their entropy)
+    else:  # training: two clusters of deviation 0.1; minus their entropy is 1.07 nats
         assert float(capsys.readouterr().out.split()[0]) > 0.5
 
 
