@@ -12,6 +12,7 @@ import functools
 from typing import Any, NamedTuple
 
 import jax
+from jax.core import ShapedArray
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 import jax.numpy as jnp
@@ -20,14 +21,15 @@ import jax.numpy as jnp
 def foldable(batched: Callable[..., Any]) -> Callable[..., Any]:
     """Turns a function of a batch into a function of one example that folds ``vmap``.
 
-    ``jax.vmap(foldable(f), (None, 0))(params, x)`` is ``f(params, x)`` with all examples
-    in one call, and so is a second ``vmap`` around it. If ``params`` are mapped too (one
-    circuit per seed), ``f`` itself is vmapped. Differentiation sees the operations of
-    ``f``, its custom derivatives included.
+    ``jax.vmap(foldable(f), (None, 0))(params, x)`` is ``f(params, x)`` with all
+    examples in one call, and so is a second ``vmap`` around it. If ``params`` are
+    mapped too (one circuit per seed), ``f`` itself is vmapped. Differentiation sees the
+    operations of ``f``, its custom derivatives included.
 
     Args:
-      batched: ``f(params, *examples) -> pytree``. Every array in ``examples`` and in the
-        result has a leading axis ``N`` of independent examples; ``params`` has none.
+      batched: ``f(params, *examples) -> pytree``. Every array in ``examples`` and in
+        the result has a leading axis ``N`` of independent examples; ``params`` has
+        none.
 
     Returns:
       ``g(params, *example) -> pytree`` without the axis ``N``.
@@ -36,12 +38,11 @@ def foldable(batched: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(batched)
     def single(params: Any, *example: Any) -> Any:
         example = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], example)
-        leaves, trees = zip(
-            jax.tree.flatten(params), jax.tree.flatten(example), strict=True
-        )
-        call = _on_leaves(batched, *trees)
+        param_leaves, param_tree = jax.tree.flatten(params)
+        example_leaves, example_tree = jax.tree.flatten(example)
+        call = _on_leaves(batched, param_tree, example_tree)
         out_tree = jax.tree.structure(jax.eval_shape(batched, params, *example))
-        out = _fold_p.bind(*leaves[0], *leaves[1], call=call)
+        out = _fold_p.bind(*param_leaves, *example_leaves, call=call)
         return jax.tree.unflatten(out_tree, [leaf[0] for leaf in out])
 
     return single
@@ -80,7 +81,7 @@ def _impl(*leaves, call):
 def _abstract_eval(*avals, call):
     inputs = [jax.ShapeDtypeStruct(aval.shape, aval.dtype) for aval in avals]
     outputs = jax.eval_shape(call.call, *inputs)
-    return [jax.core.ShapedArray(out.shape, out.dtype) for out in outputs]
+    return [ShapedArray(out.shape, out.dtype) for out in outputs]
 
 
 def _fold_batch(leaves, dims, *, call):

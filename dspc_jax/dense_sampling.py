@@ -10,6 +10,8 @@ References:
   Lang et al. 2022, section 3.2 (with ``log w`` where the text prints the weights).
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -52,16 +54,19 @@ def sample(
                 out = _blend(jnp.sum(y, axis=3), samples[0])
                 out += _blend(jnp.sum(y, axis=2), samples[1])
             else:
-                out = sum(_blend(y, child) for child in samples)
+                out = functools.reduce(jnp.add, (_blend(y, s) for s in samples))
             folds.append(out)
             start += fold.size
         out = jnp.concatenate(folds)
         if level.mixture is not None:
-            logits = safe_log(weights.mixtures[number])[..., None]
+            table, uniform = weights.mixtures[number], noise.mixtures[number]
+            assert table is not None
+            assert uniform is not None
+            logits = safe_log(table)[..., None]
             if evidence is not None:
                 part = mixing_layer.gather(level.mixture, evidence.partitions[number])
                 logits = logits + jnp.moveaxis(part, 1, 2)
-            perturbation = jnp.moveaxis(noise.mixtures[number], 0, -1)[level.slots]
+            perturbation = jnp.moveaxis(uniform, 0, -1)[level.slots]
             y = _softmax((logits + gumbel(perturbation)[:, None]) / temperature, (2,))
             out = jnp.einsum("gkmn,gmkvcn->gkvcn", y, _members(level.mixture, out))
         regions.append(out)
@@ -73,7 +78,7 @@ def sample(
 
 
 def _leaf_samples(layout, params, noise, leaf_mode):
-    """Every leaf's draw, in place: ``[G, K, V, C, N]``, 0 outside the region's scope."""
+    """Every leaf's draw, in place: ``[G, K, V, C, N]``, 0 outside a region's scope."""
     num_regions = layout.graph.input_scopes.shape[0]
     num_variables, num_channels = layout.graph.num_variables, layout.num_channels
     num_examples = noise.leaves.shape[0]
@@ -116,4 +121,4 @@ def _softmax(z: Array, axes: tuple[int, ...]) -> Array:
 def _evidence_logits(children, ndim):
     if ndim == 5:  # pairs
         return children[0][:, None, :, None] + children[1][:, None, None]
-    return sum(children)[:, None]
+    return functools.reduce(jnp.add, children)[:, None]

@@ -11,17 +11,16 @@ References:
   Peharz et al., "Einsum Networks", ICML 2020, section 3.5 (stochastic EM).
 """
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import optax
 
 from dspc_jax import inference, parameters
 from dspc_jax.circuit import Circuit
+from dspc_jax.leaves import FittableLeaf
 from dspc_jax.numerics import safe_divide
 from dspc_jax.parameters import CircuitParams, CircuitWeights
-from dspc_jax.types import Array
+from dspc_jax.types import Array, PyTree
 
 _LEAST_WEIGHT = 1e-30  # keeps logits finite; far below float32's resolution of a sum
 
@@ -87,9 +86,10 @@ def em(circuit: Circuit, step_size: float = 1.0) -> optax.GradientTransformation
     _check_leaves(circuit)
     layout = circuit.layout
 
-    def update(counts: CircuitWeights, state: Any, params: Any = None):
+    def update(updates: PyTree, state: PyTree, params: PyTree = None) -> PyTree:
         if params is None:
             raise ValueError("params: must be given to the EM update, got None")
+        counts: CircuitWeights = updates
         weights = parameters.normalize(layout, params)
 
         def sums(logits, count, weight, axes):
@@ -120,8 +120,8 @@ def em(circuit: Circuit, step_size: float = 1.0) -> optax.GradientTransformation
             classes=sums(params.classes, counts.classes, weights.classes, (0,)),
         )
         leaves = tuple(
-            _leaf_change(block.leaf, leaf, *count, step_size)
-            for block, leaf, count in zip(
+            _leaf_change(block.leaf, leaf, statistics, mass, step_size)
+            for block, leaf, (statistics, mass) in zip(
                 layout.blocks, params.leaves, counts.leaves, strict=True
             )
         )
@@ -151,8 +151,8 @@ def _leaf_change(leaf, params, statistics, mass, step_size):
 
 def _check_leaves(circuit: Circuit) -> None:
     for block in circuit.layout.blocks:
-        if not hasattr(block.leaf, "from_statistics"):
+        if not isinstance(block.leaf, FittableLeaf):
             raise ValueError(
-                f"circuit: EM needs leaves with a closed-form M-step, got {block.leaf}; "
-                "train it by gradient"
+                "circuit: EM needs leaves with a closed-form M-step, got "
+                f"{block.leaf}; train it by gradient"
             )

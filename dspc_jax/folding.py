@@ -15,10 +15,10 @@ from dspc_jax.region_graph import Partition, RegionGraph
 
 
 class Piece(NamedTuple):
-    """Rows ``index`` of the regions of ``level``; a run of neighbours is a slice."""
+    """The ``rows`` of the regions of ``level``; a run of neighbours is a slice."""
 
     level: int
-    index: np.ndarray | slice
+    rows: np.ndarray | slice
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -67,9 +67,9 @@ class FoldedGraph:
       num_variables: V.
       input_scopes: ``[G, L]`` variables of every input region, padded with -1.
       levels: the inner levels, from below; region arrays are numbered 0 (inputs), 1...
-      parents: per level (inputs first, root excluded), ``[G, A]`` rows of each region in
-        the list of all child references to that level (from the last level down, fold
-        by fold, side by side), -1 where a region has fewer than A parents.
+      parents: per level (inputs first, root excluded), ``[G, A]`` rows of each region
+        in the list of all child references to that level (from the last level down,
+        fold by fold, side by side), -1 where a region has fewer than A parents.
       alternatives: R if the graph is R trees of one shape mixed at the root (1 for a
         tree) and partition p of a level is position ``p // R`` of tree ``p % R``;
         None for every other graph.

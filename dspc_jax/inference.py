@@ -10,6 +10,7 @@ as a likelihood. All functions take a batch, examples on the last axis.
 """
 
 from collections.abc import Sequence
+import functools
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -37,13 +38,13 @@ def children_of(fold: FoldedPartitions, regions: Sequence[Array]) -> list[Array]
     """Per side, the children's rows ``[P, K, N]``."""
     sides = []
     for side in fold.children:
-        pieces = [regions[piece.level][piece.index] for piece in side]
+        pieces = [regions[piece.level][piece.rows] for piece in side]
         sides.append(pieces[0] if len(pieces) == 1 else jnp.concatenate(pieces))
     return sides
 
 
 def sanitize(x: Array, observed: Array | None) -> Array:
-    """``[N, V, C]`` to ``[V, C, N]``, with 0 where unobserved (whatever stood there)."""
+    """``[N, V, C]`` to ``[V, C, N]``; 0 where unobserved (whatever stood there)."""
     x = jnp.transpose(x, (1, 2, 0))
     if observed is None:
         return x
@@ -75,11 +76,14 @@ def upward(
     x = sanitize(x, observed)
     observed = None if observed is None else jnp.transpose(observed)
     regions = [
-        sum(
-            input_layer.log_prob(block, natural, x, observed, mode)
-            for block, natural, mode in zip(
-                layout.blocks, weights.leaves, modes, strict=True
-            )
+        functools.reduce(
+            jnp.add,
+            (
+                input_layer.log_prob(block, natural, x, observed, mode)
+                for block, natural, mode in zip(
+                    layout.blocks, weights.leaves, modes, strict=True
+                )
+            ),
         )
     ]
     partitions = []
@@ -93,6 +97,7 @@ def upward(
         out = folds[0] if len(folds) == 1 else jnp.concatenate(folds)
         partitions.append(out)
         if level.mixture is not None:
+            assert mixture is not None
             out = log_mix(level.mixture, mixture, out)
         regions.append(out)
     return Evidence(tuple(regions), tuple(partitions))
@@ -105,7 +110,10 @@ def class_log_probs(
     root = upward(layout, weights, x, observed).regions[-1][0]
     clean = sanitize(x, observed)
     observed = None if observed is None else jnp.transpose(observed)
-    base = sum(input_layer.log_base(block, clean, observed) for block in layout.blocks)
+    base = functools.reduce(
+        jnp.add,
+        (input_layer.log_base(block, clean, observed) for block in layout.blocks),
+    )
     return jnp.transpose(root + base[None])
 
 

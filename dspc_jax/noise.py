@@ -15,7 +15,7 @@ import numpy as np
 
 from dspc_jax.layers import sum_layer
 from dspc_jax.parameters import Layout
-from dspc_jax.types import Array, Key
+from dspc_jax.types import Array, Key, PyTree
 
 
 class Noise(NamedTuple):
@@ -66,24 +66,29 @@ class _Shape(tuple):
     """A shape that is a leaf of a pytree."""
 
 
-def _shapes(layout: Layout) -> Noise:
+def _shape(*sizes: int) -> PyTree:
+    return _Shape(sizes)
+
+
+def _shapes(layout: Layout) -> PyTree:
+    """`Noise` with shapes of one example in place of arrays."""
     mixtures, sums = [], []
     for level in layout.graph.levels:
         mixture = level.mixture
         slots = int(level.slots.max()) + 1
-        mixtures.append(None if mixture is None else _Shape((slots, mixture.shape[1])))
+        mixtures.append(None if mixture is None else _shape(slots, mixture.shape[1]))
         folds = []
         for fold in level.folds:
             units = layout.num_leaves if fold.from_inputs else layout.num_sums
             kind = layout.sum_layer if len(fold.children) > 1 else "cp"
             size = math.prod(sum_layer.weight_shape(kind, (units, units)))
-            folds.append(_Shape((fold.num_slots, size)))
+            folds.append(_shape(fold.num_slots, size))
         sums.append(tuple(folds))
     return Noise(
-        classes=_Shape((layout.num_classes,)),
+        classes=_shape(layout.num_classes),
         mixtures=tuple(mixtures),
         sums=tuple(sums),
-        leaves=_Shape((layout.graph.num_variables, layout.num_channels)),
+        leaves=_shape(layout.graph.num_variables, layout.num_channels),
     )
 
 

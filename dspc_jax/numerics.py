@@ -1,4 +1,4 @@
-"""Log-space primitives, each with the value and the gradient it promises at the edge."""
+"""Log-space primitives, each with the value and gradient it promises at the edge."""
 
 import functools
 
@@ -9,7 +9,7 @@ from dspc_jax.types import Array
 
 
 def finite_or_zero(x: Array) -> Array:
-    """``x`` where it is finite, else 0; the gradient does not pass the replaced entries."""
+    """``x`` where it is finite, else 0; no gradient passes the replaced entries."""
     return jnp.where(jnp.isfinite(x), x, 0.0)
 
 
@@ -71,7 +71,7 @@ def _slices(x: Array, axis: int) -> list[Array]:
 
 
 def sum_slices(x: Array, axis: int) -> Array:
-    """``sum(x, axis)`` for a short axis that is not the last, written out slice by slice.
+    """``sum(x, axis)`` for a short axis, not the last, written out slice by slice.
 
     The same numbers as a reduction, but one fused pass with examples in the vector
     lanes: on CPU an order of magnitude faster than XLA's reduction over an inner axis.

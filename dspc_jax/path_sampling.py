@@ -18,7 +18,7 @@ from dspc_jax.layers.input_layer import InputBlock
 from dspc_jax.noise import Noise, gumbel
 from dspc_jax.numerics import finite_or_zero, safe_log
 from dspc_jax.parameters import CircuitParams, CircuitWeights, Layout
-from dspc_jax.types import Array
+from dspc_jax.types import Array, PyTree
 
 
 def descend(
@@ -40,11 +40,14 @@ def descend(
     tree = jnp.zeros(num_examples, jnp.int32)
     top = len(graph.levels) - 1
     if graph.levels[top].mixture is not None:
-        logits = safe_log(weights.mixtures[top])[0][classes]
+        mixture, uniform = weights.mixtures[top], noise.mixtures[top]
+        assert mixture is not None
+        assert uniform is not None
+        logits = safe_log(mixture)[0][classes]
         if evidence is not None:
             chosen = jnp.transpose(evidence.partitions[top], (2, 0, 1))
             logits += jnp.take_along_axis(chosen, classes[:, None, None], 2)[..., 0]
-        tree = jnp.argmax(logits + gumbel(noise.mixtures[top][:, 0]), axis=-1)
+        tree = jnp.argmax(logits + gumbel(uniform[:, 0]), axis=-1)
     units = classes[None]
     requests: list[list[Array]] = [[] for _ in graph.levels]
     for number in range(top, -1, -1):
@@ -65,10 +68,10 @@ def descend(
                 children = children_of(fold, evidence.regions)
                 logs = _followed(sum_layer.factors(layout.sum_layer, children), rows)
                 if weight.ndim == 4:
-                    logs = [logs[0][..., :, None], logs[1][..., None, :]]
+                    left, right = logs[0][..., :, None], logs[1][..., None, :]
                 else:
-                    logs = [logs[0], 0.0]
-                score = rx.perturbed(weight, *logs, perturbation)
+                    left, right = logs[0], 0.0
+                score = rx.perturbed(weight, left, right, perturbation)
             chosen = jnp.argmax(score.reshape(*score.shape[:2], -1), axis=-1)
             if weight.ndim == 4:
                 sides = (chosen // weight.shape[3], chosen % weight.shape[3])
@@ -93,8 +96,8 @@ def _followed(children: list[Array], rows: Array) -> list[Array]:
 def _request(requests, side, unit, count):
     start = 0
     for piece in side:
-        index = piece.index
-        size = index.stop - index.start if isinstance(index, slice) else len(index)
+        rows = piece.rows
+        size = rows.stop - rows.start if isinstance(rows, slice) else len(rows)
         requests[piece.level].append(unit[start : start + size // count])
         start += size // count
 
@@ -109,8 +112,8 @@ def _collect(parents: np.ndarray, requests: list[Array], count: int) -> Array:
 
 def leaves(
     layout: Layout, params: CircuitParams, tree: Array, units: Array
-) -> list[jax.Array]:
-    """Per leaf family, the parameters of the chosen leaves, leading axes ``[V, N, C]``."""
+) -> list[PyTree]:
+    """Per leaf family, parameters of the chosen leaves, leading axes ``[V, N, C]``."""
     count = layout.graph.alternatives
     return [
         _chosen_leaf(block, leaf, tree, units, count)

@@ -1,4 +1,4 @@
-"""Exact discrete draws from one uniform number each, as inverse distribution functions."""
+"""Exact discrete draws from one uniform number each: inverse distribution functions."""
 
 import functools
 
@@ -33,10 +33,11 @@ def _search_width(num_trials: int) -> int:
 def binomial_quantile(uniform: Array, num_trials: int, p: Array, q: Array) -> Array:
     r"""Turns uniform numbers into Binomial(``num_trials``, ``p``) draws.
 
-    The unit interval is laid out from the mode outwards (mode, one above, one below, two
-    above, ...), and the number falls into one of the pieces; piece sizes follow from the
-    ratio of neighbouring probabilities. Exact in law up to float32 rounding, one uniform
-    number a draw, no data-dependent loop: about ``11 sqrt(N p (1-p))`` fused steps.
+    The unit interval is laid out from the mode outwards (mode, one above, one below,
+    two above, ...), and the number falls into one of the pieces; piece sizes follow
+    from the ratio of neighbouring probabilities. Exact in law up to float32 rounding,
+    one uniform number a draw, no data-dependent loop: about ``11 sqrt(N p (1-p))``
+    fused steps.
 
     Args:
       uniform: in (0, 1), any shape.

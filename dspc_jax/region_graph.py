@@ -165,8 +165,8 @@ def _check(graph: RegionGraph) -> None:
         raise ValueError(f"scopes: there must be exactly one root, got regions {roots}")
     if not graph.partitions_of[roots[0]]:
         raise ValueError(
-            f"partitions: the root (region {roots[0]}) must have a partition, got none; "
-            "put a region of the same scope under it"
+            f"partitions: the root (region {roots[0]}) must have a partition, got "
+            "none; put a region of the same scope under it"
         )
     if graph.scopes[roots[0]] != tuple(range(graph.num_variables)):
         raise ValueError(

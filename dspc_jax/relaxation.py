@@ -21,7 +21,6 @@ References:
 """
 
 from collections.abc import Callable
-import functools
 from typing import NamedTuple
 
 import jax
@@ -53,9 +52,8 @@ class Choice(NamedTuple):
     right: Array
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def choose(
-    relaxation: str, choice: Choice, noise: Array, temperature: Array
+    relaxation: str, choice: Choice, noise: Array, temperature: Array | float
 ) -> tuple[Array, Array]:
     """Chooses a pair and returns its marginals.
 
@@ -70,11 +68,11 @@ def choose(
       to 1. Where all is impossible a hard choice is the first pair, a soft one all 0,
       and the gradient is 0.
     """
-    return _choose_fwd(relaxation, choice, noise, temperature)[0]
+    return _choose(relaxation, choice, noise, temperature)
 
 
 def choose_one(
-    relaxation: str, logits: Array, noise: Array, temperature: Array
+    relaxation: str, logits: Array, noise: Array, temperature: Array | float
 ) -> Array:
     """Chooses among logits ``[P, D, N]``: weights of the same shape."""
     ones = jnp.ones((*logits.shape[:2], 1, logits.shape[2]))
@@ -83,7 +81,9 @@ def choose_one(
     return choose(relaxation, choice, noise, temperature)[0]
 
 
-def perturbed(weight: Array, left: Array, right: Array, noise: Array) -> Array:
+def perturbed(
+    weight: Array, left: Array | float, right: Array | float, noise: Array
+) -> Array:
     """``log weight + left + right + noise``, the score of a hard choice."""
     return safe_log(weight) + left + right + noise
 
@@ -112,7 +112,7 @@ class _Soft(NamedTuple):
     right: Array
 
 
-def _softmax(score: Array, temperature: Array) -> _Soft:
+def _softmax(score: Array, temperature: Array | float) -> _Soft:
     top = max_slices(max_slices(score, 2), 1)[:, None, None]
     top = jnp.where(top > -jnp.inf, top, 0.0)
     # The barriers keep XLA from computing the exponentials once for each use.
@@ -144,7 +144,7 @@ def _one_hot(index: Array, size: int, like: Array) -> Array:
 
 
 def _choose_bwd(relaxation, residuals, g):
-    """Through ``y = softmax(z)``: ``dz = y (dy - sum y dy)`` with ``dy = dl_i + dr_j``."""
+    """Through ``y = softmax(z)``: ``dz = y (dy - sum y dy)``, ``dy = dl_i + dr_j``."""
     choice, soft, score, temperature = residuals
     weight, left, right = choice
     if relaxation == "hard":
@@ -174,7 +174,12 @@ def _shift(x: Array) -> Array:
     return x - jnp.where(top > -jnp.inf, top, 0.0)
 
 
-choose.defvjp(_choose_fwd, _choose_bwd)
+def _choose_value(relaxation, choice, noise, temperature):
+    return _choose_fwd(relaxation, choice, noise, temperature)[0]
+
+
+_choose = jax.custom_vjp(_choose_value, nondiff_argnums=(0,))
+_choose.defvjp(_choose_fwd, _choose_bwd)
 
 Schedule = Callable[[Array], Array]
 """Temperature as a pure function of the (traced) step."""

@@ -46,7 +46,7 @@ def select(
     evidence: Evidence | None,
     noise: Noise,
     relaxation: str,
-    temperature: Array,
+    temperature: Array | float,
 ) -> Array:
     """The downward pass to the input regions.
 
@@ -80,15 +80,19 @@ def select(
             selectors, masses = _collect(
                 layout.graph.parents[number + 1], requests[number + 1]
             )
-        part = None if evidence is None else evidence.partitions[number]
         if level.mixture is not None:
-            region = None if evidence is None else evidence.regions[number + 1]
+            part_region = None
+            if evidence is not None:
+                part_region = evidence.partitions[number], evidence.regions[number + 1]
+            mixture, uniform = weights.mixtures[number], noise.mixtures[number]
+            assert mixture is not None
+            assert uniform is not None
             selectors, masses = _through_mixture(
                 level,
-                weights.mixtures[number],
+                mixture,
                 (selectors, masses),
-                None if evidence is None else (part, region),
-                gumbel(jnp.moveaxis(noise.mixtures[number], 0, -1)),
+                part_region,
+                gumbel(jnp.moveaxis(uniform, 0, -1)),
                 choose_one,
             )
         start = 0
@@ -97,7 +101,8 @@ def select(
             start += fold.size
             children = None
             if evidence is not None:
-                children = (part[rows], children_of(fold, evidence.regions))
+                part = evidence.partitions[number][rows]
+                children = (part, children_of(fold, evidence.regions))
             choice = _partition_choice(
                 weights.sums[number][which],
                 fold,
@@ -124,10 +129,10 @@ def _request(requests, side, selectors, masses):
     """Files what a fold's side asks of the levels that its pieces come from."""
     start = 0
     for piece in side:
-        index = piece.index
-        size = index.stop - index.start if isinstance(index, slice) else len(index)
-        rows = slice(start, start + size)
-        requests[piece.level].append((selectors[rows], masses[rows]))
+        rows = piece.rows
+        size = rows.stop - rows.start if isinstance(rows, slice) else len(rows)
+        asked = slice(start, start + size)
+        requests[piece.level].append((selectors[asked], masses[asked]))
         start += size
 
 
@@ -156,6 +161,7 @@ def _through_mixture(level: Level, weights, region_state, evidence, noise, choos
     """From regions to their partitions: who is chosen, and with which selector."""
     selectors, masses = region_state
     mixture = level.mixture
+    assert mixture is not None
     weights = jnp.moveaxis(weights, 1, 2)[..., None]
     joint = selectors[:, None] * weights
     if evidence is not None:
@@ -192,7 +198,8 @@ def _partition_choice(
         part, children = evidence
         joined = sum_layer.factors(kind, children)
         tops = [finite_or_zero(jnp.max(c, axis=1, keepdims=True)) for c in joined]
-        selectors = safe_divide(selectors, jnp.exp(part - sum(tops)))
+        scale = functools.reduce(jnp.add, tops)
+        selectors = safe_divide(selectors, jnp.exp(part - scale))
         joined = [c - top for c, top in zip(joined, tops, strict=True)]
         logs = joined if pairs else [joined[0], logs[1]]
     mixed = jnp.einsum("pon,pod->pdn", selectors, flat, precision="highest")
@@ -252,7 +259,7 @@ def in_variable_order(layout: Layout, values: list[Array]) -> Array:
 
 
 def _blend_component(block: InputBlock, component: Array, selectors: Array) -> Array:
-    """``sum_g sum_k q_gk c_gk`` per variable: ``[G, K, L, C, ...]`` to ``[V, C, N, ...]``."""
+    """``sum q_gk c_gk`` per variable: ``[G, K, L, C, ...]`` to ``[V, C, N, ...]``."""
     num_regions, length = block.scopes.shape
     flat = component.reshape(*component.shape[:2], -1)
     blended = jnp.einsum("gkd,gkn->gdn", flat, selectors, precision="highest")
@@ -266,14 +273,15 @@ def _sum_occurrences(block: InputBlock, rows: Array) -> Array:
 
     The derivative is again a gather; XLA would scatter, which is slow.
     """
-    total = 0.0
-    for index in occurrences(block).T:
-        part = rows[np.maximum(index, 0)]
+
+    def part(index):
+        taken = rows[np.maximum(index, 0)]
         if (index < 0).any():
-            exists = (index >= 0).reshape(-1, *[1] * (part.ndim - 1))
-            part = jnp.where(exists, part, 0.0)
-        total = total + part
-    return total
+            exists = (index >= 0).reshape(-1, *[1] * (taken.ndim - 1))
+            taken = jnp.where(exists, taken, 0.0)
+        return taken
+
+    return functools.reduce(jnp.add, map(part, occurrences(block).T))
 
 
 def _sum_occurrences_fwd(block, rows):

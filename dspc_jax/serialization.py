@@ -1,8 +1,8 @@
 """Saving and loading: one versioned file with configuration and parameters.
 
-The file is a NumPy ``.npz`` archive of plain arrays: ``header`` (JSON text as bytes) and
-one array per parameter. Nothing is pickled, so a file from a stranger can at worst be
-refused. This is the only module of the library that touches files.
+The file is a NumPy ``.npz`` archive of plain arrays: ``header`` (JSON text as bytes)
+and one array per parameter. Nothing is pickled, so a file from a stranger can at worst
+be refused. This is the only module of the library that touches files.
 """
 
 import dataclasses
@@ -132,7 +132,8 @@ def load(
     names = _named(wanted)
     if missing := names.keys() ^ arrays.keys():
         raise ValueError(
-            f"path: {path} must hold exactly {sorted(names)}, differs in {sorted(missing)}"
+            f"path: {path} must hold exactly {sorted(names)}, "
+            f"differs in {sorted(missing)}"
         )
     for name, want in names.items():
         have = arrays[name]
@@ -157,7 +158,8 @@ def _named(params: Any) -> dict[str, Any]:
 
 def _difference(wanted: CircuitConfig, found: CircuitConfig) -> str:
     return "; ".join(
-        f"{field.name} must be {getattr(wanted, field.name)}, got {getattr(found, field.name)}"
+        f"{field.name} must be {getattr(wanted, field.name)}, "
+        f"got {getattr(found, field.name)}"
         for field in dataclasses.fields(CircuitConfig)
         if getattr(wanted, field.name) != getattr(found, field.name)
     )

@@ -27,7 +27,8 @@ class RandomBinaryTrees:
       ValueError: a number is too small, or the depth does not fit the variables.
 
     References:
-      Peharz et al., "Random Sum-Product Networks", UAI 2019; Lang et al. 2022, section 4.
+      Peharz et al., "Random Sum-Product Networks", UAI 2019.
+      Lang et al. 2022, section 4.
     """
 
     num_variables: int

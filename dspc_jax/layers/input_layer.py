@@ -9,13 +9,14 @@ variable at a time.
 """
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dspc_jax.leaves import Leaf
+from dspc_jax.leaves import DirectLeaf, ExponentialLeaf, Leaf
 from dspc_jax.types import Array, Key
 
 _SHORT_SCOPE = 4  # scopes up to this long are summed by unrolled code
@@ -116,9 +117,11 @@ def log_prob(
 
 def log_base(block: InputBlock, x: Array, observed: Array | None) -> Array:
     """The base measures of an example's observed variables, summed: ``[N]``, nats."""
-    if not block.leaf.exponential:
+    leaf = block.leaf
+    if not leaf.exponential:
         return jnp.zeros(x.shape[-1])
-    base = jnp.sum(block.leaf.log_base(x[block.variables]), axis=1)
+    assert isinstance(leaf, ExponentialLeaf)
+    base = jnp.sum(leaf.log_base(x[block.variables]), axis=1)
     if observed is not None:
         base = jnp.where(observed[block.variables], base, 0.0)
     return jnp.sum(base, axis=0)
@@ -129,7 +132,9 @@ def _exponential(block, natural, valid, x, observed):
     num_channels, num_examples = x.shape[1:]
     eta = [jnp.where(valid, eta, 0.0) for eta in natural.eta]
     eta = jnp.concatenate([e.reshape(*e.shape[:2], -1) for e in eta], axis=-1)
-    statistics = block.leaf.statistics(x)
+    leaf = block.leaf
+    assert isinstance(leaf, ExponentialLeaf)
+    statistics = leaf.statistics(x)
     if observed is not None:
         statistics = [jnp.where(observed[:, None], t, 0.0) for t in statistics]
     statistics = [
@@ -147,16 +152,19 @@ def _exponential(block, natural, valid, x, observed):
 
 
 def _direct(block, natural, x, observed):
-    """Sums over the scope one variable at a time; nothing [examples, variables, units]."""
+    """Sums one variable at a time; nothing is [examples, variables, units]."""
+    leaf = block.leaf
+    assert isinstance(leaf, DirectLeaf)
     num_channels = x.shape[1]
     scopes, valid = jnp.asarray(block.scopes), jnp.asarray(block.valid)
 
     @jax.checkpoint
     def variable(natural_l, scope, valid):
-        total = 0.0
-        for c in range(num_channels):
+        def channel(c):
             leaf_natural = jax.tree.map(lambda p: p[:, :, c], natural_l)
-            total += block.leaf.log_prob(leaf_natural, x[scope, c])
+            return leaf.log_prob(leaf_natural, x[scope, c])
+
+        total = functools.reduce(jnp.add, map(channel, range(num_channels)))
         counted = valid[:, None, None]
         if observed is not None:
             counted = counted & observed[scope][:, None]
@@ -167,7 +175,7 @@ def _direct(block, natural, x, observed):
         return variable(slices, scopes[:, position], valid[:, position])
 
     if scopes.shape[1] <= _SHORT_SCOPE:
-        return sum(at(position) for position in range(1, scopes.shape[1])) + at(0)
+        return functools.reduce(jnp.add, map(at, (*range(1, scopes.shape[1]), 0)))
 
     def add(total, operand):
         return total + variable(*operand), None

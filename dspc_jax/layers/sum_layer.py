@@ -68,7 +68,7 @@ def _log_einsum_exp(weights: Array, children: tuple[Array, ...]) -> Array:
 
 
 def _forward(weights, children):
-    """Tops ``[P, 1, N]``, shifted values, products ``[P, D, N]``, sums ``[P, O, N]``."""
+    """Tops ``[P, 1, N]``, values, products ``[P, D, N]``, sums ``[P, O, N]``."""
     tops, values = [], []
     for side, child in enumerate(children):
         others = tuple(a for a in range(1, weights.ndim) if a != side + 2)

@@ -3,14 +3,17 @@
 from dspc_jax.leaves.binomial import Bernoulli, Binomial
 from dspc_jax.leaves.categorical import Categorical
 from dspc_jax.leaves.discretized_logistic import DiscretizedLogistic
-from dspc_jax.leaves.family import Leaf
+from dspc_jax.leaves.family import DirectLeaf, ExponentialLeaf, FittableLeaf, Leaf
 from dspc_jax.leaves.normal import Normal
 
 __all__ = [
     "Bernoulli",
     "Binomial",
     "Categorical",
+    "DirectLeaf",
     "DiscretizedLogistic",
+    "ExponentialLeaf",
+    "FittableLeaf",
     "Leaf",
     "Normal",
 ]

@@ -91,7 +91,7 @@ class Binomial:
         return self.log_base(x) + log_p
 
     def components(self, params):
-        """Mean ``Np``, deviation ``sqrt(Np(1-p))`` and ``N(1-p)``, exact at both ends."""
+        """Mean ``Np``, deviation ``sqrt(Np(1-p))``, ``N(1-p)``; exact at both ends."""
         n, logits = self.num_trials, params.logits
         # sqrt(pq) = e^(-|l|/2) / (1 + e^-|l|): no root of 0, so no infinite gradient.
         small = jnp.exp(-0.5 * jnp.abs(logits))

@@ -1,23 +1,24 @@
-r"""Leaf distributions: one small class per family, all with the same eight methods.
+r"""Leaf distributions: one small class per family, with the methods of `Leaf`.
 
 A leaf's parameters are a NamedTuple of unconstrained arrays with leading axes
-``[G, K, L, C]`` (a categorical has one more). Values ``x`` are float32 in the leaf's own
-units (counts, category numbers, reals).
+``[G, K, L, C]`` (a categorical has one more). Values ``x`` are float32 in the leaf's
+own units (counts, category numbers, reals).
 
 *Evaluation.* An exponential family is
 :math:`\log p(x) = h(x) + \sum_s \eta_s T_s(x) - A(\eta)`, so the sum over a region's
 scope is one matrix product (`layers.input_layer`). The others are evaluated directly.
 
-*Differentiable draws.* A family names `components` :math:`m(\theta)`, arrays that a soft
-selection may blend linearly, and `draw` meets them with one uniform number per pixel and
-channel. Continuous families are location-scale. A discrete draw :math:`b` is made exact
-in law first; its gradient is that of :math:`m + s\varepsilon` with mean :math:`m`,
-deviation :math:`s` and the standardised draw :math:`\varepsilon = (b - m)/s` held fixed.
-This matches the first two moments, so the gradient of the mean of every quadratic
-function of :math:`b` is unbiased; a blend stays within the convex hull of the draws.
+*Differentiable draws.* A family names `components` :math:`m(\theta)`, arrays that a
+soft selection may blend linearly, and `draw` meets them with one uniform number per
+pixel and channel. Continuous families are location-scale. A discrete draw :math:`b` is
+made exact in law first; its gradient is that of :math:`m + s\varepsilon` with mean
+:math:`m`, deviation :math:`s` and the standardised draw :math:`\varepsilon = (b - m)/s`
+held fixed. This matches the first two moments, so the gradient of the mean of every
+quadratic function of :math:`b` is unbiased; a blend stays within the convex hull of the
+draws.
 """
 
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +28,12 @@ from dspc_jax.types import Array, Key
 
 
 class Leaf(Protocol):
-    """What the layers ask of a family."""
+    """What the layers ask of every family.
+
+    Attributes:
+      exponential: whether it is an `ExponentialLeaf`, or else a `DirectLeaf`.
+      integer: whether its values are whole numbers.
+    """
 
     exponential: ClassVar[bool]
     integer: ClassVar[bool]
@@ -67,6 +73,41 @@ class Leaf(Protocol):
 
     def mode(self, params: Any) -> Array:
         """Most probable value."""
+        ...
+
+
+@runtime_checkable
+class ExponentialLeaf(Leaf, Protocol):
+    """A family evaluated through sufficient statistics; `natural` gives a `Natural`."""
+
+    def statistics(self, x: Array) -> tuple[Array, ...]:
+        """The sufficient statistics ``T_s(x)``, each of the shape of ``x``."""
+        ...
+
+    def log_base(self, x: Array) -> Array:
+        """The base measure ``h(x)`` in nats; -inf outside the support."""
+        ...
+
+
+@runtime_checkable
+class DirectLeaf(Leaf, Protocol):
+    """A family evaluated value by value."""
+
+    def log_prob(self, natural: Any, x: Array) -> Array:
+        """``x`` ``[G, N]`` under leaves ``[G, K]``: ``[G, K, N]``, in nats."""
+        ...
+
+
+@runtime_checkable
+class FittableLeaf(Leaf, Protocol):
+    """A family with a closed-form M-step."""
+
+    def from_statistics(self, statistics: tuple[Array, ...]) -> Any:
+        """The likeliest parameters for these expected statistics."""
+        ...
+
+    def expected_statistics(self, params: Any) -> tuple[Array, ...]:
+        """The expected statistics of the leaf with these parameters."""
         ...
 
 
