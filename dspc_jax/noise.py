@@ -57,9 +57,14 @@ def draw(layout: Layout, keys: Key) -> Noise:
     return jax.tree.unflatten(tree, parts)
 
 
+def exp_gumbel(uniform: Array) -> Array:
+    """``exp(g)`` of standard Gumbel noise ``g``, from uniform numbers."""
+    return -1.0 / jnp.log(uniform)
+
+
 def gumbel(uniform: Array) -> Array:
     """Standard Gumbel noise from uniform numbers."""
-    return -jnp.log(-jnp.log(uniform))
+    return jnp.log(exp_gumbel(uniform))
 
 
 class _Shape(tuple):

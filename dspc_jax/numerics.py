@@ -61,7 +61,8 @@ def softplus(x: Array) -> Array:
     Several times faster on CPU than the form with ``log1p``, whose digits near 0 a sum
     with terms of order 1 does not keep anyway.
     """
-    return jnp.maximum(x, 0.0) + jnp.log(1.0 + jnp.exp(-jnp.abs(x)))
+    size = jnp.abs(x)  # both halves in one function of |x|: 1/2 is the slope at 0
+    return 0.5 * (x + size) + jnp.log(1.0 + jnp.exp(-size))
 
 
 def _slices(x: Array, axis: int) -> list[Array]:

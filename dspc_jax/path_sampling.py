@@ -15,7 +15,7 @@ from dspc_jax import sampling
 from dspc_jax.inference import Evidence, children_of
 from dspc_jax.layers import sum_layer
 from dspc_jax.layers.input_layer import InputBlock
-from dspc_jax.noise import Noise, gumbel
+from dspc_jax.noise import Noise, exp_gumbel, gumbel
 from dspc_jax.numerics import finite_or_zero, safe_log
 from dspc_jax.parameters import CircuitParams, CircuitWeights, Layout
 from dspc_jax.types import Array, PyTree
@@ -60,7 +60,7 @@ def descend(
             table = weights.sums[number][which]
             weight = table[rows, units[start : start + size]]
             start += size
-            perturbation = gumbel(jnp.moveaxis(noise.sums[number][which], 0, 1))
+            perturbation = exp_gumbel(jnp.moveaxis(noise.sums[number][which], 0, 1))
             perturbation = perturbation.reshape(weight.shape)
             if evidence is None:
                 score = rx.perturbed(weight, 0.0, 0.0, perturbation)

@@ -26,7 +26,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from dspc_jax.numerics import max_slices, safe_divide, safe_log, sum_slices
+from dspc_jax.numerics import max_slices, safe_divide, sum_slices
 from dspc_jax.types import Array
 
 RELAXATIONS = ("hard", "gumbel_softmax", "straight_through", "simple")
@@ -60,7 +60,7 @@ def choose(
     Args:
       relaxation: see the module's docstring; static.
       choice: what there is to choose from.
-      noise: Gumbel noise ``[P, I, J, N]``; 0 for an arg max.
+      noise: ``exp`` of Gumbel noise, ``[P, I, J, N]``; 1 for an arg max.
       temperature: ``t``, a scalar (traced).
 
     Returns:
@@ -74,7 +74,7 @@ def choose(
 def choose_one(
     relaxation: str, logits: Array, noise: Array, temperature: Array | float
 ) -> Array:
-    """Chooses among logits ``[P, D, N]``: weights of the same shape."""
+    """Chooses among logits ``[P, D, N]`` by `choose`: weights of the same shape."""
     ones = jnp.ones((*logits.shape[:2], 1, logits.shape[2]))
     choice = Choice(ones, logits, jnp.zeros_like(logits[:, :1]))
     noise = jnp.broadcast_to(noise, logits.shape)[:, :, None]
@@ -84,8 +84,12 @@ def choose_one(
 def perturbed(
     weight: Array, left: Array | float, right: Array | float, noise: Array
 ) -> Array:
-    """``log weight + left + right + noise``, the score of a hard choice."""
-    return safe_log(weight) + left + right + noise
+    """``log(weight * noise) + left + right``, the score of a hard choice.
+
+    The noise is ``exp(gumbel)``: one logarithm does for weight and noise. Not to be
+    differentiated (a weight of 0 scores -inf).
+    """
+    return jnp.log(weight * noise) + left + right
 
 
 def _choose_fwd(relaxation, choice, noise, temperature):

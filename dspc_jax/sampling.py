@@ -32,7 +32,7 @@ from dspc_jax.folding import FoldedPartitions, Level
 from dspc_jax.inference import Evidence, children_of
 from dspc_jax.layers import mixing_layer, sum_layer
 from dspc_jax.layers.input_layer import InputBlock
-from dspc_jax.noise import Noise, gumbel
+from dspc_jax.noise import Noise, exp_gumbel
 from dspc_jax.numerics import finite_or_zero, safe_divide, safe_log
 from dspc_jax.parameters import CircuitParams, CircuitWeights, Layout
 from dspc_jax.types import Array
@@ -69,7 +69,7 @@ def select(
     logits = safe_log(weights.classes)[:, None]
     if evidence is not None:
         logits = logits + evidence.regions[-1][0]
-    perturbation = gumbel(jnp.transpose(noise.classes))
+    perturbation = exp_gumbel(jnp.transpose(noise.classes))
     logits = jnp.broadcast_to(logits, perturbation.shape)
     selectors = choose_one(logits[None], perturbation[None])
     masses = jnp.ones((1, perturbation.shape[-1]))
@@ -92,7 +92,7 @@ def select(
                 mixture,
                 (selectors, masses),
                 part_region,
-                gumbel(jnp.moveaxis(uniform, 0, -1)),
+                exp_gumbel(jnp.moveaxis(uniform, 0, -1)),
                 choose_one,
             )
         start = 0
@@ -207,9 +207,9 @@ def _partition_choice(
 
 
 def _per_partition(fold: FoldedPartitions, uniform: Array) -> Array:
-    """Numbers ``[N, S, D]`` of slots to Gumbel noise of partitions ``[P, D, N]``."""
-    # Transposed before the logarithms, so that XLA stores it examples last, once.
-    noise = gumbel(jnp.moveaxis(uniform, 0, -1))
+    """Numbers ``[N, S, D]`` of slots to noise of partitions ``[P, D, N]``."""
+    # Transposed before the logarithm, so that XLA stores it examples last, once.
+    noise = exp_gumbel(jnp.moveaxis(uniform, 0, -1))
     repeats = fold.size // fold.num_slots
     if np.array_equal(fold.slots, np.arange(fold.size) // repeats):
         shape = (fold.num_slots, repeats, *noise.shape[1:])

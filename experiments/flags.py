@@ -4,12 +4,13 @@ A group of flags is a frozen dataclass whose fields are made by `flag`; a progra
 groups of its own, named with a prefix (``--mmd_kernel``), to the shared `Settings`.
 """
 
-import argparse
 from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import math
 import sys
-from typing import Any, NoReturn
+from typing import Any
+
+from absl import flags as absl_flags
 
 from experiments import data
 from experiments.errors import UserError
@@ -86,7 +87,9 @@ class Settings:
 
     dataset: str = flag("digits", "data set", one_of(*data.NAMES))
     data_dir: str | None = flag(
-        None, "folder with the files of a data set that has files (mnist)", free=True
+        None,
+        "folder with the files of a data set that has files (mnist); none by default",
+        free=True,
     )
     workdir: str | None = flag(
         None,
@@ -181,28 +184,105 @@ class Settings:
     )
 
 
-class _Parser(argparse.ArgumentParser):
-    """Reports a mistake as a `UserError` instead of printing the usage."""
+class _CheckedParser(absl_flags.ArgumentParser):
+    """Converts and checks the values of one flag, whose name is in its errors."""
 
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message} (--help lists the flags)")
+    def __init__(self, name: str, kind: type, requirement: Requirement | None):
+        self._name, self._kind, self._requirement = name, kind, requirement
+        words = [_KINDS[kind]] + ([requirement.words] if requirement else [])
+        self.syntactic_help = "; ".join(words)
+
+    def parse(self, argument: Any) -> Any:
+        """Converts a word of the command line, or checks a default.
+
+        Args:
+            argument: text, or a value of the flag's own type.
+
+        Returns:
+            The value.
+
+        Raises:
+            UserError: it is no such value; names flag, requirement and value.
+        """
+        try:
+            value = self._kind(argument)
+        except ValueError:
+            raise UserError(
+                f"--{self._name} must be {_KINDS[self._kind]}, got {argument!r}"
+            ) from None
+        if self._requirement is not None and not self._requirement.holds(value):
+            raise UserError(f"--{self._name} {self._requirement.words}, got {value!r}")
+        return value
+
+    def flag_type(self) -> str:
+        """The type's name, for absl's machine-readable help."""
+        return self._kind.__name__
+
+
+_KINDS = {int: "a whole number", float: "a number", str: "text"}
+_HELP = ("help", "helpshort", "helpfull")
+
+
+def define(
+    program: str, groups: Sequence[type], defaults: Mapping[str, Any] | None = None
+) -> absl_flags.FlagValues:
+    """Defines the absl flags of a program, apart from those of the process.
+
+    They are no part of ``absl.flags.FLAGS``, where two programs imported by one process
+    (a test's) would define the shared flags twice.
+
+    Args:
+        program: the program's module, e.g. ``experiments.ll``.
+        groups: dataclasses whose fields are made by `flag`; no name twice.
+        defaults: the program's own defaults for flags of the groups, by name.
+
+    Returns:
+        The flags, not parsed yet.
+
+    Raises:
+        absl.flags.DuplicateFlagError: a name is in two groups.
+        TypeError: a default for a flag that does not exist.
+        UserError: a default breaks its flag's requirement.
+    """
+    defaults = dict(defaults or {})
+    values = absl_flags.FlagValues()
+    for field in (field for group in groups for field in dataclasses.fields(group)):
+        absl_flags.DEFINE(
+            _CheckedParser(
+                field.name, field.metadata["kind"], field.metadata["requirement"]
+            ),
+            field.name,
+            defaults.pop(field.name, field.default),
+            field.metadata["help"],
+            flag_values=values,
+            serializer=absl_flags.ArgumentSerializer(),
+            module_name=program,
+        )
+    if defaults:
+        raise TypeError(f"defaults for flags that do not exist: {sorted(defaults)}")
+    for name in _HELP:  # after ours: their module has no place in our help
+        absl_flags.DEFINE_bool(name, False, "shows this help", values, "absl.app")
+    return values
 
 
 def parse(
-    arguments: Sequence[str],
+    argv: Sequence[str],
     program: str,
     description: str,
     groups: Sequence[type],
     defaults: Mapping[str, Any] | None = None,
+    also: absl_flags.FlagValues | None = None,
 ) -> list[Any]:
     """Reads the command line into one frozen dataclass a group.
 
     Args:
-        arguments: the words after the program's name.
-        program: the program's module, for ``--help``.
+        argv: the program's name and the words after it; ``--flagfile=`` is expanded.
+        program: the program's module, e.g. ``experiments.ll``.
         description: what it does, for ``--help``.
         groups: dataclasses whose fields are made by `flag`; no name twice.
         defaults: the program's own defaults for flags of the groups, by name.
+        also: other flags that the words may name and that are set in place: absl's
+            own (``--verbosity``).
 
     Returns:
         An instance of each group, in order.
@@ -210,47 +290,32 @@ def parse(
     Raises:
         UserError: an unknown flag, or a value that breaks its requirement; one line
             that names the flag, the requirement and the value.
+        SystemExit: 0, after ``--help`` has been answered on stdout.
     """
-    defaults = dict(defaults or {})
-    parser = _Parser(
-        prog=f"python -m {program}", description=description, allow_abbrev=False
-    )
-    fields = {f.name: f for group in groups for f in dataclasses.fields(group)}
-    unknown = set(defaults) - set(fields)
-    if unknown:
-        raise TypeError(f"defaults for flags that do not exist: {sorted(unknown)}")
-    for name, field in fields.items():
-        default = defaults.get(name, field.default)
-        shown = "" if default is None else f" (default: {default})"
-        requirement = field.metadata["requirement"]
-        limits = "" if requirement is None else f"; {requirement.words}"
-        parser.add_argument(
-            f"--{name}",
-            default=default,
-            metavar=field.metadata["kind"].__name__.upper(),
-            help=(field.metadata["help"] + limits + shown).replace("%", "%%"),
+    values = define(program, groups, defaults)
+    own_help = values.module_help(program)
+    for others in () if also is None else also.flags_by_module_dict().values():
+        for other in others:
+            if other.name not in values:
+                values[other.name] = other
+    try:
+        rest = values(argv)[1:]
+    except (absl_flags.Error, ValueError) as error:
+        line = " ".join(str(error).split())
+        raise UserError(f"{line} (--help lists the flags)") from None
+    if any(values[name].value for name in _HELP):
+        sys.stdout.write(
+            f"{description}\n\nUsage: python -m {program} [flags]\n{own_help}\n"
         )
-    given = vars(parser.parse_args(list(arguments)))
-    values = {name: _value(field, given[name]) for name, field in fields.items()}
+        raise SystemExit(0)
+    if rest:
+        raise UserError(
+            f"unrecognized arguments: {' '.join(rest)} (--help lists the flags)"
+        )
     return [
-        group(**{f.name: values[f.name] for f in dataclasses.fields(group)})
+        group(**{f.name: values[f.name].value for f in dataclasses.fields(group)})
         for group in groups
     ]
-
-
-def _value(field: dataclasses.Field, given: Any) -> Any:
-    """Converts and checks one flag's value."""
-    if given is None:
-        return None
-    kind, requirement = field.metadata["kind"], field.metadata["requirement"]
-    words = {int: "must be a whole number", float: "must be a number"}
-    try:
-        value = kind(given)
-    except ValueError:
-        raise UserError(f"--{field.name} {words[kind]}, got {given!r}") from None
-    if requirement is not None and not requirement.holds(value):
-        raise UserError(f"--{field.name} {requirement.words}, got {value!r}")
-    return value
 
 
 def free_flags(groups: Sequence[Any]) -> set[str]:
@@ -263,8 +328,3 @@ def free_flags(groups: Sequence[Any]) -> set[str]:
         Their names.
     """
     return {f.name for g in groups for f in dataclasses.fields(g) if f.metadata["free"]}
-
-
-def command_line() -> list[str]:
-    """The words after the program's name."""
-    return sys.argv[1:]

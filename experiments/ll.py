@@ -1,15 +1,15 @@
 """Maximum likelihood: ``python -m experiments.ll --dataset=digits``."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import jax
 import optax
 
 import dspc_jax as pc
-from experiments import data, flags, model, training
+from experiments import app, data, model, training
 from experiments.device_loop import System
-from experiments.errors import UserError, exit_code
+from experiments.errors import UserError
 from experiments.flags import Settings
 
 _PROGRAM = "experiments.ll"
@@ -98,17 +98,29 @@ def _em(
         ) from error
 
 
-def main() -> int:
-    """Reads the flags and trains."""
-    (settings,) = flags.parse(
-        flags.command_line(),
-        _PROGRAM,
-        "Trains a probabilistic circuit by maximum likelihood.",
-        [Settings],
-    )
+parse = app.parser(
+    _PROGRAM, "Trains a probabilistic circuit by maximum likelihood.", Settings
+)
+
+
+def main(groups: list[Any]) -> int:
+    """Trains.
+
+    Args:
+        groups: the flags: `Settings`.
+
+    Returns:
+        The exit code.
+    """
+    (settings,) = groups
     dataset = data.load(settings.dataset, settings.data_dir)
-    return training.run(_PROGRAM, make_system(settings, dataset), dataset, [settings])
+    return training.run(_PROGRAM, make_system(settings, dataset), dataset, groups)
+
+
+def run() -> NoReturn:
+    """Runs the program on the command line."""
+    app.run(main, parse)
 
 
 if __name__ == "__main__":
-    raise SystemExit(exit_code(main))
+    run()

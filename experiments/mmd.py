@@ -7,17 +7,17 @@ from the data: on pixels, or on the features of an adversarially trained auto-en
 from collections.abc import Callable
 import dataclasses
 import functools
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from dspc_jax.objectives import mmd_loss
-from experiments import data, flags, model, temperature, training
+from experiments import app, data, flags, model, temperature, training
 from experiments.critic import Critic, CriticSettings
 from experiments.device_loop import System
-from experiments.errors import UserError, exit_code
+from experiments.errors import UserError
 from experiments.flags import Settings
 
 _PROGRAM = "experiments.mmd"
@@ -199,19 +199,34 @@ def _split_draw(
     return noise_key, draw(draw_key)
 
 
-def main() -> int:
-    """Reads the flags and trains."""
-    groups = flags.parse(
-        flags.command_line(),
-        _PROGRAM,
-        "Trains a probabilistic circuit through its differentiable samples, by MMD.",
-        [Settings, MmdSettings, CriticSettings],
-    )
+parse = app.parser(
+    _PROGRAM,
+    "Trains a probabilistic circuit through its differentiable samples, by MMD.",
+    Settings,
+    MmdSettings,
+    CriticSettings,
+)
+
+
+def main(groups: list[Any]) -> int:
+    """Trains.
+
+    Args:
+        groups: the flags: `Settings`, `MmdSettings`, `CriticSettings`.
+
+    Returns:
+        The exit code.
+    """
     settings, mmd_settings, critic_settings = groups
     dataset = data.load(settings.dataset, settings.data_dir)
     system = make_system(settings, mmd_settings, critic_settings, dataset)
     return training.run(_PROGRAM, system, dataset, groups)
 
 
+def run() -> NoReturn:
+    """Runs the program on the command line."""
+    app.run(main, parse)
+
+
 if __name__ == "__main__":
-    raise SystemExit(exit_code(main))
+    run()

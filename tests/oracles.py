@@ -97,7 +97,7 @@ def children_rows(folded: FoldedGraph, row: PartitionRow) -> list[tuple[int, int
         rows = [
             (piece.level, int(r))
             for piece in side
-            for r in np.arange(len(_level_scopes(folded, piece.level)))[piece.index]
+            for r in np.arange(len(_level_scopes(folded, piece.level)))[piece.rows]
         ]
         out.append(rows[number])
     return out
@@ -150,6 +150,7 @@ def logsumexp(a: np.ndarray, axis: Any = None) -> np.ndarray:
 def leaf_log_prob(leaf: Any, params: Any, x: np.ndarray) -> np.ndarray:
     """``log p(x)`` of values ``[S]``; parameters ``[K, 1]`` (tables ``[K, 1, M]``)."""
     params = [np.asarray(p, np.float64) for p in params]
+    x = np.asarray(x, np.float64)
     with np.errstate(divide="ignore"):
         if isinstance(leaf, Normal):
             width = leaf.max_scale - leaf.min_scale

@@ -206,3 +206,146 @@ def test_the_numbering_of_a_graph_does_not_matter(name):
     params = params._replace(classes=move.classes)
     log_p = jax.jit(jax.vmap(circuit.log_prob, (None, 0)))(params, old.values)
     assert_close(log_p, np.log(old.table.probs))
+
+
+ZEROS = ["trees-tucker", "odd-trees-cp", "nested", "shared"]
+
+
+def with_zeros(case):
+    """The case's parameters, a third of all weights set to 0 (logit -inf)."""
+    rng = np.random.default_rng(6)
+
+    def forbid(logits, axes):
+        logits = np.array(logits)
+        keep = logits.max(axis=axes, keepdims=True)
+        logits[(rng.random(logits.shape) < 0.33) & (logits < keep)] = -np.inf
+        return jnp.asarray(logits)
+
+    params = case.params
+    return params._replace(
+        sums=jax.tree.map(lambda a: forbid(a, tuple(range(2, a.ndim))), params.sums),
+        mixtures=jax.tree.map(lambda a: forbid(a, (2,)), params.mixtures),
+        classes=forbid(params.classes, (0,)),
+    )
+
+
+@pytest.mark.parametrize("name", ZEROS)
+def test_zero_weights(name):
+    """Exact values, finite gradients, and gradient 0 into what is forbidden."""
+    case = cases.case(name)
+    params = with_zeros(case)
+    table = oracles.tabulate(case.circuit, params)
+    np.testing.assert_allclose(table.probs.sum(), 1)
+    x = case.values[:: -(-len(case.values) // 64)]
+    exact = table.probs[table.find(x)]
+
+    def total(params):
+        log_p = jax.vmap(case.circuit.log_prob, (None, 0))(params, x)
+        return jnp.sum(jnp.where(log_p > -jnp.inf, log_p, 0.0)), log_p
+
+    gradient, log_p = jax.jit(jax.grad(total, has_aux=True))(params)
+    possible = exact > 0
+    assert_close(log_p[possible], np.log(exact[possible]))
+    assert (log_p[~possible] == -np.inf).all()
+    for g, p in zip(jax.tree.leaves(gradient), jax.tree.leaves(params), strict=True):
+        assert np.isfinite(g).all()
+        assert (np.asarray(g)[p == -np.inf] == 0).all()
+
+
+@pytest.mark.parametrize("sum_layer", ["tucker", "cp"])
+def test_impossible_evidence(sum_layer):
+    """-inf, gradients 0, the prior for the classes, and samplers that do not break."""
+    config = pc.CircuitConfig(
+        pc.RandomBinaryTrees(3, 1, 2),
+        pc.Categorical(3),
+        num_leaves=2,
+        num_sums=2,
+        num_classes=2,
+        sum_layer=sum_layer,
+    )
+    case = cases.compiled(config)
+    (leaf,) = case.params.leaves
+    leaf = leaf._replace(logits=leaf.logits.at[..., 2].set(-jnp.inf))
+    params = case.params._replace(leaves=(leaf,))
+    # Value 2 is forbidden; 7 and 0.5 are no values at all.
+    x = jnp.array([[2.0, 0, 0], [0, 7, 1], [0.5, 0, 0], [0, 1, 0]])[..., None]
+    observed = jnp.array([[True, True, False]]).repeat(4, axis=0)
+
+    def total(params):
+        answers = jax.vmap(case.circuit.log_prob, (None, 0, 0))(params, x, observed)
+        return answers[0] + answers[1] + answers[2], answers
+
+    gradient, log_p = jax.jit(jax.grad(total, has_aux=True))(params)
+    assert (log_p[:3] == -np.inf).all()
+    assert np.isfinite(log_p[3])
+    assert all((np.asarray(g) == 0).all() for g in jax.tree.leaves(gradient))
+    _, _, posterior = case.queries(params, x, observed)
+    prior = jax.nn.softmax(params.classes)
+    assert_close(posterior[:3], jnp.broadcast_to(prior, (3, 2)))
+    keys = cases.fresh_keys
+    drawn = case.conditional(keys(0, 4), params, x, observed)
+    found = [drawn, case.mpe(params, x, observed)]
+    found += case.soft_conditional(keys(0, 4), params, 0.5, x, observed).values()
+    for values in found:
+        assert np.isfinite(values).all()
+        assert (np.asarray(values)[np.asarray(observed)] == x[observed]).all()
+
+    def sampled(params, key, temperature):
+        out = case.circuit.sample_differentiable(
+            key, params, temperature=temperature, x=x[0], observed=observed[0]
+        )
+        return jnp.sum(out)
+
+    gradient = jax.grad(sampled)(params, jax.random.key(1), 0.5)
+    assert all(np.isfinite(g).all() for g in jax.tree.leaves(gradient))
+
+
+@pytest.mark.parametrize("sum_layer", ["tucker", "cp"])
+def test_improbable_evidence(sum_layer):
+    """Log-likelihoods from -1e3 to -1e7: finite, ordered, right to float32's digits."""
+    config = pc.CircuitConfig(
+        pc.RandomBinaryTrees(16, 2, 2),
+        pc.Normal(min_scale=0.02, max_scale=0.5),
+        num_leaves=3,
+        num_sums=3,
+        sum_layer=sum_layer,
+    )
+    case = cases.compiled(config)
+    far = np.random.default_rng(0).normal(size=(1, 16, 1)) + 2
+    x = (far * np.geomspace(1, 300, 12)[:, None, None]).astype(np.float32)
+    log_p = np.asarray(case.log_prob(case.params, x), np.float64)
+    assert np.isfinite(log_p).all()
+    assert log_p.min() < -1e6
+    assert (np.diff(log_p) < 0).all()
+    exact = oracles.Oracle(case.circuit, case.params).log_prob(x)
+    np.testing.assert_allclose(log_p, exact, rtol=3e-6)
+
+    def mean(params):
+        return jnp.mean(jax.vmap(case.circuit.log_prob, (None, 0))(params, x))
+
+    gradient = jax.jit(jax.grad(mean))(case.params)
+    assert all(np.isfinite(g).all() for g in jax.tree.leaves(gradient))
+
+
+def test_images_of_many_pixels_are_not_impossible():
+    """The cp layer at a real size.
+
+    The best units of two siblings are hundreds of nats ahead of the others and are not
+    the same ones: every product is far below the product of the best.
+    """
+    config = pc.CircuitConfig(
+        pc.RandomBinaryTrees(196, 2, 2),
+        pc.Binomial(255),
+        num_leaves=4,
+        num_sums=4,
+        sum_layer="cp",
+    )
+    circuit = pc.build(config)
+    params = cases.random_params(circuit, seed=0)
+    x = np.random.default_rng(1).integers(0, 256, (6, 196, 1)).astype(np.float32)
+    log_p, gradient = jax.jit(
+        jax.vmap(jax.value_and_grad(circuit.log_prob), (None, 0))
+    )(params, x)
+    exact = oracles.Oracle(circuit, params).log_prob(x)
+    np.testing.assert_allclose(log_p, exact, rtol=3e-6)
+    assert all(np.isfinite(g).all() for g in jax.tree.leaves(gradient))

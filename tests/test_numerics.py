@@ -66,6 +66,15 @@ def test_safe_log_and_safe_divide():
     np.testing.assert_allclose(gradient[1], [-0.75, 0, 0])
 
 
+@pytest.mark.parametrize("b", [1e-10, 1e-20, 1e-30, 1e-37])
+def test_small_divisors(b):
+    """A divisor whose square is no float32 any more: finite, as far as it can be."""
+    d_a, d_b = jax.grad(numerics.safe_divide, (0, 1))(0.5 * b, b)
+    np.testing.assert_allclose(d_a, 1 / b, rtol=1e-5)
+    np.testing.assert_allclose(d_b, -0.5 / b, rtol=1e-5)
+    assert jax.grad(numerics.safe_divide, 1)(0.0, b) == 0
+
+
 def test_finite_or_zero():
     x = jnp.array([1.0, -INF, INF, jnp.nan])
     value, gradient = jax.vmap(jax.value_and_grad(numerics.finite_or_zero))(x)

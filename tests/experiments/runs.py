@@ -17,8 +17,8 @@ GAUSSIAN = str(Path(__file__).parent / "gaussian_program.py")
 def start(
     *words: str, devices: int = 1, program: str = GAUSSIAN
 ) -> subprocess.Popen[str]:
-    """Starts a program: a script, or a module where the name has no slash."""
-    target = [program] if "/" in program else ["-m", program]
+    """Starts a program: a script, ``-c``, or a module where it is neither."""
+    target = [program] if program == "-c" or "/" in program else ["-m", program]
     environment = os.environ | {
         "PYTHONPATH": str(ROOT),
         "JAX_PLATFORMS": "cpu",

@@ -4,20 +4,26 @@ import dataclasses
 import math
 from pathlib import Path
 import re
+import tomllib
 from typing import Any
 
+from absl import flags as absl_flags
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from experiments import flags, ll, mmd, temperature
+from experiments.critic import CriticSettings
 from experiments.errors import RunFailed, UserError, exit_code
 from experiments.flags import Settings
+from experiments.mmd import MmdSettings
+from tests.experiments import runs
 
 
 def parse(*words: str, **defaults: Any) -> Settings:
-    (settings,) = flags.parse(words, "experiments.x", "trains", [Settings], defaults)
+    argv = ["x", *words]
+    (settings,) = flags.parse(argv, "experiments.x", "trains", [Settings], defaults)
     return settings
 
 
@@ -49,8 +55,11 @@ def test_flags_become_a_frozen_dataclass():
             "--dataset=imagenet",
             "--dataset must be one of digits, mnist, got 'imagenet'",
         ),
-        ("--sead=1", "unrecognized arguments: --sead=1"),
-        ("--num_step=1", "unrecognized arguments"),  # no abbreviations
+        ("--sead=1", "Unknown command line flag 'sead'. Did you mean: seed ?"),
+        ("--num_step=1", "Unknown command line flag 'num_step'"),  # no abbreviations
+        ("--num_steps", "Missing value for flag --num_steps"),
+        ("digits", "unrecognized arguments: digits"),
+        ("--flagfile=/no/such", "Unable to open flagfile"),
     ],
 )
 def test_mistakes_name_flag_requirement_and_value(word: str, message: str):
@@ -60,21 +69,68 @@ def test_mistakes_name_flag_requirement_and_value(word: str, message: str):
 
 
 def test_defaults_satisfy_their_requirements():
-    for group in (Settings, mmd.MmdSettings):
+    for group in (Settings, MmdSettings, CriticSettings):
         for field in dataclasses.fields(group):
             assert field.metadata["help"], field.name
             requirement = field.metadata["requirement"]
             if requirement is not None:
                 assert requirement.holds(field.default), field.name
+    with pytest.raises(UserError, match="--num_steps must be at least 1, got 0"):
+        parse(num_steps=0)
 
 
-def test_help_explains_every_flag(capsys: pytest.CaptureFixture[str]):
+def test_flags_are_absl_flags_of_one_program(tmp_path: Path):
+    one, other = (flags.define(f"experiments.{x}", [Settings]) for x in "ab")
+    one(["a", "--seed=3"])  # no DuplicateFlagError, and nothing shared
+    assert isinstance(one, absl_flags.FlagValues)
+    assert (one["seed"].value, other["seed"].value) == (3, 0)
+    assert "num_leaves" not in absl_flags.FLAGS
+    with pytest.raises(absl_flags.DuplicateFlagError):
+        flags.define("experiments.c", [Settings, Settings])
+    # absl's way of writing a command down, and of reading it again.
+    file = tmp_path / "flags"
+    file.write_text(one.flags_into_string())
+    assert parse(f"--flagfile={file}", "--depth=2") == Settings(seed=3, depth=2)
+
+
+def test_flags_of_absl_are_set_beside_the_programs():
+    process = absl_flags.FlagValues()
+    absl_flags.DEFINE_integer("verbosity", -1, "v", flag_values=process, short_name="v")
+    absl_flags.DEFINE_bool("help", False, "absl's own", process)
+    argv = ["x", "--verbosity", "1", "--seed=2"]
+    (settings,) = flags.parse(argv, "x", "trains", [Settings], also=process)
+    assert settings == Settings(seed=2)
+    assert process["verbosity"].value == 1
+    assert not process["verbosity"].using_default_value
+
+
+@pytest.mark.parametrize("program", [ll, mmd])
+def test_help_explains_every_flag(program, capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit) as caught:
-        parse("--help")
+        program.parse(["x", "--help"])
     assert caught.value.code == 0
-    text = capsys.readouterr().out
-    for field in dataclasses.fields(Settings):
-        assert f"--{field.name}" in text
+    text = " ".join(capsys.readouterr().out.split())
+    groups = [Settings] if program is ll else [Settings, MmdSettings, CriticSettings]
+    for field in (field for group in groups for field in dataclasses.fields(group)):
+        entry = f"--{field.name}: {field.metadata['help']}"
+        if field.default is not None:
+            entry += f" (default: '{field.default}')"
+        # Lines break at blanks, and within --mmd_kernel=auto-encoder at its hyphen.
+        assert entry.replace(" ", "") in text.replace(" ", ""), field.name
+
+
+@pytest.mark.parametrize("name", ["ll", "mmd"])
+def test_the_programs_run_under_absl(name: str):
+    """A mistake and ``--help`` in processes of their own, by module and by script."""
+    code, out, err = runs.run("--num_steps=0", program=f"experiments.{name}")
+    assert (code, out) == (2, "")
+    assert err == "error: --num_steps must be at least 1, got 0\n"
+    scripts = tomllib.loads((runs.ROOT / "pyproject.toml").read_text())["project"]
+    module, function = scripts["scripts"][f"dspc-{name}"].split(":")
+    words = f"import sys; from {module} import {function}; sys.exit({function}())"
+    code, out, err = runs.run(words, "--help", program="-c")
+    assert (code, err) == (0, "")
+    assert f"python -m experiments.{name}" in out
 
 
 def test_exit_codes(capsys: pytest.CaptureFixture[str]):
@@ -120,8 +176,7 @@ def test_programs_refuse_in_one_line(
     tmp_path: Path,
 ):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(flags, "command_line", lambda: words)
-    assert exit_code(program.main) == 2
+    assert exit_code(lambda: program.main(program.parse(["x", *words]))) == 2
     err = capsys.readouterr().err
     assert err.startswith("error: ")
     assert message in err

@@ -10,13 +10,14 @@ from jax.sharding import Mesh
 import numpy as np
 import pytest
 
-from experiments import data, flags, ll, mmd
+from experiments import flags, ll, mmd
 from experiments.critic import CriticSettings
 from experiments.data import Dataset
 from experiments.device_loop import DeviceLoop, System
 from experiments.flags import Settings
 from experiments.mmd import MmdSettings
 from tests.experiments import runs
+from tests.experiments.tiny import tiny_digits
 
 SMALL: dict[str, Any] = {
     "num_sums": 4,
@@ -31,15 +32,8 @@ TINY_CRITIC = CriticSettings(
 
 @pytest.fixture(scope="module")
 def tiny() -> Dataset:
-    """A piece of the digits' middle: 2x4 pixels compile faster."""
-    digits = data.load("digits", None)
-
-    def crop(images: np.ndarray) -> np.ndarray:
-        squares = images.reshape(-1, 8, 8, 1)[:, 3:5, 2:6]
-        return np.ascontiguousarray(squares).reshape(-1, 8, 1)
-
-    parts = {name: crop(getattr(digits, name)) for name in ("train", "valid", "test")}
-    return digits._replace(height=2, width=4, **parts)
+    """A piece of the digits: 2x4 pixels."""
+    return tiny_digits()
 
 
 def small(**changed: Any) -> Settings:
