@@ -151,7 +151,8 @@ def two_images(num_classes):
         bright = jnp.arange(2.0)[None, :, None, None]
         params = params._replace(sums=((jnp.log(jnp.eye(2))[None],),))
     else:
-        bright = (jnp.arange(leaf.mean.shape[0]) % 2.0)[:, None, None, None]
+        bright = (jnp.arange(leaf.mean.shape[0]) % 2).astype(jnp.float32)
+        bright = bright[:, None, None, None]
         params = params._replace(mixtures=(jnp.zeros_like(params.mixtures[0]),))
     mean = jnp.broadcast_to(bright, leaf.mean.shape)
     return case, params._replace(leaves=(leaf._replace(mean=mean),))
