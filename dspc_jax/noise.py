@@ -98,7 +98,8 @@ def _shapes(layout: Layout) -> PyTree:
 
 
 def none(layout: Layout, num_examples: int) -> Noise:
-    """Zero noise: every choice becomes an arg max (for MPE)."""
+    """Numbers whose Gumbel noise is 0: every choice becomes an arg max (for MPE)."""
+    silence = float(np.exp(-1))
     return jax.tree.map(
-        lambda shape: jnp.zeros((num_examples, *shape)), _shapes(layout)
+        lambda shape: jnp.full((num_examples, *shape), silence), _shapes(layout)
     )

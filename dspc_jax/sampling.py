@@ -197,10 +197,9 @@ def _partition_choice(
     if evidence is not None:
         part, children = evidence
         joined = sum_layer.factors(kind, children)
-        tops = [finite_or_zero(jnp.max(c, axis=1, keepdims=True)) for c in joined]
-        scale = functools.reduce(jnp.add, tops)
-        selectors = safe_divide(selectors, jnp.exp(part - scale))
-        joined = [c - top for c, top in zip(joined, tops, strict=True)]
+        joined, tops = sum_layer.shifted(weights, joined)
+        total = functools.reduce(jnp.add, tops)
+        selectors = safe_divide(selectors, jnp.exp(part - total))
         logs = joined if pairs else [joined[0], logs[1]]
     mixed = jnp.einsum("pon,pod->pdn", selectors, flat, precision="highest")
     return rx.Choice(mixed.reshape(fold.size, *sizes, num_examples), *logs)

@@ -67,16 +67,35 @@ def _log_einsum_exp(weights: Array, children: tuple[Array, ...]) -> Array:
     return safe_log(total) + functools.reduce(jnp.add, tops)
 
 
-def _forward(weights, children):
-    """Tops ``[P, 1, N]``, values, products ``[P, D, N]``, sums ``[P, O, N]``."""
-    tops, values = [], []
+def shifted(
+    weights: Array, children: Sequence[Array]
+) -> tuple[list[Array], list[Array]]:
+    """The factors with their best unit at 0, and how far they were moved.
+
+    A unit that no sum counts (all its weights are 0) may be arbitrarily better than the
+    best that counts; it becomes -inf.
+
+    Args:
+      weights: ``[P, O, *weight_shape]``, linear.
+      children: the layer's `factors`, logs ``[P, K, N]``.
+
+    Returns:
+      Logs ``[P, K, N]`` and tops ``[P, 1, N]``, which are finite.
+    """
+    logs, tops = [], []
     for side, child in enumerate(children):
         others = tuple(a for a in range(1, weights.ndim) if a != side + 2)
         alive = jnp.any(weights > 0, axis=others)[..., None]
-        top = jnp.max(jnp.where(alive, child, -jnp.inf), axis=1, keepdims=True)
-        tops.append(finite_or_zero(top))
-        # A child that no sum counts may be arbitrarily better than the best that does.
-        values.append(jnp.exp(jnp.where(alive, child - tops[-1], -jnp.inf)))
+        child = jnp.where(alive, child, -jnp.inf)
+        tops.append(finite_or_zero(jnp.max(child, axis=1, keepdims=True)))
+        logs.append(child - tops[-1])
+    return logs, tops
+
+
+def _forward(weights, children):
+    """Tops ``[P, 1, N]``, values, products ``[P, D, N]``, sums ``[P, O, N]``."""
+    logs, tops = shifted(weights, children)
+    values = [jnp.exp(log) for log in logs]
     pairs = values[0]
     if len(values) == 2:
         pairs = values[0][:, :, None] * values[1][:, None]
