@@ -62,7 +62,10 @@ def softplus(x: Array) -> Array:
     with terms of order 1 does not keep anyway.
     """
     size = jnp.abs(x)  # both halves in one function of |x|: 1/2 is the slope at 0
-    return 0.5 * (x + size) + jnp.log(1.0 + jnp.exp(-size))
+    # The select also keeps XLA's CPU backend from computing this inside a reduction,
+    # one number at a time.
+    rest = jnp.where(size < 80.0, jnp.log(1.0 + jnp.exp(-size)), 0.0)
+    return 0.5 * (x + size) + rest
 
 
 def _slices(x: Array, axis: int) -> list[Array]:

@@ -106,7 +106,7 @@ def test_mpe_is_exact_on_a_deterministic_circuit():
     circuit, params = parity_circuit()
     table = oracles.tabulate(circuit, params)
     np.testing.assert_allclose(table.best, np.log(table.probs), atol=1e-9)
-    mpe = jax.jit(jax.vmap(circuit.mpe, (None, 0, 0)))
+    mpe = cases.jit(jax.vmap(circuit.mpe, (None, 0, 0)))
     values, observed = table.values, cases.masks(4)
     x = np.tile(values, (len(observed), 1, 1))
     observed = np.repeat(observed, len(values), axis=0)
@@ -204,7 +204,7 @@ def test_the_numbering_of_a_graph_does_not_matter(name):
         to = target.lifted[int(new[region])]
         params.sums[to[0] - 1][to[1]][to[2]] = move.sums[at[0] - 1][at[1]][at[2]]
     params = params._replace(classes=move.classes)
-    log_p = jax.jit(jax.vmap(circuit.log_prob, (None, 0)))(params, old.values)
+    log_p = cases.jit(jax.vmap(circuit.log_prob, (None, 0)))(params, old.values)
     assert_close(log_p, np.log(old.table.probs))
 
 
@@ -243,7 +243,7 @@ def test_zero_weights(name):
         log_p = jax.vmap(case.circuit.log_prob, (None, 0))(params, x)
         return jnp.sum(jnp.where(log_p > -jnp.inf, log_p, 0.0)), log_p
 
-    gradient, log_p = jax.jit(jax.grad(total, has_aux=True))(params)
+    gradient, log_p = cases.jit(jax.grad(total, has_aux=True))(params)
     possible = exact > 0
     assert_close(log_p[possible], np.log(exact[possible]))
     assert (log_p[~possible] == -np.inf).all()
@@ -280,7 +280,7 @@ def test_impossible_evidence(sum_layer):
         log_p = jax.vmap(case.circuit.log_prob, (None, 0, 0))(params, x, observed)
         return log_p[0] + log_p[1] + log_p[2]
 
-    gradient = jax.jit(jax.grad(total))(params)
+    gradient = cases.jit(jax.grad(total))(params)
     assert all((np.asarray(g) == 0).all() for g in jax.tree.leaves(gradient))
     log_p, _, posterior = case.queries(params, x, observed)
     assert (log_p[:3] == -np.inf).all()
@@ -300,7 +300,7 @@ def test_samplers_survive_impossible_evidence():
         assert np.isfinite(values).all()
         assert (np.asarray(values)[np.asarray(observed)] == x[observed]).all()
 
-    @jax.jit
+    @cases.jit
     @jax.grad
     def gradient(params, key):
         out = case.circuit.sample_differentiable(
@@ -335,7 +335,7 @@ def test_improbable_evidence(sum_layer):
     def mean(params):
         return jnp.mean(jax.vmap(case.circuit.log_prob, (None, 0))(params, x))
 
-    gradient = jax.jit(jax.grad(mean))(case.params)
+    gradient = cases.jit(jax.grad(mean))(case.params)
     assert all(np.isfinite(g).all() for g in jax.tree.leaves(gradient))
 
 
@@ -355,7 +355,7 @@ def test_images_of_many_pixels_are_not_impossible():
     circuit = pc.build(config)
     params = cases.random_params(circuit, seed=0)
     x = np.random.default_rng(1).integers(0, 256, (6, 196, 1)).astype(np.float32)
-    log_p, gradient = jax.jit(
+    log_p, gradient = cases.jit(
         jax.vmap(jax.value_and_grad(circuit.log_prob), (None, 0))
     )(params, x)
     exact = oracles.Oracle(circuit, params).log_prob(x)

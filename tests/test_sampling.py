@@ -162,7 +162,6 @@ def two_images(num_classes):
 def test_evidence_reaches_the_root(num_classes):
     """Law 3: given one bright pixel, all of 200 samples are bright, hard and soft."""
     case, params = two_images(num_classes)
-    circuit = case.circuit
     x = jnp.full((6, 1), jnp.nan).at[3].set(1.0)
     observed = jnp.arange(6) == 3
     xs, masks = jnp.tile(x, (200, 1, 1)), jnp.tile(observed, (200, 1))
@@ -174,9 +173,7 @@ def test_evidence_reaches_the_root(num_classes):
     # Without evidence both happen, or nothing would have been shown.
     share = float((case.sample(cases.fresh_keys(2, 200), params) > 0.5).mean())
     assert 0.2 < share < 0.8
-    posterior = circuit.class_posterior(params, x, observed)
-    np.testing.assert_allclose(posterior[-1], 1, atol=1e-6)
-    np.testing.assert_allclose(circuit.mpe(params, x, observed), 1, atol=0.2)
+    np.testing.assert_allclose(case.mpe(params, xs, masks), 1, atol=0.2)
 
 
 def test_repetitions_do_not_leak():
@@ -252,7 +249,7 @@ def test_hard_forward_values_are_ancestral_samples(name):
         assert (samples <= high[:, None] + 1e-5).all()
 
 
-@pytest.mark.parametrize("name", ["trees-tucker", "nested", "mixed"])
+@pytest.mark.parametrize("name", ["trees-tucker", "nested"])
 def test_conditional_soft_samples(name):
     """Laws 1 and 4 with evidence; what is observed comes back as it was given."""
     case = cases.case(name)
@@ -325,30 +322,24 @@ def test_forbidden_parts_that_explain_the_evidence_better():
         mixtures=(None, params.mixtures[1].at[..., 0].set(-jnp.inf)),
     )
     x, observed = jnp.ones((8, 1)), jnp.arange(8) < 6
-    many, masks = jnp.tile(x, (50, 1, 1)), jnp.tile(observed, (50, 1))
-    drawn = case.conditional(cases.fresh_keys(0, 50), params, many, masks)
-    np.testing.assert_allclose(drawn[:, 6:], 0, atol=0.2)
-    soft = case.soft_conditional(cases.fresh_keys(0, 50), params, 0.5, many, masks)
-    for relaxation in cases.RELAXATIONS:
-        np.testing.assert_allclose(soft[relaxation][:, 6:], 0, atol=0.2)
 
-    @jax.jit
-    @jax.grad
-    def gradient(params, keys, temperature):
-        out = jax.vmap(
-            lambda key: [
-                case.circuit.sample_differentiable(
-                    jax.random.clone(key),
-                    params,
-                    relaxation=relaxation,
-                    temperature=temperature,
-                    x=x,
-                    observed=observed,
-                )
-                for relaxation in cases.RELAXATIONS
-            ]
-        )(keys)
-        return sum(jnp.sum(values) for values in out)
+    def soft(params, key, relaxation):
+        out = case.circuit.sample_differentiable(
+            jax.random.clone(key), params, relaxation=relaxation, x=x, observed=observed
+        )
+        return jnp.sum(out), out
 
-    found = gradient(params, cases.fresh_keys(1, 50), jnp.float32(0.5))
-    assert all(np.isfinite(g).all() for g in jax.tree.leaves(found))
+    @cases.jit
+    @jax.vmap
+    def answers(key):
+        found = [
+            jax.grad(soft, has_aux=True)(params, key, relaxation)
+            for relaxation in cases.RELAXATIONS
+        ]
+        hard = case.circuit.sample(jax.random.clone(key), params, x, observed)
+        return [g for g, _ in found], [hard, *(out for _, out in found)]
+
+    gradients, values = answers(cases.fresh_keys(0, 50))
+    for drawn in values:
+        np.testing.assert_allclose(drawn[:, 6:], 0, atol=0.2)
+    assert all(np.isfinite(g).all() for g in jax.tree.leaves(gradients))
