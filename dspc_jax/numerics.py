@@ -19,10 +19,20 @@ def safe_log(x: Array) -> Array:
     return jnp.where(positive, jnp.log(jnp.where(positive, x, 1.0)), -jnp.inf)
 
 
+@jax.custom_jvp
 def safe_divide(a: Array, b: Array) -> Array:
-    """``a / b``, and 0 with gradient 0 wherever ``b`` is 0."""
+    """``a / b``, and 0 with gradient 0 wherever ``b`` is 0.
+
+    The derivative ``(da - (a / b) db) / b`` never squares ``b``, which may be tiny.
+    """
     nonzero = b != 0
     return jnp.where(nonzero, a / jnp.where(nonzero, b, 1.0), 0.0)
+
+
+@safe_divide.defjvp
+def _safe_divide_jvp(primals, tangents):
+    quotient = safe_divide(*primals)
+    return quotient, safe_divide(tangents[0] - quotient * tangents[1], primals[1])
 
 
 def exp_shifted(x: Array, axis: int) -> tuple[Array, Array]:
