@@ -158,14 +158,15 @@ class Case(NamedTuple):
 RELAXATIONS = ("gumbel_softmax", "straight_through", "simple", "dense")
 
 
-def jit(function: Callable[..., Any]) -> Callable[..., Any]:
+def jit(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
     """``jax.jit`` that spends less on machine code, for what runs once or twice.
 
     XLA's own passes are those of every program; only LLVM's are left out, which halves
-    the time of this suite. The case ``trees-tucker``, the transformations of
-    test_circuit and the estimators are compiled as users compile.
+    the time of this suite. The case ``trees-tucker``, single examples in test_circuit
+    and the estimators are compiled as users compile.
     """
-    return jax.jit(function, compiler_options={"xla_backend_optimization_level": 0})
+    less = {"xla_backend_optimization_level": 0}
+    return jax.jit(function, compiler_options=less, **options)
 
 
 @functools.cache

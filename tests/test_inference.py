@@ -94,7 +94,7 @@ def parity_circuit():
     params = cases.random_params(circuit, seed=4)
     odd = np.indices((2, 2, 2)).sum(axis=0) % 2
     (low,), (top,) = params.sums
-    low = jnp.where(odd == 0, low, -jnp.inf)
+    low = jnp.where(odd[None] == 0, low, -jnp.inf)
     (leaf,) = params.leaves
     sign = jnp.array([-1.0, 1.0])[None, :, None, None]
     # At 120 a coin's other side has probability e^-120, 0 in float32.

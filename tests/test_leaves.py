@@ -15,10 +15,10 @@ from dspc_jax.leaves.binomial import BinomialParams
 from dspc_jax.leaves.categorical import CategoricalParams
 from dspc_jax.leaves.discretized_logistic import DiscretizedLogisticParams
 from dspc_jax.leaves.normal import NormalParams
-from tests import oracles
+from tests import cases, oracles
 
 GRID = 2**13
-UNIFORM = (np.arange(GRID) + 0.5) / GRID
+UNIFORM = np.float32((np.arange(GRID) + 0.5) / GRID)
 
 
 class Family(NamedTuple):
@@ -29,11 +29,7 @@ class Family(NamedTuple):
 
     def log_prob(self, x):
         """``log p(x)`` of values ``[S]`` under all leaves: ``[K, S]``, by the layer."""
-        (block,) = input_layer.make_blocks(np.zeros((1, 1), int), (self.leaf,))
-        x = jnp.asarray(x, jnp.float32)[None, None]
-        params = jax.tree.map(lambda p: p[None, :, None, None], self.params)
-        out = input_layer.log_prob(block, self.leaf.natural(params), x, None)
-        return np.asarray(out[0] + input_layer.log_base(block, x, None)[None])
+        return np.asarray(_jit_log_prob(self.leaf, self.params, np.float32(x)))
 
     def oracle(self, x):
         """The same by SciPy."""
@@ -56,6 +52,28 @@ class Family(NamedTuple):
     @property
     def discrete(self):
         return self.leaf.integer
+
+
+def _log_prob(leaf, params, x):
+    (block,) = input_layer.make_blocks(np.zeros((1, 1), int), (leaf,))
+    x = jnp.asarray(x)[None, None]
+    params = jax.tree.map(lambda p: p[None, :, None, None], params)
+    out = input_layer.log_prob(block, leaf.natural(params), x, None)
+    return out[0] + input_layer.log_base(block, x, None)[None]
+
+
+def _draw(leaf, params, uniform):
+    """Draws of all leaves ``[K, N]`` from ``[N]`` uniform numbers."""
+    components = tuple(
+        jnp.broadcast_to(c[:, None], (c.shape[0], len(uniform), *c.shape[1:]))
+        for c in leaf.components(params)
+    )
+    uniform = jnp.broadcast_to(uniform, components[0].shape[:2])
+    return leaf.draw(uniform, components)
+
+
+_jit_log_prob = cases.jit(_log_prob, static_argnums=0)
+_jit_draw = cases.jit(_draw, static_argnums=0)
 
 
 def _line(*values):
@@ -95,17 +113,7 @@ each = pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
 def draws(name):
     """Draws from the uniform grid, ``[K, GRID]``."""
     family = FAMILIES[name]
-
-    def draw(params):
-        components = family.leaf.components(params)
-        components = tuple(
-            jnp.broadcast_to(c[:, None], (c.shape[0], GRID, *c.shape[1:]))
-            for c in components
-        )
-        u = jnp.broadcast_to(jnp.asarray(UNIFORM, jnp.float32), components[0].shape[:2])
-        return family.leaf.draw(u, components)
-
-    return np.asarray(jax.jit(draw)(family.params), np.float64)
+    return np.asarray(_jit_draw(family.leaf, family.params, UNIFORM), np.float64)
 
 
 @each
@@ -138,15 +146,19 @@ def test_outside_the_support(family):
 def test_mean_and_mode(family):
     law = np.exp(family.oracle(family.values)) * family.step
     mean = (law * family.values).sum(axis=1)
-    found = family.leaf.mean(family.leaf.components(family.params))
+    found, mode, log_prob = cases.jit(
+        lambda leaf, params: (
+            leaf.mean(leaf.components(params)),
+            leaf.mode(params),
+            leaf.mode_log_prob(params),
+        ),
+        static_argnums=0,
+    )(family.leaf, family.params)
     np.testing.assert_allclose(found, mean, rtol=1e-4, atol=1e-4)
-    mode = np.asarray(family.leaf.mode(family.params), np.float64)
     at_mode = np.diagonal(family.oracle(mode))
     # No value is better, and the greatest log-probability is said to be what it is.
     np.testing.assert_allclose(at_mode, family.oracle(family.values).max(1), atol=2e-3)
-    np.testing.assert_allclose(
-        family.leaf.mode_log_prob(family.params), at_mode, rtol=1e-4, atol=2e-4
-    )
+    np.testing.assert_allclose(log_prob, at_mode, rtol=1e-4, atol=2e-4)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -186,19 +198,11 @@ def test_gradients_of_moments(name):
         return  # see test_gradients_at_the_ends
 
     def drawn(params, power):
-        components = tuple(
-            jnp.broadcast_to(c[:, None], (c.shape[0], GRID, *c.shape[1:]))
-            for c in family.leaf.components(params)
-        )
-        u = jnp.broadcast_to(jnp.asarray(UNIFORM, jnp.float32), components[0].shape[:2])
-        return jnp.sum(jnp.mean(family.leaf.draw(u, components) ** power, axis=1))
+        draws = _draw(family.leaf, params, UNIFORM)
+        return jnp.sum(jnp.mean(draws**power, axis=1))
 
     def exact(params, power):
-        (block,) = input_layer.make_blocks(np.zeros((1, 1), int), (family.leaf,))
-        x = values[None, None]
-        wide = jax.tree.map(lambda p: p[None, :, None, None], params)
-        log_p = input_layer.log_prob(block, family.leaf.natural(wide), x, None)[0]
-        log_p += input_layer.log_base(block, x, None)[None]
+        log_p = _log_prob(family.leaf, params, values)
         return jnp.sum(jnp.exp(log_p) * values[None] ** power) * family.step
 
     def gradients(params):
@@ -206,7 +210,7 @@ def test_gradients_of_moments(name):
             [jax.grad(f)(params, power) for power in (1, 2)] for f in (drawn, exact)
         ]
 
-    found, truth = map(jax.tree.leaves, jax.jit(gradients)(family.params))
+    found, truth = map(jax.tree.leaves, cases.jit(gradients)(family.params))
     tolerance = 0.04 if name.startswith("logistic") else 2e-3
     for a, b in zip(found, truth, strict=True):
         np.testing.assert_allclose(a, b, atol=tolerance * max(1, np.abs(b).max()))
@@ -220,15 +224,12 @@ def test_extreme_coins(logit):
         u = jnp.array([2.0**-24, 0.3, 0.7, 1 - 2.0**-24])
 
         def drawn(params, leaf=leaf, u=u):
-            components = tuple(
-                jnp.broadcast_to(c, u.shape) for c in leaf.components(params)
-            )
-            return leaf.draw(u, components)
+            draws = _draw(leaf, params, u)
+            return jnp.sum(draws), draws
 
-        values, pull = jax.vjp(drawn, family.params)
+        gradient, values = cases.jit(jax.grad(drawn, has_aux=True))(family.params)
         expected = leaf.num_trials * (logit > 0)
-        np.testing.assert_array_equal(values, np.full(4, expected))
-        (gradient,) = pull(jnp.ones(4))
+        np.testing.assert_array_equal(values, np.full((1, 4), expected))
         assert np.isfinite(gradient.logits).all()
         assert np.diagonal(family.log_prob([expected])) > -1e-6
         assert np.isfinite(family.log_prob(family.values)).all()
@@ -239,10 +240,9 @@ def test_gradients_at_the_ends():
     family = FAMILIES["forbidden"]
 
     def total(params):
-        components = family.leaf.components(params)
-        return jnp.sum(family.leaf.draw(jnp.array([0.4, 0.4]), components))
+        return jnp.sum(_draw(family.leaf, params, jnp.array([0.2, 0.6])))
 
-    gradient = jax.grad(total)(family.params).logits
+    gradient = cases.jit(jax.grad(total))(family.params).logits
     assert np.isfinite(gradient).all()
     assert (np.asarray(gradient)[family.params.logits == -jnp.inf] == 0).all()
 
@@ -275,12 +275,17 @@ def test_blends_stay_in_the_hull(family):
     """A convex combination of leaves draws between the leaves' extreme draws."""
     rng = np.random.default_rng(1)
     share = rng.dirichlet(np.ones(len(jax.tree.leaves(family.params)[0])), 200)
-    components = tuple(
-        jnp.einsum("nk,k...->n...", jnp.asarray(share, jnp.float32), c)
-        for c in family.leaf.components(family.params)
-    )
-    u = jnp.asarray(rng.random(200), jnp.float32)
-    drawn = np.asarray(family.leaf.draw(u, components))
+    u = np.float32(rng.random(200))
+
+    @cases.jit
+    def blend(params, share):
+        components = tuple(
+            jnp.einsum("nk,k...->n...", share, c)
+            for c in family.leaf.components(params)
+        )
+        return family.leaf.draw(u, components)
+
+    drawn = np.asarray(blend(family.params, np.float32(share)))
     assert np.isfinite(drawn).all()
     low, high = family.leaf.support
     assert (drawn >= low - 1e-3).all()
@@ -308,13 +313,9 @@ def test_the_papers_variance_is_an_ablation_only():
     """The named error has deviation Np(1-p); the likelihood is not touched."""
     right, wrong = pc.Binomial(20), pc.Binomial(20, "variance")
     params = BinomialParams(_line(0.3))
-    u = jnp.asarray(UNIFORM, jnp.float32)
 
     def std(leaf):
-        components = tuple(
-            jnp.broadcast_to(c, u.shape) for c in leaf.components(params)
-        )
-        return float(leaf.draw(u, components).std())
+        return float(_jit_draw(leaf, params, UNIFORM).std())
 
     p = 1 / (1 + np.exp(-0.3))
     np.testing.assert_allclose(std(right), np.sqrt(20 * p * (1 - p)), rtol=1e-2)
