@@ -28,6 +28,15 @@ def logits(choice):
     return jnp.log(weight) + left[:, :, None] + right[:, None]
 
 
+def choose(relaxation, choice, gumbel, temperature):
+    """`rx.choose` takes the exponential of the noise."""
+    return rx.choose(relaxation, choice, jnp.exp(gumbel), temperature)
+
+
+def choose_one(relaxation, logits, gumbel, temperature):
+    return rx.choose_one(relaxation, logits, jnp.exp(gumbel), temperature)
+
+
 def plain(choice, noise, temperature):
     """The soft choice as a softmax over flat pairs, differentiated by JAX."""
     z = (logits(choice) + noise) / temperature
@@ -61,8 +70,8 @@ def test_gumbel_softmax(temperature):
     """Value and gradient, with respect to the temperature too."""
     choice, noise = random_choice()
     t = jnp.float32(temperature)
-    assert_close(rx.choose(SOFT, choice, noise, t), plain(choice, noise, t), **CLOSE)
-    found = pulled(lambda c, t: rx.choose(SOFT, c, noise, t), choice, t)
+    assert_close(choose(SOFT, choice, noise, t), plain(choice, noise, t), **CLOSE)
+    found = pulled(lambda c, t: choose(SOFT, c, noise, t), choice, t)
     exact = pulled(lambda c, t: plain(c, noise, t), choice, t)
     assert_close(found[0], exact[0], rtol=1e-3, atol=1e-3 / temperature)
     np.testing.assert_allclose(found[1], exact[1], rtol=1e-3, atol=1e-3)
@@ -71,7 +80,7 @@ def test_gumbel_softmax(temperature):
 @pytest.mark.parametrize("relaxation", HARD)
 def test_hard_values_are_the_arg_max(relaxation):
     choice, noise = random_choice()
-    left, right = rx.choose(relaxation, choice, noise, jnp.float32(0.5))
+    left, right = choose(relaxation, choice, noise, jnp.float32(0.5))
     z = np.asarray(logits(choice) + noise).reshape(P, K * J, N)
     best = z.argmax(axis=1)
     np.testing.assert_array_equal(left.argmax(axis=1), best // J)
@@ -87,7 +96,7 @@ def test_gradients_of_hard_choices():
     t = jnp.float32(0.7)
 
     def of(relaxation):
-        return pulled(lambda c, t: rx.choose(relaxation, c, noise, t), choice, t)
+        return pulled(lambda c, t: choose(relaxation, c, noise, t), choice, t)
 
     jax.tree.map(np.testing.assert_array_equal, of("straight_through"), of(SOFT))
     probabilities = pulled(lambda c, t: plain(c, 0.0 * noise, 1.0), choice, t)
@@ -100,7 +109,7 @@ def test_noise_gets_no_gradient():
     choice, noise = random_choice()
     for relaxation in rx.RELAXATIONS:
         (gradient,) = pulled(
-            lambda n, r=relaxation: rx.choose(r, choice, n, jnp.float32(0.5)), noise
+            lambda n, r=relaxation: choose(r, choice, n, jnp.float32(0.5)), noise
         )
         assert (np.asarray(gradient) == 0).all()
 
@@ -108,8 +117,8 @@ def test_noise_gets_no_gradient():
 def test_cold_choices_are_hard():
     """Law 1 for one choice; ties within 1e-3 are the exceptions."""
     choice, noise = random_choice()
-    cold = rx.choose(SOFT, choice, noise, jnp.float32(1e-4))
-    hard = rx.choose("hard", choice, noise, jnp.float32(1e-4))
+    cold = choose(SOFT, choice, noise, jnp.float32(1e-4))
+    hard = choose("hard", choice, noise, jnp.float32(1e-4))
     for a, b in zip(cold, hard, strict=True):
         assert np.isclose(a, b, atol=1e-3).all(axis=1).mean() > 0.99
 
@@ -123,7 +132,7 @@ def test_choices_follow_their_probabilities():
     a = jnp.broadcast_to(
         jnp.log(jnp.asarray(p, jnp.float32))[None, :, None], noise.shape
     )
-    found = rx.choose_one("hard", a, noise, jnp.float32(1.0)).mean(axis=(0, 2))
+    found = choose_one("hard", a, noise, jnp.float32(1.0)).mean(axis=(0, 2))
     assert (np.abs(found - p) < 5 * np.sqrt(p * (1 - p) / count)).all()
 
 
@@ -132,12 +141,12 @@ def test_the_impossible_is_never_chosen(relaxation):
     choice, noise = random_choice()
     weight = choice.weight.at[:, 0].set(0.0).at[0, 1, 2].set(0.0)
     choice = choice._replace(weight=weight, right=choice.right.at[:, 3].set(-jnp.inf))
-    left, right = rx.choose(relaxation, choice, noise, jnp.float32(0.5))
+    left, right = choose(relaxation, choice, noise, jnp.float32(0.5))
     assert (np.asarray(left)[:, 0] == 0).all()
     assert (np.asarray(right)[:, 3] == 0).all()
     np.testing.assert_allclose(left.sum(axis=1), 1, rtol=1e-5)
     gradient = pulled(
-        lambda c, t: rx.choose(relaxation, c, noise, t), choice, jnp.float32(0.5)
+        lambda c, t: choose(relaxation, c, noise, t), choice, jnp.float32(0.5)
     )
     assert all(np.isfinite(g).all() for g in jax.tree.leaves(gradient))
 
@@ -147,13 +156,13 @@ def test_nothing_possible(relaxation):
     """The first pair if it must be one, else nothing; the gradient is 0."""
     choice, noise = random_choice()
     choice = choice._replace(left=jnp.full_like(choice.left, -jnp.inf))
-    left, right = rx.choose(relaxation, choice, noise, jnp.float32(0.5))
+    left, right = choose(relaxation, choice, noise, jnp.float32(0.5))
     first = 0.0 if relaxation == SOFT else 1.0
     for side in (left, right):
         assert (np.asarray(side)[:, 0] == first).all()
         assert (np.asarray(side)[:, 1:] == 0).all()
     gradient = pulled(
-        lambda c, t: rx.choose(relaxation, c, noise, t), choice, jnp.float32(0.5)
+        lambda c, t: choose(relaxation, c, noise, t), choice, jnp.float32(0.5)
     )
     assert all((np.asarray(g) == 0).all() for g in jax.tree.leaves(gradient))
 
@@ -161,7 +170,7 @@ def test_nothing_possible(relaxation):
 def test_choose_one_is_a_pair_with_one_side():
     choice, noise = random_choice()
     a = jnp.log(choice.weight[:, :, 0])
-    found = rx.choose_one(SOFT, a, noise[:, :, 0], jnp.float32(0.5))
+    found = choose_one(SOFT, a, noise[:, :, 0], jnp.float32(0.5))
     exact = jax.nn.softmax((a + noise[:, :, 0]) / 0.5, axis=1)
     np.testing.assert_allclose(found, exact, rtol=1e-4, atol=1e-6)
 
