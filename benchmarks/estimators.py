@@ -239,7 +239,7 @@ def write(path: pathlib.Path, measured: str) -> None:
 
 def main() -> None:
     """Measures and prints."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--num_batches", type=int, default=500)
     parser.add_argument("--write", type=pathlib.Path, help="document to update")
     options = parser.parse_args()

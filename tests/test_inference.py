@@ -237,7 +237,7 @@ def test_zero_weights(name):
     table = oracles.tabulate(case.circuit, params)
     np.testing.assert_allclose(table.probs.sum(), 1)
     x = case.values[:: -(-len(case.values) // 64)]
-    exact = table.probs[table.find(x)]
+    exact = table.probs[table.find(np.asarray(x))]
 
     def total(params):
         log_p = jax.vmap(case.circuit.log_prob, (None, 0))(params, x)

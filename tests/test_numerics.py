@@ -108,3 +108,20 @@ def test_second_derivatives(x64):
     for function in (numerics.logsumexp, numerics.log_softmax):
         check_grads(jax.jit(lambda x, f=function: f(x, 1)), (x,), order=2)
     check_grads(jax.jit(numerics.softplus), (x,), order=2)
+
+
+def test_the_compiler_adds_up():
+    """The first thing to check when numbers are wrong for no reason.
+
+    XLA of jaxlib 0.10.2 silently loses digits of large sums of products on the CPU
+    (jax-ml/jax issue 39103, whose example this is); 0.10.1 is right.
+    """
+    i = np.arange(32769, dtype=np.float32)
+    x = np.stack((i, 0 * i, 0 * i), axis=1)
+
+    def squares(x):
+        return jax.vmap(lambda row: jnp.sum((jnp.eye(3) @ row) ** 2))(x)
+
+    np.testing.assert_allclose(
+        jax.jit(squares)(x), i.astype(np.float64) ** 2, rtol=1e-6
+    )

@@ -27,7 +27,7 @@ def plain(kind, weights, children, reduce):
     if kind == "tucker" and len(children) == 2:
         pairs = children[0][:, None, :, None] + children[1][:, None, None]
         return reduce(log_w[..., None] + pairs, axis=(2, 3))
-    return reduce(log_w[..., None] + sum(children)[:, None], axis=2)
+    return reduce(log_w[..., None] + np.sum(children, axis=0)[:, None], axis=2)
 
 
 kinds = pytest.mark.parametrize(
