@@ -120,7 +120,7 @@ def _softmax(score: Array, temperature: Array | float) -> _Soft:
     top = max_slices(max_slices(score, 2), 1)[:, None, None]
     top = jnp.where(top > -jnp.inf, top, 0.0)
     # The barriers keep XLA from computing the exponentials once for each use.
-    weights = jax.lax.optimization_barrier(jnp.exp((score - top) / temperature))
+    weights = jax.lax.optimization_barrier(jnp.exp((score - top) * (1.0 / temperature)))
     return _normalized(weights)
 
 
@@ -154,22 +154,27 @@ def _choose_bwd(relaxation, residuals, g):
     if relaxation == "hard":
         return jax.tree.map(jnp.zeros_like, (choice, score, temperature))
     simple = relaxation == "simple"
-    if simple:
+    factor = None
+    if simple:  # the weights themselves are the softmax: no division by them below
         factor = jnp.exp(_shift(left))[:, :, None] * jnp.exp(_shift(right))[:, None]
         soft = _normalized(jax.lax.optimization_barrier(weight * factor))
     elif soft is None:
         soft = _softmax(score, temperature)
     center = sum_slices(soft.left * g[0], 1) + sum_slices(soft.right * g[1], 1)
-    dy = (g[0] - center[:, None])[:, :, None] + g[1][:, None]
-    dz = safe_divide(soft.weights * dy, soft.total[:, None, None])
-    d_score = dz if simple else dz / temperature
-    d_choice = Choice(
-        safe_divide(d_score, weight), sum_slices(d_score, 2), sum_slices(d_score, 1)
-    )
-    finite = jnp.where(score > -jnp.inf, score, 0.0)
-    d_temperature = -jnp.sum(dz * finite) / temperature**2
+    # One scale per choice in place of divisions in the large arrays.
+    scale = safe_divide(jnp.ones_like(soft.total), soft.total)
+    if not simple:
+        scale = scale / temperature
+    d_left = (g[0] - center[:, None]) * scale[:, None]
+    d_right = g[1] * scale[:, None]
+    dy = d_left[:, :, None] + d_right[:, None]
+    d_score = soft.weights * dy
+    d_weight = safe_divide(d_score, weight) if factor is None else factor * dy
+    d_choice = Choice(d_weight, sum_slices(d_score, 2), sum_slices(d_score, 1))
     if simple:
-        d_temperature = jnp.zeros_like(temperature)
+        return d_choice, jnp.zeros_like(score), jnp.zeros_like(temperature)
+    finite = jnp.where(score > -jnp.inf, score, 0.0)
+    d_temperature = -jnp.sum(d_score * finite) / temperature
     return d_choice, jnp.zeros_like(score), d_temperature
 
 

@@ -24,6 +24,8 @@ from collections.abc import Sequence
 import functools
 
 import jax
+from jax.experimental.layout import Layout as ArrayLayout
+from jax.experimental.layout import with_layout_constraint
 import jax.numpy as jnp
 import numpy as np
 
@@ -201,7 +203,7 @@ def _partition_choice(
         total = functools.reduce(jnp.add, tops)
         selectors = safe_divide(selectors, jnp.exp(part - total))
         logs = joined if pairs else [joined[0], logs[1]]
-    mixed = jnp.einsum("pon,pod->pdn", selectors, flat, precision="highest")
+    mixed = jnp.einsum("pod,pon->pdn", flat, selectors, precision="highest")
     return rx.Choice(mixed.reshape(fold.size, *sizes, num_examples), *logs)
 
 
@@ -292,13 +294,10 @@ def _sum_occurrences_bwd(block, _, g):
     position[block.variables] = np.arange(len(block.variables))
     valid = block.valid.reshape(-1, *[1] * (g.ndim - 1))
     index = position[np.where(block.valid, block.scopes, block.variables[0]).ravel()]
-    count = occurrences(block).shape[1]
-    if count > 1 and len(index) % count == 0:
-        # A loop, so that XLA computes the cotangent once and not once per occurrence.
-        rows = jax.lax.map(lambda i: g[i], jnp.asarray(index.reshape(count, -1)))
-        rows = rows.reshape(-1, *g.shape[1:])
-    else:
-        rows = g[index]
+    # Stored once, examples last: else XLA recomputes the cotangent for every
+    # occurrence, or reads it across the examples.
+    g = with_layout_constraint(g, ArrayLayout(tuple(range(g.ndim))))
+    rows = g[index]
     return (rows if valid.all() else jnp.where(valid, rows, 0.0),)
 
 
