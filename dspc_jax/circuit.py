@@ -22,7 +22,7 @@ from dspc_jax import (
 from dspc_jax.batching import foldable
 from dspc_jax.folding import fold
 from dspc_jax.layers import input_layer, sum_layer
-from dspc_jax.leaves import Leaf
+from dspc_jax.leaves import DirectLeaf, ExponentialLeaf, Leaf
 from dspc_jax.parameters import Layout
 from dspc_jax.region_graph import RegionGraph
 from dspc_jax.structures import QuadTree, RandomBinaryTrees
@@ -67,6 +67,17 @@ class CircuitConfig:
             raise ValueError(
                 f"sum_layer: must be one of {sum_layer.KINDS}, got {self.sum_layer!r}"
             )
+        if not hasattr(self.structure, "region_graph"):
+            raise ValueError(
+                "structure: must be RandomBinaryTrees, QuadTree or a RegionGraph, "
+                f"got {self.structure!r}"
+            )
+        leaves_given = self.leaf if isinstance(self.leaf, tuple) else (self.leaf,)
+        for leaf in leaves_given:
+            if not isinstance(leaf, ExponentialLeaf | DirectLeaf):
+                raise ValueError(
+                    f"leaf: must be a leaf family such as Normal(), got {leaf!r}"
+                )
         num_variables = self.structure.num_variables
         if isinstance(self.leaf, tuple) and len(self.leaf) != num_variables:
             raise ValueError(
@@ -229,6 +240,11 @@ def build(config: CircuitConfig) -> Circuit:
     ):
         _check_leaf_mode(leaf_mode)
         rx.check(relaxation, allowed=DIFFERENTIABLE)
+        if jnp.shape(temperature) != ():
+            raise ValueError(
+                "temperature: must be a scalar (batch with jax.vmap), "
+                f"got shape {jnp.shape(temperature)}"
+            )
         if not isinstance(temperature, jax.Array) and not temperature > 0:
             raise ValueError(f"temperature: must be positive, got {temperature}")
         sampled = _Sampled(params, jnp.asarray(temperature, jnp.float32))
