@@ -19,6 +19,7 @@ from dspc_jax.folding import FoldedPartitions
 from dspc_jax.layers import input_layer, mixing_layer, sum_layer
 from dspc_jax.numerics import logsumexp, safe_log
 from dspc_jax.parameters import CircuitWeights, Layout
+from dspc_jax.storage import stored
 from dspc_jax.types import Array
 
 
@@ -45,7 +46,7 @@ def children_of(fold: FoldedPartitions, regions: Sequence[Array]) -> list[Array]
 
 def sanitize(x: Array, observed: Array | None) -> Array:
     """``[N, V, C]`` to ``[V, C, N]``; 0 where unobserved (whatever stood there)."""
-    x = jnp.transpose(x, (1, 2, 0))
+    x = stored(jnp.transpose(x, (1, 2, 0)))
     if observed is None:
         return x
     return jnp.where(jnp.transpose(observed)[:, None], x, 0.0)

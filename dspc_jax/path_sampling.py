@@ -63,7 +63,7 @@ def descend(
             perturbation = exp_gumbel(jnp.moveaxis(noise.sums[number][which], 0, 1))
             perturbation = perturbation.reshape(weight.shape)
             if evidence is None:
-                score = rx.perturbed(weight, 0.0, 0.0, perturbation)
+                score = rx.score(weight, None, None, perturbation)
             else:
                 children = children_of(fold, evidence.regions)
                 logs = _followed(sum_layer.factors(layout.sum_layer, children), rows)
@@ -71,7 +71,7 @@ def descend(
                     left, right = logs[0][..., :, None], logs[1][..., None, :]
                 else:
                     left, right = logs[0], 0.0
-                score = rx.perturbed(weight, left, right, perturbation)
+                score = rx.score(weight, left, right, perturbation)
             chosen = jnp.argmax(score.reshape(*score.shape[:2], -1), axis=-1)
             if weight.ndim == 4:
                 sides = (chosen // weight.shape[3], chosen % weight.shape[3])

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import special, stats
 
+from dspc_jax.storage import computed_once
 from dspc_jax.types import Array
 
 
@@ -30,7 +31,7 @@ def _search_width(num_trials: int) -> int:
     return int(max(high.max(), low.max())) + 1
 
 
-def binomial_quantile(uniform: Array, num_trials: int, p: Array, q: Array) -> Array:
+def binomial_quantile(uniform: Array, num_trials: int, p: Array) -> Array:
     r"""Turns uniform numbers into Binomial(``num_trials``, ``p``) draws.
 
     The unit interval is laid out from the mode outwards (mode, one above, one below,
@@ -43,7 +44,6 @@ def binomial_quantile(uniform: Array, num_trials: int, p: Array, q: Array) -> Ar
       uniform: in (0, 1), any shape.
       num_trials: N, static.
       p: success probabilities, same shape, in [0, 1].
-      q: failure probabilities ``1 - p``, given apart so that none loses its digits.
 
     Returns:
       Draws as floats, 0 where ``p == 0`` and N where ``p == 1``. Not differentiable.
@@ -51,8 +51,14 @@ def binomial_quantile(uniform: Array, num_trials: int, p: Array, q: Array) -> Ar
     References:
       Kemp, "A modal method for generating binomial variables", 1986.
     """
+    quantile = functools.partial(_binomial_quantile, num_trials)
+    return jax.lax.stop_gradient(computed_once(quantile, uniform, p))
+
+
+def _binomial_quantile(num_trials, uniform, p):
     n = float(num_trials)
-    small = jnp.minimum(p, q)  # search in the half where the odds are at most 1
+    flipped = p > 0.5
+    small = jnp.where(flipped, 1 - p, p)  # search in the half where the odds are at most 1
     odds = small / (1 - small)
     mode = jnp.floor((n + 1) * small)
     log_choose = jnp.asarray(log_binomial_coefficients(num_trials))
@@ -77,8 +83,9 @@ def binomial_quantile(uniform: Array, num_trials: int, p: Array, q: Array) -> Ar
 
     state = (uniform - mass, mass, mass, mode)
     width = _search_width(num_trials)
-    draw = jax.lax.fori_loop(1, width + 1, step, state, unroll=min(width, 8))[-1]
-    return jax.lax.stop_gradient(jnp.where(p > q, n - draw, draw))
+    # Unrolled, so that one pass over the numbers does it all.
+    draw = jax.lax.fori_loop(1, width + 1, step, state, unroll=min(width, 64))[-1]
+    return jnp.where(flipped, n - draw, draw)
 
 
 def categorical_quantile(uniform: Array, p: Array) -> Array:

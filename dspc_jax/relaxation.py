@@ -43,13 +43,13 @@ class Choice(NamedTuple):
 
     Attributes:
       weight: ``[P, I, J, N]``, linear, 0 is impossible.
-      left: ``[P, I, N]``, log; -inf is impossible.
-      right: ``[P, J, N]``, log.
+      left: ``[P, I, N]``, log; -inf is impossible. None where there is no evidence.
+      right: ``[P, J, N]``, log; None with ``left``.
     """
 
     weight: Array
-    left: Array
-    right: Array
+    left: Array | None = None
+    right: Array | None = None
 
 
 def choose(
@@ -81,30 +81,38 @@ def choose_one(
     return choose(relaxation, choice, noise, temperature)[0]
 
 
-def perturbed(
-    weight: Array, left: Array | float, right: Array | float, noise: Array
+def score(
+    weight: Array, left: Array | float | None, right: Array | float | None, noise: Array
 ) -> Array:
-    """``log(weight * noise) + left + right``, the score of a hard choice.
+    """What a hard choice takes the greatest of, not to be differentiated.
 
-    The noise is ``exp(gumbel)``: one logarithm does for weight and noise. Not to be
-    differentiated (a weight of 0 scores -inf).
+    ``weight * noise``, the noise being ``exp(gumbel)``; its logarithm where there is
+    evidence, which may span more than float32 does.
     """
+    if left is None or right is None:
+        return weight * noise
     return jnp.log(weight * noise) + left + right
+
+
+def _pair_score(choice: Choice, noise: Array) -> Array:
+    weight, left, right = choice
+    if left is None or right is None:
+        return score(weight, None, None, noise)
+    return score(weight, left[:, :, None], right[:, None], noise)
 
 
 def _choose_fwd(relaxation, choice, noise, temperature):
     """All arrays ``[P, I, J, N]`` are touched slice by slice or in one fused pass."""
-    weight, left, right = choice
-    score = perturbed(weight, left[:, :, None], right[:, None], noise)
     if relaxation == "gumbel_softmax":
-        soft = _softmax(score, temperature)
-        return (soft.left, soft.right), (choice, soft, score, temperature)
-    best, j_of_i = _running_argmax([score[:, :, j] for j in range(score.shape[2])])
-    _, i = _running_argmax([best[:, i] for i in range(score.shape[1])])
-    chosen = _one_hot(i, score.shape[1], score)
+        soft = _softmax(choice, noise, temperature)
+        return (soft.left, soft.right), (choice, soft, noise, temperature)
+    scores = _pair_score(choice, noise)
+    best, j_of_i = _running_argmax([scores[:, :, j] for j in range(scores.shape[2])])
+    _, i = _running_argmax([best[:, i] for i in range(scores.shape[1])])
+    chosen = _one_hot(i, scores.shape[1], scores)
     j = sum_slices(j_of_i * chosen.astype(j_of_i.dtype), 1)
-    out = (chosen, _one_hot(j, score.shape[2], score))
-    return out, (choice, None, score, temperature)
+    out = (chosen, _one_hot(j, scores.shape[2], scores))
+    return out, (choice, None, noise, temperature)
 
 
 class _Soft(NamedTuple):
@@ -116,12 +124,19 @@ class _Soft(NamedTuple):
     right: Array
 
 
-def _softmax(score: Array, temperature: Array | float) -> _Soft:
-    top = max_slices(max_slices(score, 2), 1)[:, None, None]
-    top = jnp.where(top > -jnp.inf, top, 0.0)
-    # The barriers keep XLA from computing the exponentials once for each use.
-    weights = jax.lax.optimization_barrier(jnp.exp((score - top) * (1.0 / temperature)))
-    return _normalized(weights)
+def _relative(choice: Choice, noise: Array) -> Array:
+    """Log-scores, the greatest of each choice at 0."""
+    scores = _pair_score(choice, noise)
+    top = max_slices(max_slices(scores, 2), 1)[:, None, None]
+    if choice.left is None:
+        return jnp.log(scores * jnp.where(top > 0, 1.0 / top, 0.0))
+    return scores - jnp.where(top > -jnp.inf, top, 0.0)
+
+
+def _softmax(choice: Choice, noise: Array, temperature: Array | float) -> _Soft:
+    weights = jnp.exp(_relative(choice, noise) * (1.0 / temperature))
+    # The barrier keeps XLA from computing the exponentials once for each use.
+    return _normalized(jax.lax.optimization_barrier(weights))
 
 
 def _normalized(weights: Array) -> _Soft:
@@ -149,17 +164,14 @@ def _one_hot(index: Array, size: int, like: Array) -> Array:
 
 def _choose_bwd(relaxation, residuals, g):
     """Through ``y = softmax(z)``: ``dz = y (dy - sum y dy)``, ``dy = dl_i + dr_j``."""
-    choice, soft, score, temperature = residuals
-    weight, left, right = choice
+    choice, soft, noise, temperature = residuals
     if relaxation == "hard":
-        return jax.tree.map(jnp.zeros_like, (choice, score, temperature))
+        return jax.tree.map(jnp.zeros_like, (choice, noise, temperature))
     simple = relaxation == "simple"
-    factor = None
-    if simple:  # the weights themselves are the softmax: no division by them below
-        factor = jnp.exp(_shift(left))[:, :, None] * jnp.exp(_shift(right))[:, None]
-        soft = _normalized(jax.lax.optimization_barrier(weight * factor))
+    if simple:
+        soft = _normalized(jax.lax.optimization_barrier(choice.weight * _odds(choice)))
     elif soft is None:
-        soft = _softmax(score, temperature)
+        soft = _softmax(choice, noise, temperature)
     center = sum_slices(soft.left * g[0], 1) + sum_slices(soft.right * g[1], 1)
     # One scale per choice in place of divisions in the large arrays.
     scale = safe_divide(jnp.ones_like(soft.total), soft.total)
@@ -169,13 +181,25 @@ def _choose_bwd(relaxation, residuals, g):
     d_right = g[1] * scale[:, None]
     dy = d_left[:, :, None] + d_right[:, None]
     d_score = soft.weights * dy
-    d_weight = safe_divide(d_score, weight) if factor is None else factor * dy
-    d_choice = Choice(d_weight, sum_slices(d_score, 2), sum_slices(d_score, 1))
+    # With "simple" the weights are the softmax: no division by them.
+    d_weight = _odds(choice) * dy if simple else safe_divide(d_score, choice.weight)
+    d_choice = Choice(d_weight)
+    if choice.left is not None:
+        d_choice = Choice(d_weight, sum_slices(d_score, 2), sum_slices(d_score, 1))
     if simple:
-        return d_choice, jnp.zeros_like(score), jnp.zeros_like(temperature)
-    finite = jnp.where(score > -jnp.inf, score, 0.0)
+        return d_choice, jnp.zeros_like(noise), jnp.zeros_like(temperature)
+    relative = _relative(choice, noise)  # d_score adds up to 0: any origin will do
+    finite = jnp.where(relative > -jnp.inf, relative, 0.0)
     d_temperature = -jnp.sum(d_score * finite) / temperature
-    return d_choice, jnp.zeros_like(score), d_temperature
+    return d_choice, jnp.zeros_like(noise), d_temperature
+
+
+def _odds(choice: Choice) -> Array | float:
+    """What the evidence makes of the weights: ``exp(left + right)``, at most 1."""
+    if choice.left is None or choice.right is None:
+        return 1.0
+    left, right = _shift(choice.left), _shift(choice.right)
+    return jnp.exp(left)[:, :, None] * jnp.exp(right)[:, None]
 
 
 def _shift(x: Array) -> Array:

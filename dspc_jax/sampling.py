@@ -24,8 +24,6 @@ from collections.abc import Sequence
 import functools
 
 import jax
-from jax.experimental.layout import Layout as ArrayLayout
-from jax.experimental.layout import with_layout_constraint
 import jax.numpy as jnp
 import numpy as np
 
@@ -37,6 +35,8 @@ from dspc_jax.layers.input_layer import InputBlock
 from dspc_jax.noise import Noise, exp_gumbel
 from dspc_jax.numerics import finite_or_zero, safe_divide, safe_log
 from dspc_jax.parameters import CircuitParams, CircuitWeights, Layout
+from dspc_jax.products import expand
+from dspc_jax.storage import stored
 from dspc_jax.types import Array
 
 LEAF_MODES = ("sample", "mean")
@@ -195,15 +195,15 @@ def _partition_choice(
     pairs = len(fold.children) == 2 and kind == "tucker"
     sizes = weights.shape[2:] if pairs else (flat.shape[-1], 1)
     num_examples = selectors.shape[-1]
-    logs = [jnp.zeros((fold.size, size, num_examples)) for size in sizes]
+    logs = ()
     if evidence is not None:
         part, children = evidence
         joined = sum_layer.factors(kind, children)
         joined, tops = sum_layer.shifted(weights, joined)
         total = functools.reduce(jnp.add, tops)
         selectors = safe_divide(selectors, jnp.exp(part - total))
-        logs = joined if pairs else [joined[0], logs[1]]
-    mixed = jnp.einsum("pod,pon->pdn", flat, selectors, precision="highest")
+        logs = joined if pairs else (joined[0], jnp.zeros_like(joined[0][:, :1]))
+    mixed = expand(flat, selectors)
     return rx.Choice(mixed.reshape(fold.size, *sizes, num_examples), *logs)
 
 
@@ -263,7 +263,7 @@ def _blend_component(block: InputBlock, component: Array, selectors: Array) -> A
     """``sum q_gk c_gk`` per variable: ``[G, K, L, C, ...]`` to ``[V, C, N, ...]``."""
     num_regions, length = block.scopes.shape
     flat = component.reshape(*component.shape[:2], -1)
-    blended = jnp.einsum("gkd,gkn->gdn", flat, selectors, precision="highest")
+    blended = expand(flat, selectors)
     blended = blended.reshape(num_regions * length, *component.shape[3:], -1)
     return jnp.moveaxis(_sum_occurrences(block, blended), -1, 2)
 
@@ -296,8 +296,7 @@ def _sum_occurrences_bwd(block, _, g):
     index = position[np.where(block.valid, block.scopes, block.variables[0]).ravel()]
     # Stored once, examples last: else XLA recomputes the cotangent for every
     # occurrence, or reads it across the examples.
-    g = with_layout_constraint(g, ArrayLayout(tuple(range(g.ndim))))
-    rows = g[index]
+    rows = stored(g)[index]
     return (rows if valid.all() else jnp.where(valid, rows, 0.0),)
 
 

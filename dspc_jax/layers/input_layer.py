@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dspc_jax.leaves import DirectLeaf, ExponentialLeaf, Leaf
+from dspc_jax.products import contract
 from dspc_jax.types import Array, Key
 
 _SHORT_SCOPE = 4  # scopes up to this long are summed by unrolled code
@@ -111,7 +112,7 @@ def log_prob(
     if unobserved is not None and observed is not None:
         per_variable = jnp.sum(jnp.where(valid, unobserved, 0.0), axis=-1)
         hidden = (~observed[block.scopes]).astype(out.dtype)
-        out += jnp.einsum("gkl,gln->gkn", per_variable, hidden, precision="highest")
+        out += contract(per_variable, hidden)
     return out
 
 
@@ -141,14 +142,12 @@ def _exponential(block, natural, valid, x, observed):
         t[block.scopes].reshape(num_regions, length * num_channels, num_examples)
         for t in statistics
     ]
-    out = jnp.einsum(
-        "gkd,gdn->gkn", eta, jnp.concatenate(statistics, axis=1), precision="highest"
-    )
+    out = contract(eta, jnp.concatenate(statistics, axis=1))
     log_partition = jnp.sum(jnp.where(valid, natural.log_partition, 0.0), axis=-1)
     if observed is None:
         return out - jnp.sum(log_partition, axis=-1)[..., None]
     counted = observed[block.scopes].astype(x.dtype)
-    return out - jnp.einsum("gkl,gln->gkn", log_partition, counted, precision="highest")
+    return out - contract(log_partition, counted)
 
 
 def _direct(block, natural, x, observed):

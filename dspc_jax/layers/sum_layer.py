@@ -22,6 +22,7 @@ import jax
 import jax.numpy as jnp
 
 from dspc_jax.numerics import finite_or_zero, safe_divide, safe_log
+from dspc_jax.products import contract, expand, outer
 from dspc_jax.types import Array
 
 KINDS = ("tucker", "cp")
@@ -101,7 +102,7 @@ def _forward(weights, children):
         pairs = values[0][:, :, None] * values[1][:, None]
         pairs = pairs.reshape(pairs.shape[0], -1, pairs.shape[-1])
     flat = weights.reshape(*weights.shape[:2], -1)
-    total = jnp.einsum("pod,pdn->pon", flat, pairs, precision="highest")
+    total = contract(flat, pairs)
     return tops, values, pairs, total
 
 
@@ -115,9 +116,8 @@ def _log_einsum_exp_bwd(residuals, g):
     _, values, pairs, total = _forward(weights, children)
     g = safe_divide(g, total)
     flat = weights.reshape(*weights.shape[:2], -1)
-    d_weights = jnp.einsum("pon,pdn->pod", g, pairs, precision="highest")
-    d_weights = d_weights.reshape(weights.shape)
-    d_pairs = jnp.einsum("pod,pon->pdn", flat, g, precision="highest")
+    d_weights = outer(g, pairs).reshape(weights.shape)
+    d_pairs = expand(flat, g)
     if len(values) == 1:
         return d_weights, (d_pairs * values[0],)
     left, right = values

@@ -91,7 +91,7 @@ class Binomial:
         return self.log_base(x) + log_p
 
     def components(self, params):
-        """Mean ``Np``, deviation ``sqrt(Np(1-p))``, ``N(1-p)``; exact at both ends."""
+        """Mean ``Np`` and deviation ``sqrt(Np(1-p))``."""
         n, logits = self.num_trials, params.logits
         # sqrt(pq) = e^(-|l|/2) / (1 + e^-|l|): no root of 0, so no infinite gradient.
         small = jnp.exp(-0.5 * jnp.abs(logits))
@@ -100,16 +100,20 @@ class Binomial:
             spread = n * root**2
         else:
             spread = np.sqrt(n) * root
-        return (n * jax.nn.sigmoid(logits), spread, n * jax.nn.sigmoid(-logits))
+        return (n * jax.nn.sigmoid(logits), spread)
 
     def draw(self, uniform, components):  # noqa: D102
         n = self.num_trials
-        mean, std, failures = components
+        mean, std = components
         if self.reparametrization == "variance":
             return jnp.clip(mean + std * ndtri(uniform), 0.0, n)
-        p, q = jax.lax.stop_gradient((mean / n, failures / n))
-        draw = binomial_quantile(uniform, n, p, q)
-        return moment_matched(draw, mean, std, jnp.sqrt(n * p * q))
+        p = jnp.minimum(jax.lax.stop_gradient(mean / n), 1.0)
+        draw = binomial_quantile(uniform, n, p)
+        # Near p = 1 the digits of 1 - p are gone; a deviation not blended keeps its own.
+        variance = n * p * (1 - p)
+        blended = variance - jax.lax.stop_gradient(std) ** 2 > 1e-6 * n
+        exact_std = jnp.where(blended, jnp.sqrt(variance), std)
+        return moment_matched(draw, mean, std, exact_std)
 
     def mean(self, components):  # noqa: D102
         return components[0]
