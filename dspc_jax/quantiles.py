@@ -52,7 +52,7 @@ def binomial_quantile(uniform: Array, num_trials: int, p: Array) -> Array:
       Kemp, "A modal method for generating binomial variables", 1986.
     """
     quantile = functools.partial(_binomial_quantile, num_trials)
-    return jax.lax.stop_gradient(computed_once(quantile, uniform, p))
+    return computed_once(quantile, *jax.lax.stop_gradient((uniform, p)))
 
 
 def _binomial_quantile(num_trials, uniform, p):
@@ -71,11 +71,11 @@ def _binomial_quantile(num_trials, uniform, p):
     def step(i, state):
         rest, up, down, draw = state
         k_up, k_down = mode + i, mode - i
-        up = up * (n - k_up + 1) / k_up * odds
-        down = jnp.where(
-            k_down >= 0, down * (k_down + 1) / (n - k_down) * inverse_odds, 0.0
-        )
-        up = jnp.where(k_up <= n, up, 0.0)
+        rest_down = n - k_down
+        inverse = 1 / (k_up * rest_down)  # one division for both ratios
+        up = jnp.where(k_up <= n, up * ((n - k_up + 1) * rest_down * inverse * odds), 0)
+        ratio = (k_down + 1) * k_up * inverse * inverse_odds
+        down = jnp.where(k_down >= 0, down * ratio, 0)
         draw = jnp.where((rest >= 0) & (rest < up), k_up, draw)
         rest = rest - up
         draw = jnp.where((rest >= 0) & (rest < down), k_down, draw)

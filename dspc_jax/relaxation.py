@@ -127,7 +127,7 @@ class _Soft(NamedTuple):
 def _relative(choice: Choice, noise: Array) -> Array:
     """Log-scores, the greatest of each choice at 0."""
     scores = _pair_score(choice, noise)
-    top = max_slices(max_slices(scores, 2), 1)[:, None, None]
+    top = jnp.max(max_slices(scores, 2), axis=1)[:, None, None]
     if choice.left is None:
         return jnp.log(scores * jnp.where(top > 0, 1.0 / top, 0.0))
     return scores - jnp.where(top > -jnp.inf, top, 0.0)
@@ -141,7 +141,7 @@ def _softmax(choice: Choice, noise: Array, temperature: Array | float) -> _Soft:
 
 def _normalized(weights: Array) -> _Soft:
     left, right = sum_slices(weights, 2), sum_slices(weights, 1)
-    total = sum_slices(left, 1)
+    total = jnp.sum(left, axis=1)
     return _Soft(
         weights,
         total,
@@ -172,7 +172,7 @@ def _choose_bwd(relaxation, residuals, g):
         soft = _normalized(jax.lax.optimization_barrier(choice.weight * _odds(choice)))
     elif soft is None:
         soft = _softmax(choice, noise, temperature)
-    center = sum_slices(soft.left * g[0], 1) + sum_slices(soft.right * g[1], 1)
+    center = jnp.sum(soft.left * g[0], axis=1) + jnp.sum(soft.right * g[1], axis=1)
     # One scale per choice in place of divisions in the large arrays.
     scale = safe_divide(jnp.ones_like(soft.total), soft.total)
     if not simple:

@@ -36,7 +36,7 @@ from dspc_jax.noise import Noise, exp_gumbel
 from dspc_jax.numerics import finite_or_zero, safe_divide, safe_log
 from dspc_jax.parameters import CircuitParams, CircuitWeights, Layout
 from dspc_jax.products import expand
-from dspc_jax.storage import stored
+from dspc_jax.storage import computed_once, stored
 from dspc_jax.types import Array
 
 LEAF_MODES = ("sample", "mean")
@@ -209,8 +209,7 @@ def _partition_choice(
 
 def _per_partition(fold: FoldedPartitions, uniform: Array) -> Array:
     """Numbers ``[N, S, D]`` of slots to noise of partitions ``[P, D, N]``."""
-    # Transposed before the logarithm, so that XLA stores it examples last, once.
-    noise = exp_gumbel(jnp.moveaxis(uniform, 0, -1))
+    noise = exp_gumbel(stored(jnp.moveaxis(uniform, 0, -1)))
     repeats = fold.size // fold.num_slots
     if np.array_equal(fold.slots, np.arange(fold.size) // repeats):
         shape = (fold.num_slots, repeats, *noise.shape[1:])
@@ -275,14 +274,18 @@ def _sum_occurrences(block: InputBlock, rows: Array) -> Array:
     The derivative is again a gather; XLA would scatter, which is slow.
     """
 
-    def part(index):
+    def part(rows, index):
         taken = rows[np.maximum(index, 0)]
         if (index < 0).any():
             exists = (index >= 0).reshape(-1, *[1] * (taken.ndim - 1))
             taken = jnp.where(exists, taken, 0.0)
         return taken
 
-    return functools.reduce(jnp.add, map(part, occurrences(block).T))
+    def total(rows):
+        parts = (part(rows, index) for index in occurrences(block).T)
+        return functools.reduce(jnp.add, parts)
+
+    return computed_once(total, rows)
 
 
 def _sum_occurrences_fwd(block, rows):

@@ -25,12 +25,10 @@ def computed_once(function: Callable[..., Array], x: Array, *others: Array) -> A
     Else XLA folds all of it into each of its readers, and computes it that often. It
     cannot fold a branch; which one is taken it cannot know.
     """
-    x = jax.lax.stop_gradient(x)
     first = jax.lax.slice(x.ravel(), (0,), (1,))[0]
-    return jax.lax.cond(
-        jnp.isnan(first),
-        lambda x, *_: jnp.full_like(x, jnp.nan),
-        function,
-        x,
-        *jax.lax.stop_gradient(others),
-    )
+    out = jax.eval_shape(function, x, *others)
+
+    def broken(*_):
+        return jnp.full(out.shape, jnp.nan, out.dtype)
+
+    return jax.lax.cond(jnp.isnan(first), broken, function, x, *others)

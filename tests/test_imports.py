@@ -17,7 +17,8 @@ PACKAGE = ROOT / "dspc_jax"
 # A module may import the modules of the lines above its own, and no other.
 ORDER = (
     ("types",),
-    ("numerics", "batching", "quantiles"),
+    ("numerics", "batching", "storage"),
+    ("products", "quantiles"),
     ("region_graph", "relaxation"),
     ("structures", "folding"),
     ("leaves",),

@@ -93,9 +93,7 @@ class Binomial:
     def components(self, params):
         """Mean ``Np`` and deviation ``sqrt(Np(1-p))``."""
         n, logits = self.num_trials, params.logits
-        # sqrt(pq) = e^(-|l|/2) / (1 + e^-|l|): no root of 0, so no infinite gradient.
-        small = jnp.exp(-0.5 * jnp.abs(logits))
-        root = small / (1 + small**2)
+        root = _bernoulli_deviation(logits)
         if self.reparametrization == "variance":
             spread = n * root**2
         else:
@@ -121,6 +119,19 @@ class Binomial:
     def mode(self, params):  # noqa: D102
         top = jnp.floor((self.num_trials + 1) * jax.nn.sigmoid(params.logits))
         return jnp.minimum(top, self.num_trials)
+
+
+@jax.custom_jvp
+def _bernoulli_deviation(logits: Array) -> Array:
+    """``sqrt(p (1 - p))``, by no root of 0, so with no infinite gradient."""
+    small = jnp.exp(-0.5 * jnp.abs(logits))
+    return small / (1 + small**2)
+
+
+@_bernoulli_deviation.defjvp
+def _bernoulli_deviation_jvp(primals, tangents):
+    deviation = _bernoulli_deviation(*primals)
+    return deviation, deviation * (0.5 - jax.nn.sigmoid(primals[0])) * tangents[0]
 
 
 @dataclasses.dataclass(frozen=True)
