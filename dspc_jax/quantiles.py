@@ -58,7 +58,9 @@ def binomial_quantile(uniform: Array, num_trials: int, p: Array) -> Array:
 def _binomial_quantile(num_trials, uniform, p):
     n = float(num_trials)
     flipped = p > 0.5
-    small = jnp.where(flipped, 1 - p, p)  # search in the half where the odds are at most 1
+    small = jnp.where(
+        flipped, 1 - p, p
+    )  # search in the half where the odds are at most 1
     odds = small / (1 - small)
     mode = jnp.floor((n + 1) * small)
     log_choose = jnp.asarray(log_binomial_coefficients(num_trials))

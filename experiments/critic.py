@@ -17,6 +17,7 @@ from dspc_jax.objectives import (
 )
 from experiments import flags
 from experiments.data import Dataset
+from experiments.mixture import Term
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,25 +67,17 @@ class Critic:
         self._optimizer = optax.rmsprop(settings.mmd_critic_learning_rate)
         self._kernel = gaussian_kernel((1.0, 2.0, 4.0, 8.0, 16.0))  # the source's
 
-    def init(self, key: jax.Array) -> tuple[Any, Any]:
+    @property
+    def term(self) -> Term:
+        """The loss on its features, with the critic as what is trained against it."""
+        return Term("mmd", self._init, self._train, self._loss)
+
+    def _init(self, key):
         """Parameters, the encoder's clipped, and the optimizer's state."""
         params: Any = clip_encoder(self._network.init(key))
         return params, self._optimizer.init(params)
 
-    def train(self, state, key, sampler_step, draw, sample):
-        """The critic's steps before a step of the circuit.
-
-        Args:
-            state: parameters and optimizer state.
-            key: for batches and samples.
-            sampler_step: the step of the circuit, from 0.
-            draw: ``key -> [B, V, C]``, grey values of fresh data.
-            sample: ``keys [B] -> [B, V, C]``, grey values of samples.
-
-        Returns:
-            The new state.
-        """
-
+    def _train(self, state, key, number, draw, sample):
         def update(state, key):
             params, opt_state = state
             draw_key, loss_key = jax.random.split(key)
@@ -102,19 +95,19 @@ class Critic:
             return (clip_encoder(params), opt_state), metrics
 
         number = critic_steps(
-            sampler_step,
+            number,
             many=self._settings.mmd_critic_busy_steps,
             few=self._settings.mmd_critic_steps,
         )
-        return repeat_update(update, state, key, number)[0]
+        state, metrics = repeat_update(update, state, key, number)
+        return state, {f"critic_{name}": value for name, value in metrics.items()}
 
-    def sampler_loss(self, params, key, batch, *, critic_params, sample):
-        """What the circuit minimises."""
+    def _loss(self, params, key, x, state, sample):
         return sampler_loss(
             params,
             key,
-            batch,
-            critic_params=critic_params,
+            x,
+            critic_params=state[0],
             sample=sample,
             auto_encoder=self._network,
             kernel=self._kernel,

@@ -45,9 +45,11 @@ def within(low: float, high: float) -> Requirement:
     )
 
 
-def one_of(*names: str) -> Requirement:
+def one_of(*names: str | int) -> Requirement:
     """The value is one of ``names``."""
-    return Requirement(lambda v: v in names, f"must be one of {', '.join(names)}")
+    return Requirement(
+        lambda v: v in names, f"must be one of {', '.join(map(str, names))}"
+    )
 
 
 def flag(

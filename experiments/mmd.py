@@ -4,21 +4,17 @@ A circuit is trained through its own differentiable samples until no kernel tell
 from the data: on pixels, or on the features of an adversarially trained auto-encoder.
 """
 
-from collections.abc import Callable
 import dataclasses
-import functools
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
-import jax
-import jax.numpy as jnp
-import optax
-
-from dspc_jax.objectives import mmd_loss
-from experiments import app, data, flags, model, temperature, training
+from dspc_jax.objectives import Kernel, mmd_loss
+from experiments import app, data, flags, mixture, training
 from experiments.critic import Critic, CriticSettings
 from experiments.device_loop import System
 from experiments.errors import UserError
 from experiments.flags import Settings
+from experiments.generators import circuit_generator
+from experiments.mixture import MixtureSettings, Term
 
 _PROGRAM = "experiments.mmd"
 
@@ -27,38 +23,46 @@ _PROGRAM = "experiments.mmd"
 class MmdSettings:
     """The flags of this program alone."""
 
-    pretrain_steps: int = flags.flag(
-        500, "first steps, which maximise the likelihood instead", flags.at_least(0)
-    )
-    ll_weight: float = flags.flag(
-        0.1,
-        "weight of the negative log-likelihood (nats a dimension) beside the MMD",
-        flags.at_least(0),
-    )
     mmd_kernel: str = flags.flag(
         "pixel",
         "kernels between grey values (pixel), or between the features of an "
         "auto-encoder trained against the circuit (autoencoder)",
         flags.one_of("pixel", "autoencoder"),
     )
+    mmd_estimator: str = flags.flag(
+        "unbiased",
+        "estimate of the squared MMD on pixels",
+        flags.one_of("unbiased", "biased"),
+    )
+    mmd_power: int = flags.flag(
+        2,
+        "minimise the square of the MMD on pixels (2), or the MMD itself (1; with "
+        "--mmd_estimator=biased only)",
+        flags.one_of(1, 2),
+    )
 
 
-class State(NamedTuple):
-    """Everything that is trained.
+def pixel_term(kernel: Kernel, settings: MmdSettings) -> Term:
+    """The MMD between grey values."""
 
-    Attributes:
-        params: ``{"circuit": ..., "temperature": ...}``.
-        opt_state: of their Adam.
-        critic: parameters of the auto-encoder and the state of its RMSprop, or None.
-    """
+    def loss(params, key, x, adversary, sample):
+        del adversary
+        return mmd_loss(
+            params,
+            key,
+            x,
+            sample=sample,
+            kernel=kernel,
+            estimator=settings.mmd_estimator,
+            square_root=settings.mmd_power == 1,
+        )
 
-    params: Any
-    opt_state: optax.OptState
-    critic: tuple[Any, optax.OptState] | None
+    return Term("mmd", init=lambda key: (), train=None, loss=loss)
 
 
 def make_system(
     settings: Settings,
+    mixture_settings: MixtureSettings,
     mmd_settings: MmdSettings,
     critic_settings: CriticSettings,
     dataset: data.Dataset,
@@ -67,142 +71,36 @@ def make_system(
 
     Args:
         settings: the shared flags.
+        mixture_settings: how the likelihood takes part.
         mmd_settings: this program's flags.
         critic_settings: those of the auto-encoder.
         dataset: the images.
 
     Returns:
-        The system. Its step metrics ``mmd_term`` and ``ll_term`` are the terms of the
-        loss as they entered it, weights included; 0 where a term was not part of it.
+        The system, see `mixture.make_system`.
 
     Raises:
         UserError: the flags describe no circuit on these images.
     """
-    if settings.optimizer != "adam":
+    if mmd_settings.mmd_power == 1 and mmd_settings.mmd_estimator != "biased":
         raise UserError(
-            f"--optimizer must be adam where samples are trained, got "
-            f"{settings.optimizer!r}"
+            "--mmd_estimator must be biased with --mmd_power=1 (a negative estimate "
+            f"has no root), got {mmd_settings.mmd_estimator!r}"
         )
-    circuit = model.make_model(settings, dataset)
-    codec, optimizer = circuit.codec, model.adam(settings)
-    temperature_at = temperature.schedule(settings, mmd_settings.pretrain_steps)
-    critic = None
+    generator = circuit_generator(settings, dataset, mixture_settings.pretrain_steps)
     if mmd_settings.mmd_kernel == "autoencoder":
-        critic = Critic(critic_settings, dataset)
-
-    def sampler(step: jax.Array) -> Callable[[jax.Array, Any], jax.Array]:
-        """Differentiable grey values: ``(keys [B], params) -> [B, V, C]``."""
-
-        def sample(keys, params):
-            heat = temperature_at(params["temperature"], step)
-            return jax.vmap(
-                lambda key: codec.to_unit(
-                    circuit.circuit.sample_differentiable(
-                        key,
-                        params["circuit"],
-                        relaxation=settings.relaxation,
-                        temperature=heat,
-                    )
-                )
-            )(keys)
-
-        return sample
-
-    def init(key):
-        circuit_key, critic_key = jax.random.split(key)
-        params = {
-            "circuit": model.init(circuit, circuit_key),
-            "temperature": temperature.init_learned(settings),
-        }
-        return State(
-            params,
-            optimizer.init(params),
-            None if critic is None else critic.init(critic_key),
-        )
-
-    def ll_term(params, key, x):
-        return model.likelihood_loss(circuit, params["circuit"], key, x)
-
-    def mmd_term(params, key, x, critic_params, step):
-        if critic is None:
-            loss = functools.partial(mmd_loss, kernel=circuit.kernel)
-        else:
-            loss = functools.partial(critic.sampler_loss, critic_params=critic_params)
-        return loss(params, key, codec.to_unit(x), sample=sampler(step))[0]
-
-    def pretrain_step(state, keys, x, step, draw):
-        del step, draw
-        loss, grads = jax.value_and_grad(ll_term)(state.params, keys[0], x)
-        return grads, state.critic, (jnp.zeros(()), loss)
-
-    def mmd_step(state, keys, x, step, draw):
-        trained = state.critic
-        if critic is not None:
-            trained = critic.train(
-                trained,
-                keys[2],
-                step - mmd_settings.pretrain_steps,
-                lambda key: codec.to_unit(codec.encode(*_split_draw(key, draw))),
-                lambda keys: sampler(step)(keys, state.params),
-            )
-
-        def objective(params):
-            critic_params = None if trained is None else trained[0]
-            mmd = mmd_term(params, keys[1], x, critic_params, step)
-            if mmd_settings.ll_weight == 0:
-                return mmd, (mmd, jnp.zeros(()))
-            ll = mmd_settings.ll_weight * ll_term(params, keys[0], x)
-            return mmd + ll, (mmd, ll)
-
-        grads, terms = jax.grad(objective, has_aux=True)(state.params)
-        return grads, trained, terms
-
-    def step(state, key, batch, step, draw):
-        noise_key, *keys = jax.random.split(key, 4)
-        x = codec.encode(noise_key, batch)
-        if mmd_settings.pretrain_steps == 0:
-            grads, trained, terms = mmd_step(state, keys, x, step, draw)
-        else:
-            grads, trained, terms = jax.lax.cond(
-                step < mmd_settings.pretrain_steps,
-                lambda: pretrain_step(state, keys, x, step, draw),
-                lambda: mmd_step(state, keys, x, step, draw),
-            )
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        metrics = {
-            "loss": terms[0] + terms[1],
-            "mmd_term": terms[0],
-            "ll_term": terms[1],
-            "grad_norm": optax.tree.norm(grads),
-            "temperature": temperature_at(state.params["temperature"], step),
-        }
-        return State(params, opt_state, trained), metrics
-
-    return System(
-        init=init,
-        step=step,
-        evaluate=lambda state, key, batch: model.evaluate(
-            circuit, state.params["circuit"], key, batch
-        ),
-        sample=lambda state, key, num: model.pictures(
-            circuit, state.params["circuit"], key, num
-        ),
-    )
-
-
-def _split_draw(
-    key: jax.Array, draw: Callable[[jax.Array], jax.Array]
-) -> tuple[jax.Array, jax.Array]:
-    """A noise key and a batch drawn by another key."""
-    draw_key, noise_key = jax.random.split(key)
-    return noise_key, draw(draw_key)
+        term = Critic(critic_settings, dataset).term
+    else:
+        assert generator.circuit is not None
+        term = pixel_term(generator.circuit.kernel, mmd_settings)
+    return mixture.make_system(settings, mixture_settings, generator, term)
 
 
 parse = app.parser(
     _PROGRAM,
     "Trains a probabilistic circuit through its differentiable samples, by MMD.",
     Settings,
+    MixtureSettings,
     MmdSettings,
     CriticSettings,
 )
@@ -212,15 +110,14 @@ def main(groups: list[Any]) -> int:
     """Trains.
 
     Args:
-        groups: the flags: `Settings`, `MmdSettings`, `CriticSettings`.
+        groups: the flags: `Settings`, `MixtureSettings`, `MmdSettings`,
+            `CriticSettings`.
 
     Returns:
         The exit code.
     """
-    settings, mmd_settings, critic_settings = groups
-    dataset = data.load(settings.dataset, settings.data_dir)
-    system = make_system(settings, mmd_settings, critic_settings, dataset)
-    return training.run(_PROGRAM, system, dataset, groups)
+    dataset = data.load(groups[0].dataset, groups[0].data_dir)
+    return training.run(_PROGRAM, make_system(*groups, dataset), dataset, groups)
 
 
 def run() -> NoReturn:

@@ -107,7 +107,7 @@ class Binomial:
             return jnp.clip(mean + std * ndtri(uniform), 0.0, n)
         p = jnp.minimum(jax.lax.stop_gradient(mean / n), 1.0)
         draw = binomial_quantile(uniform, n, p)
-        # Near p = 1 the digits of 1 - p are gone; a deviation not blended keeps its own.
+        # Near p = 1 digits of 1 - p are gone; a deviation not blended keeps its own.
         variance = n * p * (1 - p)
         blended = variance - jax.lax.stop_gradient(std) ** 2 > 1e-6 * n
         exact_std = jnp.where(blended, jnp.sqrt(variance), std)

@@ -17,6 +17,7 @@ from experiments import flags, ll, mmd, temperature
 from experiments.critic import CriticSettings
 from experiments.errors import RunFailed, UserError, exit_code
 from experiments.flags import Settings
+from experiments.mixture import MixtureSettings
 from experiments.mmd import MmdSettings
 from tests.experiments import runs
 
@@ -69,7 +70,7 @@ def test_mistakes_name_flag_requirement_and_value(word: str, message: str):
 
 
 def test_defaults_satisfy_their_requirements():
-    for group in (Settings, MmdSettings, CriticSettings):
+    for group in (Settings, MixtureSettings, MmdSettings, CriticSettings):
         for field in dataclasses.fields(group):
             assert field.metadata["help"], field.name
             requirement = field.metadata["requirement"]
@@ -110,7 +111,11 @@ def test_help_explains_every_flag(program, capsys: pytest.CaptureFixture[str]):
         program.parse(["x", "--help"])
     assert caught.value.code == 0
     text = " ".join(capsys.readouterr().out.split())
-    groups = [Settings] if program is ll else [Settings, MmdSettings, CriticSettings]
+    groups = (
+        [Settings]
+        if program is ll
+        else [Settings, MixtureSettings, MmdSettings, CriticSettings]
+    )
     for field in (field for group in groups for field in dataclasses.fields(group)):
         entry = f"--{field.name}: {field.metadata['help']}"
         if field.default is not None:

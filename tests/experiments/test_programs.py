@@ -15,6 +15,7 @@ from experiments.critic import CriticSettings
 from experiments.data import Dataset
 from experiments.device_loop import DeviceLoop, System
 from experiments.flags import Settings
+from experiments.mixture import MixtureSettings
 from experiments.mmd import MmdSettings
 from tests.experiments import runs
 from tests.experiments.tiny import tiny_digits
@@ -47,9 +48,15 @@ def loop_of(dataset: Dataset, system: System, **how: Any) -> DeviceLoop:
     return DeviceLoop(system, dataset, mesh=mesh, resident_bytes=2**30, **settings)
 
 
-def mmd_system(dataset: Dataset, mmd_settings: MmdSettings, **changed: Any) -> System:
+def mmd_system(
+    dataset: Dataset,
+    mixture: MixtureSettings,
+    mmd_settings: MmdSettings | None = None,
+    **changed: Any,
+) -> System:
     settings = small(**changed)
-    return mmd.make_system(settings, mmd_settings, TINY_CRITIC, dataset)
+    mmd_settings = mmd_settings or MmdSettings()
+    return mmd.make_system(settings, mixture, mmd_settings, TINY_CRITIC, dataset)
 
 
 @pytest.mark.parametrize(
@@ -113,7 +120,7 @@ def test_the_reported_loss_is_that_of_the_library(tiny: Dataset):
 def test_mmd_falls_on_pixels(tiny: Dataset, relaxation: str, schedule: str):
     system = mmd_system(
         tiny,
-        MmdSettings(pretrain_steps=0, ll_weight=0.0),
+        MixtureSettings(pretrain_steps=0, ll_weight=0.0, sampler_learning_rate=0.05),
         relaxation=relaxation,
         temperature_schedule=schedule,
         temperature=0.5,
@@ -139,7 +146,7 @@ def test_pre_training_is_maximum_likelihood(tiny: Dataset):
     settings = small()
     by_ll = loop_of(tiny, ll.make_system(settings, tiny))
     expected, _ = by_ll.run(by_ll.init(), 0, 1)
-    system = mmd_system(tiny, MmdSettings(pretrain_steps=4, ll_weight=0.0))
+    system = mmd_system(tiny, MixtureSettings(pretrain_steps=4, ll_weight=0.0))
     loop = loop_of(tiny, system)
     carry, _ = loop.run(loop.init(), 0, 4)
     carry, means = loop.drain(carry)
@@ -159,7 +166,7 @@ def test_the_terms_of_the_loss_carry_their_weights(tiny: Dataset):
     terms = {}
     for weight in (1.0, 3.0):
         loop = loop_of(
-            tiny, mmd_system(tiny, MmdSettings(pretrain_steps=0, ll_weight=weight))
+            tiny, mmd_system(tiny, MixtureSettings(pretrain_steps=0, ll_weight=weight))
         )
         carry, _ = loop.run(loop.init(), 0, 1)
         _, terms[weight] = loop.drain(carry)
@@ -179,19 +186,20 @@ def test_the_terms_of_the_loss_carry_their_weights(tiny: Dataset):
 def test_the_auto_encoder_kernel_trains_both_sides(tiny: Dataset):
     system = mmd_system(
         tiny,
-        MmdSettings(mmd_kernel="autoencoder", pretrain_steps=2, ll_weight=0.0),
+        MixtureSettings(pretrain_steps=2, ll_weight=0.0),
+        MmdSettings(mmd_kernel="autoencoder"),
         num_seeds=2,
     )
     loop = loop_of(tiny, system, num_seeds=2)
-    start = jax.device_get(loop.init().state.critic[0])
+    start = jax.device_get(loop.init().state.adversary[0])
     carry, failure = loop.run(loop.init(), 0, 2)
     assert failure is None
     # Pre-training leaves the critic alone.
-    jax.tree.map(np.testing.assert_array_equal, carry.state.critic[0], start)
+    jax.tree.map(np.testing.assert_array_equal, carry.state.adversary[0], start)
     before = jax.device_get(carry.state.params["circuit"])
     carry, failure = loop.run(carry, 2, 3)
     assert failure is None
-    critic = jax.device_get(carry.state.critic[0])
+    critic = jax.device_get(carry.state.adversary[0])
     moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), critic, start)
     assert min(jax.tree.leaves(moved["decoder"])) > 0
     assert max(np.abs(w).max() for w in jax.tree.leaves(critic["encoder"])) <= 0.01
@@ -228,7 +236,7 @@ def test_the_command_of_the_readme_in_small(tmp_path: Path):
 
 def test_parameters_do_not_depend_on_the_length_of_the_run():
     """No flag that may be raised on continuing enters a system."""
-    free = flags.free_flags([Settings, MmdSettings, CriticSettings])
+    free = flags.free_flags([Settings, MixtureSettings, MmdSettings, CriticSettings])
     assert free == {
         *("data_dir", "workdir", "num_steps"),
         *("checkpoint_every", "eval_every", "log_every"),

@@ -13,6 +13,7 @@ from experiments import ll, mmd
 from experiments.critic import CriticSettings
 from experiments.device_loop import DeviceLoop
 from experiments.flags import Settings
+from experiments.mixture import MixtureSettings
 from experiments.mmd import MmdSettings
 from tests.experiments import runs
 from tests.experiments.tiny import tiny_digits
@@ -44,8 +45,8 @@ def trained(program: str, seed: int, num_seeds: int) -> tuple[Any, dict]:
     if program == "ll":
         system = ll.make_system(settings, tiny)
     else:
-        half = MmdSettings(pretrain_steps=2)
-        system = mmd.make_system(settings, half, CriticSettings(), tiny)
+        half = MixtureSettings(pretrain_steps=2)
+        system = mmd.make_system(settings, half, MmdSettings(), CriticSettings(), tiny)
     mesh = Mesh(np.array(jax.devices()[:1]), ("batch",))
     loop = DeviceLoop(
         system, tiny, seed, num_seeds, settings.batch_size, mesh, resident_bytes=2**30

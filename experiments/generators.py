@@ -1,0 +1,99 @@
+"""What a program can train through samples: a circuit, or a network beside it."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+
+from experiments import model, temperature
+from experiments.data import Dataset
+from experiments.flags import Settings
+from experiments.preprocessing import Preprocessing
+
+Sample = Callable[[jax.Array, Any], jax.Array]
+"""``(keys [B], params) -> [B, V, C]``: differentiable samples as grey values."""
+
+
+class Generator(NamedTuple):
+    """A model that is trained through its samples: pure functions of its parameters.
+
+    Attributes:
+        codec: between pixel levels and the units of its data.
+        init: ``key -> params``.
+        sampler: ``(params, step) -> Sample``; the step may change how it samples.
+        temperature: ``(params, step) ->`` the temperature of the samples, 0 if none.
+        likelihood_loss: ``(params, key, x) ->`` nats a dimension, negative; None where
+            there is no likelihood.
+        evaluate: ``(params, key, levels) -> metrics``, see `device_loop.System`.
+        pictures: ``(params, key, num) -> {title: levels}``.
+        circuit: what is drawn from, or None for a network.
+    """
+
+    codec: Preprocessing
+    init: Callable[[jax.Array], Any]
+    sampler: Callable[[Any, jax.Array], Sample]
+    temperature: Callable[[Any, jax.Array], jax.Array]
+    likelihood_loss: Callable[[Any, jax.Array, jax.Array], jax.Array] | None
+    evaluate: Callable[[Any, jax.Array, jax.Array], dict]
+    pictures: Callable[[Any, jax.Array, int], dict[str, jax.Array]]
+    circuit: model.Model | None
+
+
+def circuit_generator(
+    settings: Settings, dataset: Dataset, num_steps_before: int = 0
+) -> Generator:
+    """A circuit with its differentiable samples.
+
+    Its parameters are ``{"circuit": ..., "temperature": ...}``.
+
+    Args:
+        settings: the shared flags.
+        dataset: the images.
+        num_steps_before: steps before the temperature schedule begins.
+
+    Returns:
+        The generator.
+
+    Raises:
+        UserError: the flags describe no circuit on these images.
+    """
+    circuit = model.make_model(settings, dataset)
+    temperature_at = temperature.schedule(settings, num_steps_before)
+
+    def init(key):
+        return {
+            "circuit": model.init(circuit, key),
+            "temperature": temperature.init_learned(settings),
+        }
+
+    def sampler(params, step):
+        heat = temperature_at(params["temperature"], step)
+
+        def draw(key, params):
+            return circuit.codec.to_unit(
+                circuit.circuit.sample_differentiable(
+                    key,
+                    params["circuit"],
+                    relaxation=settings.relaxation,
+                    temperature=heat,
+                )
+            )
+
+        return jax.vmap(draw, (0, None))
+
+    return Generator(
+        codec=circuit.codec,
+        init=init,
+        sampler=sampler,
+        temperature=lambda params, step: temperature_at(params["temperature"], step),
+        likelihood_loss=lambda params, key, x: model.likelihood_loss(
+            circuit, params["circuit"], key, x
+        ),
+        evaluate=lambda params, key, levels: model.evaluate(
+            circuit, params["circuit"], key, levels
+        ),
+        pictures=lambda params, key, num: model.pictures(
+            circuit, params["circuit"], key, num
+        ),
+        circuit=circuit,
+    )

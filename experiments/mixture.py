@@ -1,0 +1,257 @@
+"""Training through samples beside the likelihood: one step for all such programs.
+
+A program supplies a `Generator` and a `Term` (a loss on samples, with whatever is
+trained against it); the rest is the same for all: pre-training by likelihood, a
+likelihood term beside the loss, and how the two gradients are joined.
+"""
+
+from collections.abc import Callable
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+import dspc_jax as pc
+from experiments import flags
+from experiments.device_loop import System
+from experiments.errors import UserError
+from experiments.flags import Settings
+from experiments.generators import Generator, Sample
+
+
+@dataclasses.dataclass(frozen=True)
+class MixtureSettings:
+    """The flags of every program that trains a circuit through samples."""
+
+    pretrain_steps: int = flags.flag(
+        500,
+        "first steps, which maximise the likelihood instead, by --optimizer",
+        flags.at_least(0),
+    )
+    ll_weight: float = flags.flag(
+        0.1,
+        "weight of the negative log-likelihood (nats a dimension) beside the loss on "
+        "samples",
+        flags.at_least(0),
+    )
+    sampler_learning_rate: float | None = flags.flag(
+        0.003,
+        "Adam's step size after pre-training, where the gradient passes samples",
+        flags.above(0),
+    )
+    balance: str = flags.flag(
+        "none",
+        "how the gradients of samples and likelihood are added: as they are (none), "
+        "or each divided by its norm first (norm)",
+        flags.one_of("none", "norm"),
+    )
+
+
+NO_LIKELIHOOD = MixtureSettings(pretrain_steps=0, ll_weight=0.0)
+
+
+class Term(NamedTuple):
+    """A loss on samples, and what is trained against the generator.
+
+    Attributes:
+        name: in the metrics, ``NAME_term``.
+        init: ``key -> adversary``, any pytree; ``()`` where there is none.
+        train: ``(adversary, key, number, draw, sample) -> (adversary, metrics)``: the
+            adversary's steps before the generator's step ``number`` (from 0, traced).
+            ``draw(key)`` is a fresh batch of grey values ``[B, V, C]``,
+            ``sample(keys)`` one of samples. None where there is nothing to train.
+        loss: ``(params, key, x, adversary, sample) -> (loss, metrics)``; ``x`` are grey
+            values ``[B, V, C]``, ``sample`` a `Sample`.
+    """
+
+    name: str
+    init: Callable[[jax.Array], Any]
+    train: Callable[..., tuple[Any, dict[str, jax.Array]]] | None
+    loss: Callable[..., tuple[jax.Array, dict[str, jax.Array]]]
+
+
+class State(NamedTuple):
+    """Everything that is trained.
+
+    Attributes:
+        params: of the generator.
+        opt_state: of its Adam.
+        em_state: of EM during pre-training, or ``()``.
+        adversary: what `Term.init` made.
+    """
+
+    params: Any
+    opt_state: optax.OptState
+    em_state: Any
+    adversary: Any
+
+
+def make_system(
+    settings: Settings, mixture: MixtureSettings, generator: Generator, term: Term
+) -> System:
+    """Training through samples as the training loop sees it.
+
+    Its step metrics are ``loss``, ``NAME_term`` and ``ll_term`` (the terms as they
+    entered the loss, weights included; 0 where a term was not part of it), the norms of
+    the gradients, the temperature, and what the term reports.
+
+    Args:
+        settings: the shared flags.
+        mixture: how the likelihood takes part.
+        generator: what is trained.
+        term: by what.
+
+    Returns:
+        The system.
+
+    Raises:
+        UserError: a likelihood is asked for where there is none.
+    """
+    if generator.likelihood_loss is None and (
+        mixture.pretrain_steps or mixture.ll_weight
+    ):
+        raise UserError("--ll_weight must be 0 for a generator without likelihood")
+    codec = generator.codec
+    sampler_rate = mixture.sampler_learning_rate or settings.learning_rate
+    adam = optax.scale_by_adam()
+    pretrain_em = _em(settings, mixture, generator)
+
+    def init(key):
+        generator_key, term_key = jax.random.split(key)
+        params = generator.init(generator_key)
+        em_state = () if pretrain_em is None else pretrain_em.init(params["circuit"])
+        return State(params, adam.init(params), em_state, term.init(term_key))
+
+    def ll_loss(params, key, x):
+        assert generator.likelihood_loss is not None
+        return generator.likelihood_loss(params, key, x)
+
+    def apply_adam(state, grads, rate):
+        updates, opt_state = adam.update(grads, state.opt_state, state.params)
+        updates = jax.tree.map(lambda u: -rate * u, updates)
+        return state._replace(
+            params=optax.apply_updates(state.params, updates), opt_state=opt_state
+        )
+
+    def pretrain_step(state, keys, x):
+        if pretrain_em is not None:
+            params = state.params
+            loss = ll_loss(params, keys[0], x)
+            counts = pc.expected_counts(generator.circuit.circuit, params["circuit"], x)
+            updates, em_state = pretrain_em.update(
+                counts, state.em_state, params["circuit"]
+            )
+            circuit = optax.apply_updates(params["circuit"], updates)
+            state = state._replace(
+                params=params | {"circuit": circuit}, em_state=em_state
+            )
+            return state, {"ll_term": loss}
+        loss, grads = jax.value_and_grad(ll_loss)(state.params, keys[0], x)
+        state = apply_adam(state, grads, settings.learning_rate)
+        return state, {"ll_term": loss, "ll_grad_norm": optax.tree.norm(grads)}
+
+    def sample_step(state, keys, x, step, draw):
+        metrics = {}
+        adversary = state.adversary
+        if term.train is not None:
+
+            def draw_unit(key):
+                draw_key, noise_key = jax.random.split(key)
+                return codec.to_unit(codec.encode(noise_key, draw(draw_key)))
+
+            def draw_samples(keys):
+                return generator.sampler(state.params, step)(keys, state.params)
+
+            number = step - mixture.pretrain_steps
+            adversary, metrics = term.train(
+                adversary, keys[2], number, draw_unit, draw_samples
+            )
+
+        def term_loss(params):
+            sample: Sample = generator.sampler(params, step)
+            return term.loss(params, keys[1], codec.to_unit(x), adversary, sample)
+
+        (loss, of_term), grads = jax.value_and_grad(term_loss, has_aux=True)(
+            state.params
+        )
+        metrics |= of_term
+        metrics[f"{term.name}_term"] = loss
+        metrics[f"{term.name}_grad_norm"] = optax.tree.norm(grads)
+        if mixture.ll_weight:
+            ll, ll_grads = jax.value_and_grad(ll_loss)(state.params, keys[0], x)
+            metrics["ll_term"] = mixture.ll_weight * ll
+            metrics["ll_grad_norm"] = mixture.ll_weight * optax.tree.norm(ll_grads)
+            if mixture.balance == "norm":
+                grads, ll_grads = map(_unit_norm, (grads, ll_grads))
+            grads = jax.tree.map(
+                lambda g, h: g + mixture.ll_weight * h, grads, ll_grads
+            )
+        state = apply_adam(state, grads, sampler_rate)
+        return state._replace(adversary=adversary), metrics
+
+    def step(state, key, batch, step, draw):
+        noise_key, *keys = jax.random.split(key, 4)
+        x = codec.encode(noise_key, batch)
+        new, metrics = _either(
+            step < mixture.pretrain_steps if mixture.pretrain_steps else None,
+            lambda: pretrain_step(state, keys, x),
+            lambda: sample_step(state, keys, x, step, draw),
+        )
+        metrics["loss"] = metrics[f"{term.name}_term"] + metrics.get("ll_term", 0.0)
+        metrics["temperature"] = generator.temperature(state.params, step)
+        return new, metrics
+
+    return System(
+        init=init,
+        step=step,
+        evaluate=lambda state, key, batch: generator.evaluate(state.params, key, batch),
+        sample=lambda state, key, num: generator.pictures(state.params, key, num),
+    )
+
+
+Outcome = tuple[State, dict[str, jax.Array]]
+
+
+def _either(
+    first: jax.Array | None, one: Callable[[], Outcome], other: Callable[[], Outcome]
+) -> Outcome:
+    """``one()`` where ``first`` holds, else ``other()``; metrics that lack are 0."""
+    if first is None:
+        return other()
+    shapes = jax.eval_shape(one)[1] | jax.eval_shape(other)[1]
+
+    def padded(branch):
+        def run():
+            state, metrics = branch()
+            zeros = {k: jnp.zeros(v.shape, v.dtype) for k, v in shapes.items()}
+            return state, zeros | metrics
+
+        return run
+
+    return jax.lax.cond(first, padded(one), padded(other))
+
+
+def _unit_norm(grads: Any) -> Any:
+    norm = optax.tree.norm(grads)
+    return jax.tree.map(lambda g: g / jnp.maximum(norm, 1e-12), grads)
+
+
+def _em(
+    settings: Settings, mixture: MixtureSettings, generator: Generator
+) -> optax.GradientTransformation | None:
+    """EM for pre-training, where the flags ask for it."""
+    if settings.optimizer != "em":
+        return None
+    if generator.circuit is None or not mixture.pretrain_steps:
+        raise UserError(
+            "--optimizer must be adam without --pretrain_steps of a circuit (EM sees "
+            f"no samples), got {settings.optimizer!r}"
+        )
+    try:
+        return pc.em(generator.circuit.circuit, settings.em_step_size)
+    except ValueError as error:
+        raise UserError(
+            f"--optimizer=em does not fit --leaf={settings.leaf}: {error}"
+        ) from error
