@@ -28,7 +28,7 @@ ORDER = (
     ("sampling",),
     ("path_sampling", "dense_sampling"),
     ("circuit",),
-    ("em", "serialization"),
+    ("em", "expected_kernels", "serialization"),
     ("objectives",),
     ("evaluation",),
 )

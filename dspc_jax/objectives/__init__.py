@@ -5,6 +5,7 @@ layer. Any weighted sum of them is again one: `weighted_sum`.
 """
 
 from dspc_jax.objectives.composition import Objective, weighted_sum
+from dspc_jax.objectives.exact_mmd import exact_mmd_loss
 from dspc_jax.objectives.kernels import (
     Kernel,
     gaussian_kernel,
@@ -29,6 +30,7 @@ __all__ = [
     "clip_encoder",
     "critic_loss",
     "critic_steps",
+    "exact_mmd_loss",
     "gaussian_kernel",
     "median_bandwidths",
     "mmd2_biased",
