@@ -164,8 +164,9 @@ class Settings:
     )
     leaf_max_scale: float = flag(1.0, "greatest deviation of a normal leaf", above(0))
     relaxation: str = flag(
-        "straight_through",
-        "gradient through the choices of a sampled circuit",
+        "simple",
+        "gradient through the choices of a sampled circuit; straight_through has a "
+        "heavy tail in deep circuits, gumbel_softmax trains soft samples",
         one_of("gumbel_softmax", "straight_through", "simple", "dense"),
     )
     temperature: float = flag(
