@@ -210,7 +210,11 @@ def test_temperature_schedules_are_functions_of_the_step():
     assert temperatures([0, 100, 110], before=100, **annealed) == pytest.approx(
         [2.0, 2.0, 2 * math.exp(-1)]
     )
-    learned: dict[str, Any] = {"temperature": 0.3, "temperature_schedule": "learned"}
+    learned: dict[str, Any] = {
+        "temperature": 0.3,
+        "temperature_schedule": "learned",
+        "relaxation": "straight_through",
+    }
     assert temperatures([5], **learned) == pytest.approx([0.3])
     settings = Settings(**learned)
     gradient = jax.grad(lambda p: temperature.schedule(settings)(p, jnp.int32(0)))(
