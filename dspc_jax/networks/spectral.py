@@ -45,11 +45,13 @@ def spectral_norm(matrix: Array, num_iterations: int = 20) -> Array:
     if num_iterations < 1:
         raise ValueError(f"num_iterations must be at least 1, got {num_iterations}")
     fixed = jax.lax.stop_gradient(matrix)
-    v = _unit(jax.random.normal(jax.random.key(_START), matrix.shape[1:]))
+
+    def iterate(_: Array, v: Array) -> Array:
+        return _unit((fixed @ v) @ fixed)
+
+    start = _unit(jax.random.normal(jax.random.key(_START), matrix.shape[1:]))
+    v = jax.lax.fori_loop(0, num_iterations, iterate, start)
     u = _unit(fixed @ v)
-    for _ in range(num_iterations):
-        v = _unit(u @ fixed)
-        u = _unit(fixed @ v)
     return u @ (matrix @ v)
 
 
