@@ -241,11 +241,11 @@ def test_spread_shows_collapse():
 @pytest.mark.optax
 @pytest.mark.parametrize("loss", ADVERSARIAL_LOSSES)
 def test_a_location_family_finds_its_data(loss):
-    """Normal samples around a trained place, from -0.5, against data around 1. (From -2 the
-    paper's loss saturates, and one seed of three stays away for hundreds of steps.)
+    """Normal samples around a trained place, from -0.5, against data around 1.
 
     The discriminator is linear and R1 is on: without it the two circle each other
-    (Mescheder et al., section 2). Three seeds as one program.
+    (Mescheder et al., section 2). From -2 the paper's loss saturates, and one seed of
+    three stays away for hundreds of steps. Three seeds as one program.
     """
     discriminator = linear_discriminator()
     rates = {"sampler": 0.02, "discriminator": 0.05}
