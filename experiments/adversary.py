@@ -59,6 +59,11 @@ class AdversarySettings:
     adv_steps: int = flags.flag(
         1, "steps of the discriminator before each of the generator", flags.at_least(1)
     )
+    adv_every: int = flags.flag(
+        1,
+        "train the discriminator before every so many steps of the generator only",
+        flags.at_least(1),
+    )
     adv_learning_rate: float | None = flags.flag(
         None,
         f"step size of the discriminator's Adam (default: {_NETWORK_RATE} for "
@@ -165,7 +170,6 @@ def adversarial_term(
         return adversary._replace(params=start, generator=params["circuit"])
 
     def train(adversary, key, number, draw, sample):
-        del number
         discriminator = discriminator_at(adversary.generator)
 
         def update(state, key):
@@ -188,7 +192,11 @@ def adversarial_term(
             return (optax.apply_updates(params, updates), opt_state), metrics
 
         state = adversary.params, adversary.opt_state
-        (params, opt_state), metrics = repeat_update(update, state, key, adv.adv_steps)
+        trained, metrics = repeat_update(update, state, key, adv.adv_steps)
+        if adv.adv_every > 1:  # computed in any case, for its metrics
+            due = number % adv.adv_every == 0
+            trained = jax.tree.map(functools.partial(jnp.where, due), trained, state)
+        params, opt_state = trained
         adversary = adversary._replace(params=params, opt_state=opt_state)
         return adversary, {f"discriminator_{k}": v for k, v in metrics.items()}
 

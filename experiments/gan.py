@@ -63,7 +63,9 @@ def main(groups: list[Any]) -> int:
         The exit code.
     """
     dataset = data.load(groups[0].dataset, groups[0].data_dir)
-    return training.run(_PROGRAM, make_system(*groups, dataset), dataset, groups)
+    return training.run(
+        _PROGRAM, make_system(*groups, dataset=dataset), dataset, groups
+    )
 
 
 def run() -> NoReturn:

@@ -1,8 +1,10 @@
 """Programs with a discriminator, small: circuits (adv) and networks (gan, mmd_gan)."""
 
+from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh
 import numpy as np
 import pytest
@@ -24,7 +26,7 @@ from experiments.preprocessing import preprocessing
 from tests.experiments.tiny import tiny_digits
 
 SMALL: dict[str, Any] = {"num_sums": 4, "num_leaves": 4, "batch_size": 32}
-TINY = {"adv_filters": 4, "adv_units": 3}
+TINY: dict[str, Any] = {"adv_filters": 4, "adv_units": 3}
 TINY_CRITIC = CriticSettings(
     mmd_filters=4, mmd_features=5, mmd_critic_steps=1, mmd_critic_busy_steps=2
 )
@@ -174,6 +176,23 @@ def test_vmapped_seeds_are_single_seeds(tiny: Dataset):
         np.testing.assert_allclose(one[0], two[1], rtol=2e-3, atol=2e-4)
 
 
+@pytest.mark.slow
+def test_the_discriminator_may_pause(tiny: Dataset):
+    """With a period of 3 it moves before the steps 0, 3, ...; its metrics go on."""
+    loop = loop_of(tiny, adv_system(tiny, adv_discriminator="mlp", adv_every=3))
+    carry, moves = loop.init(), []
+    before = jax.device_get(carry.state.adversary.params)
+    for step in range(5):
+        carry, _ = loop.run(carry, step, 1)
+        carry, means = loop.drain(carry)
+        assert means["discriminator_loss"][0] > 0.1
+        after = jax.device_get(carry.state.adversary.params)
+        moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), before, after)
+        moves.append(bool(max(jax.tree.leaves(moved)) > 0))
+        before = after
+    assert moves == [True, False, False, True, False]
+
+
 def gan_system(dataset: Dataset, network: NetworkSettings, **adversary: Any) -> System:
     settings = Settings(**{**SMALL, "learning_rate": 2e-3})
     return gan.make_system(
@@ -268,13 +287,13 @@ def test_mmd_gan_trains_both_sides(tiny: Dataset):
 
 def test_grey_values_come_back_to_the_leaves_units():
     rng = np.random.default_rng(0)
-    levels = rng.integers(0, 17, (5, 8, 1)).astype(np.uint8)
+    levels = jnp.asarray(rng.integers(0, 17, (5, 8, 1)), jnp.uint8)
     for leaf in ("binomial", "bernoulli", "normal", "discretized_logistic"):
         codec = preprocessing(leaf, 17)
         x = codec.encode(jax.random.key(0), levels)
         np.testing.assert_array_equal(codec.from_unit(codec.to_unit(x)), x)
     codec = preprocessing("binomial", 17)
-    grey = np.asarray([-0.2, 0.24, 0.26, 1.7], np.float32)
+    grey = jnp.asarray([-0.2, 0.24, 0.26, 1.7])
     np.testing.assert_array_equal(codec.from_unit(grey), [0, 4, 4, 16])
     slopes = jax.vmap(jax.grad(codec.from_unit))(grey)
     np.testing.assert_allclose(slopes, 16)
@@ -297,6 +316,14 @@ def test_what_does_not_fit_is_refused_in_one_line(tiny: Dataset):
 
 def test_no_flag_that_may_be_raised_on_continuing_enters_a_system():
     assert not flags.free_flags([AdversarySettings, NetworkSettings])
+
+
+@pytest.mark.parametrize("name", ["gan_stable", "gan_unstable", "gan_collapse"])
+def test_presets_are_commands(name: str):
+    path = Path(__file__).parents[2] / "docs" / "presets" / f"{name}.flags"
+    settings, _, adversary = gan.parse(["gan", f"--flagfile={path}"])
+    assert (settings.batch_size < 8) == (name == "gan_collapse")
+    assert (adversary.adv_every > 1) == (name == "gan_unstable")
 
 
 @pytest.mark.parametrize("program", [adv, gan, mmd_gan])

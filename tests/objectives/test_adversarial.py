@@ -1,6 +1,7 @@
 """Adversarial losses and penalties against closed forms, and a game that ends well."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -289,7 +290,9 @@ def test_bad_arguments_are_refused():
         generator_risk(jnp.zeros(3), "wasserstein")
     with pytest.raises(ValueError, match="loss must be one of"):
         discriminator_risk(jnp.zeros(3), jnp.zeros(3), "")
-    for name in ("r1_weight", "gradient_penalty_weight"):
+    wrong: list[dict[str, Any]] = [{"r1_weight": -1}, {"gradient_penalty_weight": -1}]
+    for weight in wrong:
+        (name,) = weight
         with pytest.raises(ValueError, match=f"{name} must be at least 0, got -1"):
             discriminator_loss(
                 None,
@@ -298,5 +301,5 @@ def test_bad_arguments_are_refused():
                 params=None,
                 sample=location,
                 discriminator=linear_discriminator(),
-                **{name: -1},
+                **weight,
             )
