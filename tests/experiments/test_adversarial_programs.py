@@ -23,6 +23,7 @@ from experiments.network_generators import (
     num_circuit_params,
 )
 from experiments.preprocessing import preprocessing
+from tests.experiments import runs
 from tests.experiments.tiny import tiny_digits
 
 SMALL: dict[str, Any] = {"num_sums": 4, "num_leaves": 4, "batch_size": 32}
@@ -316,6 +317,29 @@ def test_what_does_not_fit_is_refused_in_one_line(tiny: Dataset):
 
 def test_no_flag_that_may_be_raised_on_continuing_enters_a_system():
     assert not flags.free_flags([AdversarySettings, NetworkSettings])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("program", "words"),
+    [
+        ("experiments.adv", ["--pretrain_steps=2", "--adv_discriminator=self"]),
+        ("experiments.gan", ["--gan_width=4", "--adv_augment=all"]),
+    ],
+)
+def test_a_continued_run_ends_with_the_same_bits(
+    tmp_path: Path, program: str, words: list[str]
+):
+    given = [f"--{name}={value}" for name, value in {**SMALL, **TINY}.items()]
+    given += [*words, "--eval_every=4", "--checkpoint_every=2"]
+    whole, twice = tmp_path / "whole", tmp_path / "twice"
+    for workdir, steps in ((whole, 6), (twice, 4), (twice, 6)):
+        code, out, err = runs.run(
+            f"--workdir={workdir}", f"--num_steps={steps}", *given, program=program
+        )
+        assert (code, err) == (0, "")
+        assert "test/mmd2" in out
+    runs.assert_same_bits(whole, twice, 6)
 
 
 @pytest.mark.parametrize("name", ["gan_stable", "gan_unstable", "gan_collapse"])
