@@ -48,6 +48,8 @@ parse = app.parser(
     Settings,
     MixtureSettings,
     AdversarySettings,
+    # Tuned on digits: see docs/objectives.md.
+    defaults={"sampler_learning_rate": 1e-3, "ll_weight": 1.0, "balance": "norm"},
 )
 
 
