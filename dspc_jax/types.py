@@ -18,7 +18,8 @@ A public function takes one example, so the axis N appears only inside
 (see `dspc_jax.batching`).
 """
 
-from typing import Any, TypeAlias
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 
@@ -27,3 +28,22 @@ Key: TypeAlias = jax.Array
 """A typed key from ``jax.random.key``."""
 Metrics: TypeAlias = dict[str, jax.Array]
 PyTree: TypeAlias = Any
+
+
+class Discriminator(NamedTuple):
+    """Tells data from samples: pure functions of its parameters.
+
+    The score of an example depends on that example alone (no batch normalisation), so
+    gradients with respect to single examples exist.
+
+    Attributes:
+      init: ``init(key) -> params``.
+      logits: ``logits(params, x[B, V, C]) -> [B]``: log-odds that x is data; large for
+        data.
+      train_logits: ``train_logits(key, params, x) -> [B]``: the same with the noise of
+        training (dropout), where there is one.
+    """
+
+    init: Callable[[Array], PyTree]
+    logits: Callable[[PyTree, Array], Array]
+    train_logits: Callable[[Array, PyTree, Array], Array]

@@ -64,12 +64,16 @@ class Term(NamedTuple):
             ``sample(keys)`` one of samples. None where there is nothing to train.
         loss: ``(params, key, x, adversary, sample) -> (loss, metrics)``; ``x`` are grey
             values ``[B, V, C]``, ``sample`` a `Sample`.
+        follow: ``(adversary, params, number) -> adversary``, before ``train``: what the
+            adversary takes over from the generator itself. None where it sees samples
+            only.
     """
 
     name: str
     init: Callable[[jax.Array], Any]
     train: Callable[..., tuple[Any, dict[str, jax.Array]]] | None
     loss: Callable[..., tuple[jax.Array, dict[str, jax.Array]]]
+    follow: Callable[[Any, Any, jax.Array], Any] | None = None
 
 
 class State(NamedTuple):
@@ -154,7 +158,9 @@ def make_system(
 
     def sample_step(state, keys, x, step, draw):
         metrics = {}
-        adversary = state.adversary
+        adversary, number = state.adversary, step - mixture.pretrain_steps
+        if term.follow is not None:
+            adversary = term.follow(adversary, state.params, number)
         if term.train is not None:
 
             def draw_unit(key):
@@ -164,7 +170,6 @@ def make_system(
             def draw_samples(keys):
                 return generator.sampler(state.params, step)(keys, state.params)
 
-            number = step - mixture.pretrain_steps
             adversary, metrics = term.train(
                 adversary, keys[2], number, draw_unit, draw_samples
             )

@@ -85,17 +85,12 @@ def make_model(settings: Settings, dataset: Dataset) -> Model:
     except ValueError as error:
         flag = re.sub(r"\b(min|max)_scale", r"leaf_\1_scale", str(error))
         raise UserError(f"the flags describe no circuit: --{flag}") from error
-    rows = np.linspace(
-        0, len(dataset.train) - 1, min(_NUM_REFERENCES, len(dataset.train))
-    )
-    references = dataset.train[rows.astype(np.int64)]
+    images = references(dataset)
     return Model(
         circuit=circuit,
         codec=codec,
-        kernel=gaussian_kernel(
-            np.asarray(median_bandwidths(_grey(codec, references))).tolist()
-        ),
-        references=references,
+        kernel=pixel_kernel(codec, images),
+        references=images,
         num_dims=num_variables * num_channels,
     )
 
@@ -112,6 +107,19 @@ def _leaf(settings: Settings, num_values: int) -> Any:
         "categorical": lambda: pc.Categorical(num_values),
         "discretized_logistic": lambda: pc.DiscretizedLogistic(num_values),
     }[settings.leaf]()
+
+
+def references(dataset: Dataset) -> np.ndarray:
+    """Evenly spaced training images, ``[n, V, C]`` uint8."""
+    num = min(_NUM_REFERENCES, len(dataset.train))
+    rows = np.linspace(0, len(dataset.train) - 1, num)
+    return dataset.train[rows.astype(np.int64)]
+
+
+def pixel_kernel(codec: Preprocessing, images: np.ndarray) -> Kernel:
+    """Gaussian kernels between grey values, scaled to the images' distances."""
+    bandwidths = np.asarray(median_bandwidths(_grey(codec, images)))
+    return gaussian_kernel(bandwidths.tolist())
 
 
 def _grey(codec: Preprocessing, levels: np.ndarray) -> jax.Array:

@@ -22,6 +22,8 @@ class Preprocessing(NamedTuple):
             of the same shape. Only continuous leaves use the key.
         to_unit: leaf values to [0, 1] grey values (a linear map: differentiable, and
             sampled values of unbounded leaves may lie outside).
+        from_unit: [0, 1] grey values to leaf values; of discrete leaves the nearest
+            legal one, with the derivative of the linear map.
         to_levels: leaf values to the nearest stored levels, uint8.
         bin_width: distance of neighbouring levels where leaf values are continuous,
             else 1; `dspc_jax.evaluation.bits_per_dimension` takes it.
@@ -29,6 +31,7 @@ class Preprocessing(NamedTuple):
 
     encode: Callable[[jax.Array, jax.Array], jax.Array]
     to_unit: Callable[[jax.Array], jax.Array]
+    from_unit: Callable[[jax.Array], jax.Array]
     to_levels: Callable[[jax.Array], jax.Array]
     bin_width: float
 
@@ -64,6 +67,7 @@ def preprocessing(leaf: str, num_values: int) -> Preprocessing:
         return Preprocessing(
             encode=lambda key, levels: levels.astype(jnp.float32),
             to_unit=lambda x: x / top,
+            from_unit=lambda x: _nearest(x * top, top),
             to_levels=lambda x: _levels(x, top),
             bin_width=1.0,
         )
@@ -71,6 +75,7 @@ def preprocessing(leaf: str, num_values: int) -> Preprocessing:
         return Preprocessing(
             encode=lambda key, levels: (levels >= num_values / 2).astype(jnp.float32),
             to_unit=lambda x: x,
+            from_unit=lambda x: _nearest(x, 1),
             to_levels=lambda x: _levels(x * top, top),
             bin_width=1.0,
         )
@@ -81,6 +86,7 @@ def preprocessing(leaf: str, num_values: int) -> Preprocessing:
                 / num_values
             ),
             to_unit=lambda x: x,
+            from_unit=lambda x: x,
             to_levels=lambda x: _levels(jnp.floor(x * num_values), top),
             bin_width=1 / num_values,
         )
@@ -105,6 +111,11 @@ def per_example_bits(
             log_p[None], num_dims, bin_width=codec.bin_width
         )
     )(log_probs)
+
+
+def _nearest(x: jax.Array, top: int) -> jax.Array:
+    """The nearest of 0 .. top, with the derivative of x itself."""
+    return x + jax.lax.stop_gradient(jnp.clip(jnp.round(x), 0, top) - x)
 
 
 def _levels(x: jax.Array, top: int) -> jax.Array:

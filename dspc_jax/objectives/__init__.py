@@ -4,6 +4,21 @@ They see a circuit through its functions (``log_prob``, a sampler) and never imp
 layer. Any weighted sum of them is again one: `weighted_sum`.
 """
 
+from dspc_jax.objectives.adversarial import (
+    ADVERSARIAL_LOSSES,
+    discriminator_loss,
+    discriminator_risk,
+    generator_loss,
+    generator_risk,
+    gradient_penalty,
+    r1_penalty,
+    sample_spread,
+)
+from dspc_jax.objectives.augmentation import AUGMENTATIONS, augment_images
+from dspc_jax.objectives.circuit_discriminators import (
+    class_discriminator,
+    density_ratio_discriminator,
+)
 from dspc_jax.objectives.composition import Objective, weighted_sum
 from dspc_jax.objectives.exact_mmd import exact_mmd_loss
 from dspc_jax.objectives.kernels import (
@@ -25,22 +40,34 @@ from dspc_jax.objectives.mmd_gan import (
 )
 
 __all__ = [
+    "AUGMENTATIONS",
+    "ADVERSARIAL_LOSSES",
     "Kernel",
     "Objective",
+    "augment_images",
+    "class_discriminator",
     "clip_encoder",
     "critic_loss",
     "critic_steps",
     "exact_mmd_loss",
+    "density_ratio_discriminator",
+    "discriminator_loss",
+    "discriminator_risk",
     "gaussian_kernel",
+    "generator_loss",
+    "generator_risk",
+    "gradient_penalty",
     "median_bandwidths",
     "mmd2_biased",
     "mmd2_unbiased",
     "mmd_loss",
     "negative_log_likelihood",
+    "r1_penalty",
     "rank_hinge",
     "rational_quadratic_kernel",
     "repeat_update",
     "safe_sqrt",
+    "sample_spread",
     "sampler_loss",
     "squared_distances",
     "weighted_sum",

@@ -1,22 +1,24 @@
-"""Neural networks beside the circuits. The only module that imports Flax (Linen).
-
-Networks are used through pure functions of explicit parameters, on values in the shape
-of a circuit's examples, ``[B, V, C]``, so that they go through jit, scan and vmap over
-seeds like a circuit does.
-"""
+"""Auto-encoders of images and of vectors, for the kernel of MMD-GAN."""
 
 from collections.abc import Callable
 import functools
 import math
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
+from dspc_jax.networks.layers import (
+    ImageDecoder,
+    Normalizer,
+    check_count,
+    check_normalizer,
+    initializer,
+    normalize,
+    pyramid,
+)
 from dspc_jax.types import Array, Key
-
-Normalizer = Literal["batch", "group", "none"]
 
 
 class AutoEncoder(NamedTuple):
@@ -89,13 +91,11 @@ def image_auto_encoder(
         ("num_features", num_features),
         ("num_filters", num_filters),
     ):
-        _check_count(name, number)
-    _check_normalizer(normalizer)
-    sizes = [(height, width)]
-    while len(sizes) == 1 or max(sizes[-1]) > 4:
-        sizes.append(((sizes[-1][0] + 1) // 2, (sizes[-1][1] + 1) // 2))
+        check_count(name, number)
+    check_normalizer(normalizer)
+    sizes = pyramid(height, width)
     encoder = _ImageEncoder(len(sizes) - 1, num_filters, num_features, normalizer)
-    decoder = _ImageDecoder(tuple(sizes), num_channels, num_filters, normalizer)
+    decoder = ImageDecoder(sizes, num_channels, num_filters, normalizer)
     return _auto_encoder(
         encoder,
         decoder,
@@ -139,8 +139,8 @@ def mlp_auto_encoder(
         ("num_features", num_features),
         *((f"hidden_sizes[{i}]", size) for i, size in enumerate(hidden_sizes)),
     ):
-        _check_count(name, number)
-    _check_normalizer(normalizer)
+        check_count(name, number)
+    check_normalizer(normalizer)
     num_values = num_variables * num_channels
     reverse = tuple(reversed(hidden_sizes))
     encoder = _Mlp(hidden_sizes, num_features, normalizer, 0.2, False)
@@ -201,36 +201,6 @@ def _auto_encoder(
     return AutoEncoder(init, encode, decode, scale)
 
 
-class _BatchStatisticsNorm(nn.Module):
-    """Batch normalisation by the statistics of the given batch; no running averages."""
-
-    @nn.compact
-    def __call__(self, x: Array) -> Array:
-        scale = self.param("scale", nn.initializers.ones, (x.shape[-1],))
-        bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],))
-        axes = tuple(range(x.ndim - 1))
-        centered = x - jnp.mean(x, axes, keepdims=True)
-        variance = jnp.mean(centered**2, axes, keepdims=True)
-        scale, bias = (jnp.expand_dims(p, axes) for p in (scale, bias))
-        return centered * jax.lax.rsqrt(variance + 1e-5) * scale + bias  # source's 1e-5
-
-
-def _normalize(kind: Normalizer, x: Array) -> Array:
-    """Adds a normalisation layer inside a compact module."""
-    if kind == "batch":
-        return _BatchStatisticsNorm()(x)
-    if kind == "group":
-        return nn.GroupNorm(num_groups=math.gcd(8, x.shape[-1]))(x)
-    return x
-
-
-def _initializer(kind: Normalizer) -> Callable[..., Array]:
-    """The source's N(0, 0.02), or variance preserving where no layer normalises."""
-    return (
-        nn.initializers.he_normal() if kind == "none" else nn.initializers.normal(0.02)
-    )
-
-
 class _ImageEncoder(nn.Module):
     """``[B, H, W, C] -> [B, K]``: a pyramid of convolutions with stride 2."""
 
@@ -241,42 +211,14 @@ class _ImageEncoder(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        init = _initializer(self.normalizer)
+        init = initializer(self.normalizer)
         for i in range(self.num_halvings):
             filters = self.num_filters * 2**i
             x = nn.Conv(filters, (4, 4), 2, use_bias=False, kernel_init=init)(x)
-            x = _normalize(self.normalizer, x) if i else x
+            x = normalize(self.normalizer, x) if i else x
             x = nn.leaky_relu(x, 0.2)
         x = x.reshape(x.shape[0], -1)
         return nn.Dense(self.num_features, use_bias=False, kernel_init=init)(x)
-
-
-class _ImageDecoder(nn.Module):
-    """``[B, K] -> [B, H, W, C]`` in (-1, 1): transposed convolutions, cropped."""
-
-    sizes: tuple[tuple[int, int], ...]
-    num_channels: int
-    num_filters: int
-    normalizer: Normalizer
-
-    @nn.compact
-    def __call__(self, features: Array) -> Array:
-        init = _initializer(self.normalizer)
-        num_doublings = len(self.sizes) - 1
-        height, width = self.sizes[-1]
-        filters = self.num_filters * 2 ** (num_doublings - 1)
-        x = nn.Dense(height * width * filters, use_bias=False, kernel_init=init)(
-            features
-        )
-        x = x.reshape(x.shape[0], height, width, filters)
-        for i in reversed(range(num_doublings)):
-            x = nn.relu(_normalize(self.normalizer, x))
-            filters = self.num_filters * 2 ** (i - 1) if i else self.num_channels
-            x = nn.ConvTranspose(
-                filters, (4, 4), (2, 2), use_bias=False, kernel_init=init
-            )(x)
-            x = x[:, : self.sizes[i][0], : self.sizes[i][1]]
-        return jnp.tanh(x)
 
 
 class _Mlp(nn.Module):
@@ -292,19 +234,7 @@ class _Mlp(nn.Module):
     def __call__(self, x: Array) -> Array:
         for i, size in enumerate(self.hidden_sizes):
             x = nn.Dense(size)(x)
-            x = _normalize(self.normalizer, x) if i else x
+            x = normalize(self.normalizer, x) if i else x
             x = nn.leaky_relu(x, self.negative_slope)
         x = nn.Dense(self.num_outputs)(x)
         return jnp.tanh(x) if self.bounded else x
-
-
-def _check_count(name: str, number: int) -> None:
-    if number < 1:
-        raise ValueError(f"{name} must be at least 1, got {number}")
-
-
-def _check_normalizer(normalizer: str) -> None:
-    if normalizer not in ("batch", "group", "none"):
-        raise ValueError(
-            f"normalizer must be 'batch', 'group' or 'none', got {normalizer!r}"
-        )

@@ -1,0 +1,35 @@
+"""Neural networks beside the circuits. The only package that imports Flax (Linen).
+
+Networks are used through pure functions of explicit parameters, on values in the shape
+of a circuit's examples, ``[B, V, C]``, so that they go through jit, scan and vmap over
+seeds like a circuit does.
+"""
+
+from dspc_jax.networks.auto_encoders import (
+    AutoEncoder,
+    image_auto_encoder,
+    mlp_auto_encoder,
+)
+from dspc_jax.networks.discriminators import (
+    convolutional_discriminator,
+    mlp_discriminator,
+)
+from dspc_jax.networks.generators import (
+    NetworkGenerator,
+    convolutional_generator,
+    mlp_generator,
+)
+from dspc_jax.networks.spectral import spectral_norm, spectrally_normalized
+
+__all__ = [
+    "AutoEncoder",
+    "NetworkGenerator",
+    "convolutional_discriminator",
+    "convolutional_generator",
+    "image_auto_encoder",
+    "mlp_auto_encoder",
+    "mlp_discriminator",
+    "mlp_generator",
+    "spectral_norm",
+    "spectrally_normalized",
+]

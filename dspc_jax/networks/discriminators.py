@@ -1,0 +1,176 @@
+"""Networks that tell data from samples."""
+
+import functools
+
+from flax import linen as nn
+import jax.numpy as jnp
+
+from dspc_jax.networks.layers import check_count, pyramid
+from dspc_jax.networks.spectral import spectrally_normalized
+from dspc_jax.types import Array, Discriminator, PyTree
+
+
+@functools.cache
+def mlp_discriminator(
+    num_variables: int,
+    num_channels: int = 1,
+    *,
+    value_range: tuple[float, float] | None = (0.0, 1.0),
+    hidden_sizes: tuple[int, ...] = (1024, 512, 256),
+    dropout_rate: float = 0.3,
+) -> Discriminator:
+    """The paper's discriminator: fully connected, LeakyReLU, dropout in training.
+
+    The defaults are those of its source: slopes 0.2, 0.3, 0.2 (0.2 for layers beyond),
+    dropout after all hidden layers but the last.
+
+    Args:
+      num_variables: V.
+      num_channels: C.
+      value_range: smallest and largest value, scaled to [-1, 1]; None for values that
+        are taken as they are.
+      hidden_sizes: units of the hidden layers.
+      dropout_rate: in [0, 1), for ``train_logits``.
+
+    Returns:
+      A `Discriminator`; the same object for the same arguments.
+
+    Raises:
+      ValueError: an argument out of its range, or, on use, values of another shape.
+    """
+    check_count("num_variables", num_variables)
+    check_count("num_channels", num_channels)
+    for i, size in enumerate(hidden_sizes):
+        check_count(f"hidden_sizes[{i}]", size)
+    if not 0 <= dropout_rate < 1:
+        raise ValueError(
+            f"dropout_rate must be at least 0 and less than 1, got {dropout_rate}"
+        )
+    return _discriminator(
+        _MlpScore(hidden_sizes, dropout_rate),
+        (num_variables, num_channels),
+        (num_variables * num_channels,),
+        value_range,
+        spectral=False,
+    )
+
+
+@functools.cache
+def convolutional_discriminator(
+    height: int,
+    width: int,
+    num_channels: int = 1,
+    *,
+    value_range: tuple[float, float] | None = (0.0, 1.0),
+    num_filters: int = 64,
+    spectral: bool = True,
+) -> Discriminator:
+    """A convolutional discriminator with spectral normalisation, for any image size.
+
+    A 3x3 convolution, then 4x4 convolutions with stride 2 that double the filters until
+    no side exceeds 4, LeakyReLU(0.1) after each, and one linear score: the layers of
+    Miyato et al.'s "standard CNN", with one convolution a size in place of two.
+
+    Args:
+      height: pixel rows.
+      width: pixel columns.
+      num_channels: C.
+      value_range: as for `mlp_discriminator`.
+      num_filters: filters of the first convolution.
+      spectral: whether every kernel is divided by its spectral norm.
+
+    Returns:
+      A `Discriminator` of ``[B, height * width, C]``, pixels in row-major order; the
+      same object for the same arguments.
+
+    Raises:
+      ValueError: an argument out of its range, or, on use, images of another size.
+
+    References:
+      Miyato et al., "Spectral normalization for generative adversarial networks", ICLR
+      2018, table 3.
+    """
+    for name, number in (
+        ("height", height),
+        ("width", width),
+        ("num_channels", num_channels),
+        ("num_filters", num_filters),
+    ):
+        check_count(name, number)
+    return _discriminator(
+        _ImageScore(len(pyramid(height, width)) - 1, num_filters),
+        (height * width, num_channels),
+        (height, width, num_channels),
+        value_range,
+        spectral=spectral,
+    )
+
+
+def _discriminator(
+    module: nn.Module,
+    example_shape: tuple[int, int],
+    image_shape: tuple[int, ...],
+    value_range: tuple[float, float] | None,
+    *,
+    spectral: bool,
+) -> Discriminator:
+    """Binds a module to the shape of examples and their range of values."""
+    if value_range is not None and not value_range[0] < value_range[1]:
+        raise ValueError(f"value_range must increase, got {value_range}")
+
+    def scores(params: PyTree, x: Array, rngs: dict[str, Array] | None) -> Array:
+        if x.ndim != 3 or x.shape[1:] != example_shape:
+            raise ValueError(
+                f"x must hold examples of the shape {example_shape}, got {x.shape}"
+            )
+        if value_range is not None:
+            low, high = value_range
+            x = (x - low) * (2 / (high - low)) - 1
+        if spectral:
+            params = spectrally_normalized(params)
+        images = x.reshape(x.shape[0], *image_shape)
+        out = module.apply(params, images, train=rngs is not None, rngs=rngs)
+        assert isinstance(out, Array)
+        return out[:, 0]
+
+    def init(key: Array) -> PyTree:
+        return module.init(key, jnp.zeros((1, *image_shape)))
+
+    return Discriminator(
+        init=init,
+        logits=lambda params, x: scores(params, x, None),
+        train_logits=lambda key, params, x: scores(params, x, {"dropout": key}),
+    )
+
+
+class _MlpScore(nn.Module):
+    """``[B, N] -> [B, 1]``."""
+
+    hidden_sizes: tuple[int, ...]
+    dropout_rate: float
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool = False) -> Array:
+        for i, size in enumerate(self.hidden_sizes):
+            x = nn.leaky_relu(nn.Dense(size)(x), 0.3 if i == 1 else 0.2)
+            if i < len(self.hidden_sizes) - 1:
+                x = nn.Dropout(self.dropout_rate, deterministic=not train)(x)
+        return nn.Dense(1)(x)
+
+
+class _ImageScore(nn.Module):
+    """``[B, H, W, C] -> [B, 1]``."""
+
+    num_halvings: int
+    num_filters: int
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool = False) -> Array:
+        del train
+        init = nn.initializers.he_normal()
+        x = nn.leaky_relu(nn.Conv(self.num_filters, (3, 3), kernel_init=init)(x), 0.1)
+        for i in range(self.num_halvings):
+            filters = self.num_filters * 2 ** (i + 1)
+            x = nn.Conv(filters, (4, 4), 2, kernel_init=init)(x)
+            x = nn.leaky_relu(x, 0.1)
+        return nn.Dense(1)(x.reshape(x.shape[0], -1))

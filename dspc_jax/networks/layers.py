@@ -1,0 +1,101 @@
+"""Layers and checks that several networks share."""
+
+from collections.abc import Callable
+import math
+from typing import Literal
+
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+
+from dspc_jax.types import Array
+
+Normalizer = Literal["batch", "group", "none"]
+
+
+def pyramid(height: int, width: int) -> tuple[tuple[int, int], ...]:
+    """Sizes of an image's maps: halved (rounded up) until no side exceeds 4.
+
+    Args:
+      height: rows, at least 1.
+      width: columns, at least 1.
+
+    Returns:
+      ``((height, width), ...)``, at least two sizes.
+    """
+    sizes = [(height, width)]
+    while len(sizes) == 1 or max(sizes[-1]) > 4:
+        sizes.append(((sizes[-1][0] + 1) // 2, (sizes[-1][1] + 1) // 2))
+    return tuple(sizes)
+
+
+class BatchStatisticsNorm(nn.Module):
+    """Batch normalisation by the statistics of the given batch; no running averages."""
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:  # noqa: D102
+        scale = self.param("scale", nn.initializers.ones, (x.shape[-1],))
+        bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],))
+        axes = tuple(range(x.ndim - 1))
+        centered = x - jnp.mean(x, axes, keepdims=True)
+        variance = jnp.mean(centered**2, axes, keepdims=True)
+        scale, bias = (jnp.expand_dims(p, axes) for p in (scale, bias))
+        return centered * jax.lax.rsqrt(variance + 1e-5) * scale + bias  # source's 1e-5
+
+
+def normalize(kind: Normalizer, x: Array) -> Array:
+    """Adds a normalisation layer inside a compact module."""
+    if kind == "batch":
+        return BatchStatisticsNorm()(x)
+    if kind == "group":
+        return nn.GroupNorm(num_groups=math.gcd(8, x.shape[-1]))(x)
+    return x
+
+
+def initializer(kind: Normalizer) -> Callable[..., Array]:
+    """The source's N(0, 0.02), or variance preserving where no layer normalises."""
+    return (
+        nn.initializers.he_normal() if kind == "none" else nn.initializers.normal(0.02)
+    )
+
+
+class ImageDecoder(nn.Module):
+    """``[B, K] -> [B, H, W, C]`` in (-1, 1): transposed convolutions, cropped."""
+
+    sizes: tuple[tuple[int, int], ...]
+    num_channels: int
+    num_filters: int
+    normalizer: Normalizer
+
+    @nn.compact
+    def __call__(self, features: Array) -> Array:  # noqa: D102
+        init = initializer(self.normalizer)
+        num_doublings = len(self.sizes) - 1
+        height, width = self.sizes[-1]
+        filters = self.num_filters * 2 ** (num_doublings - 1)
+        x = nn.Dense(height * width * filters, use_bias=False, kernel_init=init)(
+            features
+        )
+        x = x.reshape(x.shape[0], height, width, filters)
+        for i in reversed(range(num_doublings)):
+            x = nn.relu(normalize(self.normalizer, x))
+            filters = self.num_filters * 2 ** (i - 1) if i else self.num_channels
+            x = nn.ConvTranspose(
+                filters, (4, 4), (2, 2), use_bias=False, kernel_init=init
+            )(x)
+            x = x[:, : self.sizes[i][0], : self.sizes[i][1]]
+        return jnp.tanh(x)
+
+
+def check_count(name: str, number: int) -> None:
+    """Raises a ValueError unless the number is at least 1."""
+    if number < 1:
+        raise ValueError(f"{name} must be at least 1, got {number}")
+
+
+def check_normalizer(normalizer: str) -> None:
+    """Raises a ValueError unless it is a `Normalizer`."""
+    if normalizer not in ("batch", "group", "none"):
+        raise ValueError(
+            f"normalizer must be 'batch', 'group' or 'none', got {normalizer!r}"
+        )

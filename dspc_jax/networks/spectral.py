@@ -1,0 +1,84 @@
+r"""Spectral normalisation as a pure function of the parameters.
+
+The power iteration runs inside the call and starts from a fixed vector, so there is no
+state to carry, and equal parameters give equal networks. Its cost is that of a few
+matrix-vector products a layer, small beside a convolution of a batch.
+
+References:
+  Miyato, Kataoka, Koyama and Yoshida, "Spectral normalization for generative
+  adversarial networks", ICLR 2018.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from dspc_jax.types import Array
+
+_START = 20221  # seed of the fixed start vector; almost any vector serves
+
+
+def spectral_norm(matrix: Array, num_iterations: int = 20) -> Array:
+    r"""The largest singular value of a matrix, by power iteration.
+
+    :math:`\sigma = u^\top W v` with the unit vectors :math:`u, v` of the last
+    iteration, held fixed in the derivative: :math:`\partial \sigma / \partial W = u
+    v^\top`, the exact gradient where the iteration has converged and the value is
+    simple.
+
+    Args:
+      matrix: ``[n, m]``.
+      num_iterations: at least 1. The result is never above the true value, and below
+        it by a factor of at most about ``1 - log(m) / (4 num_iterations)`` when the
+        leading values are close (Kuczynski and Wozniakowski 1992); when they are
+        apart, convergence is geometric.
+
+    Returns:
+      A scalar; 0 for a matrix of zeros, with a gradient of 0.
+
+    Raises:
+      ValueError: not a matrix, or no iteration.
+    """
+    if matrix.ndim != 2:
+        raise ValueError(f"matrix must have two axes, got shape {matrix.shape}")
+    if num_iterations < 1:
+        raise ValueError(f"num_iterations must be at least 1, got {num_iterations}")
+    fixed = jax.lax.stop_gradient(matrix)
+
+    def iterate(_: Array, v: Array) -> Array:
+        return _unit((fixed @ v) @ fixed)
+
+    start = _unit(jax.random.normal(jax.random.key(_START), matrix.shape[1:]))
+    v = jax.lax.fori_loop(0, num_iterations, iterate, start)
+    u = _unit(fixed @ v)
+    return u @ (matrix @ v)
+
+
+def spectrally_normalized(params: Any, num_iterations: int = 20) -> Any:
+    """Divides every kernel of a network by its spectral norm.
+
+    A kernel is a leaf named ``kernel``; its last axis counts outputs, and all others
+    together inputs (for convolutions the matrix of Miyato et al., whose norm bounds the
+    convolution's up to a factor of the kernel's size). Biases stay.
+
+    Args:
+      params: parameters as Flax makes them.
+      num_iterations: see `spectral_norm`.
+
+    Returns:
+      Parameters in the same structure; gradients pass the division.
+    """
+
+    def normalize(path: Any, leaf: Array) -> Array:
+        if getattr(path[-1], "key", None) != "kernel":
+            return leaf
+        norm = spectral_norm(leaf.reshape(-1, leaf.shape[-1]), num_iterations)
+        return leaf / jnp.maximum(norm, 1e-12)
+
+    return jax.tree_util.tree_map_with_path(normalize, params)
+
+
+def _unit(vector: Array) -> Array:
+    """The vector at length 1, or 0 where it is 0."""
+    return vector / jnp.maximum(jnp.sqrt(jnp.sum(vector**2)), 1e-30)

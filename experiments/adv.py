@@ -1,0 +1,77 @@
+"""Adversarial training: ``python -m experiments.adv --dataset=digits``.
+
+A circuit is trained through its own differentiable samples until a discriminator,
+trained against it, does not tell them from the data.
+"""
+
+from typing import Any, NoReturn
+
+from experiments import app, data, mixture, training
+from experiments.adversary import AdversarySettings, adversarial_term
+from experiments.device_loop import System
+from experiments.flags import Settings
+from experiments.generators import circuit_generator
+from experiments.mixture import MixtureSettings
+
+_PROGRAM = "experiments.adv"
+
+
+def make_system(
+    settings: Settings,
+    mixture_settings: MixtureSettings,
+    adversary_settings: AdversarySettings,
+    dataset: data.Dataset,
+) -> System:
+    """Adversarial training as the training loop sees it.
+
+    Args:
+        settings: the shared flags.
+        mixture_settings: how the likelihood takes part.
+        adversary_settings: the flags of the discriminator.
+        dataset: the images.
+
+    Returns:
+        The system, see `mixture.make_system`.
+
+    Raises:
+        UserError: the flags describe no circuit on these images.
+    """
+    generator = circuit_generator(settings, dataset, mixture_settings.pretrain_steps)
+    term = adversarial_term(settings, adversary_settings, dataset, generator)
+    return mixture.make_system(settings, mixture_settings, generator, term)
+
+
+parse = app.parser(
+    _PROGRAM,
+    "Trains a probabilistic circuit through its differentiable samples, against a "
+    "discriminator.",
+    Settings,
+    MixtureSettings,
+    AdversarySettings,
+    # Tuned on digits: see docs/objectives.md.
+    defaults={"sampler_learning_rate": 1e-3, "ll_weight": 1.0, "balance": "norm"},
+)
+
+
+def main(groups: list[Any]) -> int:
+    """Trains.
+
+    Args:
+        groups: the flags: `Settings`, `MixtureSettings`, `AdversarySettings`.
+
+    Returns:
+        The exit code.
+    """
+    dataset = data.load(groups[0].dataset, groups[0].data_dir)
+    return training.run(
+        _PROGRAM, make_system(*groups, dataset=dataset), dataset, groups
+    )
+
+
+def run() -> NoReturn:
+    """Runs the program on the command line."""
+    app.run(main, parse)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,77 @@
+"""A neural generator, trained as the circuit is: ``python -m experiments.gan``.
+
+The counterpart of ``experiments.adv``: the same loop, discriminators, losses and
+metrics, with a network in the place of the circuit.
+"""
+
+import dataclasses
+from typing import Any, NoReturn
+
+from experiments import app, data, mixture, training
+from experiments.adversary import AdversarySettings, adversarial_term
+from experiments.device_loop import System
+from experiments.flags import Settings
+from experiments.network_generators import NetworkSettings, network_generator
+
+_PROGRAM = "experiments.gan"
+# Adam's step size is --learning_rate alone.
+NETWORK_MIXTURE = dataclasses.replace(mixture.NO_LIKELIHOOD, sampler_learning_rate=None)
+
+
+def make_system(
+    settings: Settings,
+    network_settings: NetworkSettings,
+    adversary_settings: AdversarySettings,
+    dataset: data.Dataset,
+) -> System:
+    """Adversarial training of a network as the training loop sees it.
+
+    Args:
+        settings: the shared flags.
+        network_settings: the flags of the generator.
+        adversary_settings: the flags of the discriminator.
+        dataset: the images.
+
+    Returns:
+        The system, see `mixture.make_system`.
+
+    Raises:
+        UserError: the discriminator or the circuit to be matched does not fit.
+    """
+    generator = network_generator(settings, network_settings, dataset)
+    term = adversarial_term(settings, adversary_settings, dataset, generator)
+    return mixture.make_system(settings, NETWORK_MIXTURE, generator, term)
+
+
+parse = app.parser(
+    _PROGRAM,
+    "Trains a neural generator against a discriminator.",
+    Settings,
+    NetworkSettings,
+    AdversarySettings,
+    defaults={"learning_rate": 2e-4},
+)
+
+
+def main(groups: list[Any]) -> int:
+    """Trains.
+
+    Args:
+        groups: the flags: `Settings`, `NetworkSettings`, `AdversarySettings`.
+
+    Returns:
+        The exit code.
+    """
+    dataset = data.load(groups[0].dataset, groups[0].data_dir)
+    return training.run(
+        _PROGRAM, make_system(*groups, dataset=dataset), dataset, groups
+    )
+
+
+def run() -> NoReturn:
+    """Runs the program on the command line."""
+    app.run(main, parse)
+
+
+if __name__ == "__main__":
+    run()
