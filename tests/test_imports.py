@@ -25,7 +25,7 @@ ORDER = (
     ("layers",),
     ("parameters",),
     ("inference", "noise"),
-    ("sampling",),
+    ("sampling", "implicit"),
     ("path_sampling", "dense_sampling"),
     ("circuit",),
     ("em", "serialization"),
