@@ -304,7 +304,7 @@ def build(config: CircuitConfig) -> Circuit:
     )
 
 
-DIFFERENTIABLE = ("gumbel_softmax", "straight_through", "simple", "dense", "implicit")
+DIFFERENTIABLE = (*rx.RELAXATIONS[1:], "dense", "implicit")
 """The relaxations of `Circuit.sample_differentiable`.
 
 Those of `dspc_jax.relaxation` with `dspc_jax.sampling`; ``"dense"``, see

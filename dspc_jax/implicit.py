@@ -6,7 +6,8 @@ distribution functions :math:`F`. Whatever drew it, its derivative with the :mat
 held fixed is therefore
 
 .. math::
-  dx_d = - \frac{1}{p(x_d \mid x_{<d})} \Big(\frac{\partial F_d}{\partial \theta} d\theta
+  dx_d = - \frac{1}{p(x_d \mid x_{<d})}
+  \Big(\frac{\partial F_d}{\partial \theta} d\theta
   + \sum_{j<d} \frac{\partial F_d}{\partial x_j} dx_j \Big),
 
 and the gradient of any smooth function of the sample is an unbiased estimator of the
@@ -23,10 +24,11 @@ leaves of coordinate :math:`d` replaced by their distribution functions
 which keeps its digits in both tails. One sweep through the coordinates is the forward
 substitution of the triangular system; its reverse derivative is the backward one.
 
-*When not to use it.* Between two modes far apart :math:`p(x_d \mid x_{<d})` is tiny and
-the derivative is huge there: mass moves between the modes only through samples in the
-gap. The estimator is unbiased but its variance grows like :math:`\int (dF)^2 / p`; where
-no sample ever falls into the gap, the gradient of the weights is not seen at all.
+*When not to use it.* Between two modes far apart :math:`p(x_d \mid x_{<d})` is tiny
+and the derivative is huge there: mass moves between the modes only through samples in
+the gap. The estimator is unbiased but its variance grows like
+:math:`\int (dF)^2 / p`; where no sample ever falls into the gap, the gradient of the
+weights is not seen at all.
 
 References:
   Graves, "Stochastic Backpropagation through Mixture Density Distributions", 2016.

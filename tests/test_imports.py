@@ -18,7 +18,7 @@ PACKAGE = ROOT / "dspc_jax"
 ORDER = (
     ("types",),
     ("numerics", "batching", "storage"),
-    ("products", "quantiles"),
+    ("products", "quantiles", "conditional_gumbel"),
     ("region_graph", "relaxation"),
     ("structures", "folding"),
     ("leaves",),
