@@ -165,8 +165,12 @@ class Settings:
     leaf_max_scale: float = flag(1.0, "greatest deviation of a normal leaf", above(0))
     relaxation: str = flag(
         "straight_through",
-        "gradient through the choices of a sampled circuit",
-        one_of("gumbel_softmax", "straight_through", "simple", "dense"),
+        "gradient through the choices of a sampled circuit; score_function and "
+        "implicit (few variables, normal leaves) are unbiased and relax nothing",
+        one_of(
+            *("gumbel_softmax", "straight_through", "simple", "gumbel_rao", "reinmax"),
+            *("dense", "implicit", "score_function"),
+        ),
     )
     temperature: float = flag(
         1.0,

@@ -18,6 +18,9 @@ from experiments.flags import Settings
 Schedule = Callable[[Any, jax.Array], jax.Array]
 """``(learned, step) -> temperature``: a positive float32 scalar."""
 
+# Without a temperature, or (reinmax) without a gradient with respect to it.
+_NOTHING_TO_LEARN = ("simple", "reinmax", "implicit", "score_function")
+
 
 def init_learned(settings: Settings) -> dict[str, jax.Array]:
     """What is trained beside the circuit: ``{"logit": []}``, or nothing."""
@@ -68,8 +71,8 @@ def _check_learned(settings: Settings) -> None:
             "--temperature must be less than 1 with --temperature_schedule=learned "
             f"(it stays between 0 and 1), got {settings.temperature}"
         )
-    if settings.relaxation == "simple":
+    if settings.relaxation in _NOTHING_TO_LEARN:
         raise UserError(
             "--relaxation must have a temperature with "
-            "--temperature_schedule=learned, got 'simple'"
+            f"--temperature_schedule=learned, got {settings.relaxation!r}"
         )

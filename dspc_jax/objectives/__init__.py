@@ -22,6 +22,13 @@ from dspc_jax.objectives.mmd_gan import (
     repeat_update,
     sampler_loss,
 )
+from dspc_jax.objectives.score_function import (
+    mean_advantages,
+    mmd_advantages,
+    score_function_loss,
+    score_surrogate,
+    set_advantages,
+)
 
 __all__ = [
     "Kernel",
@@ -30,9 +37,11 @@ __all__ = [
     "critic_loss",
     "critic_steps",
     "gaussian_kernel",
+    "mean_advantages",
     "median_bandwidths",
     "mmd2_biased",
     "mmd2_unbiased",
+    "mmd_advantages",
     "mmd_loss",
     "negative_log_likelihood",
     "rank_hinge",
@@ -40,6 +49,9 @@ __all__ = [
     "repeat_update",
     "safe_sqrt",
     "sampler_loss",
+    "score_function_loss",
+    "score_surrogate",
+    "set_advantages",
     "squared_distances",
     "weighted_sum",
 ]
