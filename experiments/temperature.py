@@ -18,8 +18,7 @@ from experiments.flags import Settings
 Schedule = Callable[[Any, jax.Array], jax.Array]
 """``(learned, step) -> temperature``: a positive float32 scalar."""
 
-# Without a temperature, or (reinmax) without a gradient with respect to it.
-_NOTHING_TO_LEARN = ("simple", "reinmax", "implicit", "score_function")
+_WITHOUT_TEMPERATURE = ("simple", "reinmax", "implicit", "score_function")
 
 
 def init_learned(settings: Settings) -> dict[str, jax.Array]:
@@ -71,7 +70,7 @@ def _check_learned(settings: Settings) -> None:
             "--temperature must be less than 1 with --temperature_schedule=learned "
             f"(it stays between 0 and 1), got {settings.temperature}"
         )
-    if settings.relaxation in _NOTHING_TO_LEARN:
+    if settings.relaxation in _WITHOUT_TEMPERATURE:
         raise UserError(
             "--relaxation must have a temperature with "
             f"--temperature_schedule=learned, got {settings.relaxation!r}"

@@ -124,16 +124,14 @@ def flat_logits(choice):
     return np.asarray(logits(choice), np.float64).reshape(P, K * J, N)
 
 
-@pytest.mark.parametrize("temperature", [1.0, 2.0])
-def test_reinmax_is_algorithm_2_of_its_paper(temperature):
+def test_reinmax_is_algorithm_2_of_its_paper():
+    """At the paper's temperature 1, whatever ours is."""
     choice, noise = random_choice()
-    found = pulled(
-        lambda c: choose("reinmax", c, noise, jnp.float32(temperature)), choice
-    )
+    found = pulled(lambda c: choose("reinmax", c, noise, jnp.float32(0.3)), choice)
     a = flat_logits(choice)
     score = a + np.asarray(noise).reshape(a.shape)
     drawn = score == score.max(axis=1, keepdims=True)
-    middle = (drawn + flat_softmax(a / temperature)) / 2
+    middle = (drawn + flat_softmax(a)) / 2
     dy = flat_cotangent()
     exact = 2 * pulled_plain(middle, dy) - 0.5 * pulled_plain(flat_softmax(a), dy)
     exact = exact.reshape(P, K, J, N)

@@ -13,7 +13,14 @@ from experiments.flags import Settings
 from experiments.mmd import MmdSettings
 from tests.experiments.tiny import tiny_digits
 
-SETTINGS = Settings(num_sums=2, num_leaves=2, leaf="binomial")
+SETTINGS = Settings(
+    num_sums=2,
+    num_leaves=2,
+    leaf="binomial",
+    structure="random_binary_trees",
+    depth=1,
+    num_repetitions=1,
+)
 
 
 @pytest.fixture(scope="module")
