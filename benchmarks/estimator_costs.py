@@ -29,11 +29,18 @@ def cost(circuit: pc.Circuit, relaxation: str, repeats: int = 20) -> float:
     params = circuit.init(jax.random.key(0))
 
     def loss(params, keys):
-        if relaxation == "score_function":
-            x = jax.lax.stop_gradient(jax.vmap(circuit.sample, (0, None))(keys, params))
+        if relaxation.startswith("score_"):
+            x = jax.vmap(circuit.sample, (0, None))(keys, params)
+            fixed, scored = jax.lax.stop_gradient(x), params
+            if relaxation == "score_function":
+                x = fixed
+            else:
+                leaves = jax.lax.stop_gradient(params.leaves)
+                scored = params._replace(leaves=leaves)
             losses = jnp.sum(jnp.cos(x), axis=(1, 2))
-            log_probs = jax.vmap(circuit.log_prob, (None, 0))(params, x)
-            return score_surrogate(log_probs, mean_advantages(losses))
+            log_probs = jax.vmap(circuit.log_prob, (None, 0))(scored, fixed)
+            advantages = mean_advantages(losses)
+            return jnp.mean(losses) + score_surrogate(log_probs, advantages)
 
         def one(key):
             return circuit.sample_differentiable(

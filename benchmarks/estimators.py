@@ -5,7 +5,7 @@ On circuits small enough to enumerate, the exact gradient of ``E f(x)`` is
 .. math:: \nabla \sum_x p(x) f(x)
 
 and an estimator is the gradient of ``f`` of one differentiable sample (for
-``score_function``, of a surrogate). Many of them give the mean and the variance; what
+``score_...``, of a surrogate). Many of them give the mean and the variance; what
 is left between mean and exact gradient is bias. With Normal leaves the sum is an
 integral, on a grid. ``--write=docs/estimators.md`` puts the table into the document.
 ``python -m benchmarks.estimator_costs`` measures the time of a step.
@@ -27,7 +27,7 @@ from dspc_jax.objectives import mean_advantages, score_surrogate
 
 # Those with a temperature, and those without.
 TEMPERED = ("gumbel_softmax", "straight_through", "gumbel_rao", "dense")
-UNTEMPERED = ("simple", "reinmax", "score_function", "implicit")
+UNTEMPERED = ("simple", "reinmax", "score_function", "score_pathwise", "implicit")
 TEMPERATURES = (0.1, 0.5, 1.0)
 FUNCTIONS = ("linear", "quadratic", "kernel")
 BATCH = 2000  # samples of one gradient; the spread of such gradients is measured
@@ -159,12 +159,19 @@ def _mean_gradient(name: str):
     objectives = jax.vmap(functools.partial(functions, top=top_of(name)))
 
     def means(params, keys, relaxation, temperature):
-        if relaxation == "score_function":
-            x = jax.lax.stop_gradient(jax.vmap(circuit.sample, (0, None))(keys, params))
+        if relaxation.startswith("score_"):
+            x = jax.vmap(circuit.sample, (0, None))(keys, params)
+            fixed, scored = jax.lax.stop_gradient(x), params
+            if relaxation == "score_function":
+                x = fixed
+            else:
+                leaves = jax.lax.stop_gradient(params.leaves)
+                scored = params._replace(leaves=leaves)
             f = objectives(x)
-            log_probs = jax.vmap(circuit.log_prob, (None, 0))(params, x)
-            surrogate = jax.vmap(score_surrogate, (None, 1))
-            return surrogate(log_probs, jax.vmap(mean_advantages, 1, 1)(f))
+            log_probs = jax.vmap(circuit.log_prob, (None, 0))(scored, fixed)
+            advantages = jax.lax.stop_gradient(jax.vmap(mean_advantages, 1, 1)(f))
+            surrogates = jax.vmap(score_surrogate, (None, 1))(log_probs, advantages)
+            return jnp.mean(f, axis=0) + surrogates
 
         def one(key):
             return circuit.sample_differentiable(

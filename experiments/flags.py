@@ -165,11 +165,12 @@ class Settings:
     leaf_max_scale: float = flag(1.0, "greatest deviation of a normal leaf", above(0))
     relaxation: str = flag(
         "straight_through",
-        "gradient through the choices of a sampled circuit; score_function and "
-        "implicit (few variables, normal leaves) are unbiased and relax nothing",
+        "gradient through the choices of a sampled circuit; score_function, "
+        "score_pathwise (normal leaves) and implicit (normal leaves, few variables) "
+        "relax nothing and are unbiased",
         one_of(
             *("gumbel_softmax", "straight_through", "simple", "gumbel_rao", "reinmax"),
-            *("dense", "implicit", "score_function"),
+            *("dense", "implicit", "score_function", "score_pathwise"),
         ),
     )
     temperature: float = flag(

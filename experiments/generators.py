@@ -46,8 +46,9 @@ def circuit_generator(
 ) -> Generator:
     """A circuit with its differentiable samples.
 
-    With ``--relaxation=score_function`` samples carry no gradient (`mixture` gives
-    the loss one). Its parameters are ``{"circuit": ..., "temperature": ...}``.
+    With ``--relaxation=score_function`` and ``score_pathwise`` samples carry no
+    gradient (`mixture` gives one to the loss). Its parameters are
+    ``{"circuit": ..., "temperature": ...}``.
 
     Args:
         settings: the shared flags.
@@ -78,7 +79,7 @@ def circuit_generator(
         heat = temperature_at(params["temperature"], step)
 
         def draw(key, params):
-            if settings.relaxation == score_function.NAME:
+            if settings.relaxation in score_function.NAMES:
                 x = circuit.circuit.sample(key, params["circuit"])
                 return jax.lax.stop_gradient(circuit.codec.to_unit(x))
             return circuit.codec.to_unit(

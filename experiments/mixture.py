@@ -118,7 +118,9 @@ def make_system(
     ):
         raise UserError("--ll_weight must be 0 for a generator without likelihood")
     codec = generator.codec
-    scored = generator.circuit if settings.relaxation == score_function.NAME else None
+    scored = None
+    if settings.relaxation in score_function.NAMES:
+        scored = generator.circuit
     sampler_rate = mixture.sampler_learning_rate or settings.learning_rate
     adam = optax.scale_by_adam()
     pretrain_em = _em(settings, mixture, generator)
@@ -178,7 +180,7 @@ def make_system(
             given = (params, keys[1], codec.to_unit(x), adversary)
             if scored is not None:
                 return score_function.term_loss(
-                    scored, term.loss, term.advantages, *given
+                    settings.relaxation, scored, term.loss, term.advantages, *given
                 )
             sample: Sample = generator.sampler(params, step)
             return term.loss(*given, sample)

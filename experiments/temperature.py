@@ -12,13 +12,14 @@ from dspc_jax.relaxation import (
     constant_temperature,
     learned_temperature,
 )
+from experiments import score_function
 from experiments.errors import UserError
 from experiments.flags import Settings
 
 Schedule = Callable[[Any, jax.Array], jax.Array]
 """``(learned, step) -> temperature``: a positive float32 scalar."""
 
-_WITHOUT_TEMPERATURE = ("simple", "reinmax", "implicit", "score_function")
+_WITHOUT_TEMPERATURE = ("simple", "reinmax", "implicit", *score_function.NAMES)
 
 
 def init_learned(settings: Settings) -> dict[str, jax.Array]:

@@ -20,6 +20,11 @@ A tractable model knows :math:`\log p(y)` with all latent choices summed out. Th
 of choices and leaves together has the same mean given :math:`y` and a greater variance
 (Rao-Blackwell). No relaxation is involved, and leaves of any kind have exact gradients.
 
+*With pathwise leaves.* The gradients with respect to weights and to leaves may be
+estimated in two ways: weights by the score, Normal leaves by reparametrisation given
+the choices (a `circuit.sample` is differentiable in its leaves). Both are unbiased, and
+the score of sharp leaves, most of the variance, is gone.
+
 References:
   Williams, "Simple Statistical Gradient-Following Algorithms", 1992 (REINFORCE).
   Kool, van Hoof and Welling, "Buy 4 REINFORCE Samples, Get a Baseline for Free!", 2019.
@@ -53,7 +58,7 @@ def mean_advantages(losses: Array) -> Array:
 
 def set_advantages(
     loss: Callable[[Array], Array], samples: Array, *, batch_size: int | None = None
-) -> tuple[Array, Array]:
+) -> Array:
     """The advantages of samples under any loss on a set of them.
 
     Args:
@@ -63,8 +68,7 @@ def set_advantages(
       batch_size: how many losses are computed side by side; one by default.
 
     Returns:
-      The loss of all samples, and ``[n]`` advantages ``L(Y) - L(Y without i)``, from
-      ``n + 1`` losses. No gradient flows through either.
+      ``[n]``: ``L(Y) - L(Y without i)``, from ``n + 1`` losses; without a gradient.
 
     Raises:
       ValueError: fewer than two samples.
@@ -78,7 +82,7 @@ def set_advantages(
         return loss(samples[jnp.where(rest < i, rest, rest + 1)])
 
     left_out = jax.lax.map(without, jnp.arange(count), batch_size=batch_size)
-    return jax.lax.stop_gradient((total, total - left_out))
+    return jax.lax.stop_gradient(total - left_out)
 
 
 def mmd_advantages(x: Array, y: Array, kernel: Kernel) -> Array:
@@ -147,6 +151,7 @@ def score_function_loss(
     log_prob: Callable[[Any, Array], Array],
     loss: Callable[[Array], Array],
     per_sample: bool = False,
+    pathwise: bool = False,
     num_samples: int | None = None,
 ) -> tuple[Array, Metrics]:
     r"""The mean of any loss on samples, with its unbiased gradient.
@@ -156,11 +161,15 @@ def score_function_loss(
       key: one typed key; split into one key per sample.
       batch: ``[B, ...]``; its size is the number of samples by default.
       sample: ``sample(keys[n], params) -> [n, V, C]``, exact samples; no gradient is
-        taken of them.
+        taken of them unless ``pathwise``.
       log_prob: ``log_prob(params, x[V, C]) -> scalar`` in nats, of the same model.
       loss: of a set of samples ``[m, V, C]``, a scalar; with ``per_sample`` their
         losses, ``[m]``, whose mean is meant.
       per_sample: whether the loss is a mean over samples, which saves n losses.
+      pathwise: whether gradients pass the samples, too. What the samples are
+        differentiable in, ``log_prob`` must not be: with ``circuit.sample`` that of
+        ``p._replace(leaves=jax.lax.stop_gradient(p.leaves))``. Unbiased with Normal
+        leaves and a differentiable loss.
       num_samples: n.
 
     Returns:
@@ -173,9 +182,11 @@ def score_function_loss(
     num_samples = jnp.shape(batch)[0] if num_samples is None else num_samples
     if num_samples < 2:
         raise ValueError(f"num_samples must be at least 2, got {num_samples}")
-    samples = jax.lax.stop_gradient(sample(jax.random.split(key, num_samples), params))
+    samples = sample(jax.random.split(key, num_samples), params)
+    fixed = jax.lax.stop_gradient(samples)
+    samples = samples if pathwise else fixed
     if per_sample:
-        losses = jax.lax.stop_gradient(loss(samples))
+        losses = loss(samples)
         if losses.shape != (num_samples,):
             raise ValueError(
                 f"loss must return one value a sample, [{num_samples}], got the shape "
@@ -183,8 +194,9 @@ def score_function_loss(
             )
         value, advantages = jnp.mean(losses), mean_advantages(losses)
     else:
-        value, advantages = set_advantages(loss, samples)
-    log_probs = jax.vmap(log_prob, (None, 0))(params, samples)
+        value, advantages = loss(samples), set_advantages(loss, fixed)
+    advantages = jax.lax.stop_gradient(advantages)
+    log_probs = jax.vmap(log_prob, (None, 0))(params, fixed)
     scale = num_samples * jnp.sqrt(jnp.mean(advantages**2))
     surrogate = value + score_surrogate(log_probs, advantages)
     return surrogate, {"advantage_scale": scale}

@@ -1,5 +1,7 @@
 """``--relaxation=score_function`` and ``implicit`` inside the programs' step."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -41,7 +43,14 @@ def test_gradients_of_a_term_are_those_of_the_library(tiny: Dataset):
 
     def by_term(params, advantages):
         return score_function.term_loss(
-            circuit, term.loss, advantages, params, jax.random.key(1), x, ()
+            "score_function",
+            circuit,
+            term.loss,
+            advantages,
+            params,
+            jax.random.key(1),
+            x,
+            (),
         )
 
     def by_library(params):
@@ -80,6 +89,52 @@ def test_gradients_of_a_term_are_those_of_the_library(tiny: Dataset):
         )
 
 
+def test_pathwise_leaves(tiny: Dataset):
+    """Weights have the gradient of the score, leaves that of the samples."""
+    generator = generators.circuit_generator(
+        dataclasses.replace(SETTINGS, leaf="normal"), tiny
+    )
+    circuit = generator.circuit
+    assert circuit is not None
+    params = generator.init(jax.random.key(0))
+    x = jnp.asarray(tiny.train[:6], jnp.float32) / 16
+    term = mmd.pixel_term(circuit.kernel, MmdSettings())
+
+    def by_term(params, relaxation):
+        return score_function.term_loss(
+            relaxation,
+            circuit,
+            term.loss,
+            term.advantages,
+            params,
+            jax.random.key(1),
+            x,
+            (),
+        )[0]
+
+    def by_samples(params):
+        def sample(keys, params):
+            return jax.vmap(circuit.circuit.sample, (0, None))(keys, params["circuit"])
+
+        return term.loss(params, jax.random.key(1), x, (), sample)[0]
+
+    def all_three(params):
+        return (
+            jax.grad(by_term)(params, "score_pathwise"),
+            jax.grad(by_term)(params, "score_function"),
+            jax.grad(by_samples)(params),
+        )
+
+    found, scored, pathwise = (tree["circuit"] for tree in jax.jit(all_three)(params))
+    expected = scored._replace(leaves=pathwise.leaves)
+    jax.tree.map(
+        lambda f, e: np.testing.assert_allclose(f, e, rtol=1e-4, atol=1e-6),
+        found,
+        expected,
+    )
+    assert np.abs(scored.leaves[0].mean - pathwise.leaves[0].mean).max() > 1e-3
+
+
 def test_a_loss_of_two_sets_is_refused(tiny: Dataset):
     generator = generators.circuit_generator(SETTINGS, tiny)
     params = generator.init(jax.random.key(0))
@@ -91,7 +146,14 @@ def test_a_loss_of_two_sets_is_refused(tiny: Dataset):
 
     with pytest.raises(UserError, match="--relaxation must not be score_function .* 2"):
         score_function.term_loss(
-            generator.circuit, loss, None, params, jax.random.key(1), None, ()
+            "score_function",
+            generator.circuit,
+            loss,
+            None,
+            params,
+            jax.random.key(1),
+            None,
+            (),
         )
 
 

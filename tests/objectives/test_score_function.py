@@ -47,9 +47,8 @@ def test_mmd_advantages_leave_one_out():
     ]
     args = (jnp.asarray(x, jnp.float32), jnp.asarray(y, jnp.float32))
     np.testing.assert_allclose(mmd_advantages(*args, KERNEL), exact, atol=2e-6)
-    total, found = set_advantages(lambda y: mmd2_unbiased(args[0], y, KERNEL), args[1])
+    found = set_advantages(lambda y: mmd2_unbiased(args[0], y, KERNEL), args[1])
     np.testing.assert_allclose(found, exact, atol=2e-6)
-    np.testing.assert_allclose(total, plain_mmd2(x, y), atol=2e-6)
 
 
 def test_mean_advantages_leave_one_out():
@@ -100,9 +99,9 @@ def advantages_of_mmd(loss, y):
 @pytest.mark.parametrize(
     ("name", "advantages", "unbiased"),
     [
-        ("mmd", lambda loss, y: set_advantages(loss, y)[1], True),
+        ("mmd", set_advantages, True),
         ("mmd", advantages_of_mmd, True),
-        ("products", lambda loss, y: set_advantages(loss, y)[1], True),
+        ("products", set_advantages, True),
         ("mmd", leaving_out_nothing, False),
     ],
 )
