@@ -118,8 +118,9 @@ def reparametrize(
         inputs = _observe(block, leaves, member, x, given, inputs)
     values = []
     for block, (leaves, member) in zip(layout.blocks, tables, strict=True):
+        assert isinstance(block.leaf, ContinuousLeaf)
 
-        def step(inputs, one, leaf=block.leaf):
+        def step(inputs, one, leaf: ContinuousLeaf = block.leaf):
             leaves, member, x, given = one
             moved = _move(layout, weights, leaf, leaves, member, x, inputs)
             moved = jnp.where(given, x, moved)

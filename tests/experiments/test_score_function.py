@@ -137,6 +137,7 @@ def test_pathwise_leaves(tiny: Dataset):
 
 def test_a_loss_of_two_sets_is_refused(tiny: Dataset):
     generator = generators.circuit_generator(SETTINGS, tiny)
+    assert generator.circuit is not None
     params = generator.init(jax.random.key(0))
 
     def loss(params, key, x, adversary, sample):
@@ -152,7 +153,7 @@ def test_a_loss_of_two_sets_is_refused(tiny: Dataset):
             None,
             params,
             jax.random.key(1),
-            None,
+            jnp.zeros((3, 8, 1)),
             (),
         )
 
