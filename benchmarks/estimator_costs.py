@@ -1,8 +1,8 @@
 r"""The price of each gradient estimator: ``python -m benchmarks.estimator_costs``.
 
 Two tables in Markdown, as in docs/estimators.md: the time of a step, which depends on
-the machine, and the noise that a gap between two modes costs the unbiased estimators,
-which does not.
+the machine, with the noise of its gradient (at temperature 0.5), and the noise that a
+gap between two modes costs the unbiased estimators.
 """
 
 import time
@@ -12,9 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import special
 
-from benchmarks.estimators import TEMPERED, UNTEMPERED
+from benchmarks.estimators import TEMPERED, UNTEMPERED, estimated_means
 import dspc_jax as pc
-from dspc_jax.objectives import mean_advantages, score_surrogate
 
 COSTS = {
     "2 variables, K = 16": pc.CircuitConfig(
@@ -24,53 +23,69 @@ COSTS = {
 }
 
 
-def cost(circuit: pc.Circuit, relaxation: str, repeats: int = 20) -> float:
-    """Seconds for 256 samples and the gradient of a function of them; the least."""
+BATCH = 256
+REPEATS, SECONDS = (8, 40), 10.0  # the most repeats that fit, at least the first
+
+
+def cost(circuit: pc.Circuit, relaxation: str) -> tuple[float, float]:
+    """What one gradient of the mean of a kernel over 256 samples costs.
+
+    The kernel is Gaussian, as wide as samples are apart, at one sample.
+
+    Returns:
+      Seconds, the least of the repeats; and the variance of one sample's gradient over
+      the squared norm of its mean, all parameters together.
+    """
     params = circuit.init(jax.random.key(0))
+    point = circuit.sample(jax.random.key(1), params)
+    others = jax.vmap(circuit.sample, (0, None))(
+        jax.random.split(jax.random.key(2), 100), params
+    )
+    width = jnp.median(jnp.sum((others - point[None]) ** 2, axis=(1, 2)))
+
+    def kernel(x):
+        distance = jnp.sum((x - point[None]) ** 2, axis=(1, 2))
+        return jnp.exp(-distance / width)[:, None]
 
     def loss(params, keys):
-        if relaxation.startswith("score_"):
-            x = jax.vmap(circuit.sample, (0, None))(keys, params)
-            fixed, scored = jax.lax.stop_gradient(x), params
-            if relaxation == "score_function":
-                x = fixed
-            else:
-                leaves = jax.lax.stop_gradient(params.leaves)
-                scored = params._replace(leaves=leaves)
-            losses = jnp.sum(jnp.cos(x), axis=(1, 2))
-            log_probs = jax.vmap(circuit.log_prob, (None, 0))(scored, fixed)
-            advantages = mean_advantages(losses)
-            return jnp.mean(losses) + score_surrogate(log_probs, advantages)
-
-        def one(key):
-            return circuit.sample_differentiable(
-                key, params, relaxation=relaxation, temperature=0.5
-            )
-
-        return jnp.mean(jnp.sum(jnp.cos(jax.vmap(one)(keys)), axis=(1, 2)))
+        return estimated_means(circuit, kernel, params, keys, relaxation, 0.5)[0]
 
     step = jax.jit(jax.grad(loss))
-    times = []
-    for number in range(repeats + 1):
-        keys = jax.random.split(jax.random.key(number), 256)
+    times, gradients = [], []
+    for number in range(REPEATS[1] + 1):
+        if number > REPEATS[0] and sum(times[1:]) > SECONDS:
+            break
+        keys = jax.random.split(jax.random.key(number + 3), BATCH)
         start = time.perf_counter()
-        jax.block_until_ready(step(params, keys))
+        gradient = jax.block_until_ready(step(params, keys))
         times.append(time.perf_counter() - start)
-    return min(times[1:])
+        flat = [np.asarray(a, np.float64).ravel() for a in jax.tree.leaves(gradient)]
+        gradients.append(np.concatenate(flat))
+    spread = np.var(gradients, axis=0, ddof=1).sum()
+    signal = np.sum(np.mean(gradients, axis=0) ** 2) - spread / len(gradients)
+    return min(times[1:]), BATCH * spread / signal
 
 
 def cost_table() -> str:
     """The cost of all estimators as Markdown, in units of ``straight_through``."""
-    lines = [f"| estimator | {' | '.join(COSTS)} |", "|---|" + "---|" * len(COSTS)]
-    unit = {name: cost(pc.build(c), "straight_through") for name, c in COSTS.items()}
+    heads = [f"{name}: time | variance" for name in COSTS]
+    lines = [
+        f"| estimator | {' | '.join(heads)} |",
+        "|---|" + "---|---|" * len(COSTS),
+    ]
+    circuits = {name: pc.build(config) for name, config in COSTS.items()}
+    units = {
+        name: cost(circuit, "straight_through")[0] for name, circuit in circuits.items()
+    }
     for relaxation in (*TEMPERED, *UNTEMPERED):
         cells = []
-        for name, config in COSTS.items():
-            if relaxation == "dense" and config.structure.num_variables > 2:
-                cells.append("-")  # made for small circuits
+        for name, circuit in circuits.items():
+            if relaxation == "dense" and circuit.layout.graph.num_variables > 2:
+                cells.append("- | -")  # made for small circuits
                 continue
-            seconds = cost(pc.build(config), relaxation)
-            cells.append(f"{seconds / unit[name]:.1f} ({1000 * seconds:.1f} ms)")
+            seconds, variance = cost(circuit, relaxation)
+            times = f"{seconds / units[name]:.1f} ({1000 * seconds:.1f} ms)"
+            cells.append(f"{times} | {variance:.2g}")
         lines.append(f"| `{relaxation}` | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 

@@ -12,7 +12,7 @@ integral, on a grid. ``--write=docs/estimators.md`` puts the table into the docu
 """
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 import functools
 import itertools
 import pathlib
@@ -152,33 +152,53 @@ def exact_gradients(name: str) -> Any:
     return jax.jit(jax.jacrev(means))(parameters(circuit))
 
 
+def estimated_means(
+    circuit: pc.Circuit,
+    objectives: Callable[[jax.Array], jax.Array],
+    params: Any,
+    keys: jax.Array,
+    relaxation: str,
+    temperature: jax.Array | float,
+) -> jax.Array:
+    """Means ``[F]`` of functions of samples, with an estimator's gradient.
+
+    Args:
+      circuit: what is drawn from.
+      objectives: ``[N, V, C]`` to ``[N, F]``.
+      params: the circuit's parameters.
+      keys: ``[N]``.
+      relaxation: the estimator.
+      temperature: its temperature, if it has one.
+    """
+    if relaxation.startswith("score_"):
+        x = jax.vmap(circuit.sample, (0, None))(keys, params)
+        fixed, scored = jax.lax.stop_gradient(x), params
+        if relaxation == "score_function":
+            x = fixed
+        else:
+            leaves = jax.lax.stop_gradient(params.leaves)
+            scored = params._replace(leaves=leaves)
+        f = objectives(x)
+        log_probs = jax.vmap(circuit.log_prob, (None, 0))(scored, fixed)
+        advantages = jax.lax.stop_gradient(jax.vmap(mean_advantages, 1, 1)(f))
+        surrogates = jax.vmap(score_surrogate, (None, 1))(log_probs, advantages)
+        return jnp.mean(f, axis=0) + surrogates
+
+    def one(key):
+        return circuit.sample_differentiable(
+            key, params, relaxation=relaxation, temperature=temperature
+        )
+
+    return jnp.mean(objectives(jax.vmap(one)(keys)), axis=0)
+
+
 @functools.cache
 def _mean_gradient(name: str):
     """``(key, params, temperature)`` to each relaxation's mean gradient of a batch."""
     circuit = pc.build(CIRCUITS[name])
     objectives = jax.vmap(functools.partial(functions, top=top_of(name)))
 
-    def means(params, keys, relaxation, temperature):
-        if relaxation.startswith("score_"):
-            x = jax.vmap(circuit.sample, (0, None))(keys, params)
-            fixed, scored = jax.lax.stop_gradient(x), params
-            if relaxation == "score_function":
-                x = fixed
-            else:
-                leaves = jax.lax.stop_gradient(params.leaves)
-                scored = params._replace(leaves=leaves)
-            f = objectives(x)
-            log_probs = jax.vmap(circuit.log_prob, (None, 0))(scored, fixed)
-            advantages = jax.lax.stop_gradient(jax.vmap(mean_advantages, 1, 1)(f))
-            surrogates = jax.vmap(score_surrogate, (None, 1))(log_probs, advantages)
-            return jnp.mean(f, axis=0) + surrogates
-
-        def one(key):
-            return circuit.sample_differentiable(
-                key, params, relaxation=relaxation, temperature=temperature
-            )
-
-        return jnp.mean(objectives(jax.vmap(one)(keys)), axis=0)
+    means = functools.partial(estimated_means, circuit, objectives)
 
     @functools.partial(jax.jit, static_argnums=(3, 4))
     def gradients(key, params, temperature, count, relaxations):
