@@ -4,13 +4,15 @@ On circuits small enough to enumerate, the exact gradient of ``E f(x)`` is
 
 .. math:: \nabla \sum_x p(x) f(x)
 
-and an estimator is the gradient of ``f`` of one differentiable sample. Many of them
-give the mean and the variance; what is left between mean and exact gradient is bias.
-``--write=docs/estimators.md`` puts the table into the document.
+and an estimator is the gradient of ``f`` of one differentiable sample (for
+``score_...``, of a surrogate). Many of them give the mean and the variance; what
+is left between mean and exact gradient is bias. With Normal leaves the sum is an
+integral, on a grid. ``--write=docs/estimators.md`` puts the table into the document.
+``python -m benchmarks.estimator_costs`` measures the time of a step.
 """
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 import functools
 import itertools
 import pathlib
@@ -21,8 +23,11 @@ import jax.numpy as jnp
 import numpy as np
 
 import dspc_jax as pc
+from dspc_jax.objectives import mean_advantages, score_surrogate
 
-RELAXATIONS = ("gumbel_softmax", "straight_through", "simple", "dense")
+# Those with a temperature, and those without.
+TEMPERED = ("gumbel_softmax", "straight_through", "gumbel_rao", "dense")
+UNTEMPERED = ("simple", "reinmax", "score_function", "score_pathwise", "implicit")
 TEMPERATURES = (0.1, 0.5, 1.0)
 FUNCTIONS = ("linear", "quadratic", "kernel")
 BATCH = 2000  # samples of one gradient; the spread of such gradients is measured
@@ -44,6 +49,13 @@ CIRCUITS = {
     ),
     "quad tree": pc.CircuitConfig(
         pc.QuadTree(2, 2), pc.Bernoulli(), num_leaves=2, num_sums=2, sum_layer="tucker"
+    ),
+    "two variables, normal": pc.CircuitConfig(
+        pc.RandomBinaryTrees(2, 1, 2, seed=3),
+        pc.Normal(0.3, 1.0),
+        num_leaves=3,
+        num_sums=2,
+        sum_layer="tucker",
     ),
 }
 
@@ -70,6 +82,16 @@ class Estimate(NamedTuple):
     leaf_error: float
 
 
+def estimators_of(name: str) -> list[tuple[str, float | None]]:
+    """The rows of a circuit's table: estimators and their temperatures."""
+    continuous = np.isinf(CIRCUITS[name].leaves[0].support[1])
+    rows: list[tuple[str, float | None]] = [
+        *itertools.product(TEMPERED, TEMPERATURES),
+        *((name, None) for name in UNTEMPERED),
+    ]
+    return [row for row in rows if row[0] != "implicit" or continuous]
+
+
 def functions(x: jax.Array, top: float) -> jax.Array:
     """The three objectives of one value ``[V, C]``, ``[3]``; ``top`` is its maximum.
 
@@ -77,8 +99,8 @@ def functions(x: jax.Array, top: float) -> jax.Array:
     is the Gaussian one of an MMD, at one fixed point.
     """
     x = x.ravel() / top
-    weights = jnp.array([1.0, -0.5, 0.75, 1.5])
-    point = jnp.array([1.0, 0.0, 1.0, 1.0])
+    weights = jnp.array([1.0, -0.5, 0.75, 1.5])[: x.size]
+    point = jnp.array([1.0, 0.0, 1.0, 1.0])[: x.size]
     linear = weights @ x
     distance = jnp.sum((x - point) ** 2)
     return jnp.stack([linear, (linear - 0.5) ** 2, jnp.exp(-distance)])
@@ -93,18 +115,36 @@ def parameters(circuit: pc.Circuit) -> Any:
     )
 
 
-def _top(circuit: pc.Circuit) -> float:
-    return float(circuit.config.leaves[0].support[1])
+def top_of(name: str) -> float:
+    """What values are divided by: the greatest one, or 1 if there is none."""
+    top = float(CIRCUITS[name].leaves[0].support[1])
+    return top if np.isfinite(top) else 1.0
+
+
+def points(name: str) -> tuple[np.ndarray, float]:
+    """All values ``[S, V, C]``, or a grid of them, and the volume that each stands for.
+
+    Densities are smooth and vanish at the grid's ends, where sums over it are exact to
+    rounding: its step is a quarter of the least deviation, 0.3, and all means are
+    within 4.
+    """
+    num_variables = CIRCUITS[name].structure.num_variables
+    top = CIRCUITS[name].leaves[0].support[1]
+    if np.isfinite(top):
+        axis, step = np.arange(top + 1), 1.0
+    else:
+        step = 0.075
+        axis = np.arange(-9, 9 + step, step)
+    values = np.array(list(itertools.product(axis, repeat=num_variables)))
+    return values[..., None], step**num_variables
 
 
 def exact_gradients(name: str) -> Any:
     """Gradients of ``E f(x)`` by enumeration, a tree with leading axis 3."""
     circuit = pc.build(CIRCUITS[name])
-    top = _top(circuit)
-    num_variables = circuit.config.structure.num_variables
-    values = itertools.product(np.arange(top + 1), repeat=num_variables)
-    x = jnp.asarray(list(values), jnp.float32)[..., None]
-    f = jax.vmap(functools.partial(functions, top=top))(x)
+    values, volume = points(name)
+    x = jnp.asarray(values, jnp.float32)
+    f = volume * jax.vmap(functools.partial(functions, top=top_of(name)))(x)
 
     def means(params):
         return jnp.exp(jax.vmap(circuit.log_prob, (None, 0))(params, x)) @ f
@@ -112,30 +152,63 @@ def exact_gradients(name: str) -> Any:
     return jax.jit(jax.jacrev(means))(parameters(circuit))
 
 
+def estimated_means(
+    circuit: pc.Circuit,
+    objectives: Callable[[jax.Array], jax.Array],
+    params: Any,
+    keys: jax.Array,
+    relaxation: str,
+    temperature: jax.Array | float,
+) -> jax.Array:
+    """Means ``[F]`` of functions of samples, with an estimator's gradient.
+
+    Args:
+      circuit: what is drawn from.
+      objectives: ``[N, V, C]`` to ``[N, F]``.
+      params: the circuit's parameters.
+      keys: ``[N]``.
+      relaxation: the estimator.
+      temperature: its temperature, if it has one.
+    """
+    if relaxation.startswith("score_"):
+        x = jax.vmap(circuit.sample, (0, None))(keys, params)
+        fixed, scored = jax.lax.stop_gradient(x), params
+        if relaxation == "score_function":
+            x = fixed
+        else:
+            leaves = jax.lax.stop_gradient(params.leaves)
+            scored = params._replace(leaves=leaves)
+        f = objectives(x)
+        log_probs = jax.vmap(circuit.log_prob, (None, 0))(scored, fixed)
+        advantages = jax.lax.stop_gradient(jax.vmap(mean_advantages, 1, 1)(f))
+        surrogates = jax.vmap(score_surrogate, (None, 1))(log_probs, advantages)
+        return jnp.mean(f, axis=0) + surrogates
+
+    def one(key):
+        return circuit.sample_differentiable(
+            key, params, relaxation=relaxation, temperature=temperature
+        )
+
+    return jnp.mean(objectives(jax.vmap(one)(keys)), axis=0)
+
+
 @functools.cache
 def _mean_gradient(name: str):
     """``(key, params, temperature)`` to each relaxation's mean gradient of a batch."""
     circuit = pc.build(CIRCUITS[name])
-    top = _top(circuit)
+    objectives = jax.vmap(functools.partial(functions, top=top_of(name)))
 
-    def means(params, keys, relaxation, temperature):
-        def one(key):
-            x = circuit.sample_differentiable(
-                key, params, relaxation=relaxation, temperature=temperature
-            )
-            return functions(x, top)
+    means = functools.partial(estimated_means, circuit, objectives)
 
-        return jnp.mean(jax.vmap(one)(keys), axis=0)
-
-    @functools.partial(jax.jit, static_argnums=3)
-    def gradients(key, params, temperature, count):
+    @functools.partial(jax.jit, static_argnums=(3, 4))
+    def gradients(key, params, temperature, count, relaxations):
         def batch(key):
             keys = jax.random.split(key, BATCH)
             return {
                 relaxation: jax.jacrev(means)(
                     params, jax.random.clone(keys), relaxation, temperature
                 )
-                for relaxation in RELAXATIONS
+                for relaxation in relaxations
             }
 
         return jax.lax.map(batch, jax.random.split(key, count))
@@ -148,23 +221,30 @@ def _flat(tree: Any, axes: int) -> np.ndarray:
     return np.concatenate([a.reshape(*a.shape[:axes], -1) for a in leaves], axis=-1)
 
 
-def measure(name: str, num_batches: int) -> Iterator[tuple[str, float, str, Estimate]]:
-    """Measures all relaxations at all temperatures on one circuit.
+Row = tuple[str, float | None, str, Estimate]
+
+
+def measure(name: str, num_batches: int) -> Iterator[Row]:
+    """Measures all estimators at all temperatures on one circuit.
 
     Yields:
-      Relaxation, temperature, function and `Estimate`, from ``num_batches * BATCH``
-      samples; all relaxations see the same keys.
+      Estimator, temperature (None where it has none), function and `Estimate`, from
+      ``num_batches * BATCH`` samples; all estimators see the same keys.
     """
     params = parameters(pc.build(CIRCUITS[name]))
     exact = exact_gradients(name)
     truth, leaf_truth = _flat(exact, 1), _flat(exact.leaves, 1)
-    for temperature in TEMPERATURES:
+    rows = estimators_of(name)
+    for temperature in (*TEMPERATURES, None):
         found = _mean_gradient(name)(
-            jax.random.key(11), params, jnp.float32(temperature), num_batches
+            jax.random.key(11),
+            params,
+            jnp.float32(temperature or 1.0),
+            num_batches,
+            tuple(row[0] for row in rows if row[1] == temperature),
         )
-        for relaxation in RELAXATIONS:
-            batches = _flat(found[relaxation], 2)
-            leaf_batches = _flat(found[relaxation].leaves, 2)
+        for relaxation, gradients in found.items():
+            batches, leaf_batches = _flat(gradients, 2), _flat(gradients.leaves, 2)
             for i, function in enumerate(FUNCTIONS):
                 bias, cosine, variance, error = _compare(batches[:, i], truth[i])
                 leaf = _compare(leaf_batches[:, i], leaf_truth[i])
@@ -199,20 +279,23 @@ def table(num_batches: int) -> str:
             f"| relaxation | temperature | {' | '.join(heads)} |",
             "|---|---|" + "---|---|---|" * len(FUNCTIONS),
         ]
-        for relaxation, temperature in itertools.product(RELAXATIONS, TEMPERATURES):
+        for relaxation, temperature in estimators_of(name):
             row = [cells[relaxation, temperature, f] for f in FUNCTIONS]
             columns = [
                 f"{_percent(e.bias, e.error)} | {e.cosine:.3f} | {e.variance:.3g}"
                 for e in row
             ]
-            out.append(f"| `{relaxation}` | {temperature} | {' | '.join(columns)} |")
+            start = f"| `{relaxation}` | {temperature or 'none'} | "
+            out.append(f"{start}{' | '.join(columns)} |")
         out.append("")
-        for relaxation in RELAXATIONS:
-            row = [cells[relaxation, 0.5, f] for f in FUNCTIONS]
+        for relaxation, temperature in estimators_of(name):
+            if temperature not in (0.5, None):
+                continue
+            row = [cells[relaxation, temperature, f] for f in FUNCTIONS]
             columns = [_percent(e.leaf_bias, e.leaf_error) for e in row]
             leaves.append(f"| {name} | `{relaxation}` | {' | '.join(columns)} |")
     out += [
-        "### The leaves' part alone, temperature 0.5",
+        "### The leaves' part alone, temperature 0.5 or none",
         "",
         f"| circuit | relaxation | {' | '.join(FUNCTIONS)} |",
         "|---|---|" + "---|" * len(FUNCTIONS),

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from dspc_jax import (
     dense_sampling,
+    implicit,
     inference,
     noise,
     parameters,
@@ -165,20 +166,29 @@ def build(config: CircuitConfig) -> Circuit:
 
         return single
 
-    def drawn(function):
-        """A sampler of one example from a function of a batch of keys and evidence."""
+    def drawn(function, finish=None):
+        """A sampler of one example from a function of a batch of keys and evidence.
+
+        ``finish`` then sees the samples, with what was observed.
+        """
 
         @foldable
         def free(params, key):
             weights = parameters.normalize(layout, params.circuit)
-            return function(params, weights, None, noise.draw(layout, key))
+            out = function(params, weights, None, noise.draw(layout, key))
+            if finish is None:
+                return out
+            return finish(layout, params.circuit, weights, out, None)
 
         @foldable
         def given(params, key, x, observed):
             weights = parameters.normalize(layout, params.circuit)
             evidence = inference.upward(layout, weights, x, observed)
             out = function(params, weights, evidence, noise.draw(layout, key))
-            return sampling.keep_observed(out, x, observed)
+            out = sampling.keep_observed(out, x, observed)
+            if finish is None:
+                return out
+            return finish(layout, params.circuit, weights, out, observed)
 
         def single(key, params, x, observed):
             _check_key(key)
@@ -189,7 +199,7 @@ def build(config: CircuitConfig) -> Circuit:
         return single
 
     @functools.cache
-    def ancestral(leaf_mode):
+    def ancestral(leaf_mode, finish=None):
         def function(params, weights, evidence, noise_):
             if graph.alternatives is not None:
                 return path_sampling.sample(
@@ -200,7 +210,7 @@ def build(config: CircuitConfig) -> Circuit:
                 layout, params.circuit, chosen, noise_.leaves, leaf_mode
             )
 
-        return drawn(function)
+        return drawn(function, finish)
 
     @functools.cache
     def relaxed(relaxation, leaf_mode):
@@ -248,6 +258,15 @@ def build(config: CircuitConfig) -> Circuit:
         if not isinstance(temperature, jax.Array) and not temperature > 0:
             raise ValueError(f"temperature: must be positive, got {temperature}")
         sampled = _Sampled(params, jnp.asarray(temperature, jnp.float32))
+        if relaxation == "implicit":
+            implicit.check(layout)
+            if leaf_mode != "sample":
+                raise ValueError(
+                    "leaf_mode: must be 'sample' with relaxation='implicit', "
+                    f"got {leaf_mode!r}"
+                )
+            draw = ancestral(leaf_mode, implicit.reparametrize)
+            return draw(key, sampled, x, observed)
         return relaxed(relaxation, leaf_mode)(key, sampled, x, observed)
 
     @foldable
@@ -285,8 +304,13 @@ def build(config: CircuitConfig) -> Circuit:
     )
 
 
-DIFFERENTIABLE = ("gumbel_softmax", "straight_through", "simple", "dense")
-"""The relaxations of `Circuit.sample_differentiable`."""
+DIFFERENTIABLE = (*rx.RELAXATIONS[1:], "dense", "implicit")
+"""The relaxations of `Circuit.sample_differentiable`.
+
+Those of `dspc_jax.relaxation` with `dspc_jax.sampling`; ``"dense"``, see
+`dspc_jax.dense_sampling`; ``"implicit"``, which is no relaxation: exact for circuits of
+few continuous variables, see `dspc_jax.implicit`.
+"""
 
 
 class _Sampled(NamedTuple):

@@ -70,23 +70,38 @@ def upward(
         leaf ``[G, K, L, C]``: sums become maxima, and an unobserved leaf counts with
         its mode.
     """
-    maximize = hidden_modes is not None
-    log_sum = sum_layer.log_max if maximize else sum_layer.log_sum
-    log_mix = mixing_layer.log_mix_max if maximize else mixing_layer.log_mix
     modes = hidden_modes or (None,) * len(layout.blocks)
     x = sanitize(x, observed)
     observed = None if observed is None else jnp.transpose(observed)
-    regions = [
-        functools.reduce(
-            jnp.add,
-            (
-                input_layer.log_prob(block, natural, x, observed, mode)
-                for block, natural, mode in zip(
-                    layout.blocks, weights.leaves, modes, strict=True
-                )
-            ),
-        )
-    ]
+    inputs = functools.reduce(
+        jnp.add,
+        (
+            input_layer.log_prob(block, natural, x, observed, mode)
+            for block, natural, mode in zip(
+                layout.blocks, weights.leaves, modes, strict=True
+            )
+        ),
+    )
+    return above(layout, weights, inputs, maximize=hidden_modes is not None)
+
+
+def above(
+    layout: Layout, weights: CircuitWeights, inputs: Array, *, maximize: bool = False
+) -> Evidence:
+    """The upward pass from log-values of the input regions, ``[G, K, N]``.
+
+    A circuit is linear in every leaf, so leaves may hold other functions of their
+    variable than densities (distribution functions, see `dspc_jax.implicit`).
+
+    Args:
+      layout: the circuit.
+      weights: its normalised parameters; the leaves' are not looked at.
+      inputs: logarithms of the values of all input units.
+      maximize: whether sums become maxima.
+    """
+    log_sum = sum_layer.log_max if maximize else sum_layer.log_sum
+    log_mix = mixing_layer.log_mix_max if maximize else mixing_layer.log_mix
+    regions = [inputs]
     partitions = []
     for level, sums, mixture in zip(
         layout.graph.levels, weights.sums, weights.mixtures, strict=True

@@ -10,14 +10,26 @@ relaxation             forward                         gradient of
 ``gumbel_softmax``     softmax ``(a + g) / t``         itself
 ``straight_through``   one-hot of arg max ``a + g``    softmax ``(a + g) / t``
 ``simple``             one-hot of arg max ``a + g``    softmax ``a``
+``gumbel_rao``         one-hot of arg max ``a + g``    softmax ``(a + g') / t``, mean
+                                                       over noise ``g'`` that leads to
+                                                       the same choice
+``reinmax``            one-hot ``D`` of arg max        ``2 softmax b - softmax(a) / 2``
+                       ``a + g``                       at ``e^b = (D + softmax(a)) / 2``
 =====================  ==============================  =================================
 
-As ``t -> 0`` all four give the same choice for the same noise.
+As ``t -> 0`` all give the same choice for the same noise. For one choice ``simple`` is
+exact for functions linear in its weights, ReinMax for quadratic ones. (ReinMax' paper
+has a temperature within ``b``; here it is 1, where this holds: at 0.5 the bias of
+linear functions is 9 to 21 %, see docs/estimators.md.)
 
 References:
   Jang et al., "Categorical Reparameterization with Gumbel-Softmax", ICLR 2017.
   Maddison et al., "The Concrete Distribution", ICLR 2017.
   Ahmed et al., "SIMPLE: A Gradient Estimator for k-Subset Sampling", ICLR 2023.
+  Paulus et al., "Rao-Blackwellizing the Straight-Through Gumbel-Softmax Gradient
+  Estimator", ICLR 2021.
+  Liu et al., "Bridging Discrete and Backpropagation: Straight-Through and Beyond",
+  NeurIPS 2023 (ReinMax, algorithm 2).
 """
 
 from collections.abc import Callable
@@ -26,10 +38,19 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from dspc_jax.conditional_gumbel import conditional_scores, fresh_exponentials
 from dspc_jax.numerics import max_slices, safe_divide, sum_slices
 from dspc_jax.types import Array
 
-RELAXATIONS = ("hard", "gumbel_softmax", "straight_through", "simple")
+RELAXATIONS = (
+    "hard",
+    "gumbel_softmax",
+    "straight_through",
+    "simple",
+    "gumbel_rao",
+    "reinmax",
+)
+NUM_CONDITIONAL = 10  # noises that ``gumbel_rao`` averages over, one after the other
 
 
 def check(relaxation: str, *, allowed: tuple[str, ...] = RELAXATIONS) -> None:
@@ -105,14 +126,15 @@ def _choose_fwd(relaxation, choice, noise, temperature):
     """All arrays ``[P, I, J, N]`` are touched slice by slice or in one fused pass."""
     if relaxation == "gumbel_softmax":
         soft = _softmax(choice, noise, temperature)
-        return (soft.left, soft.right), (choice, soft, noise, temperature)
+        out = (soft.left, soft.right)
+        return out, (choice, soft, noise, temperature, out)
     scores = _pair_score(choice, noise)
     best, j_of_i = _running_argmax([scores[:, :, j] for j in range(scores.shape[2])])
     _, i = _running_argmax([best[:, i] for i in range(scores.shape[1])])
     chosen = _one_hot(i, scores.shape[1], scores)
     j = sum_slices(j_of_i * chosen.astype(j_of_i.dtype), 1)
     out = (chosen, _one_hot(j, scores.shape[2], scores))
-    return out, (choice, None, noise, temperature)
+    return out, (choice, None, noise, temperature, out)
 
 
 class _Soft(NamedTuple):
@@ -164,9 +186,17 @@ def _one_hot(index: Array, size: int, like: Array) -> Array:
 
 def _choose_bwd(relaxation, residuals, g):
     """Through ``y = softmax(z)``: ``dz = y (dy - sum y dy)``, ``dy = dl_i + dr_j``."""
-    choice, soft, noise, temperature = residuals
+    choice, soft, noise, temperature, out = residuals
     if relaxation == "hard":
         return jax.tree.map(jnp.zeros_like, (choice, noise, temperature))
+    if relaxation in _PULLS:
+        d_score, d_temperature = _PULLS[relaxation](choice, noise, temperature, out, g)
+        d_choice = Choice(safe_divide(d_score, choice.weight))
+        if choice.left is not None:
+            d_choice = d_choice._replace(
+                left=sum_slices(d_score, 2), right=sum_slices(d_score, 1)
+            )
+        return d_choice, jnp.zeros_like(noise), d_temperature
     simple = relaxation == "simple"
     if simple:
         soft = _normalized(jax.lax.optimization_barrier(choice.weight * _odds(choice)))
@@ -192,6 +222,56 @@ def _choose_bwd(relaxation, residuals, g):
     finite = jnp.where(relative > -jnp.inf, relative, 0.0)
     d_temperature = -jnp.sum(d_score * finite) / temperature
     return d_choice, jnp.zeros_like(noise), d_temperature
+
+
+def _mean_of(marginals: tuple[Array, Array], g: tuple[Array, Array]) -> Array:
+    """The mean of ``dl_i + dr_j`` under these marginals, ``[P, 1, 1, N]``."""
+    left, right = (jnp.sum(m * d, axis=1) for m, d in zip(marginals, g, strict=True))
+    return (left + right)[:, None, None]
+
+
+def _pull_reinmax(choice, noise, temperature, out, g):
+    """``2 pull(b) - pull(a) / 2`` with ``pull(z) = y (dy - sum y dy)``, as scores.
+
+    With ``p = softmax(a)`` and ``D`` drawn, ``(p (dy - dy_D) + D (dy_D - p dy)) / 2``.
+    """
+    del noise
+    plain = _normalized(jax.lax.optimization_barrier(choice.weight * _odds(choice)))
+    mean, drawn = _mean_of((plain.left, plain.right), g), _mean_of(out, g)
+    inverse = 0.5 * safe_divide(jnp.ones_like(plain.total), plain.total)[:, None, None]
+    dy = g[0][:, :, None] + g[1][:, None]
+    one_hot = out[0][:, :, None] * out[1][:, None]
+    possible = (plain.total > 0)[:, None, None]
+    jump = jnp.where(possible, 0.5 * (drawn - mean), 0.0)
+    d_score = plain.weights * inverse * (dy - drawn) + one_hot * jump
+    return d_score, jnp.zeros_like(temperature)
+
+
+def _pull_rao(choice, noise, temperature, out, g):
+    """The mean of ``y (dy - sum y dy) / t`` over noises that lead to ``out``."""
+    dy = g[0][:, :, None] + g[1][:, None]
+    plain = _normalized(jax.lax.optimization_barrier(choice.weight * _odds(choice)))
+    probs = (
+        plain.weights
+        * safe_divide(jnp.ones_like(plain.total), plain.total)[:, None, None]
+    )
+    drawn = out[0][:, :, None] * out[1][:, None]
+
+    def add(number, sums):
+        exponentials = fresh_exponentials(noise, number)
+        log_scores = jnp.log(conditional_scores(probs, drawn, exponentials))
+        soft = _normalized(jnp.exp(log_scores / temperature))
+        y = soft.weights / soft.total[:, None, None]
+        d_score = y * (dy - _mean_of((soft.left, soft.right), g)) / temperature
+        finite = jnp.where(log_scores > -jnp.inf, log_scores, 0.0)
+        return sums[0] + d_score, sums[1] - jnp.sum(d_score * finite) / temperature
+
+    zeros = (jnp.zeros_like(dy), jnp.zeros_like(temperature))
+    total = jax.lax.fori_loop(0, NUM_CONDITIONAL, add, zeros)
+    return jax.tree.map(lambda a: a / NUM_CONDITIONAL, total)
+
+
+_PULLS = {"reinmax": _pull_reinmax, "gumbel_rao": _pull_rao}
 
 
 def _odds(choice: Choice) -> Array | float:

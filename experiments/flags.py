@@ -166,8 +166,12 @@ class Settings:
     relaxation: str = flag(
         "simple",
         "gradient through the choices of a sampled circuit; straight_through has a "
-        "heavy tail in deep circuits, gumbel_softmax trains soft samples",
-        one_of("gumbel_softmax", "straight_through", "simple", "dense"),
+        "heavy tail in deep circuits, gumbel_softmax trains soft samples; "
+        "score_function and implicit (few variables, normal leaves) are unbiased",
+        one_of(
+            *("gumbel_softmax", "straight_through", "simple", "gumbel_rao", "reinmax"),
+            *("dense", "implicit", "score_function", "score_pathwise"),
+        ),
     )
     temperature: float = flag(
         1.0,

@@ -5,8 +5,10 @@ from typing import Any, NamedTuple
 
 import jax
 
-from experiments import model, temperature
+from dspc_jax import implicit
+from experiments import model, score_function, temperature
 from experiments.data import Dataset
+from experiments.errors import UserError
 from experiments.flags import Settings
 from experiments.preprocessing import Preprocessing
 
@@ -44,7 +46,9 @@ def circuit_generator(
 ) -> Generator:
     """A circuit with its differentiable samples.
 
-    Its parameters are ``{"circuit": ..., "temperature": ...}``.
+    With ``--relaxation=score_function`` and ``score_pathwise`` samples carry no
+    gradient (`mixture` gives one to the loss). Its parameters are
+    ``{"circuit": ..., "temperature": ...}``.
 
     Args:
         settings: the shared flags.
@@ -59,6 +63,11 @@ def circuit_generator(
     """
     circuit = model.make_model(settings, dataset)
     temperature_at = temperature.schedule(settings, num_steps_before)
+    if settings.relaxation == "implicit":
+        try:
+            implicit.check(circuit.circuit.layout)
+        except ValueError as error:
+            raise UserError(f"--{error}") from error
 
     def init(key):
         return {
@@ -70,6 +79,9 @@ def circuit_generator(
         heat = temperature_at(params["temperature"], step)
 
         def draw(key, params):
+            if settings.relaxation in score_function.NAMES:
+                x = circuit.circuit.sample(key, params["circuit"])
+                return jax.lax.stop_gradient(circuit.codec.to_unit(x))
             return circuit.codec.to_unit(
                 circuit.circuit.sample_differentiable(
                     key,

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 
 import dspc_jax as pc
-from experiments import flags
+from experiments import flags, score_function
 from experiments.device_loop import System
 from experiments.errors import UserError
 from experiments.flags import Settings
@@ -67,6 +67,9 @@ class Term(NamedTuple):
         follow: ``(adversary, params, number) -> adversary``, before ``train``: what the
             adversary takes over from the generator itself. None where it sees samples
             only.
+        advantages: ``(x, samples) -> [S]``, what each sample adds to the loss, for
+            ``--relaxation=score_function``: `dspc_jax.objectives.set_advantages` in
+            closed form. None: by leaving out one sample after the other.
     """
 
     name: str
@@ -74,6 +77,7 @@ class Term(NamedTuple):
     train: Callable[..., tuple[Any, dict[str, jax.Array]]] | None
     loss: Callable[..., tuple[jax.Array, dict[str, jax.Array]]]
     follow: Callable[[Any, Any, jax.Array], Any] | None = None
+    advantages: Callable[[jax.Array, jax.Array], jax.Array] | None = None
 
 
 class State(NamedTuple):
@@ -118,6 +122,9 @@ def make_system(
     ):
         raise UserError("--ll_weight must be 0 for a generator without likelihood")
     codec = generator.codec
+    scored = None
+    if settings.relaxation in score_function.NAMES:
+        scored = generator.circuit
     sampler_rate = mixture.sampler_learning_rate or settings.learning_rate
     adam = optax.scale_by_adam()
     pretrain_em = _em(settings, mixture, generator)
@@ -175,8 +182,13 @@ def make_system(
             )
 
         def term_loss(params):
+            given = (params, keys[1], codec.to_unit(x), adversary)
+            if scored is not None:
+                return score_function.term_loss(
+                    settings.relaxation, scored, term.loss, term.advantages, *given
+                )
             sample: Sample = generator.sampler(params, step)
-            return term.loss(params, keys[1], codec.to_unit(x), adversary, sample)
+            return term.loss(*given, sample)
 
         (loss, of_term), grads = jax.value_and_grad(term_loss, has_aux=True)(
             state.params

@@ -5,9 +5,10 @@ from the data: on pixels, or on the features of an adversarially trained auto-en
 """
 
 import dataclasses
+import functools
 from typing import Any, NoReturn
 
-from dspc_jax.objectives import Kernel, mmd_loss
+from dspc_jax.objectives import Kernel, mmd_advantages, mmd_loss
 from experiments import app, data, flags, mixture, training
 from experiments.critic import Critic, CriticSettings
 from experiments.device_loop import System
@@ -57,7 +58,12 @@ def pixel_term(kernel: Kernel, settings: MmdSettings) -> Term:
             square_root=settings.mmd_power == 1,
         )
 
-    return Term("mmd", init=lambda key: (), train=None, loss=loss)
+    advantages = None
+    if settings.mmd_estimator == "unbiased":
+        advantages = functools.partial(mmd_advantages, kernel=kernel)
+    return Term(
+        "mmd", init=lambda key: (), train=None, loss=loss, advantages=advantages
+    )
 
 
 def make_system(

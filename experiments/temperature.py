@@ -12,11 +12,14 @@ from dspc_jax.relaxation import (
     constant_temperature,
     learned_temperature,
 )
+from experiments import score_function
 from experiments.errors import UserError
 from experiments.flags import Settings
 
 Schedule = Callable[[Any, jax.Array], jax.Array]
 """``(learned, step) -> temperature``: a positive float32 scalar."""
+
+_WITHOUT_TEMPERATURE = ("simple", "reinmax", "implicit", *score_function.NAMES)
 
 
 def init_learned(settings: Settings) -> dict[str, jax.Array]:
@@ -68,8 +71,8 @@ def _check_learned(settings: Settings) -> None:
             "--temperature must be less than 1 with --temperature_schedule=learned "
             f"(it stays between 0 and 1), got {settings.temperature}"
         )
-    if settings.relaxation == "simple":
+    if settings.relaxation in _WITHOUT_TEMPERATURE:
         raise UserError(
             "--relaxation must have a temperature with "
-            "--temperature_schedule=learned, got 'simple'"
+            f"--temperature_schedule=learned, got {settings.relaxation!r}"
         )

@@ -9,7 +9,7 @@ from dspc_jax import relaxation as rx
 
 P, K, J, N = 2, 3, 4, 300  # choices, left and right alternatives, examples
 SOFT = "gumbel_softmax"
-HARD = ("hard", "straight_through", "simple")
+HARD = ("hard", "straight_through", "simple", "gumbel_rao", "reinmax")
 
 
 def random_choice(seed=0):
@@ -103,6 +103,96 @@ def test_gradients_of_hard_choices():
     assert_close(of("simple")[0], probabilities[0], rtol=1e-3, atol=1e-4)
     assert of("simple")[1] == 0
     assert all((np.asarray(g) == 0).all() for g in jax.tree.leaves(of("hard")))
+
+
+def pulled_plain(probs, dy):
+    """The pull of a softmax with values ``probs``: NumPy, ``[P, K * J, N]``."""
+    return probs * (dy - (probs * dy).sum(axis=1, keepdims=True))
+
+
+def flat_cotangent():
+    left, right = (np.asarray(g, np.float64) for g in cotangents())
+    return (left[:, :, None] + right[:, None]).reshape(P, K * J, N)
+
+
+def flat_softmax(z):
+    e = np.exp(z - z.max(axis=1, keepdims=True))
+    return e / e.sum(axis=1, keepdims=True)
+
+
+def flat_logits(choice):
+    return np.asarray(logits(choice), np.float64).reshape(P, K * J, N)
+
+
+def test_reinmax_is_algorithm_2_of_its_paper():
+    """At the paper's temperature 1, whatever ours is."""
+    choice, noise = random_choice()
+    found = pulled(lambda c: choose("reinmax", c, noise, jnp.float32(0.3)), choice)
+    a = flat_logits(choice)
+    score = a + np.asarray(noise).reshape(a.shape)
+    drawn = score == score.max(axis=1, keepdims=True)
+    middle = (drawn + flat_softmax(a)) / 2
+    dy = flat_cotangent()
+    exact = 2 * pulled_plain(middle, dy) - 0.5 * pulled_plain(flat_softmax(a), dy)
+    exact = exact.reshape(P, K, J, N)
+    np.testing.assert_allclose(found[0].left, exact.sum(axis=2), rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(found[0].right, exact.sum(axis=1), rtol=1e-3, atol=1e-4)
+    by_weight = exact / np.asarray(choice.weight)
+    np.testing.assert_allclose(found[0].weight, by_weight, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("relaxation", ["reinmax", "simple"])
+def test_reinmax_is_exact_for_quadratic_functions(relaxation):
+    """Summed over all choices with their probabilities; ``simple`` is off by far."""
+    rng = np.random.default_rng(4)
+    a, matrix = rng.normal(size=K), rng.normal(size=(K, K))
+
+    def quadratic(y):
+        return y @ (matrix + matrix.T) @ y / 2 + matrix[0] @ y
+
+    p = np.exp(a) / np.exp(a).sum()
+    values = np.array([quadratic(row) for row in np.eye(K)])
+    exact = p * (values - p @ values)
+    mean = np.zeros(K)
+    for k in range(K):  # noise that leads to choice k for sure
+        noise = jnp.asarray(np.where(np.arange(K) == k, 30.0, 0.0), jnp.float32)
+
+        def f(a, noise=noise):
+            y = choose_one(relaxation, a[None, :, None], noise[None, :, None], 1.0)
+            return quadratic(y[0, :, 0])
+
+        mean += p[k] * np.asarray(jax.grad(f)(jnp.asarray(a, jnp.float32)))
+    error = np.linalg.norm(mean - exact) / np.linalg.norm(exact)
+    assert error < 1e-5 if relaxation == "reinmax" else error > 0.05
+
+
+def test_gumbel_rao_averages_the_straight_through_gradient():
+    """Against NumPy's own noise, thrown away where it leads to another choice."""
+    rng = np.random.default_rng(8)
+    temperature, many = 0.7, 200_000
+    p = np.array([0.5, 0.3, 0.2])
+    dy = np.array([1.0, -2.0, 0.5])
+    z = np.log(p)[:, None] + rng.gumbel(size=(3, many))
+    soft = flat_softmax(z[None] / temperature)[0]
+    pull = soft * (dy[:, None] - dy @ soft) / temperature
+    a = jnp.asarray(np.broadcast_to(np.log(p)[None, :, None], (1, 3, 20_000)))
+    noise = jnp.asarray(rng.gumbel(size=a.shape), jnp.float32)
+    a = a.astype(jnp.float32)
+    out, pull_back = jax.vjp(
+        lambda a: choose_one("gumbel_rao", a, noise, jnp.float32(temperature)), a
+    )
+    (found,) = pull_back(jnp.broadcast_to(jnp.float32(dy)[None, :, None], a.shape))
+    plain = jax.vjp(
+        lambda a: choose_one("straight_through", a, noise, jnp.float32(temperature)), a
+    )[1](jnp.broadcast_to(jnp.float32(dy)[None, :, None], a.shape))[0]
+    for k in range(3):
+        kept = pull[:, z.argmax(axis=0) == k]
+        ours = np.asarray(found[0])[:, np.asarray(out[0, k] == 1)]
+        error = np.sqrt(kept.var(1) / kept.shape[1] + ours.var(1) / ours.shape[1])
+        assert (np.abs(kept.mean(axis=1) - ours.mean(axis=1)) < 4 * error).all()
+        # Ten independent noises, so a tenth of the variance given the choice.
+        np.testing.assert_allclose(ours.var(axis=1) * 10, kept.var(axis=1), rtol=0.1)
+    assert np.var(found) < 0.9 * np.var(plain)
 
 
 def test_noise_gets_no_gradient():

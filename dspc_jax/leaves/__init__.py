@@ -3,13 +3,20 @@
 from dspc_jax.leaves.binomial import Bernoulli, Binomial
 from dspc_jax.leaves.categorical import Categorical
 from dspc_jax.leaves.discretized_logistic import DiscretizedLogistic
-from dspc_jax.leaves.family import DirectLeaf, ExponentialLeaf, FittableLeaf, Leaf
+from dspc_jax.leaves.family import (
+    ContinuousLeaf,
+    DirectLeaf,
+    ExponentialLeaf,
+    FittableLeaf,
+    Leaf,
+)
 from dspc_jax.leaves.normal import Normal
 
 __all__ = [
     "Bernoulli",
     "Binomial",
     "Categorical",
+    "ContinuousLeaf",
     "DirectLeaf",
     "DiscretizedLogistic",
     "ExponentialLeaf",

@@ -111,6 +111,22 @@ class FittableLeaf(Leaf, Protocol):
         ...
 
 
+@runtime_checkable
+class ContinuousLeaf(Leaf, Protocol):
+    """A family with a density and a differentiable distribution function ``F``.
+
+    Parameters and values are of shapes that broadcast.
+    """
+
+    def log_density(self, params: Any, x: Array) -> Array:
+        """``log p(x)`` in nats."""
+        ...
+
+    def log_tails(self, params: Any, x: Array) -> tuple[Array, Array]:
+        """``log F(x)`` and ``log (1 - F(x))``, each to its last digit in its tail."""
+        ...
+
+
 class Natural(NamedTuple):
     """Natural parameters, one array per statistic, and the log-partition function."""
 

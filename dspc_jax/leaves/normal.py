@@ -5,7 +5,7 @@ from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.scipy.special import logit, ndtri
+from jax.scipy.special import log_ndtr, logit, ndtri
 import numpy as np
 
 from dspc_jax.leaves.family import Natural
@@ -85,6 +85,15 @@ class Normal:
     def expected_statistics(self, params):
         """``E[x], E[x**2]``."""
         return (params.mean, params.mean**2 + self._scale(params) ** 2)
+
+    def log_density(self, params, x):  # noqa: D102
+        scale = self._scale(params)
+        z = (x - params.mean) / scale
+        return -0.5 * z**2 - jnp.log(scale) - 0.5 * np.log(2 * np.pi)
+
+    def log_tails(self, params, x):  # noqa: D102
+        z = (x - params.mean) / self._scale(params)
+        return log_ndtr(z), log_ndtr(-z)
 
     def mode_log_prob(self, params):  # noqa: D102
         return -0.5 * np.log(2 * np.pi) - jnp.log(self._scale(params))

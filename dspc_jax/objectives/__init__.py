@@ -38,6 +38,13 @@ from dspc_jax.objectives.mmd_gan import (
     repeat_update,
     sampler_loss,
 )
+from dspc_jax.objectives.score_function import (
+    mean_advantages,
+    mmd_advantages,
+    score_function_loss,
+    score_surrogate,
+    set_advantages,
+)
 
 __all__ = [
     "AUGMENTATIONS",
@@ -57,9 +64,11 @@ __all__ = [
     "generator_loss",
     "generator_risk",
     "gradient_penalty",
+    "mean_advantages",
     "median_bandwidths",
     "mmd2_biased",
     "mmd2_unbiased",
+    "mmd_advantages",
     "mmd_loss",
     "negative_log_likelihood",
     "r1_penalty",
@@ -69,6 +78,9 @@ __all__ = [
     "safe_sqrt",
     "sample_spread",
     "sampler_loss",
+    "score_function_loss",
+    "score_surrogate",
+    "set_advantages",
     "squared_distances",
     "weighted_sum",
 ]

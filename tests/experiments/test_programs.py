@@ -115,6 +115,11 @@ def test_the_reported_loss_is_that_of_the_library(tiny: Dataset):
         pytest.param("gumbel_softmax", "annealed", marks=pytest.mark.slow),
         pytest.param("simple", "constant", marks=pytest.mark.slow),
         pytest.param("dense", "learned", marks=pytest.mark.slow),
+        pytest.param("gumbel_rao", "learned", marks=pytest.mark.slow),
+        pytest.param("reinmax", "constant", marks=pytest.mark.slow),
+        pytest.param("implicit", "constant", marks=pytest.mark.slow),
+        pytest.param("score_function", "constant", marks=pytest.mark.slow),
+        pytest.param("score_pathwise", "constant", marks=pytest.mark.slow),
     ],
 )
 def test_mmd_falls_on_pixels(tiny: Dataset, relaxation: str, schedule: str):

@@ -1,0 +1,210 @@
+"""Advantages by leaving one out in NumPy, and their gradient by enumeration of sets."""
+
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import dspc_jax as pc
+from dspc_jax.objectives import (
+    gaussian_kernel,
+    mean_advantages,
+    mmd2_unbiased,
+    mmd_advantages,
+    score_function_loss,
+    score_surrogate,
+    set_advantages,
+)
+from tests import cases
+
+KERNEL = gaussian_kernel((0.7, 1.5))
+
+
+def plain_mmd2(x, y):
+    """The unbiased squared MMD in float64 loops."""
+
+    def k(a, b):
+        d = ((a - b) ** 2).sum()
+        return sum(np.exp(-d / (2 * s**2)) for s in (0.7, 1.5))
+
+    def within(z):
+        n = len(z)
+        pairs = itertools.permutations(range(n), 2)
+        return sum(k(z[i], z[j]) for i, j in pairs) / (n * (n - 1))
+
+    between = np.mean([[k(a, b) for b in y] for a in x])
+    return within(x) + within(y) - 2 * between
+
+
+def test_mmd_advantages_leave_one_out():
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(4, 2)), rng.normal(size=(6, 2))
+    exact = [
+        plain_mmd2(x, y) - plain_mmd2(x, np.delete(y, i, axis=0)) for i in range(6)
+    ]
+    args = (jnp.asarray(x, jnp.float32), jnp.asarray(y, jnp.float32))
+    np.testing.assert_allclose(mmd_advantages(*args, KERNEL), exact, atol=2e-6)
+    found = set_advantages(lambda y: mmd2_unbiased(args[0], y, KERNEL), args[1])
+    np.testing.assert_allclose(found, exact, atol=2e-6)
+
+
+def test_mean_advantages_leave_one_out():
+    losses = np.array([3.0, -1.0, 0.5, 7.0])
+    exact = [losses.mean() - np.delete(losses, i).mean() for i in range(4)]
+    found = mean_advantages(jnp.asarray(losses, jnp.float32))
+    np.testing.assert_allclose(found, exact, rtol=1e-6)
+
+
+@functools.cache
+def enumerated():
+    """A circuit of two coins: its values, and all sets of three with probabilities."""
+    circuit = pc.build(
+        pc.CircuitConfig(
+            pc.RandomBinaryTrees(2, 1, 2, seed=0), pc.Bernoulli(), 1, 2, 2, 2
+        )
+    )
+    params = cases.random_params(circuit, seed=3)
+    values = np.array(list(itertools.product([0.0, 1.0], repeat=2)))
+    sets = np.array(list(itertools.product(range(4), repeat=3)))
+    return circuit, params, jnp.asarray(values[..., None], jnp.float32), sets
+
+
+DATA = jnp.array([[[1.0], [0.0]], [[1.0], [1.0]], [[0.5], [0.0]]])
+LOSSES = {
+    "mmd": lambda y: mmd2_unbiased(DATA, y, KERNEL),
+    # No mean and no U-statistic, and without a gradient.
+    "products": lambda y: jnp.prod(jnp.sum(y, (1, 2)) + 0.5) + jnp.max(y[:, 0]),
+}
+
+
+def leaving_out_nothing(loss, y):
+    """Negative control: a baseline that has seen its own sample."""
+    del loss
+    n = y.shape[0]
+    d = ((y[:, None] - y[None]) ** 2).sum((2, 3))
+    within = (KERNEL.value(d) - KERNEL.value(0 * d) * jnp.eye(n)).sum(1)
+    between = KERNEL.value(((y[:, None] - DATA[None]) ** 2).sum((2, 3))).mean(1)
+    witness = 2 * within / (n - 1) - 2 * between
+    return mean_advantages(witness)
+
+
+def advantages_of_mmd(loss, y):
+    del loss
+    return mmd_advantages(DATA, y, KERNEL)
+
+
+@pytest.mark.parametrize(
+    ("name", "advantages", "unbiased"),
+    [
+        ("mmd", set_advantages, True),
+        ("mmd", advantages_of_mmd, True),
+        ("products", set_advantages, True),
+        ("mmd", leaving_out_nothing, False),
+    ],
+)
+def test_the_mean_gradient_is_exact(name, advantages, unbiased):
+    """Over all sets of three samples with their probabilities: no sampling error."""
+    circuit, params, values, sets = enumerated()
+    loss = LOSSES[name]
+    drawn = values[sets]
+    with jax.numpy_rank_promotion("allow"):
+        totals = jax.vmap(loss)(drawn)
+        of_samples = jax.vmap(lambda y: advantages(loss, y))(drawn)
+
+    def log_probs(params):
+        return jax.vmap(circuit.log_prob, (None, 0))(params, values)
+
+    probs = jnp.exp(log_probs(params))[sets].prod(axis=1)
+
+    def mean_loss(params):
+        return jnp.exp(log_probs(params)[sets].sum(axis=1)) @ totals
+
+    def mean_surrogate(params):
+        each = jax.vmap(score_surrogate)(log_probs(params)[sets], of_samples)
+        return probs @ each
+
+    def flat(tree):
+        return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
+
+    exact = flat(cases.jit(jax.grad(mean_loss))(params))
+    found = flat(cases.jit(jax.grad(mean_surrogate))(params))
+    error = np.linalg.norm(found - exact) / np.linalg.norm(exact)
+    assert error < 1e-4 if unbiased else error > 0.02
+
+
+def test_the_loss_of_a_program():
+    """Value, metrics and gradient of one set of samples, written out."""
+    circuit, params, _, _ = enumerated()
+
+    def sample(keys, params):
+        return jax.vmap(circuit.sample, (0, None))(keys, params)
+
+    def run(params, per_sample, loss):
+        return score_function_loss(
+            params,
+            jax.random.key(5),
+            jnp.zeros((7, 2, 1)),
+            sample=sample,
+            log_prob=circuit.log_prob,
+            loss=loss,
+            per_sample=per_sample,
+        )
+
+    def losses(y):
+        return jnp.sum(y * jnp.array([[2.0], [-1.0]])[None], (1, 2)) ** 2
+
+    y = cases.jit(sample)(jax.random.split(jax.random.key(5), 7), params)
+    r = np.asarray(losses(y), np.float64)
+    a = np.array([r.mean() - np.delete(r, i).mean() for i in range(7)])
+    score = jax.vmap(jax.grad(circuit.log_prob), (None, 0))
+    scores = cases.jit(score)(params, y)
+    exact = jax.tree.map(lambda s: np.tensordot(a, np.asarray(s), axes=1), scores)
+    for per_sample, loss in ((True, losses), (False, lambda y: jnp.mean(losses(y)))):
+        both = jax.value_and_grad(functools.partial(run, loss=loss), has_aux=True)
+        (value, metrics), found = cases.jit(both, static_argnums=1)(params, per_sample)
+        np.testing.assert_allclose(value, r.mean(), rtol=1e-5)
+        scale = 7 * np.sqrt((a**2).mean())
+        np.testing.assert_allclose(metrics["advantage_scale"], scale, rtol=1e-4)
+        jax.tree.map(
+            lambda f, e: np.testing.assert_allclose(f, e, rtol=1e-3, atol=1e-5),
+            found,
+            exact,
+        )
+
+
+def test_an_impossible_sample_without_advantage_does_not_count():
+    def surrogate(log_p):
+        return score_surrogate(log_p, jnp.array([0.0, 2.0]))
+
+    gradient = jax.grad(surrogate)(jnp.array([-jnp.inf, -1.0]))
+    np.testing.assert_array_equal(gradient, [0.0, 2.0])
+
+
+def test_bad_input():
+    one = jnp.zeros((1, 2, 1))
+    with pytest.raises(ValueError, match="losses must hold at least 2 .*got 1"):
+        mean_advantages(jnp.zeros(1))
+    with pytest.raises(ValueError, match="samples must hold at least 2 .*got 1"):
+        set_advantages(jnp.sum, one)
+    with pytest.raises(ValueError, match="y must hold at least 3 entries, got 1"):
+        mmd_advantages(one, one, KERNEL)
+    with pytest.raises(ValueError, match=r"must have one shape, got \(3,\) and \(2,\)"):
+        score_surrogate(jnp.zeros(3), jnp.zeros(2))
+    for number, loss, words in (
+        (1, jnp.sum, "num_samples must be at least 2, got 1"),
+        (3, jnp.sum, r"one value a sample, \[3\], got the shape \(\)"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            score_function_loss(
+                (),
+                jax.random.key(0),
+                one,
+                sample=lambda keys, params: jnp.zeros((len(keys), 2, 1)),
+                log_prob=lambda params, x: jnp.sum(x),
+                loss=loss,
+                per_sample=True,
+                num_samples=number,
+            )
