@@ -15,6 +15,16 @@ from dspc_jax.objectives.adversarial import (
     sample_spread,
 )
 from dspc_jax.objectives.augmentation import AUGMENTATIONS, augment_images
+from dspc_jax.objectives.auto_encoding import (
+    Decoder,
+    Encoder,
+    auto_encoding_loss,
+    bernoulli_cross_entropy,
+    circuit_decoder,
+    circuit_encoder,
+    image_log_prob,
+    squared_error,
+)
 from dspc_jax.objectives.circuit_discriminators import (
     class_discriminator,
     density_ratio_discriminator,
@@ -42,9 +52,17 @@ from dspc_jax.objectives.mmd_gan import (
 __all__ = [
     "AUGMENTATIONS",
     "ADVERSARIAL_LOSSES",
+    "Decoder",
+    "Encoder",
     "Kernel",
     "Objective",
     "augment_images",
+    "auto_encoding_loss",
+    "bernoulli_cross_entropy",
+    "circuit_decoder",
+    "circuit_encoder",
+    "image_log_prob",
+    "squared_error",
     "class_discriminator",
     "clip_encoder",
     "critic_loss",

@@ -294,9 +294,7 @@ def _others(circuit: Circuit, name: str, part: Array) -> int:
     return total - part.shape[0]
 
 
-def _join(
-    circuit: Circuit, x: Array, observed: Array | None
-) -> tuple[Array, Array]:
+def _join(circuit: Circuit, x: Array, observed: Array | None) -> tuple[Array, Array]:
     """The image followed by latents that are not observed."""
     num_latents = _others(circuit, "x", x)
     seen = jnp.ones(x.shape[0], bool) if observed is None else observed
