@@ -48,6 +48,7 @@ from dspc_jax.objectives.mmd_gan import (
     repeat_update,
     sampler_loss,
 )
+from dspc_jax.objectives.variational import gaussian_kl, variational_loss
 
 __all__ = [
     "AUGMENTATIONS",
@@ -72,6 +73,7 @@ __all__ = [
     "discriminator_loss",
     "discriminator_risk",
     "gaussian_kernel",
+    "gaussian_kl",
     "generator_loss",
     "generator_risk",
     "gradient_penalty",
@@ -88,5 +90,6 @@ __all__ = [
     "sample_spread",
     "sampler_loss",
     "squared_distances",
+    "variational_loss",
     "weighted_sum",
 ]
