@@ -1,6 +1,7 @@
 """One circuit over images and Gaussian latents, for probabilistic auto-encoding."""
 
 import dataclasses
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -39,7 +40,7 @@ def make_joint_model(
     dataset: Dataset,
     *,
     num_latents: int,
-    patch: int,
+    patch: int | None,
     latent_leaf: pc.Normal,
     latent_scale: float,
 ) -> JointModel:
@@ -49,7 +50,8 @@ def make_joint_model(
         settings: the shared flags.
         dataset: the images.
         num_latents: L.
-        patch: side of the quad tree's input regions, in pixels.
+        patch: side of the quad tree's input regions, in pixels; None: the least from 2
+            on that gives no more of them than latents.
         latent_leaf: family of the latents.
         latent_scale: deviation of their leaves at the start.
 
@@ -62,6 +64,8 @@ def make_joint_model(
     config = model.circuit_config(settings, dataset)
     structure = config.structure
     if isinstance(structure, pc.QuadTree):
+        if patch is None:
+            patch = smallest_patch(dataset.height, dataset.width, num_latents)
         structure = dataclasses.replace(structure, leaf_size=patch)
     with model.describing_flags():
         graph = with_latents(structure, num_latents)
@@ -74,6 +78,18 @@ def make_joint_model(
     grey = image.references.astype(np.float32) / (dataset.num_values - 1)
     codes = patch_codes(graph, num_pixels, grey)
     return JointModel(circuit, image, num_latents, codes, latent_scale)
+
+
+def smallest_patch(height: int, width: int, most: int) -> int:
+    """The least side, from 2 on, of at most so many input regions of a quad tree."""
+
+    def count(length, side):
+        return 1 if length <= side else 2 ** math.ceil(math.log2(length / side))
+
+    side = 2
+    while count(height, side) * count(width, side) > most:
+        side += 1
+    return side
 
 
 def init(joint: JointModel, key: jax.Array) -> Any:

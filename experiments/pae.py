@@ -39,11 +39,12 @@ class PaeSettings:
     pae_latents: int = flags.flag(
         64, "latents, shared out among the regions of the image", flags.at_least(1)
     )
-    pae_patch: int = flags.flag(
-        4,
-        "side of the quad tree's input regions in pixels; each has latents of its own "
-        "where there are enough",
+    pae_patch: int | None = flags.flag(
+        None,
+        "side of the quad tree's input regions in pixels (default: the least, from 2 "
+        "on, for which each region has a latent of its own)",
         flags.at_least(1),
+        kind=int,
     )
     pae_encode: str = flags.flag(
         "mean",
