@@ -25,6 +25,7 @@ from experiments import (
     training,
 )
 from experiments.device_loop import System
+from experiments.errors import UserError
 from experiments.flags import Settings
 from experiments.generators import Generator
 from experiments.mixture import MixtureSettings, Term
@@ -138,10 +139,13 @@ class AutoEncoder:
     ):
         """Builds it; see `make_system`."""
         self._settings, self._pae, self._dataset = settings, pae, dataset
-        with model.describing_flags():
-            leaf = pc.Normal(
-                pae.pae_latent_min_scale, pae.pae_latent_max_scale, (0.0, 1.0)
+        least, greatest = pae.pae_latent_min_scale, pae.pae_latent_max_scale
+        if least >= greatest:
+            raise UserError(
+                f"--pae_latent_min_scale must be below --pae_latent_max_scale={greatest}"
+                f", got {least}"
             )
+        leaf = pc.Normal(least, greatest, init_mean=(0.0, 1.0))
         self.joint = joint_circuit.make_joint_model(
             settings,
             dataset,
@@ -357,7 +361,7 @@ parse = app.parser(
     defaults={
         "num_sums": 32,
         "pretrain_steps": 0,
-        "ll_weight": 0.0,
+        "ll_weight": 0.05,
         "sampler_learning_rate": 0.01,
     },
 )

@@ -51,7 +51,7 @@ GRID = np.linspace(-12.0, 12.0, 2401)
 def joint_density():
     """``log p`` of values and mask, compiled: what quadrature is made of."""
     circuit, params = built()
-    return jax.jit(jax.vmap(lambda x, o: circuit.log_prob(params, x, o)))
+    return cases.jit(jax.vmap(lambda x, o: circuit.log_prob(params, x, o)))
 
 
 def mean_by_quadrature(x: np.ndarray, observed: np.ndarray, variable: int) -> float:
@@ -97,7 +97,7 @@ def test_samples_have_the_conditional_mean():
     circuit, params = built()
     x, num = images()[0], 4000
     encode = circuit_encoder(circuit, "sample")
-    codes = jax.vmap(encode, (None, 0, None))(params, keys(num), x)
+    codes = cases.jit(jax.vmap(encode, (None, 0, None)))(params, keys(num), x)
     exact = circuit_encoder(circuit, "mean")(params, jax.random.key(0), x)
     spread = codes.std(axis=0) / np.sqrt(num)
     assert (jnp.abs(codes.mean(axis=0) - exact) < 5 * spread).all()
@@ -105,7 +105,8 @@ def test_samples_have_the_conditional_mean():
     exact = circuit_decoder(circuit, "mean")(params, jax.random.key(0), z)
     for method in ("sample", "leaf_mean"):
         decode = circuit_decoder(circuit, method)
-        decoded = jax.vmap(decode, (None, 0, None))(params, keys(num), z)
+        decode = cases.jit(jax.vmap(decode, (None, 0, None)))
+        decoded = decode(params, keys(num), z)
         spread = decoded.std(axis=0) / np.sqrt(num) + 1e-6
         assert (jnp.abs(decoded.mean(axis=0) - exact) < 5 * spread).all()
 
@@ -113,37 +114,45 @@ def test_samples_have_the_conditional_mean():
 def test_mpe_has_its_value_and_the_gradient_of_the_mean():
     circuit, params = built()
     x = images()[0]
-    padded = jnp.concatenate([x, jnp.zeros((L, 1))])
-    best = circuit.mpe(params, padded, jnp.arange(V + L) < V)[V:]
 
     def code(method, params):
         return circuit_encoder(circuit, method)(params, jax.random.key(0), x)
 
-    np.testing.assert_allclose(code("mpe", params), best, atol=1e-6)
-    assert np.abs(code("mean", params) - best).max() > 1e-3
-    by_mpe, by_mean = (
-        jax.grad(lambda p, m=method: jnp.sum(code(m, p)))(params)
-        for method in ("mpe", "mean")
-    )
-    jax.tree.map(np.testing.assert_array_equal, by_mpe, by_mean)
+    @cases.jit
+    def everything(params):
+        padded = jnp.concatenate([x, jnp.zeros((L, 1))])
+        return circuit.mpe(params, padded, jnp.arange(V + L) < V)[V:], {
+            method: jax.value_and_grad(
+                lambda p, m=method: (jnp.sum(code(m, p)), code(m, p)), has_aux=True
+            )(params)
+            for method in ("mpe", "mean")
+        }
+
+    best, of = everything(params)
+    (_, by_mpe), mpe_grad = of["mpe"]
+    (_, by_mean), mean_grad = of["mean"]
+    np.testing.assert_allclose(by_mpe, best, atol=1e-6)
+    assert np.abs(by_mean - best).max() > 1e-3
+    jax.tree.map(np.testing.assert_array_equal, mpe_grad, mean_grad)
 
 
 @pytest.mark.parametrize("method", ["mean", "mpe", "sample"])
 def test_missing_pixels_do_not_matter_and_none_missing_changes_nothing(method):
     circuit, params = built()
-    encode = jax.vmap(circuit_encoder(circuit, method), (None, 0, 0, 0))
+    encode = cases.jit(jax.vmap(circuit_encoder(circuit, method), (None, 0, 0, 0)))
     x = images()
     everything = jnp.ones((B, V), bool)
     with_mask = encode(params, keys(), x, everything)
-    without = jax.vmap(circuit_encoder(circuit, method), (None, 0, 0))(
+    without = cases.jit(jax.vmap(circuit_encoder(circuit, method), (None, 0, 0)))(
         params, keys(), x
     )
-    np.testing.assert_array_equal(with_mask, without)
+    np.testing.assert_allclose(with_mask, without, rtol=1e-5, atol=1e-6)
     seen = everything.at[:, 1].set(False)
     some = encode(params, keys(), x, seen)
     other = encode(params, keys(), x.at[:, 1].set(1e6), seen)
     np.testing.assert_array_equal(some, other)
-    assert np.abs(np.asarray(some) - np.asarray(without)).max() > 1e-4
+    if method == "mean":  # a choice may stay what it was
+        assert np.abs(np.asarray(some) - np.asarray(without)).max() > 1e-4
 
 
 def test_the_likelihood_of_the_image_integrates_the_latents():
@@ -249,7 +258,7 @@ def test_the_divergence_against_quadrature():
     step = GRID[1] - GRID[0]
     exact = (np.exp(log_p) * (log_p - stats.norm.logpdf(GRID))).sum() * step
 
-    @jax.jit
+    @cases.jit
     @jax.vmap
     def estimate(key):
         _, metrics = auto_encoding_loss(
@@ -283,14 +292,18 @@ def test_gradients_reach_all_parameters(encode, decode):
             images(),
             encode=circuit_encoder(circuit, encode, relaxation="gumbel_softmax"),
             decode=circuit_decoder(circuit, decode, relaxation="gumbel_softmax"),
+            reconstruction="mse",  # nothing is clipped
         )[0]
 
     grads = cases.jit(jax.grad(loss))(params)
-    everything = {"leaves": grads.leaves, "sums": grads.sums}
-    for path, grad in jax.tree_util.tree_leaves_with_path(everything):
-        assert np.isfinite(grad).all(), path
-        axes = tuple(range(2, grad.ndim))  # every unit of every region
-        assert (np.abs(grad).max(axis=axes) > 0).all(), jax.tree_util.keystr(path)
+    for block, leaf in zip(circuit.layout.blocks, grads.leaves, strict=True):
+        for grad in leaf:  # [G, K, L, C]: each unit of each region with such variables
+            reached = np.abs(grad).max(axis=(2, 3)) > 0
+            inside = np.broadcast_to(block.valid.any(axis=1)[:, None], reached.shape)
+            np.testing.assert_array_equal(reached, inside)
+    for grad in jax.tree.leaves(grads.sums):
+        assert (np.abs(grad).max(axis=tuple(range(2, grad.ndim))) > 0).all()
+    assert all(np.isfinite(grad).all() for grad in jax.tree.leaves(grads))
 
 
 def test_a_neural_decoder_has_the_same_interface():
