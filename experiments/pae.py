@@ -142,8 +142,8 @@ class AutoEncoder:
         least, greatest = pae.pae_latent_min_scale, pae.pae_latent_max_scale
         if least >= greatest:
             raise UserError(
-                f"--pae_latent_min_scale must be below --pae_latent_max_scale={greatest}"
-                f", got {least}"
+                "--pae_latent_min_scale must be below "
+                f"--pae_latent_max_scale={greatest}, got {least}"
             )
         leaf = pc.Normal(least, greatest, init_mean=(0.0, 1.0))
         self.joint = joint_circuit.make_joint_model(
