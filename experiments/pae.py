@@ -238,10 +238,13 @@ class AutoEncoder:
     def _evaluate(self, params, key, levels):
         image_key, key = jax.random.split(key)
         image = self.joint.image
-        return model.evaluate(
-            image, params["circuit"], image_key, levels
-        ) | reconstruction.evaluate(
-            self.reconstruct, self._dataset, params, key, levels
+        count = {"num_params": jnp.float32(self.num_params)}
+        return (
+            count
+            | model.evaluate(image, params["circuit"], image_key, levels)
+            | reconstruction.evaluate(
+                self.reconstruct, self._dataset, params, key, levels
+            )
         )
 
     def _pictures(self, params, key, num):

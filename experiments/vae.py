@@ -4,7 +4,6 @@ The neural counterpart of `experiments.pae`: the paper's network by default, wit
 same metrics.
 """
 
-from collections.abc import Callable
 import dataclasses
 from typing import Any, NoReturn
 
@@ -24,13 +23,13 @@ from experiments import (
     model,
     pae,
     reconstruction,
-    report,
     training,
 )
 from experiments.device_loop import System
 from experiments.flags import Settings
 from experiments.generators import Generator
 from experiments.mixture import NO_LIKELIHOOD, Term
+from experiments.network_generators import matching_width
 from experiments.preprocessing import preprocessing
 
 _PROGRAM = "experiments.vae"
@@ -58,32 +57,10 @@ class VaeSettings:
     )
     match_params: str = flags.flag(
         "none",
-        "choose the width so that the network has about as many parameters as the "
-        "circuit of experiments.pae with the same flags (pae), or --vae_width (none)",
-        flags.one_of("none", "pae"),
+        "circuit: choose the width whose number of parameters is nearest to that of "
+        "the circuit of experiments.pae with the same flags; none: --vae_width",
+        flags.one_of("none", "circuit"),
     )
-
-
-def closest_width(target: int, count: Callable[[int], int]) -> int:
-    """The width whose number of parameters is closest to ``target``.
-
-    Args:
-        target: a number of parameters.
-        count: the increasing number of parameters of a width.
-
-    Returns:
-        The width, at least 1.
-    """
-    high = 1
-    while count(high) < target:
-        high *= 2
-    low = high // 2  # count(low) < target <= count(high), or high is 1
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if count(middle) < target else (low, middle)
-    if low and target - count(low) <= count(high) - target:
-        return low
-    return high
 
 
 def make_network(vae: VaeSettings, dataset: data.Dataset, width: int):
@@ -113,9 +90,9 @@ def chosen_network(
     """The network, as wide as the flags or the circuit's parameters have it.
 
     Args:
-        settings: the shared flags; with ``--match_params=pae`` they describe a circuit.
+        settings: the shared flags, which describe the circuit to be matched.
         vae: this program's flags.
-        pae_settings: the circuit's, for ``--match_params=pae``.
+        pae_settings: the flags of that circuit.
         dataset: the images.
 
     Returns:
@@ -125,9 +102,7 @@ def chosen_network(
         width = vae.vae_width or _WIDTHS[vae.vae_network]
         return make_network(vae, dataset, width), None
     target = pae.AutoEncoder(settings, pae_settings, dataset).num_params
-    width = closest_width(
-        target, lambda width: make_network(vae, dataset, width).num_params()
-    )
+    width = matching_width(lambda width: make_network(vae, dataset, width), target)
     return make_network(vae, dataset, width), target
 
 
@@ -148,7 +123,10 @@ def make_system(
     Returns:
         The system, see `mixture.make_system`.
     """
-    network, _ = chosen_network(settings, vae, pae_settings, dataset)
+    network, target = chosen_network(settings, vae, pae_settings, dataset)
+    counts = {"num_params": network.num_params()}
+    if target is not None:
+        counts["num_circuit_params"] = target
     codec = preprocessing("binomial", dataset.num_values)  # grey values as they are
     kernel = model.pixel_kernel(codec, model.references(dataset))
 
@@ -174,10 +152,14 @@ def make_system(
         bound, _ = variational_loss(
             params, bound_key, x, encode=network.encode, decode=network.decode
         )
-        return {
-            "negative_elbo": bound,
-            "mmd2": mmd2_unbiased(x, samples, kernel),
-        } | reconstruction.evaluate(reconstruct, dataset, params, key, levels)
+        return (
+            {name: jnp.float32(count) for name, count in counts.items()}
+            | {
+                "negative_elbo": bound,
+                "mmd2": mmd2_unbiased(x, samples, kernel),
+            }
+            | reconstruction.evaluate(reconstruct, dataset, params, key, levels)
+        )
 
     def pictures(params, key, num):
         real_key, sample_key = jax.random.split(key)
@@ -233,9 +215,6 @@ def main(groups: list[Any]) -> int:
         The exit code.
     """
     dataset = data.load(groups[0].dataset, groups[0].data_dir)
-    network, target = chosen_network(*groups, dataset)
-    beside = "" if target is None else f", the circuit has {target:,}"
-    report.write(f"vae: the network has {network.num_params():,} parameters{beside}\n")
     return training.run(_PROGRAM, make_system(*groups, dataset), dataset, groups)
 
 
