@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 
 import dspc_jax as pc
-from dspc_jax.latent_structure import with_latents
 from experiments import model
 from experiments.data import Dataset
 from experiments.flags import Settings
@@ -68,7 +67,7 @@ def make_joint_model(
             patch = smallest_patch(dataset.height, dataset.width, num_latents)
         structure = dataclasses.replace(structure, leaf_size=patch)
     with model.describing_flags():
-        graph = with_latents(structure, num_latents)
+        graph = pc.with_latents(structure, num_latents)
         joint = dataclasses.replace(
             config, structure=graph, leaf=config.leaves + (latent_leaf,) * num_latents
         )

@@ -21,10 +21,10 @@ from experiments import (
     flags,
     mixture,
     model,
-    pae,
     reconstruction,
     training,
 )
+from experiments.auto_encoder import AutoEncoder, PaeSettings
 from experiments.device_loop import System
 from experiments.flags import Settings
 from experiments.generators import Generator
@@ -84,7 +84,7 @@ def make_network(vae: VaeSettings, dataset: data.Dataset, width: int):
 def chosen_network(
     settings: Settings,
     vae: VaeSettings,
-    pae_settings: pae.PaeSettings,
+    pae_settings: PaeSettings,
     dataset: data.Dataset,
 ):
     """The network, as wide as the flags or the circuit's parameters have it.
@@ -101,7 +101,7 @@ def chosen_network(
     if vae.match_params == "none":
         width = vae.vae_width or _WIDTHS[vae.vae_network]
         return make_network(vae, dataset, width), None
-    target = pae.AutoEncoder(settings, pae_settings, dataset).num_params
+    target = AutoEncoder(settings, pae_settings, dataset).num_params
     width = matching_width(lambda width: make_network(vae, dataset, width), target)
     return make_network(vae, dataset, width), target
 
@@ -109,7 +109,7 @@ def chosen_network(
 def make_system(
     settings: Settings,
     vae: VaeSettings,
-    pae_settings: pae.PaeSettings,
+    pae_settings: PaeSettings,
     dataset: data.Dataset,
 ) -> System:
     """The auto-encoder as the training loop sees it.
@@ -200,7 +200,7 @@ parse = app.parser(
     "Trains a variational auto-encoder, the neural counterpart of experiments.pae.",
     Settings,
     VaeSettings,
-    pae.PaeSettings,
+    PaeSettings,
     defaults={"learning_rate": 0.001, "num_sums": 32},
 )
 

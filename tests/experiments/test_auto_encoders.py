@@ -12,12 +12,12 @@ import pytest
 import dspc_jax as pc
 from dspc_jax.latent_structure import with_latents
 from experiments import joint_circuit, pae, reconstruction, vae
+from experiments.auto_encoder import PaeSettings
 from experiments.data import Dataset
 from experiments.device_loop import DeviceLoop, System
 from experiments.errors import UserError
 from experiments.flags import Settings
 from experiments.mixture import MixtureSettings
-from experiments.pae import PaeSettings
 from experiments.vae import VaeSettings
 from tests.experiments import runs
 from tests.experiments.tiny import tiny_digits
