@@ -102,9 +102,15 @@ def check_overfit(dataset: Dataset, system: System, num_steps: int, share: float
 
 
 def test_pae_learns_one_batch_by_heart(one_batch: Dataset):
-    loop, carry, metrics = check_overfit(one_batch, pae_system(one_batch), 200, 0.3)
+    _, _, metrics = check_overfit(one_batch, pae_system(one_batch), 200, 0.3)
     assert set(metrics) == METRICS | {"bits_per_dim"}
     assert metrics["half_missing_bce"] > metrics["reconstruction_bce"]
+
+
+@pytest.mark.slow
+def test_pictures(one_batch: Dataset):
+    """What they are called, and that reconstructions are those of the real images."""
+    loop, carry, _ = check_overfit(one_batch, pae_system(one_batch), 200, 0.3)
     pictures = loop.sample(carry, 5)
     assert set(pictures) == {
         "reconstructed",
@@ -143,13 +149,16 @@ def test_every_way_learns_one_batch(
     check_overfit(one_batch, pae_system(one_batch, NO_LL, shared, **changed), 400, 0.6)
 
 
-@pytest.mark.parametrize("network", ["mlp", "conv"])
+@pytest.mark.parametrize(
+    "network", ["mlp", pytest.param("conv", marks=pytest.mark.slow)]
+)
 def test_vae_learns_one_batch_by_heart(one_batch: Dataset, network: str):
     system = vae_system(one_batch, vae_network=network, vae_kl_weight=0.05)
     _, _, metrics = check_overfit(one_batch, system, 400, 0.5)
     assert set(metrics) == METRICS | {"negative_elbo"}
 
 
+@pytest.mark.slow
 def test_pre_training_by_em_leaves_the_latents_alone(tiny: Dataset):
     mixture = MixtureSettings(pretrain_steps=3, ll_weight=0.1)
     system = pae_system(tiny, mixture, {"optimizer": "em"})
