@@ -2,6 +2,7 @@
 
 from dspc_jax.circuit import Circuit, CircuitConfig, build
 from dspc_jax.em import em, expected_counts
+from dspc_jax.latent_structure import with_latents
 from dspc_jax.leaves import (
     Bernoulli,
     Binomial,
@@ -30,4 +31,5 @@ __all__ = [
     "expected_counts",
     "load",
     "save",
+    "with_latents",
 ]

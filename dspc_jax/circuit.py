@@ -12,6 +12,7 @@ from dspc_jax import (
     dense_sampling,
     implicit,
     inference,
+    moments,
     noise,
     parameters,
     path_sampling,
@@ -111,6 +112,9 @@ class Circuit(NamedTuple):
         backtracking. It maximises jointly over variables and latent choices, which is
         the most probable explanation of a deterministic circuit and a lower bound on
         others.
+      mean: ``(params, x=None, observed=None) -> [V, C]``: the exact conditional mean
+        of every variable given the observed ones, which are returned as given.
+        Differentiable in ``params`` and ``x``.
     """
 
     config: CircuitConfig
@@ -122,6 +126,7 @@ class Circuit(NamedTuple):
     sample: Callable[..., Array]
     sample_differentiable: Callable[..., Array]
     mpe: Callable[..., Array]
+    mean: Callable[..., Array]
 
 
 @functools.lru_cache(maxsize=64)
@@ -286,10 +291,18 @@ def build(config: CircuitConfig) -> Circuit:
         return sampling.keep_observed(out, x, observed)
 
     def mpe(params, x=None, observed=None):
-        if x is None and observed is None:
-            x = jnp.zeros((graph.num_variables, layout.num_channels))
-            observed = jnp.zeros(graph.num_variables, bool)
-        return explain(params, *_evidence(layout, x, observed))
+        return explain(params, *_evidence_or_none(layout, x, observed))
+
+    @foldable
+    def expect(params, x, observed):
+        weights = parameters.normalize(layout, params)
+        evidence = inference.upward(layout, weights, x, observed)
+        silence = noise.none(layout, x.shape[0])
+        out = moments.means(layout, params, weights, evidence, silence)
+        return sampling.keep_observed(out, x, observed)
+
+    def mean(params, x=None, observed=None):
+        return expect(params, *_evidence_or_none(layout, x, observed))
 
     return Circuit(
         config=config,
@@ -301,6 +314,7 @@ def build(config: CircuitConfig) -> Circuit:
         sample=sample,
         sample_differentiable=sample_differentiable,
         mpe=mpe,
+        mean=mean,
     )
 
 
@@ -336,6 +350,14 @@ def _check_key(key: Key) -> None:
             "key: must be one typed key, as from jax.random.key (batch with jax.vmap), "
             f"got {key!r}"
         )
+
+
+def _evidence_or_none(layout: Layout, x: Any, observed: Any) -> tuple[Array, Array]:
+    """The evidence; where neither is given, an example without observed values."""
+    if x is None and observed is None:
+        x = jnp.zeros((layout.graph.num_variables, layout.num_channels))
+        observed = jnp.zeros(layout.graph.num_variables, bool)
+    return _evidence(layout, x, observed)
 
 
 def _evidence(layout: Layout, x: Any, observed: Any) -> tuple[Array, Array]:

@@ -239,7 +239,7 @@ def blend(
     values = []
     for block, leaf_params in zip(layout.blocks, params.leaves, strict=True):
         components = tuple(
-            _blend_component(block, component, selectors)
+            blend_component(block, component, selectors)
             for component in block.leaf.components(leaf_params)
         )
         if leaf_mode == "mean":
@@ -258,7 +258,7 @@ def in_variable_order(layout: Layout, values: list[Array]) -> Array:
     return jnp.concatenate(values)[order]
 
 
-def _blend_component(block: InputBlock, component: Array, selectors: Array) -> Array:
+def blend_component(block: InputBlock, component: Array, selectors: Array) -> Array:
     """``sum q_gk c_gk`` per variable: ``[G, K, L, C, ...]`` to ``[V, C, N, ...]``."""
     num_regions, length = block.scopes.shape
     flat = component.reshape(*component.shape[:2], -1)
@@ -321,7 +321,7 @@ def occurrences(block: InputBlock) -> np.ndarray:
 def modes(layout: Layout, params: CircuitParams, selectors: Array) -> Array:
     """The modes of hard-selected leaves, ``[N, V, C]``."""
     values = [
-        _blend_component(block, block.leaf.mode(leaf), selectors)
+        blend_component(block, block.leaf.mode(leaf), selectors)
         for block, leaf in zip(layout.blocks, params.leaves, strict=True)
     ]
     return jnp.transpose(in_variable_order(layout, values), (2, 0, 1))

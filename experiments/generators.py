@@ -29,6 +29,8 @@ class Generator(NamedTuple):
         evaluate: ``(params, key, levels) -> metrics``, see `device_loop.System`.
         pictures: ``(params, key, num) -> {title: levels}``.
         circuit: what is drawn from, or None for a network.
+        expected_counts: ``(params, x) ->`` those of EM, where they are not simply the
+            circuit's on ``x``.
     """
 
     codec: Preprocessing
@@ -39,6 +41,7 @@ class Generator(NamedTuple):
     evaluate: Callable[[Any, jax.Array, jax.Array], dict]
     pictures: Callable[[Any, jax.Array, int], dict[str, jax.Array]]
     circuit: model.Model | None
+    expected_counts: Callable[[Any, jax.Array], Any] | None = None
 
 
 def circuit_generator(

@@ -139,6 +139,12 @@ def make_system(
         assert generator.likelihood_loss is not None
         return generator.likelihood_loss(params, key, x)
 
+    def expected_counts(params, x):
+        if generator.expected_counts is not None:
+            return generator.expected_counts(params, x)
+        assert generator.circuit is not None
+        return pc.expected_counts(generator.circuit.circuit, params["circuit"], x)
+
     def apply_adam(state, grads, rate):
         updates, opt_state = adam.update(grads, state.opt_state, state.params)
         updates = jax.tree.map(lambda u: -rate * u, updates)
@@ -150,7 +156,7 @@ def make_system(
         if pretrain_em is not None:
             params = state.params
             loss = ll_loss(params, keys[0], x)
-            counts = pc.expected_counts(generator.circuit.circuit, params["circuit"], x)
+            counts = expected_counts(params, x)
             updates, em_state = pretrain_em.update(
                 counts, state.em_state, params["circuit"]
             )

@@ -1,5 +1,7 @@
 """The circuit that the flags ask for, on a data set: what all programs share."""
 
+from collections.abc import Iterator
+import contextlib
 import re
 from typing import Any, NamedTuple
 
@@ -60,9 +62,24 @@ def make_model(settings: Settings, dataset: Dataset) -> Model:
     Raises:
         UserError: the flags describe no circuit on these images; one line.
     """
+    return of_circuit(settings, dataset, _build(circuit_config(settings, dataset)))
+
+
+def circuit_config(settings: Settings, dataset: Dataset) -> pc.CircuitConfig:
+    """The circuit that the flags ask for, not built yet.
+
+    Args:
+        settings: the shared flags.
+        dataset: the images.
+
+    Returns:
+        The configuration.
+
+    Raises:
+        UserError: the flags describe no circuit on these images; one line.
+    """
     num_variables, num_channels = dataset.train.shape[1:]
-    codec = preprocessing(settings.leaf, dataset.num_values)
-    try:
+    with describing_flags():
         if settings.structure == "quad_tree":
             structure = pc.QuadTree(height=dataset.height, width=dataset.width)
         else:
@@ -72,7 +89,7 @@ def make_model(settings: Settings, dataset: Dataset) -> Model:
                 num_repetitions=settings.num_repetitions,
                 seed=settings.structure_seed,
             )
-        config = pc.CircuitConfig(
+        return pc.CircuitConfig(
             structure=structure,
             leaf=_leaf(settings, dataset.num_values),
             num_channels=num_channels,
@@ -81,17 +98,33 @@ def make_model(settings: Settings, dataset: Dataset) -> Model:
             num_classes=settings.num_classes,
             sum_layer=settings.sum_layer,
         )
-        circuit = pc.build(config)
+
+
+@contextlib.contextmanager
+def describing_flags() -> Iterator[None]:
+    """Turns the library's complaint about a configuration into one about flags."""
+    try:
+        yield
     except ValueError as error:
         flag = re.sub(r"\b(min|max)_scale", r"leaf_\1_scale", str(error))
         raise UserError(f"the flags describe no circuit: --{flag}") from error
+
+
+def _build(config: pc.CircuitConfig) -> pc.Circuit:
+    with describing_flags():
+        return pc.build(config)
+
+
+def of_circuit(settings: Settings, dataset: Dataset, circuit: pc.Circuit) -> Model:
+    """A circuit over the images of a data set, with the units of its leaves."""
+    codec = preprocessing(settings.leaf, dataset.num_values)
     images = references(dataset)
     return Model(
         circuit=circuit,
         codec=codec,
         kernel=pixel_kernel(codec, images),
         references=images,
-        num_dims=num_variables * num_channels,
+        num_dims=dataset.train[0].size,
     )
 
 

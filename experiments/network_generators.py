@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -136,11 +137,12 @@ def num_circuit_params(settings: Settings, dataset: Dataset) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(shapes))
 
 
-def matching_width(network_of: Callable[[int], NetworkGenerator], target: int) -> int:
+def matching_width(network_of: Callable[[int], Any], target: int) -> int:
     """The width whose number of parameters is nearest to a target.
 
     Args:
-        network_of: from a width to a network; wider ones have more parameters.
+        network_of: from a width to a network with ``num_params()``; wider ones have
+            more parameters.
         target: the number of parameters.
 
     Returns:

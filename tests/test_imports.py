@@ -20,13 +20,13 @@ ORDER = (
     ("numerics", "batching", "storage"),
     ("products", "quantiles", "conditional_gumbel"),
     ("region_graph", "relaxation"),
-    ("structures", "folding"),
+    ("structures", "latent_structure", "folding"),
     ("leaves",),
     ("layers",),
     ("parameters",),
     ("inference", "noise"),
     ("sampling", "implicit"),
-    ("path_sampling", "dense_sampling"),
+    ("path_sampling", "dense_sampling", "moments"),
     ("circuit",),
     ("em", "expected_kernels", "serialization"),
     ("objectives",),
@@ -48,7 +48,7 @@ THIRD_PARTY = {
     "flax": {"networks"},
 }
 # Structure is data: these know NumPy and no JAX.
-WITHOUT_JAX = {"region_graph", "structures", "folding"}
+WITHOUT_JAX = {"region_graph", "structures", "latent_structure", "folding"}
 # Standard modules that read or write files, look at a clock, or keep global state.
 IMPURE = {
     *("io", "os", "pathlib", "shutil", "tempfile", "zipfile", "pickle", "sqlite3"),

@@ -20,16 +20,24 @@ from dspc_jax.networks.generators import (
     mlp_generator,
 )
 from dspc_jax.networks.spectral import spectral_norm, spectrally_normalized
+from dspc_jax.networks.variational import (
+    VariationalAutoEncoder,
+    convolutional_variational_auto_encoder,
+    mlp_variational_auto_encoder,
+)
 
 __all__ = [
     "AutoEncoder",
     "NetworkGenerator",
+    "VariationalAutoEncoder",
     "convolutional_discriminator",
     "convolutional_generator",
+    "convolutional_variational_auto_encoder",
     "image_auto_encoder",
     "mlp_auto_encoder",
     "mlp_discriminator",
     "mlp_generator",
+    "mlp_variational_auto_encoder",
     "spectral_norm",
     "spectrally_normalized",
 ]

@@ -15,6 +15,16 @@ from dspc_jax.objectives.adversarial import (
     sample_spread,
 )
 from dspc_jax.objectives.augmentation import AUGMENTATIONS, augment_images
+from dspc_jax.objectives.auto_encoding import (
+    Decoder,
+    Encoder,
+    auto_encoding_loss,
+    bernoulli_cross_entropy,
+    circuit_decoder,
+    circuit_encoder,
+    image_log_prob,
+    squared_error,
+)
 from dspc_jax.objectives.circuit_discriminators import (
     class_discriminator,
     density_ratio_discriminator,
@@ -45,13 +55,22 @@ from dspc_jax.objectives.score_function import (
     score_surrogate,
     set_advantages,
 )
+from dspc_jax.objectives.variational import gaussian_kl, variational_loss
 
 __all__ = [
     "AUGMENTATIONS",
     "ADVERSARIAL_LOSSES",
+    "Decoder",
+    "Encoder",
     "Kernel",
     "Objective",
     "augment_images",
+    "auto_encoding_loss",
+    "bernoulli_cross_entropy",
+    "circuit_decoder",
+    "circuit_encoder",
+    "image_log_prob",
+    "squared_error",
     "class_discriminator",
     "clip_encoder",
     "critic_loss",
@@ -61,6 +80,7 @@ __all__ = [
     "discriminator_loss",
     "discriminator_risk",
     "gaussian_kernel",
+    "gaussian_kl",
     "generator_loss",
     "generator_risk",
     "gradient_penalty",
@@ -82,5 +102,6 @@ __all__ = [
     "score_surrogate",
     "set_advantages",
     "squared_distances",
+    "variational_loss",
     "weighted_sum",
 ]

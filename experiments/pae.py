@@ -1,0 +1,76 @@
+"""Probabilistic auto-encoding: ``python -m experiments.pae --dataset=digits``.
+
+One circuit over images and Gaussian latents is encoder and decoder at once: it is
+trained until images survive the way through their latents.
+"""
+
+from typing import Any, NoReturn
+
+from experiments import app, data, mixture, training
+from experiments.auto_encoder import AutoEncoder, PaeSettings
+from experiments.device_loop import System
+from experiments.flags import Settings
+from experiments.mixture import MixtureSettings
+
+_PROGRAM = "experiments.pae"
+
+
+def make_system(
+    settings: Settings,
+    mixture_settings: MixtureSettings,
+    pae_settings: PaeSettings,
+    dataset: data.Dataset,
+) -> System:
+    """Auto-encoding as the training loop sees it.
+
+    Args:
+        settings: the shared flags.
+        mixture_settings: how the likelihood takes part.
+        pae_settings: this program's flags.
+        dataset: the images.
+
+    Returns:
+        The system, see `mixture.make_system`.
+
+    Raises:
+        UserError: the flags describe no circuit on these images.
+    """
+    pae = AutoEncoder(settings, pae_settings, dataset, mixture_settings.pretrain_steps)
+    return mixture.make_system(settings, mixture_settings, pae.generator(), pae.term())
+
+
+parse = app.parser(
+    _PROGRAM,
+    "Trains a probabilistic circuit over images and latents as an auto-encoder.",
+    Settings,
+    MixtureSettings,
+    PaeSettings,
+    defaults={
+        "num_sums": 32,
+        "pretrain_steps": 0,
+        "ll_weight": 0.05,
+        "sampler_learning_rate": 0.01,
+    },
+)
+
+
+def main(groups: list[Any]) -> int:
+    """Trains.
+
+    Args:
+        groups: the flags: `Settings`, `MixtureSettings`, `PaeSettings`.
+
+    Returns:
+        The exit code.
+    """
+    dataset = data.load(groups[0].dataset, groups[0].data_dir)
+    return training.run(_PROGRAM, make_system(*groups, dataset), dataset, groups)
+
+
+def run() -> NoReturn:
+    """Runs the program on the command line."""
+    app.run(main, parse)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,120 @@
+"""Conditional means against enumeration and against quadrature."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests import cases
+
+EXACT = ["trees-tucker", "odd-trees-cp", "depth-0", "channels", "nested", "mixed"]
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_means_are_those_of_the_enumerated_conditional(name):
+    """Every mask; discrete leaves, shared regions, inner mixtures, several roots."""
+    case = cases.case(name)
+    circuit, table = case.circuit, case.table
+    masks = cases.masks(circuit.config.structure.num_variables)
+    rng = np.random.default_rng(0)
+    x = table.values[rng.integers(len(table.values), size=len(masks))]
+    means = cases.jit(jax.vmap(circuit.mean, (None, 0, 0)))(
+        case.params, jnp.asarray(x, jnp.float32), jnp.asarray(masks)
+    )
+    for value, observed, mean in zip(x, masks, means, strict=True):
+        probs = table.conditional(value, observed)
+        expected = np.tensordot(probs, table.values, axes=1)
+        np.testing.assert_allclose(mean, expected, atol=2e-5)
+
+
+@pytest.mark.parametrize("name", ["normal-trees", "normal-channels"])
+def test_means_of_normal_leaves_against_quadrature(name):
+    """E[x_v] by the marginal density of each value on a grid of 4001 points."""
+    case = cases.case(name)
+    circuit = case.circuit
+    num_variables = circuit.config.structure.num_variables
+    num_channels = circuit.config.num_channels
+    given = jnp.asarray(
+        np.random.default_rng(1).normal(size=(num_variables, num_channels)), jnp.float32
+    )
+    observed = jnp.arange(num_variables) > 0
+    if num_channels > 1:  # the channels of the one variable: no evidence
+        mean = circuit.mean(case.params)[0, 0]
+        other = jnp.linspace(-8.0, 8.0, 201)
+    else:
+        mean = circuit.mean(case.params, given, observed)[0, 0]
+        other = jnp.zeros(1)
+    grid = jnp.linspace(-8.0, 8.0, 4001)
+
+    def density(value, aside):
+        x = given.at[0, 0].set(value)
+        if num_channels > 1:
+            x = x.at[0, 1].set(aside)
+        return circuit.log_prob(case.params, x)
+
+    log_p = jax.jit(jax.vmap(jax.vmap(density, (None, 0)), (0, None)))(grid, other)
+    p = np.exp(np.asarray(log_p, np.float64)).sum(axis=1)
+    expected = (p * np.asarray(grid)).sum() / p.sum()
+    np.testing.assert_allclose(mean, expected, atol=1e-4)
+
+
+def test_without_evidence_and_with_all_of_it():
+    case = cases.case("trees-tucker")
+    mean = case.circuit.mean(case.params)
+    expected = np.tensordot(case.table.probs, case.table.values, axes=1)
+    np.testing.assert_allclose(mean, expected, atol=2e-5)
+    x = case.values[5]
+    everything = jnp.ones(len(x), bool)
+    np.testing.assert_array_equal(case.circuit.mean(case.params, x, everything), x)
+
+
+def test_impossible_evidence_gives_zero_and_no_nan():
+    case = cases.case("shared")
+    x = jnp.full((3, 1), 7.0)  # three categories: 7 is none
+    observed = jnp.array([True, False, False])
+
+    def total(params):
+        return jnp.sum(case.circuit.mean(params, x, observed))
+
+    value, grads = cases.jit(jax.value_and_grad(total))(case.params)
+    assert value == 7.0
+    for grad in jax.tree.leaves(grads):
+        np.testing.assert_array_equal(grad, 0)
+
+
+@pytest.mark.parametrize("name", ["normal-trees", "nested"])
+def test_gradients_against_central_differences(name):
+    """Along a random direction in parameters and in the observed values, float32."""
+    case = cases.case(name)
+    circuit = case.circuit
+    num_variables = circuit.config.structure.num_variables
+    observed = jnp.arange(num_variables) % 2 == 0
+    x = jnp.where(observed[:, None], 1.0, 0.0)
+    weights = jnp.where(observed, 0.0, jnp.arange(1.0, num_variables + 1))
+
+    def total(params, x):
+        return jnp.sum(weights * circuit.mean(params, x, observed)[:, 0])
+
+    continuous = name == "normal-trees"
+    still = jax.tree.map(jnp.zeros_like, case.params)
+    along = cases.randomize(still, 3)
+    # The logits of partitions that do not exist stay -inf.
+    along = jax.tree.map(
+        lambda d, p: jnp.where(jnp.isfinite(p), d, 0.0), along, case.params
+    )
+    along_x = jnp.where(observed[:, None], 0.7, 0.0) if continuous else 0 * x
+    grad, grad_x = cases.jit(jax.grad(total, (0, 1)))(case.params, x)
+    exact = sum(
+        float(jnp.vdot(g, d))
+        for g, d in zip(jax.tree.leaves(grad), jax.tree.leaves(along), strict=True)
+    ) + float(jnp.vdot(grad_x, along_x))
+    step = 1e-2
+
+    @cases.jit
+    def at(s):
+        moved = jax.tree.map(lambda p, d: p + s * d, case.params, along)
+        return total(moved, x + s * along_x)
+
+    numeric = float(at(jnp.float32(step)) - at(jnp.float32(-step))) / (2 * step)
+    assert abs(exact) > 1e-2
+    np.testing.assert_allclose(exact, numeric, rtol=1e-2)
