@@ -117,7 +117,7 @@ def gap_variances(distance: float) -> tuple[float, float, float]:
 def gap_table() -> str:
     """`gap_variances` as Markdown."""
     lines = [
-        "| distance | `implicit` | `score_function` | in the gap |",
+        "| distance | `implicit` | `score_...` | in the gap |",
         "|" + "---|" * 4,
     ]
     for distance in (2, 4, 6, 8, 10):
