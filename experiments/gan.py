@@ -49,7 +49,8 @@ parse = app.parser(
     Settings,
     NetworkSettings,
     AdversarySettings,
-    defaults={"learning_rate": 2e-4},
+    # The paper's pair; conv's own defaults are for a circuit that is trained already.
+    defaults={"learning_rate": 2e-4, "adv_discriminator": "mlp"},
 )
 
 
