@@ -25,6 +25,7 @@ def exact_mmd_loss(
     *,
     circuit: Circuit,
     bandwidths: Array | Sequence[float],
+    weights: Sequence[float] | None = None,
     patches: Array | None = None,
 ) -> tuple[Array, Metrics]:
     r"""The squared MMD between a circuit and the law of the data.
@@ -38,6 +39,7 @@ def exact_mmd_loss(
       batch: ``[B, V, C]`` data in the leaves' units, ``B >= 2``.
       circuit: over one partition tree, with Normal leaves.
       bandwidths: of the Gaussian kernels that are added up, ``[S]``.
+      weights: of these kernels; 1 each by default, see `gaussian_kernel`.
       patches: bool ``[J, V]``: the kernel is the mean over patches of Gaussian kernels
         that look at their variables alone. None: one kernel on all variables, which
         sees little where there are many (every pair of images is far apart).
@@ -71,6 +73,8 @@ def exact_mmd_loss(
         jax.lax.map(lambda patch, h=h: one(h, patch), patches)
         for h in jnp.asarray(bandwidths, jnp.float32)
     ]
-    mmd2 = sum(jnp.mean(values) for values, _ in terms)
-    between = sum(jnp.mean(values) for _, values in terms)
+    weights = [1.0] * len(terms) if weights is None else list(weights)
+    pairs = list(zip(weights, terms, strict=True))
+    mmd2 = sum(w * jnp.mean(values) for w, (values, _) in pairs)
+    between = sum(w * jnp.mean(values) for w, (_, values) in pairs)
     return mmd2, {"mmd2": mmd2, "kernel_mean": between}

@@ -96,32 +96,46 @@ def common_center(x: ArrayLike, y: ArrayLike) -> Array:
     return (jnp.mean(as_points(x), 0) + jnp.mean(as_points(y), 0)) / 2
 
 
-def gaussian_kernel(bandwidths: Array | Sequence[float] | float) -> Kernel:
+def gaussian_kernel(
+    bandwidths: Array | Sequence[float] | float,
+    weights: Sequence[float] | None = None,
+) -> Kernel:
     r"""A sum of Gaussian kernels.
 
-    .. math:: k(d^2) = \sum_s \exp\left(-\frac{d^2}{2 \sigma_s^2}\right)
+    .. math:: k(d^2) = \sum_s w_s \exp\left(-\frac{d^2}{2 \sigma_s^2}\right)
 
     Args:
       bandwidths: the :math:`\sigma_s > 0`, ``[S]`` or a scalar, in the units of the
         points; may be traced. Several bandwidths, each off by a factor of two, free the
         user from the choice of one; `median_bandwidths` scales them to the data.
+      weights: the :math:`w_s > 0`, as many; 1 each by default. Few pairs of points are
+        as near as a small bandwidth, so that larger ones outweigh it unless, say,
+        :math:`w_s = 1 / \sigma_s`.
 
     Returns:
-      The kernel; :math:`k(0) = S`.
+      The kernel; :math:`k(0) = \sum_s w_s`.
 
     Raises:
-      ValueError: no bandwidth, or a plain number among them is not positive and finite.
+      ValueError: no bandwidth, a plain number among them is not positive and finite, or
+        the weights are not as many.
 
     References:
       Li, Chang, Cheng, Yang and Poczos, "MMD GAN", NeurIPS 2017 (section 4).
     """
     sigmas = _positive("bandwidths", bandwidths)
+    factors = [1.0] * len(sigmas) if weights is None else _positive("weights", weights)
+    if len(factors) != len(sigmas):
+        raise ValueError(
+            f"weights must be as many as the {len(sigmas)} bandwidths, "
+            f"got {len(factors)}"
+        )
+    terms = list(zip(sigmas, factors, strict=True))
 
     def value(distances: Array) -> Array:
-        return _sum(jnp.exp(-distances / (2 * s**2)) for s in sigmas)
+        return _sum(w * jnp.exp(-distances / (2 * s**2)) for s, w in terms)
 
     def excess(distances: Array) -> Array:
-        return _sum(jnp.expm1(-distances / (2 * s**2)) for s in sigmas)
+        return _sum(w * jnp.expm1(-distances / (2 * s**2)) for s, w in terms)
 
     return Kernel(value, excess)
 

@@ -143,3 +143,15 @@ def test_bandwidths_of_copies():
 def test_bandwidths_of_one_point_are_refused():
     with pytest.raises(ValueError, match="at least two points, got 1"):
         median_bandwidths(jnp.zeros((1, 3)))
+
+
+def test_weights_of_gaussian_kernels():
+    distances = jnp.linspace(0.0, 9.0, 7)
+    weighted = gaussian_kernel((0.5, 2.0), (3.0, 0.25))
+    expected = 3 * np.exp(-distances / 0.5) + 0.25 * np.exp(-distances / 8)
+    np.testing.assert_allclose(weighted.value(distances), expected, rtol=1e-5)
+    np.testing.assert_allclose(
+        weighted.excess(distances), expected - 3.25, rtol=1e-4, atol=1e-6
+    )
+    with pytest.raises(ValueError, match="weights must be as many as the 2 bandwidths"):
+        gaussian_kernel((0.5, 2.0), (1.0,))
