@@ -9,7 +9,14 @@ import jax.numpy as jnp
 import dspc_jax as pc
 from dspc_jax.networks import convolutional_generator, mlp_generator
 from dspc_jax.objectives import auto_encoding_loss, circuit_decoder, circuit_encoder
-from experiments import flags, joint_circuit, model, reconstruction, temperature
+from experiments import (
+    flags,
+    joint_circuit,
+    model,
+    reconstruction,
+    score_function,
+    temperature,
+)
 from experiments.data import Dataset
 from experiments.errors import UserError
 from experiments.flags import Settings
@@ -138,6 +145,11 @@ class AutoEncoder:
             raise UserError(
                 "--pae_latent_min_scale must be below "
                 f"--pae_latent_max_scale={greatest}, got {least}"
+            )
+        if settings.relaxation in score_function.NAMES:
+            raise UserError(
+                "--relaxation must relax the choices of a sample here (an auto-encoder "
+                f"is no loss on a set of samples), got {settings.relaxation!r}"
             )
         leaf = pc.Normal(least, greatest, init_mean=(0.0, 1.0))
         self.joint = joint_circuit.make_joint_model(
