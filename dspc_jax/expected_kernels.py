@@ -22,6 +22,8 @@ References:
     2021 (algorithm 1).
 """
 
+import functools
+
 import jax.numpy as jnp
 import numpy as np
 
@@ -30,7 +32,7 @@ from dspc_jax.circuit import Circuit
 from dspc_jax.inference import children_of
 from dspc_jax.layers import sum_layer
 from dspc_jax.layers.input_layer import InputBlock
-from dspc_jax.leaves import Normal
+from dspc_jax.leaves import Leaf, Normal
 from dspc_jax.leaves.family import Natural
 from dspc_jax.numerics import logsumexp, safe_log
 from dspc_jax.parameters import CircuitParams, Layout
@@ -64,11 +66,14 @@ def log_expected_kernel(
     left, right = (parameters.normalize(layout, p) for p in (params, other))
     variance = jnp.asarray(bandwidth) ** 2
     tables = [
-        sum(
-            _leaf_table(block, leaf_p, leaf_q, variance, variables)
-            for block, leaf_p, leaf_q in zip(
-                layout.blocks, params.leaves, other.leaves, strict=True
-            )
+        functools.reduce(
+            jnp.add,
+            [
+                _leaf_table(block, leaf_p, leaf_q, variance, variables)
+                for block, leaf_p, leaf_q in zip(
+                    layout.blocks, params.leaves, other.leaves, strict=True
+                )
+            ],
         )
     ]
     for number, level in enumerate(layout.graph.levels):
@@ -130,8 +135,9 @@ def log_mean_kernel(
     return log_p + count * layout.num_channels * one
 
 
-def _widened(leaf: Normal, params, variance) -> Natural:
+def _widened(leaf: Leaf, params, variance) -> Natural:
     """The natural form of Normal leaves with ``variance`` added to theirs."""
+    assert isinstance(leaf, Normal)
     mean, std = leaf.components(params)
     total = std**2 + variance
     precision = 1 / total

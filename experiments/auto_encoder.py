@@ -1,7 +1,7 @@
 """A circuit over images and latents as its own auto-encoder, as the programs see it."""
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -191,7 +191,7 @@ class AutoEncoder:
     def _encoder(self, method: str, heat: jax.Array | float = 1.0):
         encode = circuit_encoder(
             self.joint.circuit,
-            method,
+            cast(Any, method),
             relaxation=self._settings.relaxation,
             temperature=heat,
         )
@@ -208,7 +208,7 @@ class AutoEncoder:
             )[0]
         decode = circuit_decoder(
             self.joint.circuit,
-            method,
+            cast(Any, method),
             relaxation=self._settings.relaxation,
             temperature=heat,
         )
@@ -313,7 +313,7 @@ class AutoEncoder:
                 x,
                 encode=self._encoder(pae.pae_encode, sample.temperature),
                 decode=self._decoder(pae.pae_decode, sample.temperature),
-                reconstruction=pae.pae_loss,
+                reconstruction=cast(Any, pae.pae_loss),
                 target=reconstruction.unit(self._dataset, codec.to_levels(x)),
                 observed=_hide(mask_key, x, pae.pae_missing),
                 joint_weight=pae.pae_joint_weight,

@@ -165,8 +165,8 @@ def _image_marginal(circuit: pc.Circuit, num_pixels: int) -> pc.Circuit:
 
     def joined(x, observed):
         """Image and mask ``[V]`` with latents that are not observed."""
-        if x is None and observed is None:
-            return None, None
+        if x is None:
+            return None, observed
         seen = jnp.ones(num_pixels, bool) if observed is None else observed
         return (
             jnp.pad(x, ((0, total - num_pixels), (0, 0))),

@@ -7,7 +7,7 @@ likelihood term beside the loss, and how the two gradients are joined.
 
 from collections.abc import Callable
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -158,7 +158,7 @@ def make_system(
             loss = ll_loss(params, keys[0], x)
             counts = expected_counts(params, x)
             updates, em_state = pretrain_em.update(
-                counts, state.em_state, params["circuit"]
+                cast(Any, counts), state.em_state, params["circuit"]
             )
             circuit = optax.apply_updates(params["circuit"], updates)
             state = state._replace(

@@ -6,7 +6,7 @@ from the data: on pixels, or on the features of an adversarially trained auto-en
 
 import dataclasses
 import functools
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 from dspc_jax.objectives import Kernel, mmd_advantages, mmd_loss
 from experiments import app, data, flags, mixture, training
@@ -54,7 +54,7 @@ def pixel_term(kernel: Kernel, settings: MmdSettings) -> Term:
             x,
             sample=sample,
             kernel=kernel,
-            estimator=settings.mmd_estimator,
+            estimator=cast(Any, settings.mmd_estimator),
             square_root=settings.mmd_power == 1,
         )
 
@@ -123,7 +123,8 @@ def main(groups: list[Any]) -> int:
         The exit code.
     """
     dataset = data.load(groups[0].dataset, groups[0].data_dir)
-    return training.run(_PROGRAM, make_system(*groups, dataset), dataset, groups)
+    system = make_system(*groups, dataset=dataset)
+    return training.run(_PROGRAM, system, dataset, groups)
 
 
 def run() -> NoReturn:

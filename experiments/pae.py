@@ -64,7 +64,8 @@ def main(groups: list[Any]) -> int:
         The exit code.
     """
     dataset = data.load(groups[0].dataset, groups[0].data_dir)
-    return training.run(_PROGRAM, make_system(*groups, dataset), dataset, groups)
+    system = make_system(*groups, dataset=dataset)
+    return training.run(_PROGRAM, system, dataset, groups)
 
 
 def run() -> NoReturn:

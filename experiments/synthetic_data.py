@@ -30,9 +30,23 @@ class Recipe(NamedTuple):
 
 
 def _blobs(centers, std, **how):
-    return lambda num: datasets.make_blobs(
-        num, 2, centers=centers, cluster_std=std, random_state=0, **how
-    )[:2]
+    def draw(num: int) -> tuple[np.ndarray, np.ndarray]:
+        blobs = datasets.make_blobs(
+            num, 2, centers=centers, cluster_std=std, random_state=0, **how
+        )
+        return np.asarray(blobs[0]), np.asarray(blobs[1])
+
+    return draw
+
+
+def _moons(num):
+    points, labels = datasets.make_moons(num, noise=0.1, random_state=0)
+    return np.asarray(points), np.asarray(labels)
+
+
+def _circles(num):
+    points, labels = datasets.make_circles(num, factor=0.5, noise=0.05, random_state=0)
+    return np.asarray(points), np.asarray(labels)
 
 
 def _anisotropic(num):
@@ -41,14 +55,8 @@ def _anisotropic(num):
 
 
 RECIPES = {
-    "moons": Recipe(
-        lambda num: datasets.make_moons(num, noise=0.1, random_state=0), 50, False
-    ),
-    "circles": Recipe(
-        lambda num: datasets.make_circles(num, factor=0.5, noise=0.05, random_state=0),
-        50,
-        False,
-    ),
+    "moons": Recipe(_moons, 50, False),
+    "circles": Recipe(_circles, 50, False),
     "two_clusters": Recipe(_blobs([(0, 0), (0.5, 0.5)], 0.1), 2, True),
     "varied": Recipe(_blobs(3, [0.5, 0.1, 0.3], center_box=(-2, 2)), 3, True),
     "anisotropic": Recipe(_anisotropic, 30, True),
@@ -92,7 +100,7 @@ def load(name: str, num_train: int = 20_000, num_test: int = 10_000) -> PointSet
     if recipe.clustered:
         centers = [points[labels == c].mean(0) for c in np.unique(labels)]
     else:
-        cells = cluster.KMeans(_NUM_CELLS, n_init=1, random_state=0).fit(train[:5000])
+        cells = cluster.KMeans(_NUM_CELLS, random_state=0).fit(train[:5000])
         centers = cells.cluster_centers_
     return PointSet(
         name,

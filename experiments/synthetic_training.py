@@ -245,8 +245,8 @@ def _score(circuit: pc.Circuit, params: Any, samples: jax.Array, advantages: jax
     return score_surrogate(log_probs, advantages)
 
 
-def _adam(rate: float, num_steps: int, **how: float) -> optax.GradientTransformation:
-    return optax.adam(optax.cosine_decay_schedule(rate, num_steps), **how)
+def _adam(rate: float, num_steps: int, b1: float = 0.9) -> optax.GradientTransformation:
+    return optax.adam(optax.cosine_decay_schedule(rate, num_steps), b1=b1)
 
 
 def _batch(settings: TrainingSettings, key, data):

@@ -75,6 +75,10 @@ def exact_mmd_loss(
     ]
     weights = [1.0] * len(terms) if weights is None else list(weights)
     pairs = list(zip(weights, terms, strict=True))
-    mmd2 = sum(w * jnp.mean(values) for w, (values, _) in pairs)
-    between = sum(w * jnp.mean(values) for w, (_, values) in pairs)
+    mmd2 = _total([w * jnp.mean(values) for w, (values, _) in pairs])
+    between = _total([w * jnp.mean(values) for w, (_, values) in pairs])
     return mmd2, {"mmd2": mmd2, "kernel_mean": between}
+
+
+def _total(terms: list[Array]) -> Array:
+    return jnp.sum(jnp.stack(terms))
