@@ -4,16 +4,13 @@ A circuit is trained through its own differentiable samples until a discriminato
 trained against it, does not tell them from the data.
 """
 
-from typing import Any, NoReturn
-
-from experiments import app, data, mixture, training
+from experiments import data, mixture
 from experiments.adversary import AdversarySettings, adversarial_term
 from experiments.device_loop import System
 from experiments.flags import Settings
 from experiments.generators import circuit_generator
 from experiments.mixture import MixtureSettings
-
-_PROGRAM = "experiments.adv"
+from experiments.program import training_program
 
 
 def make_system(
@@ -41,37 +38,17 @@ def make_system(
     return mixture.make_system(settings, mixture_settings, generator, term)
 
 
-parse = app.parser(
-    _PROGRAM,
+parse, main, run = training_program(
+    "experiments.adv",
     "Trains a probabilistic circuit through its differentiable samples, against a "
     "discriminator.",
+    make_system,
     Settings,
     MixtureSettings,
     AdversarySettings,
     # Tuned on digits: see docs/objectives.md.
     defaults={"sampler_learning_rate": 1e-3, "ll_weight": 1.0, "balance": "norm"},
 )
-
-
-def main(groups: list[Any]) -> int:
-    """Trains.
-
-    Args:
-        groups: the flags: `Settings`, `MixtureSettings`, `AdversarySettings`.
-
-    Returns:
-        The exit code.
-    """
-    dataset = data.load(groups[0].dataset, groups[0].data_dir)
-    return training.run(
-        _PROGRAM, make_system(*groups, dataset=dataset), dataset, groups
-    )
-
-
-def run() -> NoReturn:
-    """Runs the program on the command line."""
-    app.run(main, parse)
-
 
 if __name__ == "__main__":
     run()

@@ -5,15 +5,14 @@ metrics, with a network in the place of the circuit.
 """
 
 import dataclasses
-from typing import Any, NoReturn
 
-from experiments import app, data, mixture, training
+from experiments import data, mixture
 from experiments.adversary import AdversarySettings, adversarial_term
 from experiments.device_loop import System
 from experiments.flags import Settings
 from experiments.network_generators import NetworkSettings, network_generator
+from experiments.program import training_program
 
-_PROGRAM = "experiments.gan"
 # Adam's step size is --learning_rate alone.
 NETWORK_MIXTURE = dataclasses.replace(mixture.NO_LIKELIHOOD, sampler_learning_rate=None)
 
@@ -43,36 +42,16 @@ def make_system(
     return mixture.make_system(settings, NETWORK_MIXTURE, generator, term)
 
 
-parse = app.parser(
-    _PROGRAM,
+parse, main, run = training_program(
+    "experiments.gan",
     "Trains a neural generator against a discriminator.",
+    make_system,
     Settings,
     NetworkSettings,
     AdversarySettings,
     # The paper's pair; conv's own defaults are for a circuit that is trained already.
     defaults={"learning_rate": 2e-4, "adv_discriminator": "mlp"},
 )
-
-
-def main(groups: list[Any]) -> int:
-    """Trains.
-
-    Args:
-        groups: the flags: `Settings`, `NetworkSettings`, `AdversarySettings`.
-
-    Returns:
-        The exit code.
-    """
-    dataset = data.load(groups[0].dataset, groups[0].data_dir)
-    return training.run(
-        _PROGRAM, make_system(*groups, dataset=dataset), dataset, groups
-    )
-
-
-def run() -> NoReturn:
-    """Runs the program on the command line."""
-    app.run(main, parse)
-
 
 if __name__ == "__main__":
     run()

@@ -1,18 +1,17 @@
 """Maximum likelihood: ``python -m experiments.ll --dataset=digits``."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 import jax
 import optax
 
 import dspc_jax as pc
-from experiments import app, data, model, training
+from experiments import data, model
 from experiments.device_loop import System
 from experiments.errors import UserError
 from experiments.flags import Settings
-
-_PROGRAM = "experiments.ll"
+from experiments.program import training_program
 
 
 class State(NamedTuple):
@@ -98,29 +97,12 @@ def _em(
         ) from error
 
 
-parse = app.parser(
-    _PROGRAM, "Trains a probabilistic circuit by maximum likelihood.", Settings
+parse, main, run = training_program(
+    "experiments.ll",
+    "Trains a probabilistic circuit by maximum likelihood.",
+    make_system,
+    Settings,
 )
-
-
-def main(groups: list[Any]) -> int:
-    """Trains.
-
-    Args:
-        groups: the flags: `Settings`.
-
-    Returns:
-        The exit code.
-    """
-    (settings,) = groups
-    dataset = data.load(settings.dataset, settings.data_dir)
-    return training.run(_PROGRAM, make_system(settings, dataset), dataset, groups)
-
-
-def run() -> NoReturn:
-    """Runs the program on the command line."""
-    app.run(main, parse)
-
 
 if __name__ == "__main__":
     run()

@@ -6,18 +6,17 @@ from the data: on pixels, or on the features of an adversarially trained auto-en
 
 import dataclasses
 import functools
-from typing import Any, NoReturn, cast
+from typing import Any, cast
 
 from dspc_jax.objectives import Kernel, mmd_advantages, mmd_loss
-from experiments import app, data, flags, mixture, training
+from experiments import data, flags, mixture
 from experiments.critic import Critic, CriticSettings
 from experiments.device_loop import System
 from experiments.errors import UserError
 from experiments.flags import Settings
 from experiments.generators import circuit_generator
 from experiments.mixture import MixtureSettings, Term
-
-_PROGRAM = "experiments.mmd"
+from experiments.program import training_program
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,35 +101,15 @@ def make_system(
     return mixture.make_system(settings, mixture_settings, generator, term)
 
 
-parse = app.parser(
-    _PROGRAM,
+parse, main, run = training_program(
+    "experiments.mmd",
     "Trains a probabilistic circuit through its differentiable samples, by MMD.",
+    make_system,
     Settings,
     MixtureSettings,
     MmdSettings,
     CriticSettings,
 )
-
-
-def main(groups: list[Any]) -> int:
-    """Trains.
-
-    Args:
-        groups: the flags: `Settings`, `MixtureSettings`, `MmdSettings`,
-            `CriticSettings`.
-
-    Returns:
-        The exit code.
-    """
-    dataset = data.load(groups[0].dataset, groups[0].data_dir)
-    system = make_system(*groups, dataset=dataset)
-    return training.run(_PROGRAM, system, dataset, groups)
-
-
-def run() -> NoReturn:
-    """Runs the program on the command line."""
-    app.run(main, parse)
-
 
 if __name__ == "__main__":
     run()

@@ -4,16 +4,13 @@ The counterpart of ``experiments.mmd --mmd_kernel=autoencoder``: the same auto-e
 losses and metrics, with a network in the place of the circuit.
 """
 
-from typing import Any, NoReturn
-
-from experiments import app, data, mixture, training
+from experiments import data, mixture
 from experiments.critic import Critic, CriticSettings
 from experiments.device_loop import System
 from experiments.flags import Settings
 from experiments.gan import NETWORK_MIXTURE
 from experiments.network_generators import NetworkSettings, network_generator
-
-_PROGRAM = "experiments.mmd_gan"
+from experiments.program import training_program
 
 
 def make_system(
@@ -41,35 +38,15 @@ def make_system(
     return mixture.make_system(settings, NETWORK_MIXTURE, generator, term)
 
 
-parse = app.parser(
-    _PROGRAM,
+parse, main, run = training_program(
+    "experiments.mmd_gan",
     "Trains a neural generator by the MMD of adversarially learned features.",
+    make_system,
     Settings,
     NetworkSettings,
     CriticSettings,
     defaults={"learning_rate": 2e-4},
 )
-
-
-def main(groups: list[Any]) -> int:
-    """Trains.
-
-    Args:
-        groups: the flags: `Settings`, `NetworkSettings`, `CriticSettings`.
-
-    Returns:
-        The exit code.
-    """
-    dataset = data.load(groups[0].dataset, groups[0].data_dir)
-    return training.run(
-        _PROGRAM, make_system(*groups, dataset=dataset), dataset, groups
-    )
-
-
-def run() -> NoReturn:
-    """Runs the program on the command line."""
-    app.run(main, parse)
-
 
 if __name__ == "__main__":
     run()

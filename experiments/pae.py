@@ -4,15 +4,12 @@ One circuit over images and Gaussian latents is encoder and decoder at once: it 
 trained until images survive the way through their latents.
 """
 
-from typing import Any, NoReturn
-
-from experiments import app, data, mixture, training
+from experiments import data, mixture
 from experiments.auto_encoder import AutoEncoder, PaeSettings
 from experiments.device_loop import System
 from experiments.flags import Settings
 from experiments.mixture import MixtureSettings
-
-_PROGRAM = "experiments.pae"
+from experiments.program import training_program
 
 
 def make_system(
@@ -39,9 +36,10 @@ def make_system(
     return mixture.make_system(settings, mixture_settings, pae.generator(), pae.term())
 
 
-parse = app.parser(
-    _PROGRAM,
+parse, main, run = training_program(
+    "experiments.pae",
     "Trains a probabilistic circuit over images and latents as an auto-encoder.",
+    make_system,
     Settings,
     MixtureSettings,
     PaeSettings,
@@ -52,26 +50,6 @@ parse = app.parser(
         "sampler_learning_rate": 0.01,
     },
 )
-
-
-def main(groups: list[Any]) -> int:
-    """Trains.
-
-    Args:
-        groups: the flags: `Settings`, `MixtureSettings`, `PaeSettings`.
-
-    Returns:
-        The exit code.
-    """
-    dataset = data.load(groups[0].dataset, groups[0].data_dir)
-    system = make_system(*groups, dataset=dataset)
-    return training.run(_PROGRAM, system, dataset, groups)
-
-
-def run() -> NoReturn:
-    """Runs the program on the command line."""
-    app.run(main, parse)
-
 
 if __name__ == "__main__":
     run()

@@ -5,7 +5,6 @@ same metrics.
 """
 
 import dataclasses
-from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -16,13 +15,11 @@ from dspc_jax.networks import (
 )
 from dspc_jax.objectives import mmd2_unbiased, variational_loss
 from experiments import (
-    app,
     data,
     flags,
     mixture,
     model,
     reconstruction,
-    training,
 )
 from experiments.auto_encoder import AutoEncoder, PaeSettings
 from experiments.device_loop import System
@@ -31,8 +28,8 @@ from experiments.generators import Generator
 from experiments.mixture import NO_LIKELIHOOD, Term
 from experiments.network_generators import matching_width
 from experiments.preprocessing import preprocessing
+from experiments.program import training_program
 
-_PROGRAM = "experiments.vae"
 _WIDTHS = {"mlp": 500, "conv": 32}  # the paper's; of the convolutional one, ours
 
 
@@ -195,34 +192,15 @@ def make_system(
     return mixture.make_system(settings, no_likelihood, generator, term)
 
 
-parse = app.parser(
-    _PROGRAM,
+parse, main, run = training_program(
+    "experiments.vae",
     "Trains a variational auto-encoder, the neural counterpart of experiments.pae.",
+    make_system,
     Settings,
     VaeSettings,
     PaeSettings,
     defaults={"learning_rate": 0.001, "num_sums": 32},
 )
-
-
-def main(groups: list[Any]) -> int:
-    """Trains.
-
-    Args:
-        groups: the flags: `Settings`, `VaeSettings`, `PaeSettings`.
-
-    Returns:
-        The exit code.
-    """
-    dataset = data.load(groups[0].dataset, groups[0].data_dir)
-    system = make_system(*groups, dataset=dataset)
-    return training.run(_PROGRAM, system, dataset, groups)
-
-
-def run() -> NoReturn:
-    """Runs the program on the command line."""
-    app.run(main, parse)
-
 
 if __name__ == "__main__":
     run()

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from dspc_jax.networks.layers import (
     ImageDecoder,
     Normalizer,
-    check_count,
+    check_counts,
     check_normalizer,
     initializer,
     normalize,
@@ -84,14 +84,13 @@ def image_auto_encoder(
     References:
       Li et al., "MMD GAN", NeurIPS 2017, and its published code.
     """
-    for name, number in (
-        ("height", height),
-        ("width", width),
-        ("num_channels", num_channels),
-        ("num_features", num_features),
-        ("num_filters", num_filters),
-    ):
-        check_count(name, number)
+    check_counts(
+        height=height,
+        width=width,
+        num_channels=num_channels,
+        num_features=num_features,
+        num_filters=num_filters,
+    )
     check_normalizer(normalizer)
     sizes = pyramid(height, width)
     encoder = _ImageEncoder(len(sizes) - 1, num_filters, num_features, normalizer)
@@ -133,13 +132,12 @@ def mlp_auto_encoder(
     Raises:
       ValueError: an argument out of its range, or, on use, values of another shape.
     """
-    for name, number in (
-        ("num_variables", num_variables),
-        ("num_channels", num_channels),
-        ("num_features", num_features),
-        *((f"hidden_sizes[{i}]", size) for i, size in enumerate(hidden_sizes)),
-    ):
-        check_count(name, number)
+    check_counts(
+        num_variables=num_variables,
+        num_channels=num_channels,
+        num_features=num_features,
+        **{f"hidden_sizes[{i}]": size for i, size in enumerate(hidden_sizes)},
+    )
     check_normalizer(normalizer)
     num_values = num_variables * num_channels
     reverse = tuple(reversed(hidden_sizes))

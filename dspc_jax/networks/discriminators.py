@@ -5,7 +5,7 @@ import functools
 from flax import linen as nn
 import jax.numpy as jnp
 
-from dspc_jax.networks.layers import check_count, pyramid
+from dspc_jax.networks.layers import check_counts, pyramid
 from dspc_jax.networks.spectral import spectrally_normalized
 from dspc_jax.types import Array, Discriminator, PyTree
 
@@ -38,10 +38,8 @@ def mlp_discriminator(
     Raises:
       ValueError: an argument out of its range, or, on use, values of another shape.
     """
-    check_count("num_variables", num_variables)
-    check_count("num_channels", num_channels)
-    for i, size in enumerate(hidden_sizes):
-        check_count(f"hidden_sizes[{i}]", size)
+    check_counts(num_variables=num_variables, num_channels=num_channels)
+    check_counts(**{f"hidden_sizes[{i}]": size for i, size in enumerate(hidden_sizes)})
     if not 0 <= dropout_rate < 1:
         raise ValueError(
             f"dropout_rate must be at least 0 and less than 1, got {dropout_rate}"
@@ -90,13 +88,9 @@ def convolutional_discriminator(
       Miyato et al., "Spectral normalization for generative adversarial networks", ICLR
       2018, table 3.
     """
-    for name, number in (
-        ("height", height),
-        ("width", width),
-        ("num_channels", num_channels),
-        ("num_filters", num_filters),
-    ):
-        check_count(name, number)
+    check_counts(
+        height=height, width=width, num_channels=num_channels, num_filters=num_filters
+    )
     return _discriminator(
         _ImageScore(len(pyramid(height, width)) - 1, num_filters),
         (height * width, num_channels),

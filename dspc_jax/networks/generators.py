@@ -11,8 +11,9 @@ import jax.numpy as jnp
 from dspc_jax.networks.layers import (
     ImageDecoder,
     Normalizer,
-    check_count,
+    check_counts,
     check_normalizer,
+    count_params,
     pyramid,
 )
 from dspc_jax.types import Array, PyTree
@@ -38,8 +39,7 @@ class NetworkGenerator(NamedTuple):
 
     def num_params(self) -> int:
         """How many numbers the network learns."""
-        shapes = jax.eval_shape(self.init, jax.random.key(0))
-        return sum(leaf.size for leaf in jax.tree.leaves(shapes))
+        return count_params(self.init)
 
 
 @functools.cache
@@ -64,13 +64,12 @@ def mlp_generator(
     Raises:
       ValueError: an argument below 1.
     """
-    for name, number in (
-        ("num_variables", num_variables),
-        ("num_channels", num_channels),
-        ("width", width),
-        ("num_latents", num_latents),
-    ):
-        check_count(name, number)
+    check_counts(
+        num_variables=num_variables,
+        num_channels=num_channels,
+        width=width,
+        num_latents=num_latents,
+    )
     sizes = tuple(width * 2**i for i in range(4))
     module = _MlpImage(sizes, num_variables * num_channels)
     return _generator(module, (num_variables, num_channels), num_latents)
@@ -108,14 +107,13 @@ def convolutional_generator(
       Radford, Metz and Chintala, "Unsupervised representation learning with deep
       convolutional generative adversarial networks", ICLR 2016.
     """
-    for name, number in (
-        ("height", height),
-        ("width", width),
-        ("num_channels", num_channels),
-        ("num_filters", num_filters),
-        ("num_latents", num_latents),
-    ):
-        check_count(name, number)
+    check_counts(
+        height=height,
+        width=width,
+        num_channels=num_channels,
+        num_filters=num_filters,
+        num_latents=num_latents,
+    )
     check_normalizer(normalizer)
     module = ImageDecoder(pyramid(height, width), num_channels, num_filters, normalizer)
     return _generator(module, (height * width, num_channels), num_latents)

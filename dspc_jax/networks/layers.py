@@ -8,7 +8,7 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
-from dspc_jax.types import Array
+from dspc_jax.types import Array, PyTree
 
 Normalizer = Literal["batch", "group", "none"]
 
@@ -87,10 +87,17 @@ class ImageDecoder(nn.Module):
         return jnp.tanh(x)
 
 
-def check_count(name: str, number: int) -> None:
-    """Raises a ValueError unless the number is at least 1."""
-    if number < 1:
-        raise ValueError(f"{name} must be at least 1, got {number}")
+def check_counts(**numbers: int) -> None:
+    """Raises a ValueError that names the first number below 1."""
+    for name, number in numbers.items():
+        if number < 1:
+            raise ValueError(f"{name} must be at least 1, got {number}")
+
+
+def count_params(init: Callable[[Array], PyTree]) -> int:
+    """How many numbers ``init(key)`` makes; nothing is computed."""
+    shapes = jax.eval_shape(init, jax.random.key(0))
+    return sum(leaf.size for leaf in jax.tree.leaves(shapes))
 
 
 def check_normalizer(normalizer: str) -> None:

@@ -8,7 +8,7 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
-from dspc_jax.networks.layers import check_count, pyramid
+from dspc_jax.networks.layers import check_counts, count_params, pyramid
 from dspc_jax.types import Array, PyTree
 
 
@@ -30,8 +30,7 @@ class VariationalAutoEncoder(NamedTuple):
 
     def num_params(self) -> int:
         """How many numbers the networks learn."""
-        shapes = jax.eval_shape(self.init, jax.random.key(0))
-        return sum(leaf.size for leaf in jax.tree.leaves(shapes))
+        return count_params(self.init)
 
 
 @functools.cache
@@ -60,13 +59,12 @@ def mlp_variational_auto_encoder(
       Kingma and Welling, "Auto-encoding variational Bayes", ICLR 2014.
       Lang et al. 2022, section 4.
     """
-    for name, number in (
-        ("num_variables", num_variables),
-        ("num_channels", num_channels),
-        ("width", width),
-        ("num_latents", num_latents),
-    ):
-        check_count(name, number)
+    check_counts(
+        num_variables=num_variables,
+        num_channels=num_channels,
+        width=width,
+        num_latents=num_latents,
+    )
     num_values = num_variables * num_channels
     return _bind(
         _Mlp(width, 2 * num_latents),
@@ -101,14 +99,13 @@ def convolutional_variational_auto_encoder(
     Raises:
       ValueError: an argument below 1.
     """
-    for name, number in (
-        ("height", height),
-        ("width", width),
-        ("num_channels", num_channels),
-        ("num_filters", num_filters),
-        ("num_latents", num_latents),
-    ):
-        check_count(name, number)
+    check_counts(
+        height=height,
+        width=width,
+        num_channels=num_channels,
+        num_filters=num_filters,
+        num_latents=num_latents,
+    )
     sizes = pyramid(height, width)
     return _bind(
         _Convolutions(len(sizes) - 1, num_filters, 2 * num_latents),

@@ -1,0 +1,54 @@
+"""A program that trains: flags, data set and system, joined once for all."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, NoReturn
+
+from experiments import app, data, training
+from experiments.device_loop import System
+
+
+class Program(NamedTuple):
+    """The functions of a program's module.
+
+    Attributes:
+        parse: ``(argv, also=None) -> groups``, see `flags.parse`.
+        main: ``groups -> exit code``: trains.
+        run: runs the program on the command line; does not return.
+    """
+
+    parse: Callable[..., list[Any]]
+    main: Callable[[list[Any]], int]
+    run: Callable[[], NoReturn]
+
+
+def training_program(
+    name: str,
+    description: str,
+    make_system: Callable[..., System],
+    *groups: type,
+    defaults: Mapping[str, Any] | None = None,
+) -> Program:
+    """Joins the parts of a program.
+
+    Args:
+        name: the program's module, e.g. ``experiments.ll``.
+        description: what it does, for ``--help``.
+        make_system: ``(*groups, dataset=...) -> System``.
+        *groups: dataclasses whose fields are made by `flags.flag`; `flags.Settings`
+            first.
+        defaults: the program's own defaults for flags of the groups, by name.
+
+    Returns:
+        The program.
+    """
+    parse = app.parser(name, description, *groups, defaults=defaults)
+
+    def main(values: list[Any]) -> int:
+        dataset = data.load(values[0].dataset, values[0].data_dir)
+        system = make_system(*values, dataset=dataset)
+        return training.run(name, system, dataset, values)
+
+    def run() -> NoReturn:
+        app.run(main, parse)
+
+    return Program(parse, main, run)
