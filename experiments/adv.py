@@ -38,7 +38,7 @@ def make_system(
     return mixture.make_system(settings, mixture_settings, generator, term)
 
 
-parse, main, run = training_program(
+PROGRAM = training_program(
     "experiments.adv",
     "Trains a probabilistic circuit through its differentiable samples, against a "
     "discriminator.",
@@ -49,6 +49,7 @@ parse, main, run = training_program(
     # Tuned on digits: see docs/objectives.md.
     defaults={"sampler_learning_rate": 1e-3, "ll_weight": 1.0, "balance": "norm"},
 )
+parse, main, run = PROGRAM.parse, PROGRAM.main, PROGRAM.run
 
 if __name__ == "__main__":
     run()

@@ -22,13 +22,26 @@ _MAX_CHUNK = 128  # steps; at 1 ms a step still many chunks a second
 _EVAL_BATCH = 256  # examples
 
 
+class Labelled(NamedTuple):
+    """Images with their classes: a batch of a `System` that is ``labelled``.
+
+    Attributes:
+        levels: uint8 ``[B, V, C]``.
+        labels: int32 ``[B]``.
+    """
+
+    levels: Any
+    labels: Any
+
+
 class System(NamedTuple):
     """What a program trains: pure functions of one seed, without knowledge of the loop.
 
     Attributes:
         init: ``key -> state``, any pytree of arrays.
         step: ``(state, key, batch, step, draw) -> (state, metrics)``; ``batch`` is
-            uint8 ``[B, V, C]``, ``step`` the int32 number of steps before this one (the
+            uint8 ``[B, V, C]``, or a `Labelled` where the system asks for labels,
+            ``step`` the int32 number of steps before this one (the
             same for all seeds, so ``lax.cond`` on it stays a branch), ``draw(key)``
             another batch, drawn with replacement (for inner loops), ``metrics`` a dict
             of scalars. A metric that is not finite stops the run.
@@ -46,6 +59,7 @@ class System(NamedTuple):
     ]
     evaluate: Callable[[Any, jax.Array, jax.Array], dict]
     sample: Callable[[Any, jax.Array, int], dict[str, jax.Array]]
+    labelled: bool = False
 
 
 class Carry(NamedTuple):
@@ -127,7 +141,7 @@ class DeviceLoop:
         )
 
         self._resident = dataset.train.nbytes <= resident_bytes
-        self._train = self._put(dataset.train) if self._resident else None
+        self._train = self._put(self.examples("train")) if self._resident else None
         step_bytes = num_seeds * batch_size * dataset.train[0].nbytes
         self.max_chunk = (
             _MAX_CHUNK
@@ -155,8 +169,31 @@ class DeviceLoop:
         self._sample = jax.jit(system.sample, static_argnums=2)
         self._any_nan = jax.jit(_any_nan)
 
-    def _put(self, array: Any) -> jax.Array:
-        return jax.device_put(array, self._everywhere)
+    def _put(self, arrays: Any) -> Any:
+        return jax.device_put(arrays, self._everywhere)
+
+    def examples(self, split: str) -> Any:
+        """The images of a split, with their labels where the system asks for them.
+
+        Args:
+            split: ``train``, ``valid`` or ``test``.
+
+        Returns:
+            Arrays as in a batch, with all the split's examples.
+
+        Raises:
+            UserError: there are no labels.
+        """
+        images = getattr(self._dataset, split)
+        if not self._system.labelled:
+            return images
+        labels = getattr(self._dataset, f"{split}_labels")
+        if labels is None:
+            raise UserError(
+                f"--dataset must have labels for this program, got "
+                f"{self._dataset.name!r}, which has none"
+            )
+        return Labelled(images, np.asarray(labels, np.int32))
 
     def _keys(self, bits: np.ndarray) -> jax.Array:
         return self._put(jax.random.wrap_key_data(jnp.asarray(bits)))
@@ -179,8 +216,13 @@ class DeviceLoop:
 
     def _init_carry(self, keys: jax.Array) -> Carry:
         state = self._over_seeds(self._system.init, (0,))(keys)
-        rows = jnp.zeros((1, *self._dataset.train.shape[1:]), jnp.uint8)
-        batch = jnp.zeros((len(self._seeds), self._batch_size, *rows.shape[1:]), "u1")
+        rows = _rows(self.examples("train"), np.zeros(1, np.int32))
+        batch = jax.tree.map(
+            lambda a: jnp.zeros(
+                (len(self._seeds), self._batch_size, *a.shape[1:]), a.dtype
+            ),
+            rows,
+        )
         _, metrics = jax.eval_shape(
             lambda: self._step_seeds(state, keys, batch, jnp.int32(0), rows)
         )
@@ -212,9 +254,10 @@ class DeviceLoop:
                     "this program draws batches of its own, so the training images "
                     f"must fit on a device; those of {self._dataset.name} do not"
                 )
-            rows = jax.random.randint(key, (self._batch_size,), 0, data.shape[0])
+            num_examples = jax.tree.leaves(data)[0].shape[0]
+            rows = jax.random.randint(key, (self._batch_size,), 0, num_examples)
             return jax.lax.with_sharding_constraint(
-                data[rows], NamedSharding(mesh, PartitionSpec("batch"))
+                _rows(data, rows), NamedSharding(mesh, PartitionSpec("batch"))
             )
 
         def one_seed(state, key, batch, step):
@@ -232,7 +275,7 @@ class DeviceLoop:
         def body(loop):
             done, carry, _, _ = loop
             batch = jax.lax.with_sharding_constraint(
-                data[indices[done]],
+                _rows(data, indices[done]),
                 NamedSharding(self._sharded.mesh, PartitionSpec(None, "batch")),
             )
             step_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, first + done)
@@ -274,7 +317,7 @@ class DeviceLoop:
             )
         data = self._train
         if data is None:
-            data = self._put(self._dataset.train[indices.reshape(-1)])
+            data = self._put(_rows(self.examples("train"), indices.reshape(-1)))
             indices = np.arange(indices.size, dtype=np.int32).reshape(indices.shape)
         carry, done, metrics, finite = self._steps(
             carry,
@@ -294,24 +337,26 @@ class DeviceLoop:
 
     # ---- looking at the state ------------------------------------------------------
 
-    def evaluate(self, carry: Carry, images: np.ndarray) -> dict[str, np.ndarray]:
-        """Metrics of every seed on all ``images``, with the same noise at every call.
+    def evaluate(self, carry: Carry, examples: Any) -> dict[str, np.ndarray]:
+        """Metrics of every seed on all examples, with the same noise at every call.
 
         Args:
             carry: the state.
-            images: ``[n, V, C]`` uint8, n at least one batch.
+            examples: ``[n, V, C]`` uint8, n at least one batch, with labels where the
+                system asks for them: see `examples`.
 
         Returns:
             Name to ``[S]``; see `System.evaluate`.
         """
         size, totals, batches = self._eval_size, {}, 0
-        for number, start in enumerate(range(0, len(images), size)):
-            rows = np.arange(start, start + size) % len(images)
-            valid = min(size, len(images) - start)
+        num_examples = len(jax.tree.leaves(examples)[0])
+        for number, start in enumerate(range(0, num_examples, size)):
+            rows = np.arange(start, start + size) % num_examples
+            valid = min(size, num_examples - start)
             keys = jax.vmap(jax.random.fold_in, (0, None))(
                 self._keys(self._eval_bits), number
             )
-            batch = jax.device_put(images[rows], self._eval_sharding)
+            batch = jax.device_put(_rows(examples, rows), self._eval_sharding)
             metrics = jax.device_get(self._evaluate(carry.state, keys, batch))
             full = valid == size
             batches += full
@@ -320,7 +365,7 @@ class DeviceLoop:
                 if not per_example and not full:
                     continue
                 part = (
-                    value[:, :valid].astype(np.float64).sum(1) / len(images)
+                    value[:, :valid].astype(np.float64).sum(1) / num_examples
                     if per_example
                     else value.astype(np.float64)
                 )
@@ -335,6 +380,11 @@ class DeviceLoop:
         return jax.device_get(
             self._sample(state, self._keys(self._sample_bits)[0], num)
         )
+
+
+def _rows(examples: Any, rows: Any) -> Any:
+    """The examples of these numbers."""
+    return jax.tree.map(lambda array: array[rows], examples)
 
 
 def _vmap_seeds(function: Callable, in_axes: tuple) -> Callable:

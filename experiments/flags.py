@@ -99,6 +99,11 @@ class Settings:
         "folder continues a run (default: out/PROGRAM-DATASET)",
         free=True,
     )
+    start_from: str | None = flag(
+        None,
+        "folder of a run of the same circuit whose newest checkpoint the circuit "
+        "starts from (with the same seeds); set --pretrain_steps=0 to go on at once",
+    )
     seed: int = flag(0, "seed of initialisation, batches and noise", at_least(0))
     num_seeds: int = flag(
         1, "train the seeds seed, seed+1, ... together as one program", at_least(1)

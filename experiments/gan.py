@@ -42,7 +42,7 @@ def make_system(
     return mixture.make_system(settings, NETWORK_MIXTURE, generator, term)
 
 
-parse, main, run = training_program(
+PROGRAM = training_program(
     "experiments.gan",
     "Trains a neural generator against a discriminator.",
     make_system,
@@ -52,6 +52,7 @@ parse, main, run = training_program(
     # The paper's pair; conv's own defaults are for a circuit that is trained already.
     defaults={"learning_rate": 2e-4, "adv_discriminator": "mlp"},
 )
+parse, main, run = PROGRAM.parse, PROGRAM.main, PROGRAM.run
 
 if __name__ == "__main__":
     run()

@@ -97,12 +97,13 @@ def _em(
         ) from error
 
 
-parse, main, run = training_program(
+PROGRAM = training_program(
     "experiments.ll",
     "Trains a probabilistic circuit by maximum likelihood.",
     make_system,
     Settings,
 )
+parse, main, run = PROGRAM.parse, PROGRAM.main, PROGRAM.run
 
 if __name__ == "__main__":
     run()

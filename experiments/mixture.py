@@ -7,6 +7,7 @@ likelihood term beside the loss, and how the two gradients are joined.
 
 from collections.abc import Callable
 import dataclasses
+import functools
 from typing import Any, NamedTuple, cast
 
 import jax
@@ -34,6 +35,12 @@ class MixtureSettings:
         0.1,
         "weight of the negative log-likelihood (nats a dimension) beside the loss on "
         "samples",
+        flags.at_least(0),
+    )
+    sample_weight: float = flags.flag(
+        1.0,
+        "weight of the loss on samples; 0: likelihood alone with all else the same, the "
+        "control of a study",
         flags.at_least(0),
     )
     sampler_learning_rate: float | None = flags.flag(
@@ -121,6 +128,8 @@ def make_system(
         mixture.pretrain_steps or mixture.ll_weight
     ):
         raise UserError("--ll_weight must be 0 for a generator without likelihood")
+    if not (mixture.sample_weight or mixture.ll_weight):
+        raise UserError("--ll_weight must be greater than 0 with --sample_weight=0")
     codec = generator.codec
     scored = None
     if settings.relaxation in score_function.NAMES:
@@ -169,7 +178,8 @@ def make_system(
         state = apply_adam(state, grads, settings.learning_rate)
         return state, {"ll_term": loss, "ll_grad_norm": optax.tree.norm(grads)}
 
-    def sample_step(state, keys, x, step, draw):
+    def term_gradient(state, keys, x, step, draw):
+        """The gradient of the loss on samples, after a step of the adversary."""
         metrics = {}
         adversary, number = state.adversary, step - mixture.pretrain_steps
         if term.follow is not None:
@@ -199,20 +209,29 @@ def make_system(
         (loss, of_term), grads = jax.value_and_grad(term_loss, has_aux=True)(
             state.params
         )
-        metrics |= of_term
-        metrics[f"{term.name}_term"] = loss
-        metrics[f"{term.name}_grad_norm"] = optax.tree.norm(grads)
+        return state._replace(adversary=adversary), loss, grads, metrics | of_term
+
+    def sample_step(state, keys, x, step, draw):
+        metrics, weighted = {}, []
+
+        def add(name, weight, loss, grads):
+            metrics[f"{name}_term"] = weight * loss
+            metrics[f"{name}_grad_norm"] = weight * optax.tree.norm(grads)
+            weighted.append((weight, grads))
+
+        if mixture.sample_weight:
+            state, loss, grads, metrics = term_gradient(state, keys, x, step, draw)
+            add(term.name, mixture.sample_weight, loss, grads)
         if mixture.ll_weight:
-            ll, ll_grads = jax.value_and_grad(ll_loss)(state.params, keys[0], x)
-            metrics["ll_term"] = mixture.ll_weight * ll
-            metrics["ll_grad_norm"] = mixture.ll_weight * optax.tree.norm(ll_grads)
-            if mixture.balance == "norm":
-                grads, ll_grads = map(_unit_norm, (grads, ll_grads))
-            grads = jax.tree.map(
-                lambda g, h: g + mixture.ll_weight * h, grads, ll_grads
-            )
-        state = apply_adam(state, grads, sampler_rate)
-        return state._replace(adversary=adversary), metrics
+            loss, grads = jax.value_and_grad(ll_loss)(state.params, keys[0], x)
+            add("ll", mixture.ll_weight, loss, grads)
+        if mixture.balance == "norm":
+            weighted = [(weight, _unit_norm(grads)) for weight, grads in weighted]
+        grads = functools.reduce(
+            lambda one, other: jax.tree.map(jnp.add, one, other),
+            [jax.tree.map(lambda g, w=w: w * g, grads) for w, grads in weighted],
+        )
+        return apply_adam(state, grads, sampler_rate), metrics
 
     def step(state, key, batch, step, draw):
         noise_key, *keys = jax.random.split(key, 4)
@@ -222,7 +241,8 @@ def make_system(
             lambda: pretrain_step(state, keys, x),
             lambda: sample_step(state, keys, x, step, draw),
         )
-        metrics["loss"] = metrics[f"{term.name}_term"] + metrics.get("ll_term", 0.0)
+        terms = [metrics.get(f"{name}_term", 0.0) for name in (term.name, "ll")]
+        metrics["loss"] = jnp.asarray(terms[0] + terms[1])
         metrics["temperature"] = generator.temperature(state.params, step)
         return new, metrics
 

@@ -101,7 +101,7 @@ def make_system(
     return mixture.make_system(settings, mixture_settings, generator, term)
 
 
-parse, main, run = training_program(
+PROGRAM = training_program(
     "experiments.mmd",
     "Trains a probabilistic circuit through its differentiable samples, by MMD.",
     make_system,
@@ -110,6 +110,7 @@ parse, main, run = training_program(
     MmdSettings,
     CriticSettings,
 )
+parse, main, run = PROGRAM.parse, PROGRAM.main, PROGRAM.run
 
 if __name__ == "__main__":
     run()

@@ -38,7 +38,7 @@ def make_system(
     return mixture.make_system(settings, NETWORK_MIXTURE, generator, term)
 
 
-parse, main, run = training_program(
+PROGRAM = training_program(
     "experiments.mmd_gan",
     "Trains a neural generator by the MMD of adversarially learned features.",
     make_system,
@@ -47,6 +47,7 @@ parse, main, run = training_program(
     CriticSettings,
     defaults={"learning_rate": 2e-4},
 )
+parse, main, run = PROGRAM.parse, PROGRAM.main, PROGRAM.run
 
 if __name__ == "__main__":
     run()

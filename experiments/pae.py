@@ -36,7 +36,7 @@ def make_system(
     return mixture.make_system(settings, mixture_settings, pae.generator(), pae.term())
 
 
-parse, main, run = training_program(
+PROGRAM = training_program(
     "experiments.pae",
     "Trains a probabilistic circuit over images and latents as an auto-encoder.",
     make_system,
@@ -50,6 +50,7 @@ parse, main, run = training_program(
         "sampler_learning_rate": 0.01,
     },
 )
+parse, main, run = PROGRAM.parse, PROGRAM.main, PROGRAM.run
 
 if __name__ == "__main__":
     run()

@@ -14,11 +14,15 @@ class Program(NamedTuple):
         parse: ``(argv, also=None) -> groups``, see `flags.parse`.
         main: ``groups -> exit code``: trains.
         run: runs the program on the command line; does not return.
+        groups: the classes of its flags, `flags.Settings` first.
+        make_system: ``(*groups, dataset=...) -> System``, from instances of them.
     """
 
     parse: Callable[..., list[Any]]
     main: Callable[[list[Any]], int]
     run: Callable[[], NoReturn]
+    groups: tuple[type, ...]
+    make_system: Callable[..., System]
 
 
 def training_program(
@@ -51,4 +55,4 @@ def training_program(
     def run() -> NoReturn:
         app.run(main, parse)
 
-    return Program(parse, main, run)
+    return Program(parse, main, run, groups, make_system)

@@ -50,6 +50,37 @@ def summary(result: Mapping[str, Any], workdir: Path) -> str:
     return "\n".join(lines)
 
 
+def table(rows: Mapping[str, Mapping[str, Any]]) -> str:
+    """Rows of metrics as a table, with a last newline.
+
+    Args:
+        rows: title to what `over_seeds` makes.
+
+    Returns:
+        A line a row; ``mean +- deviation`` where there are several seeds.
+    """
+    names = [
+        name
+        for name in dict.fromkeys(name for row in rows.values() for name in row)
+        if not name.endswith(("_std", "_seeds"))
+    ]
+    cells = [["", *names]]
+    for title, row in rows.items():
+        line = [title]
+        for name in names:
+            text = "" if name not in row else _number(row[name])
+            if f"{name}_std" in row:
+                text += f" +- {_number(row[f'{name}_std'])}"
+            line.append(text)
+        cells.append(line)
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = (
+        "  ".join(f"{c:<{w}}" for c, w in zip(line, widths, strict=True)).rstrip()
+        for line in cells
+    )
+    return "".join(line + "\n" for line in lines)
+
+
 def _number(value: float | str) -> str:
     return value if isinstance(value, str) else f"{value:.5g}"
 

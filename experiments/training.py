@@ -21,7 +21,7 @@ import numpy as np
 import tqdm
 
 from experiments import flags as flags_lib
-from experiments import report
+from experiments import report, starting
 from experiments.checkpointing import Checkpoints
 from experiments.data import Dataset
 from experiments.device_loop import Carry, DeviceLoop, System
@@ -93,6 +93,8 @@ def _run(
             report.write(f"{name}: continues {workdir} after step {step}\n")
         else:
             carry = loop.init()
+            if settings.start_from is not None:
+                carry = loop.put(starting.started(carry, settings))
         writer = MetricWriter(workdir, step)
         stack.callback(writer.close)
         pace = _Pace(loop.max_chunk)
@@ -118,8 +120,8 @@ def _run(
             return 128 + signals.received
         final = {
             f"{split}/{k}": v
-            for split, images in (("valid", dataset.valid), ("test", dataset.test))
-            for k, v in loop.evaluate(carry, images).items()
+            for split in ("valid", "test")
+            for k, v in loop.evaluate(carry, loop.examples(split)).items()
         }
         result = {
             "program": name,
@@ -191,7 +193,7 @@ def _train(
                 scalars |= {f"train/{k}": v for k, v in means.items()}
                 bar.set_postfix({k: f"{v.mean():.4g}" for k, v in means.items()})
             if evaluate:
-                metrics = loop.evaluate(carry, dataset.valid)
+                metrics = loop.evaluate(carry, loop.examples("valid"))
                 scalars |= {f"valid/{k}": v for k, v in metrics.items()}
             if scalars:  # before the checkpoint: its steps must be on disk
                 writer.write_scalars(step, report.over_seeds(scalars))

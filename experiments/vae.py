@@ -192,7 +192,7 @@ def make_system(
     return mixture.make_system(settings, no_likelihood, generator, term)
 
 
-parse, main, run = training_program(
+PROGRAM = training_program(
     "experiments.vae",
     "Trains a variational auto-encoder, the neural counterpart of experiments.pae.",
     make_system,
@@ -201,6 +201,7 @@ parse, main, run = training_program(
     PaeSettings,
     defaults={"learning_rate": 0.001, "num_sums": 32},
 )
+parse, main, run = PROGRAM.parse, PROGRAM.main, PROGRAM.run
 
 if __name__ == "__main__":
     run()

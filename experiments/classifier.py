@@ -1,0 +1,139 @@
+"""A classifier of the data set: ``python -m experiments.classifier --dataset=digits``.
+
+Its features measure samples where the Inception network's weights are not at hand, or
+do not suit the images: see `experiments.evaluate`.
+"""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from dspc_jax.networks import convolutional_classifier
+from dspc_jax.networks.classifiers import Classifier
+from experiments import flags
+from experiments.data import Dataset
+from experiments.device_loop import Labelled, System
+from experiments.errors import UserError
+from experiments.flags import Settings
+from experiments.program import training_program
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassifierSettings:
+    """The flags of the network."""
+
+    classifier_filters: int = flags.flag(
+        16, "filters of the first convolution", flags.at_least(1)
+    )
+    classifier_features: int = flags.flag(
+        128, "units of the hidden layer, whose values are the features", flags.above(0)
+    )
+    classifier_dropout: float = flags.flag(
+        0.5,
+        "dropout rate of the hidden layer in training",
+        flags.Requirement(lambda v: 0 <= v < 1, "must be at least 0 and less than 1"),
+    )
+
+
+class State(NamedTuple):
+    """Parameters of the network, and the state of their optimizer."""
+
+    params: Any
+    opt_state: optax.OptState
+
+
+def network(settings: ClassifierSettings, dataset: Dataset) -> Classifier:
+    """The network for the images and classes of a data set.
+
+    Args:
+        settings: the flags of the network.
+        dataset: the images, with labels.
+
+    Returns:
+        The classifier.
+
+    Raises:
+        UserError: there are no labels.
+    """
+    if dataset.train_labels is None:
+        raise UserError(f"--dataset must have labels, got {dataset.name!r}")
+    return convolutional_classifier(
+        dataset.height,
+        dataset.width,
+        dataset.num_channels,
+        num_classes=int(dataset.train_labels.max()) + 1,
+        num_filters=settings.classifier_filters,
+        num_features=settings.classifier_features,
+        dropout_rate=settings.classifier_dropout,
+    )
+
+
+def to_unit(dataset: Dataset, levels: jax.Array) -> jax.Array:
+    """Levels as grey values in [0, 1], float32."""
+    return levels.astype(jnp.float32) / (dataset.num_values - 1)
+
+
+def make_system(
+    settings: Settings, classifier_settings: ClassifierSettings, dataset: Dataset
+) -> System:
+    """Classification as the training loop sees it.
+
+    Args:
+        settings: the shared flags.
+        classifier_settings: this program's flags.
+        dataset: the images, with labels.
+
+    Returns:
+        The system; it measures ``accuracy`` and ``cross_entropy`` (nats).
+
+    Raises:
+        UserError: there are no labels.
+    """
+    classifier = network(classifier_settings, dataset)
+    optimizer = optax.adam(settings.learning_rate)
+    cross_entropy = optax.losses.softmax_cross_entropy_with_integer_labels
+
+    def init(key):
+        params = classifier.init(key)
+        return State(params, optimizer.init(params))
+
+    def loss(params, key, batch):
+        logits = classifier.train_logits(key, params, to_unit(dataset, batch.levels))
+        return jnp.mean(cross_entropy(logits, batch.labels))
+
+    def step(state, key, batch, step, draw):
+        del step, draw
+        value, grads = jax.value_and_grad(loss)(state.params, key, batch)
+        updates, opt_state = optimizer.update(grads, state.opt_state)
+        params = optax.apply_updates(state.params, updates)
+        return State(params, opt_state), {"loss": value}
+
+    def evaluate(state, key, batch: Labelled):
+        del key
+        logits = classifier.logits(state.params, to_unit(dataset, batch.levels))
+        right = jnp.argmax(logits, -1) == batch.labels
+        return {
+            "accuracy": right.astype(jnp.float32),
+            "cross_entropy": cross_entropy(logits, batch.labels),
+        }
+
+    return System(
+        init, step, evaluate, sample=lambda state, key, num: {}, labelled=True
+    )
+
+
+PROGRAM = training_program(
+    "experiments.classifier",
+    "Trains a classifier, whose features measure samples in experiments.evaluate.",
+    make_system,
+    Settings,
+    ClassifierSettings,
+    defaults={"learning_rate": 1e-3, "num_steps": 2000},
+)
+parse, main, run = PROGRAM.parse, PROGRAM.main, PROGRAM.run
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,85 @@
+"""What maps images to the features that distances are measured on."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from experiments import classifier, trained
+from experiments.data import Dataset
+from experiments.errors import UserError
+
+_BATCH = 500  # images in one call
+
+
+class Features(NamedTuple):
+    """A fixed map from images to features and class logits.
+
+    Attributes:
+        name: what the distances are named after: ``classifier``.
+        source: where it came from, for the record.
+        extract: levels ``[n, V, C]`` uint8 to features ``[n, D]`` and logits
+            ``[n, Y]``, NumPy float32, in batches.
+    """
+
+    name: str
+    source: dict[str, Any]
+    extract: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+
+
+def of_classifier(workdir: str, dataset: Dataset, data_dir: str | None) -> Features:
+    """The features of a network that `experiments.classifier` trained.
+
+    Args:
+        workdir: the folder of its run.
+        dataset: the images to be measured.
+        data_dir: folder of the data set's files.
+
+    Returns:
+        The features, named ``classifier``.
+
+    Raises:
+        UserError: the folder holds no classifier of this data set.
+    """
+    run = trained.load(workdir, "classifier", data_dir)
+    if run.program != "classifier":
+        raise UserError(
+            f"--classifier must be a run of experiments.classifier, got one of "
+            f"experiments.{run.program}"
+        )
+    if run.dataset.name != dataset.name:
+        raise UserError(
+            f"--classifier must be trained on {dataset.name}, got {run.dataset.name}"
+        )
+    network = classifier.network(run.groups[1], dataset)
+    params = run.state(0).params
+
+    @jax.jit
+    def outputs(levels):
+        x = classifier.to_unit(dataset, levels)
+        return network.features(params, x), network.logits(params, x)
+
+    source = {
+        "program": "experiments.classifier",
+        "dataset": dataset.name,
+        "step": run.step,
+        "seed": run.seeds[0],
+    }
+    return Features("classifier", source, _batched(outputs))
+
+
+def _batched(function: Callable) -> Callable:
+    """Applies ``function`` to batches of one size, the last padded."""
+
+    def call(levels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        parts = []
+        for start in range(0, len(levels), _BATCH):
+            rows = np.arange(start, start + _BATCH) % len(levels)
+            valid = min(_BATCH, len(levels) - start)
+            outputs = jax.device_get(function(levels[rows]))
+            parts.append([output[:valid] for output in outputs])
+        features, logits = (np.concatenate(part) for part in zip(*parts, strict=True))
+        return features, logits
+
+    return call
