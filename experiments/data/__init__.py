@@ -1,0 +1,52 @@
+"""Image data sets as uint8 arrays on the host, with fixed splits: docs/data.md.
+
+A source is one module from files to a `Dataset`; `load` chooses among them.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from experiments.data import embedded, files, idx
+from experiments.data.dataset import Dataset, Options, describe
+from experiments.errors import UserError
+
+__all__ = ["NAMES", "Dataset", "Options", "describe", "load"]
+
+
+class _Files(NamedTuple):
+    """A set that has official files: any of ``marks`` shows that they are there."""
+
+    marks: tuple[str, ...]
+    load: Callable[[Path, Options], Dataset]
+
+
+_SETS = {"mnist": _Files(idx.MARKS, idx.load)}
+NAMES = ("digits", *_SETS)
+
+
+def load(name: str, data_dir: str | None, options: Options | None = None) -> Dataset:
+    """Loads a data set.
+
+    Args:
+        name: one of `NAMES`.
+        data_dir: folder of its files; not used by data sets that need none.
+        options: see `Options`; None: the defaults.
+
+    Returns:
+        The images in their fixed splits.
+
+    Raises:
+        UserError: unknown name, or a file that is missing, damaged or another one.
+    """
+    options = options or Options()
+    if name == "digits":
+        return embedded.digits()
+    if name not in _SETS:
+        raise UserError(f"--dataset must be one of {', '.join(NAMES)}, got {name!r}")
+    one = _SETS[name]
+    folder = files.find(name, data_dir, one.marks)
+    if folder is None:
+        assert data_dir is not None
+        raise UserError(files.missing(name, data_dir, one.marks[0]))
+    return one.load(folder, options)

@@ -1,0 +1,81 @@
+"""What a data set is to the programs, and what a user may ask of it."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+
+class Dataset(NamedTuple):
+    """Images with values ``0 .. num_values - 1``, pixels in row-major order.
+
+    Attributes:
+        name: as given to ``--dataset``.
+        train: ``[n, V, C]`` uint8; V = height * width variables, C channels. May be a
+            view of a file that is mapped into memory: take rows of it, not all of it.
+        valid: ``[n, V, C]`` uint8, never trained on.
+        test: ``[n, V, C]`` uint8, looked at once, at the end of a run.
+        height: rows of an image.
+        width: columns of an image.
+        num_values: levels of a channel.
+        train_labels: classes of the training images, ``[n]`` int32 from 0, or None
+            where they are not known.
+        valid_labels: the same of the validation images.
+        test_labels: the same of the test images.
+        source: where the images came from, as ``result.json`` has it: see
+            `experiments.data.files.source`.
+    """
+
+    name: str
+    train: np.ndarray
+    valid: np.ndarray
+    test: np.ndarray
+    height: int
+    width: int
+    num_values: int
+    train_labels: np.ndarray | None = None
+    valid_labels: np.ndarray | None = None
+    test_labels: np.ndarray | None = None
+    source: dict[str, Any] | None = None
+
+    @property
+    def num_channels(self) -> int:
+        """C, the channels of a pixel."""
+        return self.train.shape[-1]
+
+
+class Options(NamedTuple):
+    """What may be asked of a data set that has files.
+
+    Attributes:
+        source: ``files`` (official archives), ``tfds`` (tensorflow-datasets) or
+            ``auto``: files where the folder holds them, else tfds.
+        cache_dir: folder of prepared arrays; None: beside the data.
+        image_size: rows and columns of an image; 0: the set's own (64 for celeba).
+        image_mode: ``gray``, ``rgb`` or ``auto``: the set's own.
+        image_resize: ``crop``: a square from the centre, then resized with antialiasing
+            (bicubic); ``squash``: the whole image, its sides not kept in proportion
+            (bilinear with antialiasing).
+    """
+
+    source: str = "auto"
+    cache_dir: str | None = None
+    image_size: int = 0
+    image_mode: str = "auto"
+    image_resize: str = "crop"
+
+
+SPLITS = ("train", "valid", "test")
+
+
+def describe(dataset: Dataset) -> str:
+    """One line for the log: what was loaded, and whether it is the complete set."""
+    sizes = [len(getattr(dataset, split)) for split in SPLITS]
+    source = dataset.source or {}
+    subset = source.get("subset")
+    status = "" if not source else f"SUBSET ({subset})" if subset else "complete"
+    return (
+        f"data: {dataset.name}, "
+        + (f"{status}, " if status else "")
+        + f"{sizes[0]} / {sizes[1]} / {sizes[2]} images for training, validation and "
+        f"test, {dataset.height}x{dataset.width}x{dataset.num_channels}"
+    )
