@@ -11,11 +11,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from dspc_jax.networks import convolutional_classifier
-from dspc_jax.networks.classifiers import Classifier
+from dspc_jax.networks import Classifier, convolutional_classifier
 from experiments import flags
 from experiments.data import Dataset
-from experiments.device_loop import Labelled, System
+from experiments.device_loop import System
 from experiments.errors import UserError
 from experiments.flags import Settings
 from experiments.program import training_program
@@ -111,7 +110,7 @@ def make_system(
         params = optax.apply_updates(state.params, updates)
         return State(params, opt_state), {"loss": value}
 
-    def evaluate(state, key, batch: Labelled):
+    def evaluate(state, key, batch):
         del key
         logits = classifier.logits(state.params, to_unit(dataset, batch.levels))
         right = jnp.argmax(logits, -1) == batch.labels

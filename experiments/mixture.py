@@ -39,7 +39,7 @@ class MixtureSettings:
     )
     sample_weight: float = flags.flag(
         1.0,
-        "weight of the loss on samples; 0: likelihood alone with all else the same, the "
+        "weight of the loss on samples; 0: likelihood alone, all else the same, the "
         "control of a study",
         flags.at_least(0),
     )

@@ -1,5 +1,6 @@
-"""A run that was trained, read back from its folder: flags, data set, system, states."""
+"""A trained run, read back from its folder: flags, data set, system, states."""
 
+import dataclasses
 import importlib
 import json
 from pathlib import Path
@@ -127,5 +128,5 @@ def read_config(folder: Path, flag: str) -> tuple[str, dict[str, Any]]:
 
 def _group(group: type, stored: dict[str, Any]) -> Any:
     """The flags of one group; those younger than the run have their defaults."""
-    fields = group.__dataclass_fields__  # pyright: ignore
+    fields = {field.name for field in dataclasses.fields(group)}
     return group(**{k: v for k, v in stored.items() if k in fields})

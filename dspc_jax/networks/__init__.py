@@ -10,6 +10,7 @@ from dspc_jax.networks.auto_encoders import (
     image_auto_encoder,
     mlp_auto_encoder,
 )
+from dspc_jax.networks.classifiers import Classifier, convolutional_classifier
 from dspc_jax.networks.discriminators import (
     convolutional_discriminator,
     mlp_discriminator,
@@ -28,8 +29,10 @@ from dspc_jax.networks.variational import (
 
 __all__ = [
     "AutoEncoder",
+    "Classifier",
     "NetworkGenerator",
     "VariationalAutoEncoder",
+    "convolutional_classifier",
     "convolutional_discriminator",
     "convolutional_generator",
     "convolutional_variational_auto_encoder",

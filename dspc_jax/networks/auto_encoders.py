@@ -9,6 +9,7 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
+from dspc_jax.networks.convolutions import Conv
 from dspc_jax.networks.layers import (
     ImageDecoder,
     Normalizer,
@@ -212,7 +213,7 @@ class _ImageEncoder(nn.Module):
         init = initializer(self.normalizer)
         for i in range(self.num_halvings):
             filters = self.num_filters * 2**i
-            x = nn.Conv(filters, (4, 4), 2, use_bias=False, kernel_init=init)(x)
+            x = Conv(filters, 4, 2, use_bias=False, kernel_init=init)(x)
             x = normalize(self.normalizer, x) if i else x
             x = nn.leaky_relu(x, 0.2)
         x = x.reshape(x.shape[0], -1)

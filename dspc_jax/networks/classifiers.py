@@ -1,12 +1,13 @@
-"""A convolutional classifier, whose features measure how alike two sets of images are."""
+"""A convolutional classifier, whose features measure how alike images are."""
 
 from collections.abc import Callable
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from flax import linen as nn
 import jax.numpy as jnp
 
+from dspc_jax.networks.convolutions import Conv
 from dspc_jax.networks.layers import check_counts, pyramid
 from dspc_jax.types import Array, Key, PyTree
 
@@ -89,10 +90,8 @@ def convolutional_classifier(
                 f"x must hold examples of the shape {example_shape}, got {x.shape}"
             )
         images = (2 * x - 1).reshape(x.shape[0], height, width, num_channels)
-        features, logits = module.apply(
-            params, images, train=rngs is not None, rngs=rngs
-        )
-        return features, logits
+        out: Any = module.apply(params, images, train=rngs is not None, rngs=rngs)
+        return out
 
     return Classifier(
         init=lambda key: module.init(key, jnp.zeros((1, height, width, num_channels))),
@@ -114,8 +113,7 @@ class _Classifier(nn.Module):
     @nn.compact
     def __call__(self, x: Array, train: bool = False) -> tuple[Array, Array]:
         for i in range(self.num_halvings + 1):
-            strides = 2 if i else 1
-            x = nn.Conv(self.num_filters * 2**i, (3, 3), strides)(x)
+            x = Conv(self.num_filters * 2**i, 3, stride=2 if i else 1)(x)
             x = nn.relu(nn.GroupNorm(num_groups=None, group_size=self.num_filters)(x))
         features = nn.relu(nn.Dense(self.num_features)(x.reshape(x.shape[0], -1)))
         x = nn.Dropout(self.dropout_rate, deterministic=not train)(features)

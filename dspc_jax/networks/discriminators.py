@@ -5,6 +5,7 @@ import functools
 from flax import linen as nn
 import jax.numpy as jnp
 
+from dspc_jax.networks.convolutions import Conv
 from dspc_jax.networks.layers import check_counts, pyramid
 from dspc_jax.networks.spectral import spectrally_normalized
 from dspc_jax.types import Array, Discriminator, PyTree
@@ -162,9 +163,9 @@ class _ImageScore(nn.Module):
     def __call__(self, x: Array, train: bool = False) -> Array:
         del train
         init = nn.initializers.he_normal()
-        x = nn.leaky_relu(nn.Conv(self.num_filters, (3, 3), kernel_init=init)(x), 0.1)
+        x = nn.leaky_relu(Conv(self.num_filters, 3, kernel_init=init)(x), 0.1)
         for i in range(self.num_halvings):
             filters = self.num_filters * 2 ** (i + 1)
-            x = nn.Conv(filters, (4, 4), 2, kernel_init=init)(x)
+            x = Conv(filters, 4, 2, kernel_init=init)(x)
             x = nn.leaky_relu(x, 0.1)
         return nn.Dense(1)(x.reshape(x.shape[0], -1))

@@ -8,6 +8,7 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
+from dspc_jax.networks.convolutions import ConvTranspose
 from dspc_jax.types import Array, PyTree
 
 Normalizer = Literal["batch", "group", "none"]
@@ -80,9 +81,7 @@ class ImageDecoder(nn.Module):
         for i in reversed(range(num_doublings)):
             x = nn.relu(normalize(self.normalizer, x))
             filters = self.num_filters * 2 ** (i - 1) if i else self.num_channels
-            x = nn.ConvTranspose(
-                filters, (4, 4), (2, 2), use_bias=False, kernel_init=init
-            )(x)
+            x = ConvTranspose(filters, 4, 2, use_bias=False, kernel_init=init)(x)
             x = x[:, : self.sizes[i][0], : self.sizes[i][1]]
         return jnp.tanh(x)
 

@@ -8,6 +8,7 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
+from dspc_jax.networks.convolutions import Conv, ConvTranspose
 from dspc_jax.networks.layers import check_counts, count_params, pyramid
 from dspc_jax.types import Array, PyTree
 
@@ -169,7 +170,7 @@ class _Convolutions(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         for i in range(self.num_halvings):
-            x = nn.relu(nn.Conv(self.num_filters * 2**i, (4, 4), 2)(x))
+            x = nn.relu(Conv(self.num_filters * 2**i, 4, 2)(x))
         return nn.Dense(self.num_outputs)(x.reshape(x.shape[0], -1))
 
 
@@ -189,6 +190,6 @@ class _Transposed(nn.Module):
         x = x.reshape(x.shape[0], height, width, filters)
         for i in reversed(range(num_doublings)):
             filters = self.num_filters * 2 ** (i - 1) if i else self.num_channels
-            x = nn.ConvTranspose(filters, (4, 4), (2, 2))(nn.relu(x))
+            x = ConvTranspose(filters, 4, 2)(nn.relu(x))
             x = x[:, : self.sizes[i][0], : self.sizes[i][1]]
         return x
