@@ -163,7 +163,9 @@ def _grey(codec: Preprocessing, levels: np.ndarray) -> jax.Array:
 def init(model: Model, key: jax.Array) -> Any:
     """Initial parameters, their leaves scaled to the training images."""
     noise_key, init_key = jax.random.split(key)
-    references = model.codec.encode(noise_key, jnp.asarray(model.references))
+    # The barrier: or XLA computes with the images while it compiles, slowly.
+    levels = jax.lax.optimization_barrier(jnp.asarray(model.references))
+    references = model.codec.encode(noise_key, levels)
     return model.circuit.init(init_key, references)
 
 
