@@ -216,7 +216,8 @@ class DeviceLoop:
 
     def _init_carry(self, keys: jax.Array) -> Carry:
         state = self._over_seeds(self._system.init, (0,))(keys)
-        rows = _rows(self.examples("train"), np.zeros(1, np.int32))
+        row = _rows(self.examples("train"), np.zeros(1, np.int32))
+        rows = jax.tree.map(jnp.asarray, row)
         batch = jax.tree.map(
             lambda a: jnp.zeros(
                 (len(self._seeds), self._batch_size, *a.shape[1:]), a.dtype
