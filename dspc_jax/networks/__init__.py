@@ -10,6 +10,7 @@ from dspc_jax.networks.auto_encoders import (
     image_auto_encoder,
     mlp_auto_encoder,
 )
+from dspc_jax.networks.critics import convolutional_critic
 from dspc_jax.networks.discriminators import (
     convolutional_discriminator,
     mlp_discriminator,
@@ -30,6 +31,7 @@ __all__ = [
     "AutoEncoder",
     "NetworkGenerator",
     "VariationalAutoEncoder",
+    "convolutional_critic",
     "convolutional_discriminator",
     "convolutional_generator",
     "convolutional_variational_auto_encoder",
