@@ -8,7 +8,7 @@ from flax import linen as nn
 import jax.numpy as jnp
 
 from dspc_jax.networks.convolutions import Conv
-from dspc_jax.networks.layers import check_counts, pyramid
+from dspc_jax.networks.layers import check_counts, pyramid, scaled_images
 from dspc_jax.types import Array, Key, PyTree
 
 
@@ -85,11 +85,8 @@ def convolutional_classifier(
     def outputs(
         params: PyTree, x: Array, rngs: dict[str, Array] | None = None
     ) -> tuple[Array, Array]:
-        if x.ndim != 3 or x.shape[1:] != example_shape:
-            raise ValueError(
-                f"x must hold examples of the shape {example_shape}, got {x.shape}"
-            )
-        images = (2 * x - 1).reshape(x.shape[0], height, width, num_channels)
+        image_shape = (height, width, num_channels)
+        images = scaled_images(x, example_shape, image_shape, (0.0, 1.0))
         out: Any = module.apply(params, images, train=rngs is not None, rngs=rngs)
         return out
 
