@@ -18,6 +18,7 @@ from dspc_jax.objectives import (
     code_spread,
     gaussian_kl,
     mmd2_unbiased,
+    sample_spread,
     variational_loss,
 )
 from experiments import (
@@ -165,6 +166,7 @@ def make_system(
                 "active_latents": active_latents(spread),
                 "negative_elbo": bound,
                 "mmd2": mmd2_unbiased(x, samples, kernel),
+                "sample_spread": sample_spread(samples, x),
             }
             | reconstruction.evaluate(reconstruct, dataset, params, key, levels)
         )

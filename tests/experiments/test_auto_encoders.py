@@ -27,7 +27,7 @@ from tests.experiments.tiny import tiny_digits
 
 METRICS = {
     *("reconstruction_bce", "reconstruction_mse", "half_missing_bce"),
-    *("hidden_half_bce", "mmd2", "num_params"),
+    *("hidden_half_bce", "mmd2", "sample_spread", "num_params"),
     *("kl", "code_spread", "active_latents"),
 }
 CIRCUIT_METRICS = {"bits_per_dim", "code_nats", "hidden_half_direct_bce"}
