@@ -10,6 +10,7 @@ import dspc_jax as pc
 from dspc_jax.networks import convolutional_generator, mlp_generator
 from dspc_jax.objectives import auto_encoding_loss, circuit_decoder, circuit_encoder
 from experiments import (
+    code_usage,
     flags,
     joint_circuit,
     model,
@@ -226,6 +227,16 @@ class AutoEncoder:
         )
         return self._decode(params, decode_key, z)
 
+    def complete(self, params, key, levels, observed):
+        """E[x | observed pixels], exact and without a code; see `reconstruction`.
+
+        By the tower property it is the mean over codes z of E[x | z].
+        """
+        image = self.joint.image
+        x = image.codec.encode(key, levels)
+        mean = jax.vmap(image.circuit.mean, (None, 0, 0))
+        return image.codec.to_unit(mean(params["circuit"], x, observed))
+
     def _decode(self, params, key, z):
         keys = jax.random.split(key, len(z))
         return jax.vmap(self._decoder("mean"), (None, 0, 0))(params, keys, z)
@@ -242,14 +253,15 @@ class AutoEncoder:
         }
 
     def _evaluate(self, params, key, levels):
-        image_key, key = jax.random.split(key)
+        image_key, code_key, key = jax.random.split(key, 3)
         image = self.joint.image
         count = {"num_params": jnp.float32(self.num_params)}
         return (
             count
             | model.evaluate(image, params["circuit"], image_key, levels)
+            | code_usage.evaluate(self.joint, params["circuit"], code_key, levels)
             | reconstruction.evaluate(
-                self.reconstruct, self._dataset, params, key, levels
+                self.reconstruct, self._dataset, params, key, levels, self.complete
             )
         )
 
@@ -269,7 +281,9 @@ class AutoEncoder:
             )
         }
         return (
-            reconstruction.pictures(self.reconstruct, dataset, params, real_key, num)
+            reconstruction.pictures(
+                self.reconstruct, dataset, params, real_key, num, self.complete
+            )
             | decoded
         )
 

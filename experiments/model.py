@@ -18,6 +18,7 @@ from dspc_jax.objectives import (
     mmd2_unbiased,
     negative_log_likelihood,
     rational_quadratic_kernel,
+    sample_spread,
 )
 from experiments.data import Dataset
 from experiments.errors import UserError
@@ -209,16 +210,18 @@ def evaluate(
         levels: ``[B, V, C]`` uint8.
 
     Returns:
-        ``bits_per_dim`` ``[B]``, and ``mmd2``, the unbiased estimate on pixels.
+        ``bits_per_dim`` ``[B]``, ``mmd2``, the unbiased estimate on pixels, and
+        ``sample_spread``: near 0 the samples have collapsed.
     """
     noise_key, sample_key = jax.random.split(key)
     x = model.codec.encode(noise_key, levels)
     log_p = jax.vmap(model.circuit.log_prob, (None, 0))(params, x)
     samples = sample(model, params, sample_key, len(levels), "sample")
-    to_unit = model.codec.to_unit
+    real, samples = model.codec.to_unit(x), model.codec.to_unit(samples)
     return {
         "bits_per_dim": per_example_bits(log_p, model.num_dims, model.codec),
-        "mmd2": mmd2_unbiased(to_unit(x), to_unit(samples), model.kernel),
+        "mmd2": mmd2_unbiased(real, samples, model.kernel),
+        "sample_spread": sample_spread(samples, real),
     }
 
 

@@ -12,7 +12,7 @@ from dspc_jax.networks import (
     convolutional_generator,
     mlp_generator,
 )
-from dspc_jax.objectives import mmd2_unbiased
+from dspc_jax.objectives import mmd2_unbiased, sample_spread
 from experiments import flags, model
 from experiments.data import Dataset
 from experiments.flags import Settings
@@ -102,7 +102,10 @@ def network_generator(
         samples = draw(key, params, len(levels))
         real = codec.to_unit(levels.astype(jnp.float32))
         metrics = {name: jnp.float32(count) for name, count in counts.items()}
-        return metrics | {"mmd2": mmd2_unbiased(real, samples, kernel)}
+        return metrics | {
+            "mmd2": mmd2_unbiased(real, samples, kernel),
+            "sample_spread": sample_spread(samples, real),
+        }
 
     def pictures(params, key, num):
         return {"sampled": codec.to_levels(codec.from_unit(draw(key, params, num)))}

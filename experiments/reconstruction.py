@@ -23,6 +23,7 @@ def evaluate(
     params: Any,
     key: jax.Array,
     levels: jax.Array,
+    complete: Reconstruct | None = None,
 ) -> dict[str, jax.Array]:
     """Errors of reconstructed images, per example, summed over pixels and channels.
 
@@ -32,27 +33,45 @@ def evaluate(
         params: of the auto-encoder.
         key: for what it draws.
         levels: ``[B, V, C]`` uint8.
+        complete: what fills in hidden pixels without a code; None where there is none.
 
     Returns:
         ``[B]`` each: ``reconstruction_bce`` (nats; binary cross-entropy of grey values
         against the decoder's mean, no rounding), ``reconstruction_mse`` (squared error
-        of grey values), and ``half_missing_bce``: the cross-entropy of the whole image
-        where the encoder has seen the upper half of its rows only.
+        of grey values), ``half_missing_bce``: the cross-entropy of the whole image
+        where the encoder has seen the upper half of its rows only,
+        ``hidden_half_bce``: of that the hidden pixels' part, and
+        ``hidden_half_direct_bce``: the same of what ``complete`` fills in.
     """
-    key, half_key = jax.random.split(key)
+    key, half_key, complete_key = jax.random.split(key, 3)
+    hidden = ~upper_half(dataset)
     target = unit(dataset, levels)
     mean = reconstruct(params, key, levels, None)
     seen = jnp.broadcast_to(upper_half(dataset), levels.shape[:2])
     from_half = reconstruct(params, half_key, levels, seen)
-    return {
+
+    def hidden_half(image):
+        return bernoulli_cross_entropy(target[:, hidden], image[:, hidden], _EPSILON)
+
+    metrics = {
         "reconstruction_bce": bernoulli_cross_entropy(target, mean, _EPSILON),
         "reconstruction_mse": squared_error(target, mean),
         "half_missing_bce": bernoulli_cross_entropy(target, from_half, _EPSILON),
+        "hidden_half_bce": hidden_half(from_half),
     }
+    if complete is not None:
+        filled = complete(params, complete_key, levels, seen)
+        metrics["hidden_half_direct_bce"] = hidden_half(filled)
+    return metrics
 
 
 def pictures(
-    reconstruct: Reconstruct, dataset: Dataset, params: Any, key: jax.Array, num: int
+    reconstruct: Reconstruct,
+    dataset: Dataset,
+    params: Any,
+    key: jax.Array,
+    num: int,
+    complete: Reconstruct | None = None,
 ) -> dict[str, jax.Array]:
     """The first validation images, which the loop shows as real, reconstructed.
 
@@ -62,22 +81,27 @@ def pictures(
         params: of the auto-encoder.
         key: for what it draws.
         num: how many.
+        complete: what fills in hidden pixels without a code; None where there is none.
 
     Returns:
         Title to levels, ``[num, V, C]`` uint8: reconstructions, images without their
         lower half, and what becomes of those.
     """
-    key, half_key = jax.random.split(key)
+    key, half_key, complete_key = jax.random.split(key, 3)
     levels = jnp.asarray(dataset.valid[:num])
     half = upper_half(dataset)
     seen = jnp.broadcast_to(half, levels.shape[:2])
-    return {
+    shown = {
         "reconstructed": to_levels(dataset, reconstruct(params, key, levels, None)),
         "lower half hidden": jnp.where(half[None, :, None], levels, jnp.uint8(0)),
         "reconstructed from the rest": to_levels(
             dataset, reconstruct(params, half_key, levels, seen)
         ),
     }
+    if complete is not None:
+        filled = complete(params, complete_key, levels, seen)
+        shown["mean given the rest"] = to_levels(dataset, filled)
+    return shown
 
 
 def upper_half(dataset: Dataset) -> np.ndarray:

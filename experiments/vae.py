@@ -13,7 +13,14 @@ from dspc_jax.networks import (
     convolutional_variational_auto_encoder,
     mlp_variational_auto_encoder,
 )
-from dspc_jax.objectives import mmd2_unbiased, variational_loss
+from dspc_jax.objectives import (
+    active_latents,
+    code_spread,
+    gaussian_kl,
+    mmd2_unbiased,
+    sample_spread,
+    variational_loss,
+)
 from experiments import (
     data,
     flags,
@@ -149,11 +156,17 @@ def make_system(
         bound, _ = variational_loss(
             params, bound_key, x, encode=network.encode, decode=network.decode
         )
+        means, log_variances = network.encode(params, x)
+        spread = code_spread(means, jnp.mean(jnp.exp(log_variances), axis=0))
         return (
             {name: jnp.float32(count) for name, count in counts.items()}
             | {
+                "kl": gaussian_kl(means, log_variances),
+                "code_spread": jnp.mean(spread),
+                "active_latents": active_latents(spread),
                 "negative_elbo": bound,
                 "mmd2": mmd2_unbiased(x, samples, kernel),
+                "sample_spread": sample_spread(samples, x),
             }
             | reconstruction.evaluate(reconstruct, dataset, params, key, levels)
         )

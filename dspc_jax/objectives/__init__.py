@@ -29,6 +29,11 @@ from dspc_jax.objectives.circuit_discriminators import (
     class_discriminator,
     density_ratio_discriminator,
 )
+from dspc_jax.objectives.code_usage import (
+    active_latents,
+    code_divergences,
+    code_spread,
+)
 from dspc_jax.objectives.composition import Objective, weighted_sum
 from dspc_jax.objectives.exact_mmd import exact_mmd_loss
 from dspc_jax.objectives.kernels import (
@@ -65,6 +70,7 @@ __all__ = [
     "Encoder",
     "Kernel",
     "Objective",
+    "active_latents",
     "augment_images",
     "auto_encoding_loss",
     "bernoulli_cross_entropy",
@@ -74,6 +80,8 @@ __all__ = [
     "squared_error",
     "class_discriminator",
     "clip_encoder",
+    "code_divergences",
+    "code_spread",
     "critic_loss",
     "critic_steps",
     "exact_mmd_loss",

@@ -222,7 +222,7 @@ def test_a_network_comes_nearer_to_the_data(
         ),
     )
     before = loop.evaluate(loop.init(), tiny.valid)
-    assert set(before) == {"mmd2", "num_params"}
+    assert set(before) == {"mmd2", "sample_spread", "num_params"}
     carry, _ = trained(loop, 800, 100)
     after = loop.evaluate(carry, tiny.valid)
     assert after["mmd2"][0] < 0.5 * before["mmd2"][0]

@@ -1,30 +1,36 @@
 """The programs pae and vae, small."""
 
 import dataclasses
+import functools
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh
 import numpy as np
 import pytest
 
 import dspc_jax as pc
 from dspc_jax.latent_structure import with_latents
-from experiments import joint_circuit, pae, reconstruction, vae
-from experiments.auto_encoder import PaeSettings
+from experiments import code_usage, joint_circuit, pae, reconstruction, vae
+from experiments.auto_encoder import AutoEncoder, PaeSettings
 from experiments.data import Dataset
 from experiments.device_loop import DeviceLoop, System
 from experiments.errors import UserError
 from experiments.flags import Settings
 from experiments.mixture import MixtureSettings
 from experiments.vae import VaeSettings
+from tests import cases
 from tests.experiments import runs
 from tests.experiments.tiny import tiny_digits
 
-METRICS = {"reconstruction_bce", "reconstruction_mse", "half_missing_bce", "mmd2"} | {
-    "num_params"
+METRICS = {
+    *("reconstruction_bce", "reconstruction_mse", "half_missing_bce"),
+    *("hidden_half_bce", "mmd2", "sample_spread", "num_params"),
+    *("kl", "code_spread", "active_latents"),
 }
+CIRCUIT_METRICS = {"bits_per_dim", "code_nats", "hidden_half_direct_bce"}
 NO_LL = MixtureSettings(pretrain_steps=0, ll_weight=0.0, sampler_learning_rate=0.05)
 
 
@@ -76,6 +82,12 @@ def train(loop: DeviceLoop, num_steps: int, first: int = 0, carry: Any = None):
     return carry
 
 
+def joint_of(dataset: Dataset) -> joint_circuit.JointModel:
+    """The circuit of `pae_system`."""
+    own = PaeSettings(pae_latents=4, pae_patch=2)
+    return AutoEncoder(settings(), own, dataset).joint
+
+
 def flat_bce(dataset: Dataset) -> float:
     """What the best image without knowledge costs: each pixel's mean."""
     x = dataset.valid / (dataset.num_values - 1)
@@ -103,7 +115,9 @@ def check_overfit(dataset: Dataset, system: System, num_steps: int, share: float
 
 def test_pae_learns_one_batch_by_heart(one_batch: Dataset):
     _, _, metrics = check_overfit(one_batch, pae_system(one_batch), 200, 0.3)
-    assert set(metrics) == METRICS | {"bits_per_dim"}
+    assert set(metrics) == METRICS | CIRCUIT_METRICS
+    assert metrics["active_latents"] == 4
+    assert metrics["code_nats"] > 1
     assert metrics["half_missing_bce"] > metrics["reconstruction_bce"]
 
 
@@ -116,6 +130,7 @@ def test_pictures(one_batch: Dataset):
         "reconstructed",
         "lower half hidden",
         "reconstructed from the rest",
+        "mean given the rest",
         "decoded, z of the circuit",
         "decoded, z from N(0, 1)",
     }
@@ -216,6 +231,40 @@ def test_the_patch_is_the_least_that_has_latents_enough():
         assert sum(not parts for parts in graph.partitions_of) == count
 
 
+def test_collapsed_codes_show(tiny: Dataset):
+    """All leaves of the latents alike, or an encoder of zeros: nothing is carried."""
+    joint = joint_of(tiny)
+    params = joint_circuit.init(joint, jax.random.key(2))
+    levels = jnp.asarray(tiny.valid[:32])
+
+    evaluate = cases.jit(functools.partial(code_usage.evaluate, joint))
+
+    def measure(params):
+        values = evaluate(params, jax.random.key(1), levels)
+        return {name: float(np.mean(value)) for name, value in values.items()}
+
+    healthy = measure(params)
+    assert healthy["active_latents"] == 4
+    assert healthy["code_spread"] > 0.3
+    assert healthy["code_nats"] > 1
+    latents = joint.circuit.layout.blocks[-1].leaf.from_moments(
+        jnp.zeros_like(params.leaves[-1].mean), jnp.ones_like(params.leaves[-1].mean)
+    )
+    collapsed = measure(params._replace(leaves=(*params.leaves[:-1], latents)))
+    assert collapsed["active_latents"] == 0
+    for name in ("code_spread", "code_nats", "kl"):
+        assert abs(collapsed[name]) < 1e-4, name
+
+    system = vae_system(tiny)
+    state = system.init(jax.random.key(0))
+    zeros = state._replace(params=jax.tree.map(jnp.zeros_like, state.params))
+    evaluate_vae = cases.jit(system.evaluate)
+    for given, active in ((state, True), (zeros, False)):
+        metrics = evaluate_vae(given, jax.random.key(1), levels)
+        for name in ("active_latents", "code_spread", "kl"):
+            assert (np.mean(metrics[name]) > 0) == active, name
+
+
 def test_errors_of_reconstructions_against_numpy(tiny: Dataset):
     """A reconstruction that is 0.7 everywhere, and the half that was seen."""
     levels = tiny.valid[:7]
@@ -230,6 +279,8 @@ def test_errors_of_reconstructions_against_numpy(tiny: Dataset):
     bce = -(x * np.log(0.7) + (1 - x) * np.log(0.3)).sum(axis=(1, 2))
     np.testing.assert_allclose(metrics["reconstruction_bce"], bce, rtol=1e-5)
     np.testing.assert_allclose(metrics["half_missing_bce"], bce, rtol=1e-5)
+    lower = -(x * np.log(0.7) + (1 - x) * np.log(0.3))[:, 4:].sum(axis=(1, 2))
+    np.testing.assert_allclose(metrics["hidden_half_bce"], lower, rtol=1e-5)
     np.testing.assert_allclose(
         metrics["reconstruction_mse"], ((x - 0.7) ** 2).sum(axis=(1, 2)), rtol=1e-5
     )
