@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from experiments.data import embedded, files, idx
+from experiments.data import cifar, embedded, files, idx, svhn
 from experiments.data.dataset import Dataset, Options, describe
 from experiments.errors import UserError
 
@@ -21,7 +21,11 @@ class _Files(NamedTuple):
     load: Callable[[Path, Options], Dataset]
 
 
-_SETS = {"mnist": _Files(idx.MARKS, idx.load)}
+_SETS = {
+    "mnist": _Files(idx.MARKS, idx.load),
+    "svhn": _Files(svhn.MARKS, svhn.load),
+    "cifar10": _Files(cifar.MARKS, cifar.load),
+}
 NAMES = ("digits", *_SETS)
 
 
