@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from experiments.data import cifar, embedded, files, idx, svhn
+from experiments.data import celeba, cifar, embedded, files, folder, idx, svhn
 from experiments.data.dataset import Dataset, Options, describe
 from experiments.errors import UserError
 
@@ -25,8 +25,9 @@ _SETS = {
     "mnist": _Files(idx.MARKS, idx.load),
     "svhn": _Files(svhn.MARKS, svhn.load),
     "cifar10": _Files(cifar.MARKS, cifar.load),
+    "celeba": _Files(celeba.MARKS, celeba.load),
 }
-NAMES = ("digits", *_SETS)
+NAMES = ("digits", *_SETS, "folder")
 
 
 def load(name: str, data_dir: str | None, options: Options | None = None) -> Dataset:
@@ -45,12 +46,19 @@ def load(name: str, data_dir: str | None, options: Options | None = None) -> Dat
     """
     options = options or Options()
     if name == "digits":
+        if options != Options(source=options.source, cache_dir=options.cache_dir):
+            raise UserError(
+                "--image_size, --image_mode and --image_resize must have their "
+                "defaults where --dataset=digits"
+            )
         return embedded.digits()
+    if name == "folder":
+        return folder.load(data_dir, options)
     if name not in _SETS:
         raise UserError(f"--dataset must be one of {', '.join(NAMES)}, got {name!r}")
     one = _SETS[name]
-    folder = files.find(name, data_dir, one.marks)
-    if folder is None:
+    place = files.find(name, data_dir, one.marks)
+    if place is None:
         assert data_dir is not None
         raise UserError(files.missing(name, data_dir, one.marks[0]))
-    return one.load(folder, options)
+    return one.load(place, options)

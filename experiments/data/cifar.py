@@ -19,8 +19,7 @@ from experiments.errors import UserError
 _ARCHIVE, _FOLDER = "cifar-10-python.tar.gz", "cifar-10-batches-py"
 MARKS = (_ARCHIVE, _FOLDER)
 
-# MD5 of the members of the official archive, whose own is c58f30108f718f92721af3b95e74349a
-# (the sums that torchvision checks).
+# MD5 of the members of the official archive (the sums that torchvision checks).
 _OFFICIAL = {
     "data_batch_1": "c99cafc152244af753f735de768cd75f",
     "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
@@ -50,9 +49,9 @@ def load(folder: Path, options: Options) -> Dataset:
         the last tenth is for validation.
 
     Raises:
-        UserError: an archive that cannot be read, is damaged, holds anything but arrays,
-            lists, bytes and strings, or has as many images as the official one but
-            another content.
+        UserError: an archive that cannot be read, is damaged, holds anything but
+            arrays, lists, bytes and strings, or has as many images as the official one
+            but another content.
 
     References:
         Krizhevsky, "Learning multiple layers of features from tiny images", 2009.

@@ -16,11 +16,15 @@ import numpy as np
 # What protocol 2 needs for None, truth values, whole numbers, strings, bytes, lists,
 # tuples, dicts and the construction of an array.
 _INSTRUCTIONS = frozenset(
-    "PROTO STOP MARK NONE NEWTRUE NEWFALSE BININT BININT1 BININT2 "
-    "SHORT_BINSTRING BINSTRING BINUNICODE "
-    "EMPTY_LIST APPEND APPENDS EMPTY_DICT SETITEM SETITEMS "
-    "EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 "
-    "BINPUT LONG_BINPUT BINGET LONG_BINGET GLOBAL REDUCE BUILD".split()
+    [
+        *("PROTO", "STOP", "MARK", "NONE", "NEWTRUE", "NEWFALSE"),
+        *("BININT", "BININT1", "BININT2"),
+        *("SHORT_BINSTRING", "BINSTRING", "BINUNICODE"),
+        *("EMPTY_LIST", "APPEND", "APPENDS", "EMPTY_DICT", "SETITEM", "SETITEMS"),
+        *("EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"),
+        *("BINPUT", "LONG_BINPUT", "BINGET", "LONG_BINGET"),
+        *("GLOBAL", "REDUCE", "BUILD"),
+    ]
 )
 # An array has four. Thousands inside each other would overflow the interpreter's stack.
 _MAX_TUPLES = 100
