@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from experiments.data import celeba, cifar, embedded, files, folder, idx, svhn
+from experiments.data import celeba, cifar, embedded, files, folder, idx, svhn, tfds
 from experiments.data.dataset import Dataset, Options, describe
 from experiments.errors import UserError
 
@@ -57,8 +57,17 @@ def load(name: str, data_dir: str | None, options: Options | None = None) -> Dat
     if name not in _SETS:
         raise UserError(f"--dataset must be one of {', '.join(NAMES)}, got {name!r}")
     one = _SETS[name]
+    if options.source == "tfds":
+        return tfds.load(name, data_dir, options)
+    if options.source == "auto" and data_dir is None and tfds.is_installed():
+        return tfds.load(name, None, options)
     place = files.find(name, data_dir, one.marks)
-    if place is None:
-        assert data_dir is not None
-        raise UserError(files.missing(name, data_dir, one.marks[0]))
-    return one.load(place, options)
+    if place is not None:
+        return one.load(place, options)
+    assert data_dir is not None
+    if options.source == "auto" and tfds.is_installed():
+        return tfds.load(name, data_dir, options)
+    words = files.missing(name, data_dir, one.marks[0])
+    if options.source == "auto":
+        words += ", and there is no tensorflow-datasets that could fetch them"
+    raise UserError(words)

@@ -1,6 +1,7 @@
 """Prepared arrays on disk: made once, whole or not at all, by one process at a time."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+import contextlib
 import fcntl
 import hashlib
 import json
@@ -68,13 +69,7 @@ def prepared(
     known = _complete(final, wanted)
     if known is not None:
         return final, known
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        lock = (root / f".{label}.lock").open("w")
-    except OSError as error:
-        raise _unwritable(root, error) from None
-    with lock:
-        _wait(lock, name)
+    with locked(root / f".{label}.lock", name):
         known = _complete(final, wanted)  # made by whom we waited for?
         if known is not None:
             return final, known
@@ -106,13 +101,29 @@ def _unwritable(root: Path, error: OSError) -> UserError:
     )
 
 
-def _wait(lock: Any, name: str) -> None:
-    """Takes the lock, which ends with the process; says so if it takes time."""
+@contextlib.contextmanager
+def locked(path: Path, name: str) -> Iterator[None]:
+    """Holds a lock that ends with the process; says so if it has to wait.
+
+    Args:
+        path: of the lock's file, which stays; its folder is made if missing.
+        name: what is locked, for the user.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        report.write(f"data: another process prepares {name}; waiting for it\n")
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = path.open("w")
+    except OSError as error:
+        raise _unwritable(path.parent, error) from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            report.write(f"data: another process prepares {name}; waiting for it\n")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _complete(folder: Path, key: Mapping[str, Any]) -> dict[str, Any] | None:

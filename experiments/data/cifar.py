@@ -61,18 +61,9 @@ def load(folder: Path, options: Options) -> Dataset:
         members, entries = _from_archive(archive), [files.described(archive)]
     else:
         members, entries = _from_folder(folder / _FOLDER), []
-    batches: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    batches: dict[str, list[np.ndarray]] = {}
     for name, where, content in members:
-        images, labels = _read_batch(where, content)
-        is_official = (
-            hashlib.md5(content, usedforsecurity=False).hexdigest() == _OFFICIAL[name]
-        )
-        if len(images) >= _OFFICIAL_ROWS and not is_official:
-            raise UserError(
-                f"{where} is not the official file: it has {len(images)} images, and "
-                f"its md5 must be {_OFFICIAL[name]}"
-            )
-        batches[name] = images, labels
+        *batches[name], is_official = _checked(name, where, content)
         entries.append(
             {
                 "name": f"{_FOLDER}/{name}",
@@ -152,6 +143,21 @@ class _Limited(io.RawIOBase):
         if self._left < 0:
             raise OSError("it unpacks to more than any such archive has")
         return content
+
+
+def _checked(
+    name: str, where: str, content: bytes
+) -> tuple[np.ndarray, np.ndarray, bool]:
+    """Images, labels, and whether the batch is the official one."""
+    images, labels = _read_batch(where, content)
+    found = hashlib.md5(content, usedforsecurity=False).hexdigest()
+    is_official = found == _OFFICIAL[name]
+    if len(images) >= _OFFICIAL_ROWS and not is_official:
+        raise UserError(
+            f"{where} is not the official file: it has {len(images)} images, and its "
+            f"md5 must be {_OFFICIAL[name]}, got {found}"
+        )
+    return images, labels, is_official
 
 
 def _read_batch(where: str, content: bytes) -> tuple[np.ndarray, np.ndarray]:

@@ -47,8 +47,8 @@ def load_dict(content: bytes) -> dict[bytes, Any]:
         content: the pickle; what follows its end is ignored.
 
     Returns:
-        The dict. Its keys are bytes; its values None, whole numbers, bytes, strings,
-        uint8 arrays, or lists, tuples and dicts. Strings of Python 2 are bytes.
+        The dict. Its keys are bytes; its values whole numbers, bytes, strings, lists of
+        these, or uint8 arrays. Strings of Python 2 are bytes.
 
     Raises:
         UnsafePickle: another instruction, name or value; nothing of it was executed.
@@ -62,10 +62,16 @@ def load_dict(content: bytes) -> dict[bytes, Any]:
     for key, item in value.items():
         if isinstance(item, _Array):
             item = item.value
-            if item is None:
-                raise UnsafePickle("an array without content")
+        elif not all(map(_is_scalar, item if isinstance(item, list) else [item])):
+            raise UnsafePickle("a value of another kind")
+        if item is None or not isinstance(key, bytes | str):
+            raise UnsafePickle("an entry without name or content")
         result[key.encode() if isinstance(key, str) else key] = item
     return result
+
+
+def _is_scalar(value: Any) -> bool:
+    return type(value) in (int, bytes, str)
 
 
 def _check(content: bytes) -> None:
