@@ -16,10 +16,12 @@ import numpy as np
 from experiments.batches import batch_indices
 from experiments.data import Dataset
 from experiments.errors import UserError
+from experiments.flips import mirror
 
 _STREAM_BYTES = 64 * 2**20  # rows of one chunk, where the data set stays on the host
 _MAX_CHUNK = 128  # steps; at 1 ms a step still many chunks a second
 _EVAL_BATCH = 256  # examples
+_FLIPS = 2**31 - 1  # folded into a seed's key: a stream apart from its splits
 
 
 class Labelled(NamedTuple):
@@ -108,6 +110,8 @@ class DeviceLoop:
         batch_size: int,
         mesh: Mesh,
         resident_bytes: int,
+        *,
+        flip: bool = False,
     ):
         """Prepares the compiled functions and moves the data.
 
@@ -120,6 +124,7 @@ class DeviceLoop:
             mesh: the devices, along one axis named ``batch``.
             resident_bytes: training sets up to this size live on the devices; of larger
                 ones each chunk brings its rows.
+            flip: mirror each training image with probability 1/2, anew at every step.
         """
         if batch_size % mesh.size:
             raise ValueError(
@@ -130,7 +135,7 @@ class DeviceLoop:
         self._seeds = range(seed, seed + num_seeds)
         self._everywhere = NamedSharding(mesh, PartitionSpec())
         self._sharded = NamedSharding(mesh, PartitionSpec(None, None, "batch"))
-        self._system = system
+        self._system, self._flip = system, flip
 
         keys = jax.vmap(lambda s: jax.random.split(jax.random.key(s), 4))(
             jnp.array(self._seeds, jnp.uint32)
@@ -138,6 +143,14 @@ class DeviceLoop:
         # Their bits: the same keys are meant to be used again, in each call anew.
         self._init_bits, self._step_bits, self._eval_bits, self._sample_bits = (
             np.asarray(jax.random.key_data(keys[:, i])) for i in range(4)
+        )
+        # Not one of the splits: those are the same with and without flips.
+        self._flip_bits = np.asarray(
+            jax.vmap(
+                lambda s: jax.random.key_data(
+                    jax.random.fold_in(jax.random.key(s), _FLIPS)
+                )
+            )(jnp.array(self._seeds, jnp.uint32))
         )
 
         self._resident = dataset.train.nbytes <= resident_bytes
@@ -255,18 +268,26 @@ class DeviceLoop:
                     "this program draws batches of its own, so the training images "
                     f"must fit on a device; those of {self._dataset.name} do not"
                 )
+            key, flip_key = jax.random.split(key) if self._flip else (key, None)
             num_examples = jax.tree.leaves(data)[0].shape[0]
             rows = jax.random.randint(key, (self._batch_size,), 0, num_examples)
-            return jax.lax.with_sharding_constraint(
+            batch = jax.lax.with_sharding_constraint(
                 _rows(data, rows), NamedSharding(mesh, PartitionSpec("batch"))
             )
+            return batch if flip_key is None else self._mirror(flip_key, batch)
 
         def one_seed(state, key, batch, step):
             return self._system.step(state, key, batch, step, draw)
 
         return self._over_seeds(one_seed, (0, 0, 0, None))(state, keys, batch, step)
 
-    def _run_steps(self, carry, data, keys, indices, first, num):
+    def _mirror(self, key, batch):
+        width = self._dataset.width
+        if isinstance(batch, Labelled):
+            return batch._replace(levels=mirror(key, batch.levels, width))
+        return mirror(key, batch, width)
+
+    def _run_steps(self, carry, data, keys, flip_keys, indices, first, num):
         """Steps ``first .. first + num - 1``, fewer if a metric is not finite."""
 
         def go_on(loop):
@@ -279,6 +300,11 @@ class DeviceLoop:
                 _rows(data, indices[done]),
                 NamedSharding(self._sharded.mesh, PartitionSpec(None, "batch")),
             )
+            if self._flip:
+                at_step = jax.vmap(jax.random.fold_in, (0, None))(
+                    flip_keys, first + done
+                )
+                batch = jax.vmap(self._mirror)(at_step, batch)
             step_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, first + done)
             state, metrics = self._step_seeds(
                 carry.state, step_keys, batch, first + done, data
@@ -324,6 +350,7 @@ class DeviceLoop:
             carry,
             data,
             self._keys(self._step_bits),
+            self._keys(self._flip_bits),
             jax.device_put(indices, self._sharded),
             jnp.int32(first),
             jnp.int32(num),

@@ -90,8 +90,35 @@ class Settings:
     dataset: str = flag("digits", "data set", one_of(*data.NAMES))
     data_dir: str | None = flag(
         None,
-        "folder with the files of a data set that has files (mnist); none by default",
+        "folder with the files of a data set that has files, or of images for folder; "
+        "tensorflow-datasets' own by default",
         free=True,
+    )
+    data_source: str = flag(
+        "auto",
+        "files: official archives in --data_dir; tfds: tensorflow-datasets, downloaded "
+        "on first use; auto: the archives if they are there, else tfds",
+        one_of("auto", "files", "tfds"),
+    )
+    cache_dir: str | None = flag(
+        None, "folder of prepared images; beside the data by default", free=True
+    )
+    image_size: int = flag(
+        0, "rows and columns of an image; 0: the set's own, 64 for celeba", at_least(0)
+    )
+    image_mode: str = flag(
+        "auto", "gray, rgb, or auto: the set's own", one_of("auto", "gray", "rgb")
+    )
+    image_resize: str = flag(
+        "crop",
+        "crop: a square from the centre; squash: the whole image (the paper's celeba)",
+        one_of("crop", "squash"),
+    )
+    flip: str = flag(
+        "none",
+        "horizontal: every training image is mirrored with probability 1/2, anew at "
+        "every step",
+        one_of("none", "horizontal"),
     )
     workdir: str | None = flag(
         None,
@@ -194,6 +221,16 @@ class Settings:
     temperature_decay_steps: int = flag(
         1000, "steps in which an annealed temperature falls by a factor e", at_least(1)
     )
+
+    def data_options(self) -> data.Options:
+        """The part of the flags that `experiments.data.load` takes."""
+        return data.Options(
+            source=self.data_source,
+            cache_dir=self.cache_dir,
+            image_size=self.image_size,
+            image_mode=self.image_mode,
+            image_resize=self.image_resize,
+        )
 
 
 class _CheckedParser(absl_flags.ArgumentParser):

@@ -48,7 +48,10 @@ def training_program(
     parse = app.parser(name, description, *groups, defaults=defaults)
 
     def main(values: list[Any]) -> int:
-        dataset = data.load(values[0].dataset, values[0].data_dir)
+        settings = values[0]
+        dataset = data.load(
+            settings.dataset, settings.data_dir, settings.data_options()
+        )
         system = make_system(*values, dataset=dataset)
         return training.run(name, system, dataset, values)
 

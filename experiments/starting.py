@@ -13,7 +13,8 @@ from experiments.flags import Settings
 
 # Flags that make the circuit and the units of its data.
 _SHAPING = (
-    *("dataset", "structure", "depth", "num_repetitions", "structure_seed"),
+    *("dataset", "image_size", "image_mode", "image_resize"),
+    *("structure", "depth", "num_repetitions", "structure_seed"),
     *("num_sums", "num_leaves", "num_classes", "sum_layer", "leaf"),
     *("leaf_min_scale", "leaf_max_scale"),
 )

@@ -70,7 +70,7 @@ def load(workdir: str | Path, flag: str, data_dir: str | None = None) -> Trained
         stored["data_dir"] = data_dir
     groups: list[Any] = [_group(group, stored) for group in program.groups]
     settings = groups[0]
-    dataset = data.load(settings.dataset, settings.data_dir)
+    dataset = data.load(settings.dataset, settings.data_dir, settings.data_options())
     system = program.make_system(*groups, dataset=dataset)
     loop = DeviceLoop(
         system,

@@ -23,7 +23,7 @@ import tqdm
 from experiments import flags as flags_lib
 from experiments import report, starting
 from experiments.checkpointing import Checkpoints
-from experiments.data import Dataset
+from experiments.data import Dataset, describe
 from experiments.device_loop import Carry, DeviceLoop, System
 from experiments.errors import RunFailed, UserError
 from experiments.flags import Settings
@@ -87,7 +87,9 @@ def _run(
             settings.batch_size,
             Mesh(np.array(jax.devices()), ("batch",)),
             _resident_bytes(),
+            flip=settings.flip == "horizontal",
         )
+        report.write(describe(dataset) + "\n")
         if step:
             carry = loop.put(checkpoints.restore(step, loop.abstract()))
             report.write(f"{name}: continues {workdir} after step {step}\n")
@@ -126,6 +128,7 @@ def _run(
         result = {
             "program": name,
             "dataset": dataset.name,
+            "data": dataset.source,
             "step": step,
             "seeds": list(range(settings.seed, settings.seed + settings.num_seeds)),
             "steps_per_second": pace.rate,

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from experiments.data import embedded, files, idx
+from experiments.data import celeba, cifar, embedded, files, folder, idx, svhn, tfds
 from experiments.data.dataset import Dataset, Options, describe
 from experiments.errors import UserError
 
@@ -21,8 +21,13 @@ class _Files(NamedTuple):
     load: Callable[[Path, Options], Dataset]
 
 
-_SETS = {"mnist": _Files(idx.MARKS, idx.load)}
-NAMES = ("digits", *_SETS)
+_SETS = {
+    "mnist": _Files(idx.MARKS, idx.load),
+    "svhn": _Files(svhn.MARKS, svhn.load),
+    "cifar10": _Files(cifar.MARKS, cifar.load),
+    "celeba": _Files(celeba.MARKS, celeba.load),
+}
+NAMES = ("digits", *_SETS, "folder")
 
 
 def load(name: str, data_dir: str | None, options: Options | None = None) -> Dataset:
@@ -41,12 +46,28 @@ def load(name: str, data_dir: str | None, options: Options | None = None) -> Dat
     """
     options = options or Options()
     if name == "digits":
+        if options != Options(source=options.source, cache_dir=options.cache_dir):
+            raise UserError(
+                "--image_size, --image_mode and --image_resize must have their "
+                "defaults where --dataset=digits"
+            )
         return embedded.digits()
+    if name == "folder":
+        return folder.load(data_dir, options)
     if name not in _SETS:
         raise UserError(f"--dataset must be one of {', '.join(NAMES)}, got {name!r}")
     one = _SETS[name]
-    folder = files.find(name, data_dir, one.marks)
-    if folder is None:
-        assert data_dir is not None
-        raise UserError(files.missing(name, data_dir, one.marks[0]))
-    return one.load(folder, options)
+    if options.source == "tfds":
+        return tfds.load(name, data_dir, options)
+    if options.source == "auto" and data_dir is None and tfds.is_installed():
+        return tfds.load(name, None, options)
+    place = files.find(name, data_dir, one.marks)
+    if place is not None:
+        return one.load(place, options)
+    assert data_dir is not None
+    if options.source == "auto" and tfds.is_installed():
+        return tfds.load(name, data_dir, options)
+    words = files.missing(name, data_dir, one.marks[0])
+    if options.source == "auto":
+        words += ", and there is no tensorflow-datasets that could fetch them"
+    raise UserError(words)

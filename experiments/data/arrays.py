@@ -1,12 +1,14 @@
 """From images in memory to a `Dataset`: sizes, colours, the validation split."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from experiments.data import files
-from experiments.data.dataset import Dataset, Options
+from experiments.data import cache, files
+from experiments.data.dataset import SPLITS, Dataset, Options
+from experiments.data.images import Recipe, from_arrays
 from experiments.errors import UserError
 
 
@@ -41,9 +43,12 @@ def finish(
     if not test.size:
         raise UserError(f"{name}: the test part must have images, got none")
     num = files.num_valid(len(train), name)
+    recipe = recipe_of(options, channels=train.shape[-1])
+    resized = {split: from_arrays(array, recipe) for split, array in images.items()}
+    height, width = resized["test"].shape[1:3]
     flat = {
         split: array.reshape(len(array), -1, array.shape[-1])
-        for split, array in images.items()
+        for split, array in resized.items()
     }
     whole = {
         split: None if array is None else array.astype(np.int32)
@@ -55,11 +60,63 @@ def finish(
         train=flat["train"][:-num],
         valid=flat["train"][-num:],
         test=flat["test"],
-        height=test.shape[1],
-        width=test.shape[2],
+        height=height,
+        width=width,
         num_values=256,
         train_labels=train_labels,
         valid_labels=valid_labels,
         test_labels=whole["test"],
         source=source,
+    )
+
+
+def recipe_of(
+    options: Options, *, channels: int, size: int | None = None, crop: float = 1.0
+) -> Recipe:
+    """What the user asked for, with a set's own values where nothing was asked.
+
+    Args:
+        options: size, colours, way of resizing.
+        channels: the set's own, 1 or 3.
+        size: rows and columns that the set gets by default; None: its own.
+        crop: see `Recipe`.
+
+    Returns:
+        The recipe.
+    """
+    return Recipe(
+        size=options.image_size or size,
+        channels={"auto": channels, "gray": 1, "rgb": 3}[options.image_mode],
+        resize=options.image_resize,
+        crop=crop,
+    )
+
+
+def mapped(name: str, folder: Path, source: dict[str, Any]) -> Dataset:
+    """A `Dataset` of prepared arrays, which stay on the disk until they are used.
+
+    Args:
+        name: of the set.
+        folder: holds ``train.npy``, ``valid.npy`` and ``test.npy``, ``[n, H, W, C]``,
+            and ``train_labels.npy``, ... where labels are known.
+        source: for ``result.json``.
+
+    Returns:
+        The set; its labels are in memory.
+    """
+    images = {split: cache.read_array(folder / f"{split}.npy") for split in SPLITS}
+    labels = {}
+    for split in SPLITS:
+        path = folder / f"{split}_labels.npy"
+        known = path.exists()
+        labels[f"{split}_labels"] = np.array(cache.read_array(path)) if known else None
+    _, height, width, channels = images["train"].shape
+    return Dataset(
+        name=name,
+        height=height,
+        width=width,
+        num_values=256,
+        source=source,
+        **{k: v.reshape(len(v), height * width, channels) for k, v in images.items()},
+        **labels,
     )

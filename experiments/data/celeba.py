@@ -1,0 +1,191 @@
+"""CelebA from its official archive of aligned and cropped images."""
+
+from pathlib import Path
+import re
+from typing import Any
+import zipfile
+
+from experiments.data import cache, files, images
+from experiments.data.arrays import mapped, recipe_of
+from experiments.data.dataset import SPLITS, Dataset, Options
+from experiments.errors import UserError
+
+_ARCHIVE, _PARTITION = "img_align_celeba.zip", "list_eval_partition.txt"
+MARKS = (_ARCHIVE,)
+
+# MD5 of the official files (what torchvision checks).
+_OFFICIAL = {
+    _ARCHIVE: "00d2c5bc6d35e252742224ab0c1e8fcb",
+    _PARTITION: "d32c9cbf5e040fd4025c592c306e6668",
+}
+_OFFICIAL_IMAGES, _OFFICIAL_SIZE = 202599, (178, 218)  # width, height
+# The last image of the official training and validation parts.
+_LAST_TRAIN, _LAST_VALID = 162770, 182637
+
+# 140 of 178 pixels: the square with little but the face that the literature takes.
+_CROP = 140 / 178
+_SIZE = 64
+_MAX_PICTURE = 16 * 2**20  # bytes; an official one has about 7000
+
+
+def load(folder: Path, options: Options) -> Dataset:
+    """202599 colour images of faces, 178x218 pixels, made smaller: 64x64 by default.
+
+    By default the square of 140/178 of the width at the centre is resized with
+    antialiasing; ``--image_resize=squash`` resizes the whole image, as the paper does.
+    The arrays are prepared once, in one pass without holding them in memory, and mapped
+    into memory afterwards.
+
+    Args:
+        folder: holds ``img_align_celeba.zip`` and, for the official parts,
+            ``list_eval_partition.txt``. Without it the parts are known from the numbers
+            of the images. If a part would be empty (a subset), the last tenth of the
+            images is the test part and the tenth before it for validation.
+        options: see `Options`.
+
+    Returns:
+        162770 / 19867 / 19962 images if the archive is complete. No labels.
+
+    Raises:
+        UserError: a file that cannot be read or is damaged, or the disk is full.
+
+    References:
+        Liu et al., "Deep learning face attributes in the wild", ICCV 2015.
+    """
+    archive, partition = folder / _ARCHIVE, folder / _PARTITION
+    recipe = recipe_of(options, channels=3, size=_SIZE, crop=_CROP)
+    key = {
+        "archive": cache.stamp(archive),
+        "partition": cache.stamp(partition) if partition.exists() else None,
+        **recipe._asdict(),
+    }
+
+    def prepare(place: Path) -> dict[str, Any]:
+        with _opened(archive) as pictures:
+            members = _members(archive, pictures)
+            given = _read_partition(partition) if partition.exists() else None
+            rule, parts = _split(sorted(members), given)
+
+            def picture(number: int) -> tuple[str, bytes]:
+                return _content(archive, pictures, members[number])
+
+            for split, numbers in parts.items():
+                pieces = images.stream(
+                    numbers,
+                    lambda number: images.from_file(*picture(number), recipe),
+                    f"celeba {split}",
+                )
+                cache.write_array(place / f"{split}.npy", len(numbers), pieces)
+            where, content = picture(min(members))
+            stored, _ = images.header(content, where)
+        return _source(rule, len(members), stored, [archive, partition])
+
+    place, source = cache.prepared(
+        cache.root_of(folder, options.cache_dir), "celeba", key, prepare
+    )
+    return mapped("celeba", place, source)
+
+
+def _opened(path: Path) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(path)
+    except Exception as error:  # damaged content can fail in any way
+        raise UserError(f"{path} is truncated or damaged: {error}") from None
+
+
+def _members(path: Path, archive: zipfile.ZipFile) -> dict[int, zipfile.ZipInfo]:
+    """The images by their official numbers."""
+    members: dict[int, zipfile.ZipInfo] = {}
+    for info in archive.infolist():
+        match = re.search(r"(?:^|/)(\d{6})\.jpg$", info.filename)
+        if match is None or info.filename.startswith("__MACOSX"):
+            continue
+        number = int(match[1])
+        if number in members:
+            raise UserError(f"{path} must hold each image once, got {match[0]} twice")
+        members[number] = info
+    if len(members) < 10:
+        raise UserError(
+            f"{path} must hold at least 10 images with names like 000001.jpg, got "
+            f"{len(members)}"
+        )
+    return members
+
+
+def _content(
+    path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo
+) -> tuple[str, bytes]:
+    """Place, for errors, and bytes of a member; its check sum is verified."""
+    where = f"{path}: {info.filename}"
+    if info.file_size > _MAX_PICTURE:
+        raise UserError(
+            f"{where} must have at most {_MAX_PICTURE} bytes, got {info.file_size}"
+        )
+    try:
+        return where, archive.read(info)
+    except Exception as error:  # damaged content can fail in any way
+        raise UserError(f"{where} is truncated or damaged: {error}") from None
+
+
+def _read_partition(path: Path) -> dict[int, str]:
+    """Number of an image to its part, from lines like ``000001.jpg 0``."""
+    parts = {}
+    try:
+        lines = files.read(path).decode("ascii").splitlines()
+    except UnicodeDecodeError:
+        raise UserError(f"{path} must be a text file") from None
+    for number, line in enumerate(lines, 1):
+        match = re.fullmatch(r"(\d{6})\.jpg\s+([012])\s*", line)
+        if match is None:
+            raise UserError(
+                f"{path} line {number} must be like '000001.jpg 0', got {line[:40]!r}"
+            )
+        parts[int(match[1])] = SPLITS[int(match[2])]
+    return parts
+
+
+def _split(
+    numbers: list[int], given: dict[int, str] | None
+) -> tuple[str, dict[str, list[int]]]:
+    """The rule of the split, in words, and the images of each part."""
+    rule = "the official parts, by " + (
+        "the numbers of the images" if given is None else _PARTITION
+    )
+    parts: dict[str, list[int]] = {split: [] for split in SPLITS}
+    for number in numbers:
+        if given is None:
+            place = (number > _LAST_TRAIN) + (number > _LAST_VALID)
+            parts[SPLITS[place]].append(number)
+        elif number in given:
+            parts[given[number]].append(number)
+        else:
+            raise UserError(f"{_PARTITION} must have a line for image {number:06d}.jpg")
+    if all(parts.values()):
+        return rule, parts
+    tenth = len(numbers) // 10
+    return "test: the last tenth of the images; validation: the tenth before it", {
+        "train": numbers[: -2 * tenth],
+        "valid": numbers[-2 * tenth : -tenth],
+        "test": numbers[-tenth:],
+    }
+
+
+def _source(
+    rule: str, num: int, stored: tuple[int, int], paths: list[Path]
+) -> dict[str, Any]:
+    """What ``result.json`` says, hashes included: taken once, when preparing."""
+    words = []
+    if num != _OFFICIAL_IMAGES:
+        words.append(f"{num} of {_OFFICIAL_IMAGES} images")
+    if stored != _OFFICIAL_SIZE:
+        words.append("stored as {}x{}, not {}x{}".format(*stored, *_OFFICIAL_SIZE))
+    return files.source(
+        "files",
+        rule,
+        ", ".join(words) or None,
+        [
+            files.described(path, files.digest(path, "md5") == _OFFICIAL[path.name])
+            for path in paths
+            if path.exists()
+        ],
+    )

@@ -1,0 +1,136 @@
+"""A plain folder of pictures."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from experiments.data import cache, files, images
+from experiments.data.arrays import mapped, recipe_of
+from experiments.data.dataset import SPLITS, Dataset, Options
+from experiments.errors import UserError
+
+_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm")
+
+
+def load(data_dir: str | None, options: Options) -> Dataset:
+    """The pictures in a folder and the folders in it.
+
+    Pictures are ordered by the SHA-256 of their names, which mixes what is sorted into
+    folders, and depends on nothing else. If the folder has folders ``train`` and
+    ``test`` these are the parts, and ``valid`` is a third or, where there is none, the
+    last tenth of ``train``. Otherwise the last tenth of all is the test part and the
+    tenth before it for validation.
+
+    Args:
+        data_dir: the folder.
+        options: see `Options`. All pictures must have one size unless ``image_size`` is
+            given; they are grey if all are, unless ``image_mode`` is given.
+
+    Returns:
+        The images, prepared once and mapped into memory. No labels.
+
+    Raises:
+        UserError: no folder, fewer than 10 pictures, pictures of different sizes, or
+            one that cannot be read.
+    """
+    if options.source == "tfds":
+        raise UserError("--data_source must be auto or files where --dataset=folder")
+    if data_dir is None or not Path(data_dir).is_dir():
+        raise UserError(f"--data_dir must name a folder of pictures, got {data_dir!r}")
+    root = Path(data_dir)
+    rule, parts = _split(root)
+    listing = [
+        [split, _name(path, root), *cache.stamp(path)]
+        for split, paths in parts.items()
+        for path in paths
+    ]
+    key = {
+        "listing": hashlib.sha256(json.dumps(listing).encode()).hexdigest(),
+        **options._replace(cache_dir=None)._asdict(),
+    }
+
+    def prepare(place: Path) -> dict[str, Any]:
+        paths = [path for part in parts.values() for path in part]
+        recipe = recipe_of(options, channels=_channels(paths, options))
+        for split, members in parts.items():
+            pieces = images.stream(
+                members,
+                lambda path: images.from_file(str(path), files.read(path), recipe),
+                f"folder {split}",
+            )
+            cache.write_array(place / f"{split}.npy", len(members), pieces)
+        content = hashlib.sha256()
+        for path in sorted(paths):
+            content.update(f"{_name(path, root)} {files.digest(path)}\n".encode())
+        entry = {
+            "name": root.name,
+            "bytes": sum(path.stat().st_size for path in paths),
+            "sha256": content.hexdigest(),  # of lines: name, hash
+        }
+        return files.source("folder", rule, None, [entry])
+
+    place, source = cache.prepared(
+        cache.root_of(root, options.cache_dir), "folder", key, prepare
+    )
+    return mapped("folder", place, source)
+
+
+def _name(path: Path, root: Path) -> str:
+    return path.relative_to(root).as_posix()
+
+
+def _split(root: Path) -> tuple[str, dict[str, list[Path]]]:
+    """The rule of the split, in words, and the pictures of each part."""
+    train, valid, test = (root / split for split in SPLITS)
+    if not (train.is_dir() and test.is_dir()):
+        pictures = _pictures(root, root)
+        tenth = len(pictures) // 10
+        return "test: a tenth by the hash of the name; validation: another", {
+            "train": pictures[: -2 * tenth],
+            "valid": pictures[-2 * tenth : -tenth],
+            "test": pictures[-tenth:],
+        }
+    pictures = _pictures(train, root)
+    if valid.is_dir():
+        rule, rest = "the folders train, valid and test", _pictures(valid, root)
+    else:
+        rule = "the folders train and test; validation: a tenth of train by the hash "
+        rule, tenth = rule + "of the name", len(pictures) // 10
+        pictures, rest = pictures[:-tenth], pictures[-tenth:]
+    return rule, {"train": pictures, "valid": rest, "test": _pictures(test, root)}
+
+
+def _pictures(folder: Path, root: Path) -> list[Path]:
+    """All pictures below a folder, ordered by the hash of their names."""
+    paths = [
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in _ENDINGS
+        and not any(part.startswith(".") for part in path.relative_to(root).parts)
+        and path.is_file()
+    ]
+    if len(paths) < 10:
+        raise UserError(
+            f"{folder} must hold at least 10 pictures ({', '.join(_ENDINGS)}), got "
+            f"{len(paths)}"
+        )
+
+    def order(path: Path) -> str:
+        return hashlib.sha256(_name(path, root).encode()).hexdigest()
+
+    return sorted(paths, key=order)
+
+
+def _channels(paths: list[Path], options: Options) -> int:
+    """1 if all pictures are grey, else 3; refuses sizes that do not go together."""
+    first_size, grey = images.header(paths[0])[0], True
+    for path in paths:
+        size, mode = images.header(path)
+        grey &= mode in ("1", "L", "LA")
+        if size != first_size and not options.image_size:
+            raise UserError(
+                "--image_size must be given where pictures have different sizes: "
+                f"{paths[0]} has {first_size}, {path} has {size}"
+            )
+    return 1 if grey else 3

@@ -1,0 +1,126 @@
+"""SVHN (cropped digits) from its official MATLAB files."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.data import files
+from experiments.data.arrays import finish
+from experiments.data.dataset import Dataset, Options
+from experiments.errors import UserError
+
+# MD5 of the official files (what torchvision checks).
+_OFFICIAL = {
+    "train": "e26dedcc434d2e4c54c9b2d4a06d8373",
+    "test": "eb5a983be6a315427106f1b164d9cef3",
+}
+_OFFICIAL_SIZES = {"train": 73257, "test": 26032}
+MARKS = ("train_32x32.mat",)
+
+_DEFLATE_RATIO = 1032  # what a byte can unpack to at most
+
+
+def load(folder: Path, options: Options) -> Dataset:
+    """99289 colour images of 32x32 pixels and the digit at the middle of each.
+
+    The additional 531131 easier images (``extra_32x32.mat``) are not used.
+
+    Args:
+        folder: holds ``train_32x32.mat`` and ``test_32x32.mat``; labels that are all 0
+            are taken as not known (the files have 1 to 9, and 10 for the digit 0).
+        options: see `Options`.
+
+    Returns:
+        68257 / 5000 / 26032 images if the files are complete; of fewer training images
+        the last tenth is for validation. Training images are in the order of the
+        photographs, so that images of one house number mostly share a part.
+
+    Raises:
+        UserError: a file that cannot be read, is damaged, holds something else, or has
+            as many images as the official one but another content.
+
+    References:
+        Netzer et al., "Reading digits in natural images with unsupervised feature
+        learning", 2011.
+    """
+    images, labels, entries = {}, {}, []
+    for split, official_size in _OFFICIAL_SIZES.items():
+        path = folder / f"{split}_32x32.mat"
+        images[split], labels[split] = _read(path)
+        is_official = False
+        if len(images[split]) >= official_size:
+            found = files.digest(path, "md5")
+            is_official = found == _OFFICIAL[split]
+            if not is_official:
+                raise UserError(
+                    f"{path} is not the official file: it has {len(images[split])} "
+                    f"images, and its md5 must be {_OFFICIAL[split]}, got {found}"
+                )
+        entries.append(files.described(path, is_official))
+    counts = {split: len(array) for split, array in images.items()}
+    return finish(
+        "svhn",
+        images,
+        labels,
+        files.source(
+            "files", files.VALID_RULE, files.subset(counts, _OFFICIAL_SIZES), entries
+        ),
+        options,
+    )
+
+
+def _read(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
+    """Images ``[n, 32, 32, 3]`` and labels ``[n]``, None where not known."""
+    import scipy.io  # here: its readers are needed by this data set only
+
+    try:
+        stored = path.stat().st_size
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
+    try:
+        # Sizes first: a damaged one must not be taken at its word.
+        for _, shape, kind in scipy.io.whosmat(path, appendmat=False):
+            if math.prod(shape) > _DEFLATE_RATIO * stored:
+                raise ValueError(f"{kind} of shape {shape}")
+        content: dict[str, Any] = scipy.io.loadmat(
+            path, appendmat=False, variable_names=["X", "y"]
+        )
+    except Exception as error:  # damaged content can fail in any way
+        raise UserError(
+            f"{path} is truncated, damaged or no MATLAB 5 file: "
+            f"{type(error).__name__} {' '.join(str(error).split())}".rstrip()
+        ) from None
+    images, labels = content.get("X"), content.get("y")
+    if (
+        not isinstance(images, np.ndarray)
+        or images.dtype != np.uint8
+        or images.ndim != 4
+        or images.shape[:3] != (32, 32, 3)
+    ):
+        raise UserError(
+            f"{path} must have X, uint8 of shape (32, 32, 3, n), got {_words(images)}"
+        )
+    num = images.shape[3]
+    if (
+        not isinstance(labels, np.ndarray)
+        or labels.dtype.kind not in "uif"
+        or labels.size != num
+    ):
+        raise UserError(f"{path} must have y, {num} numbers, got {_words(labels)}")
+    digits = labels.reshape(-1)
+    images = np.ascontiguousarray(images.transpose(3, 0, 1, 2))
+    if not digits.any():
+        return images, None
+    if not np.isin(digits, np.arange(1, 11)).all():
+        raise UserError(
+            f"{path}: labels must be 1 to 10, or all 0 where they are not known"
+        )
+    return images, (digits % 10).astype(np.int32)
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, np.ndarray):
+        return f"{value.dtype} of shape {value.shape}"
+    return "none" if value is None else type(value).__name__
