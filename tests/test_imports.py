@@ -35,7 +35,7 @@ ORDER = (
 # Modules beside the chain: what each may import. Only objectives may import them.
 BESIDE = {"networks": {"types", "numerics"}}
 # Subpackages whose modules may import one another; elsewhere neighbours are strangers.
-FRIENDS = {"objectives", "leaves", "networks"}
+FRIENDS = {"objectives", "leaves", "networks", "evaluation"}
 
 # Third-party packages, and the modules that may import them.
 ALL = "every module"

@@ -1,4 +1,4 @@
-"""Measures of a trained circuit: pure functions of values, never of files or clocks."""
+"""The maximum mean discrepancy of two large sets, with its standard error."""
 
 import math
 from typing import NamedTuple
@@ -9,40 +9,6 @@ import jax.numpy as jnp
 from dspc_jax.objectives.kernels import Kernel
 from dspc_jax.objectives.mmd import mmd2_unbiased
 from dspc_jax.types import Array
-
-
-def bits_per_dimension(
-    log_probs: Array, num_dimensions: int, *, bin_width: float = 1.0
-) -> Array:
-    r"""The mean code length of an example, in bits per value.
-
-    .. math:: -\frac{\frac1B \sum_b \log p(x_b) + D \log \delta}{D \log 2}
-
-    For discrete leaves :math:`\delta = 1`, and the result is the code length itself.
-    For a density of quantised data, :math:`p(x) \delta^D` is the mass of the cell of x
-    to first order; with dequantised data (uniform noise of the width :math:`\delta`)
-    the result is an upper bound on the bits of the discretised model (Theis, van den
-    Oord and Bethge, "A note on the evaluation of generative models", ICLR 2016).
-
-    Args:
-      log_probs: ``[B]`` log-likelihoods in nats.
-      num_dimensions: D, values per example: variables times channels.
-      bin_width: :math:`\delta`, the distance of two neighbouring grey levels in the
-        leaves' own units: 1/255 where 256 levels were scaled to [0, 1].
-
-    Returns:
-      A scalar; lower is better, and 8 is the uniform code of 256 levels. ``inf`` if one
-      example is impossible.
-
-    Raises:
-      ValueError: ``num_dimensions`` or ``bin_width`` is not positive.
-    """
-    if num_dimensions < 1:
-        raise ValueError(f"num_dimensions must be at least 1, got {num_dimensions}")
-    if not bin_width > 0:
-        raise ValueError(f"bin_width must be positive, got {bin_width}")
-    nats = -jnp.mean(log_probs) / num_dimensions - math.log(bin_width)
-    return nats / math.log(2)
 
 
 class MmdEstimate(NamedTuple):
