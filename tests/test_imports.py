@@ -43,7 +43,8 @@ THIRD_PARTY = {
     "jax": ALL,
     "numpy": ALL,
     "chex": ALL,
-    "scipy": {"quantiles"},  # tables of special functions, computed once on the host
+    # Tables of special functions, computed once; float64 measures: both on the host.
+    "scipy": {"quantiles", "evaluation"},
     "optax": {"em", "objectives"},  # gradient transformations
     "flax": {"networks"},
 }

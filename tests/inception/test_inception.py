@@ -114,7 +114,7 @@ def test_the_network_computes_what_torch_fidelity_computes(size):
         (outputs.features[:, ::32], PUBLISHED["networks"][size]["features"]),
         (outputs.logits[:, ::16], PUBLISHED["networks"][size]["logits"]),
     ):
-        scale = np.std(theirs)
+        scale = float(np.std(theirs))
         np.testing.assert_allclose(np.ravel(ours), theirs, atol=2e-5 * scale, rtol=2e-5)
 
 
