@@ -281,7 +281,7 @@ class DeviceLoop:
 
         return self._over_seeds(one_seed, (0, 0, 0, None))(state, keys, batch, step)
 
-    def _mirror(self, key, batch):
+    def _mirror(self, key: jax.Array, batch: Any) -> Any:
         width = self._dataset.width
         if isinstance(batch, Labelled):
             return batch._replace(levels=mirror(key, batch.levels, width))

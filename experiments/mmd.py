@@ -79,15 +79,17 @@ def pixel_term(kernel: Kernel, settings: MmdSettings) -> Term:
             square_root=settings.mmd_power == 1,
         )
 
-    advantages = None
-    if settings.mmd_estimator == "unbiased":
+    def advantages(x, samples, adversary):
+        del adversary
+        return mmd_advantages(x, samples, kernel)
 
-        def advantages(x, samples, adversary):
-            del adversary
-            return mmd_advantages(x, samples, kernel)
-
+    unbiased = settings.mmd_estimator == "unbiased"
     return Term(
-        "mmd", init=lambda key: (), train=None, loss=loss, advantages=advantages
+        "mmd",
+        init=lambda key: (),
+        train=None,
+        loss=loss,
+        advantages=advantages if unbiased else None,
     )
 
 

@@ -17,7 +17,7 @@ PACKAGE = ROOT / "dspc_jax"
 # A module may import the modules of the lines above its own, and no other.
 ORDER = (
     ("types",),
-    ("numerics", "batching", "storage"),
+    ("numerics", "batching", "storage", "torch_files"),
     ("products", "quantiles", "conditional_gumbel"),
     ("region_graph", "relaxation"),
     ("structures", "latent_structure", "folding"),
@@ -33,9 +33,9 @@ ORDER = (
     ("evaluation",),
 )
 # Modules beside the chain: what each may import. Only objectives may import them.
-BESIDE = {"networks": {"types", "numerics"}}
+BESIDE = {"networks": {"types", "numerics", "torch_files"}}
 # Subpackages whose modules may import one another; elsewhere neighbours are strangers.
-FRIENDS = {"objectives", "leaves", "networks", "evaluation"}
+FRIENDS = {"objectives", "leaves", "networks", "evaluation", "torch_files"}
 
 # Third-party packages, and the modules that may import them.
 ALL = "every module"
@@ -43,7 +43,8 @@ THIRD_PARTY = {
     "jax": ALL,
     "numpy": ALL,
     "chex": ALL,
-    "scipy": {"quantiles"},  # tables of special functions, computed once on the host
+    # Tables of special functions, computed once; float64 measures: both on the host.
+    "scipy": {"quantiles", "evaluation"},
     "optax": {"em", "objectives"},  # gradient transformations
     "flax": {"networks"},
 }
@@ -54,7 +55,10 @@ IMPURE = {
     *("io", "os", "pathlib", "shutil", "tempfile", "zipfile", "pickle", "sqlite3"),
     *("time", "datetime", "logging", "random", "sys", "subprocess", "threading"),
 }
-FILES = {"serialization": {"io", "os", "pathlib", "shutil", "tempfile", "zipfile"}}
+FILES = {
+    "serialization": {"io", "os", "pathlib", "shutil", "tempfile", "zipfile"},
+    "torch_files": {"io", "zipfile"},  # of bytes in memory: it opens no file
+}
 IMPURE_CALLS = {"print", "open", "input", "breakpoint", "exec", "eval"}
 
 

@@ -6,6 +6,7 @@ original Inception network (`dspc_jax.networks`) are they the FID and the KID.
 
 from dspc_jax.evaluation.code_length import bits_per_dimension
 from dspc_jax.evaluation.discrepancy import MmdEstimate, mmd_estimate
+from dspc_jax.evaluation.diversity import diversity
 from dspc_jax.evaluation.frechet import (
     FrechetInfinity,
     Statistics,
@@ -15,19 +16,29 @@ from dspc_jax.evaluation.frechet import (
     merge,
     statistics,
 )
+from dspc_jax.evaluation.inception_score import InceptionScore, inception_score
 from dspc_jax.evaluation.kernel_distance import KernelDistance, kernel_distance
+from dspc_jax.evaluation.masks import random_masks, stripe_masks
+from dspc_jax.evaluation.precision_recall import PrecisionRecall, precision_recall
 
 __all__ = [
     "FrechetInfinity",
+    "InceptionScore",
     "KernelDistance",
     "MmdEstimate",
+    "PrecisionRecall",
     "Statistics",
     "bits_per_dimension",
+    "diversity",
     "frechet_distance",
     "frechet_distance_infinity",
     "frechet_distance_of_statistics",
+    "inception_score",
     "kernel_distance",
     "merge",
     "mmd_estimate",
+    "precision_recall",
+    "random_masks",
     "statistics",
+    "stripe_masks",
 ]

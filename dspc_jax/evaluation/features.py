@@ -1,7 +1,11 @@
-"""What all measures on features share: points as a checked array."""
+"""What all measures on features share: checked arrays, and loops over blocks."""
 
+import jax
+import jax.numpy as jnp
 from jax.typing import ArrayLike, DTypeLike
 import numpy as np
+
+from dspc_jax.types import Array
 
 
 def as_features(
@@ -37,6 +41,33 @@ def check_same_size(x: np.ndarray, y: np.ndarray) -> None:
     """Raises ValueError if two sets of features differ in size."""
     if x.shape[1] != y.shape[1]:
         raise ValueError(
-            "x_features and y_features must have features of one size, "
+            "the two sets must have features of one size, "
             f"got {x.shape[1]} and {y.shape[1]}"
         )
+
+
+def device_dtype() -> np.dtype:
+    """The widest floating type on JAX's devices: float32, float64 under x64."""
+    return jax.dtypes.canonicalize_dtype(np.float64)
+
+
+def blocks_of_rows(num_rows: int, block_size: int) -> tuple[Array, Array]:
+    """Rows in blocks of one size, so that one compiled loop visits them all.
+
+    Args:
+      num_rows: the number of rows.
+      block_size: the largest block.
+
+    Returns:
+      ``(rows, is_row)``, both ``[blocks, size]``: indices, and False where a block was
+      filled up with copies of the last row.
+
+    Raises:
+      ValueError: ``block_size`` is below 1.
+    """
+    if block_size < 1:
+        raise ValueError(f"block_size must be at least 1, got {block_size}")
+    num_blocks = -(-num_rows // block_size)
+    size = -(-num_rows // num_blocks)
+    rows = np.arange(num_blocks * size).reshape(num_blocks, size)
+    return jnp.asarray(np.minimum(rows, num_rows - 1)), jnp.asarray(rows < num_rows)

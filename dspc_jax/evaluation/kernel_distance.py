@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 import numpy as np
 
-from dspc_jax.evaluation.features import as_features, check_same_size
+from dspc_jax.evaluation.features import as_features, check_same_size, device_dtype
 from dspc_jax.types import Array
 
 
@@ -78,9 +78,8 @@ def kernel_distance(
         raise ValueError(f"num_subsets must be at least 1, got {num_subsets}")
     if subset_size < 2:
         raise ValueError(f"subset_size must be at least 2, got {subset_size}")
-    dtype = jax.dtypes.canonicalize_dtype(np.float64)  # float32 unless under x64
-    x = as_features("x_features", x_features, dtype)
-    y = as_features("y_features", y_features, dtype)
+    x = as_features("x_features", x_features, device_dtype())
+    y = as_features("y_features", y_features, device_dtype())
     check_same_size(x, y)
     least = min(len(x), len(y))
     if least < subset_size:
