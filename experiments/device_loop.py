@@ -6,6 +6,7 @@ recompiling and without changing a bit of the result.
 """
 
 from collections.abc import Callable
+import functools
 from typing import Any, NamedTuple, cast
 
 import jax
@@ -154,7 +155,6 @@ class DeviceLoop:
         )
 
         self._resident = dataset.train.nbytes <= resident_bytes
-        self._train = self._put(self.examples("train")) if self._resident else None
         step_bytes = num_seeds * batch_size * dataset.train[0].nbytes
         self.max_chunk = (
             _MAX_CHUNK
@@ -184,6 +184,11 @@ class DeviceLoop:
 
     def _put(self, arrays: Any) -> Any:
         return jax.device_put(arrays, self._everywhere)
+
+    @functools.cached_property
+    def _train(self) -> Any:
+        """The training set on the devices, moved there when it is first needed."""
+        return self._put(self.examples("train")) if self._resident else None
 
     def examples(self, split: str) -> Any:
         """The images of a split, with their labels where the system asks for them.

@@ -79,7 +79,7 @@ def load(workdir: str | Path, flag: str, data_dir: str | None = None) -> Trained
         settings.num_seeds,
         settings.batch_size,
         Mesh(np.array(jax.devices()[:1]), ("batch",)),
-        resident_bytes=0,
+        resident_bytes=2**62,  # none are moved: nothing is trained
     )
     checkpoints = Checkpoints(folder / "checkpoints")
     try:
