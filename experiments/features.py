@@ -42,31 +42,55 @@ def of_classifier(workdir: str, dataset: Dataset, data_dir: str | None) -> Featu
     Raises:
         UserError: the folder holds no classifier of this data set.
     """
-    run = trained.load(workdir, "classifier", data_dir)
-    if run.program != "classifier":
-        raise UserError(
-            f"--classifier must be a run of experiments.classifier, got one of "
-            f"experiments.{run.program}"
-        )
-    if run.dataset.name != dataset.name:
-        raise UserError(
-            f"--classifier must be trained on {dataset.name}, got {run.dataset.name}"
-        )
-    network = classifier.network(run.groups[1], dataset)
-    params = run.state(0).params
-
-    @jax.jit
-    def outputs(levels):
-        x = classifier.to_unit(dataset, levels)
-        return network.features(params, x), network.logits(params, x)
-
+    run, outputs = trained_classifier(workdir, "classifier", dataset, data_dir)
     source = {
         "program": "experiments.classifier",
         "dataset": dataset.name,
         "step": run.step,
         "seed": run.seeds[0],
     }
-    return Features("classifier", source, _batched(outputs))
+    of_levels = jax.jit(lambda levels: outputs(classifier.to_unit(dataset, levels)))
+    return Features("classifier", source, _batched(of_levels))
+
+
+Outputs = Callable[[jax.Array], tuple[jax.Array, jax.Array]]
+"""Grey values ``[B, V, C]`` to features ``[B, D]`` and logits ``[B, Y]``."""
+
+
+def trained_classifier(
+    workdir: str, flag: str, dataset: Dataset, data_dir: str | None
+) -> tuple[trained.Trained, Outputs]:
+    """A run of `experiments.classifier` and what its network says of grey values.
+
+    Args:
+        workdir: the folder of the run; of several seeds the first is taken.
+        flag: the flag that named it, for errors.
+        dataset: the images that it must know.
+        data_dir: folder of the data set's files.
+
+    Returns:
+        The run, and a differentiable function of grey values.
+
+    Raises:
+        UserError: the folder holds no classifier of this data set.
+    """
+    run = trained.load(workdir, flag, data_dir)
+    if run.program != "classifier":
+        raise UserError(
+            f"--{flag} must be a run of experiments.classifier, got one of "
+            f"experiments.{run.program}"
+        )
+    if run.dataset.name != dataset.name:
+        raise UserError(
+            f"--{flag} must be trained on {dataset.name}, got {run.dataset.name}"
+        )
+    network = classifier.network(run.groups[1], dataset)
+    params = run.state(0).params
+
+    def outputs(x):
+        return network.features(params, x), network.logits(params, x)
+
+    return run, outputs
 
 
 def _batched(function: Callable) -> Callable:

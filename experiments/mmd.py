@@ -13,7 +13,7 @@ import numpy as np
 
 from dspc_jax import expected_kernels
 from dspc_jax.objectives import Kernel, exact_mmd_loss, mmd_advantages, mmd_loss
-from experiments import data, flags, mixture
+from experiments import data, flags, mixture, perceptual
 from experiments.critic import CriticSettings
 from experiments.device_loop import System
 from experiments.errors import UserError
@@ -33,8 +33,14 @@ class MmdSettings:
         "pixel",
         "what the kernels see: grey values (pixel), the features of an autoencoder "
         "with clipped weights, or those of a critic with gradient_penalty (and a "
-        "rational quadratic kernel); the last two are trained against the circuit",
-        flags.one_of("pixel", *LEARNED_KERNELS),
+        "rational quadratic kernel), both trained against the circuit; or those of a "
+        "trained classifier, which stay as they are",
+        flags.one_of("pixel", *LEARNED_KERNELS, "classifier"),
+    )
+    mmd_classifier: str | None = flags.flag(
+        None,
+        "folder of a run of experiments.classifier on the same data set, for "
+        "--mmd_kernel=classifier",
     )
     mmd_pixel_kernel: str = flags.flag(
         "gaussian",
@@ -189,6 +195,12 @@ def make_system(
         term = exact_term(circuit, mmd_settings, dataset)
     elif mmd_settings.mmd_kernel in LEARNED_KERNELS:
         term = learned_kernel_term(mmd_settings.mmd_kernel, critic_settings, dataset)
+    elif mmd_settings.mmd_kernel == "classifier":
+        seen = perceptual.classifier_features(
+            mmd_settings.mmd_classifier, dataset, settings.data_dir
+        )
+        kernel = perceptual.feature_kernel(seen, dataset)
+        term = perceptual.through(seen, pixel_term(kernel, mmd_settings))
     else:
         family = mmd_settings.mmd_pixel_kernel
         kernel = pixel_kernel(circuit.codec, circuit.references, family)

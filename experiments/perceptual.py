@@ -1,0 +1,77 @@
+"""A loss on samples as a trained classifier sees them: on its features, not pixels.
+
+References:
+    dos Santos et al., "Learning implicit generative models by matching perceptual
+    features", ICCV 2019 (features of fixed networks, first and second moments).
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dspc_jax.objectives import Kernel, gaussian_kernel, median_bandwidths
+from experiments import classifier, model
+from experiments.data import Dataset
+from experiments.errors import UserError
+from experiments.features import trained_classifier
+from experiments.mixture import Term
+
+See = Callable[[jax.Array], jax.Array]
+"""Grey values ``[B, V, C]`` to features ``[B, D]``, differentiable."""
+
+
+def classifier_features(
+    workdir: str | None, dataset: Dataset, data_dir: str | None
+) -> See:
+    """The hidden layer of a classifier that is not trained any more.
+
+    Args:
+        workdir: the folder of a run of `experiments.classifier`.
+        dataset: the images.
+        data_dir: folder of the data set's files.
+
+    Returns:
+        The map.
+
+    Raises:
+        UserError: no classifier of this data set is named.
+    """
+    if workdir is None:
+        raise UserError("--mmd_classifier must be given with --mmd_kernel=classifier")
+    _, outputs = trained_classifier(workdir, "mmd_classifier", dataset, data_dir)
+    return lambda x: outputs(x)[0]
+
+
+def feature_kernel(see: See, dataset: Dataset) -> Kernel:
+    """Gaussian kernels scaled to the distances between training images' features."""
+    levels = jnp.asarray(model.references(dataset))
+    bandwidths = median_bandwidths(see(classifier.to_unit(dataset, levels)))
+    return gaussian_kernel(np.asarray(bandwidths).tolist())
+
+
+def through(see: See, term: Term) -> Term:
+    """A term of the mixture that gets features in the place of grey values.
+
+    Args:
+        see: the map.
+        term: nothing is trained in it.
+
+    Returns:
+        The term; what it draws is differentiated through the map.
+    """
+
+    def loss(params, key, x, adversary, sample):
+        def draw(keys, params):
+            return see(sample(keys, params))
+
+        return term.loss(params, key, see(x), adversary, draw)
+
+    def advantages(x, samples, adversary):
+        assert term.advantages is not None
+        return term.advantages(see(x), see(samples), adversary)
+
+    return term._replace(
+        loss=loss, advantages=None if term.advantages is None else advantages
+    )
