@@ -51,99 +51,25 @@ class EvaluateSettings:
     data_dir: str | None = flags.flag(
         None, "folder with the files of the data set, if not that of the run"
     )
+    num_completions: int = flags.flag(
+        500,
+        "images whose missing pixels are filled in, where the run's model can; 0: none",
+        flags.at_least(0),
+    )
     sample_seed: int = flags.flag(0, "seed of the samples", flags.at_least(0))
 
 
-Row = dict[str, float]
-
-
-def distances(
-    extracted: Features, reference: np.ndarray, levels: np.ndarray
-) -> dict[str, float]:
-    """How far images are from the reference's features.
-
-    Args:
-        extracted: the map to features.
-        reference: ``[n, D]`` features of real images.
-        levels: ``[m, V, C]`` uint8.
-
-    Returns:
-        ``fd_NAME``, the Frechet distance, and ``kd_NAME``, the kernel distance, with
-        its standard error.
-    """
-    points, _ = extracted.extract(levels)
-    subset = min(1000, len(points), len(reference))
-    kernel = kernel_distance(points, reference, subset_size=subset)
-    return {
-        f"fd_{extracted.name}": frechet_distance(points, reference),
-        f"kd_{extracted.name}": kernel.distance,
-        f"kd_{extracted.name}_error": kernel.standard_error,
-    }
-
-
-def samples(run: Trained, place: int, num: int, seed: int) -> dict[str, np.ndarray]:
-    """Samples of one seed of a run.
-
-    Args:
-        run: what is drawn from.
-        place: of the seed in the run.
-        num: how many.
-        seed: of the noise.
-
-    Returns:
-        Title to levels ``[num, V, C]`` uint8, for everything that the run calls sampled
-        or decoded.
-    """
-
-    @functools.partial(jax.jit, static_argnums=2)
-    def draw(state, key, size):
-        pictures = run.system.sample(state, key, size)
-        return {t: v for t, v in pictures.items() if t.startswith(("sampled", "dec"))}
-
-    state, parts = run.state(place), []
-    key = jax.random.key(seed)
-    for number in _progress(range(-(-num // _BATCH)), f"seed {run.seeds[place]}"):
-        drawn = draw(state, jax.random.fold_in(key, number), _BATCH)
-        parts.append(jax.device_get(drawn))
-    return {
-        title: np.concatenate([part[title] for part in parts])[:num]
-        for title in parts[0]
-    }
-
-
-def floors(dataset: Dataset, num: int, seed: int) -> dict[str, np.ndarray]:
-    """Images that a model should beat, and real ones, which none can.
-
-    Args:
-        dataset: the images.
-        num: how many of each, at most.
-        seed: of the independent pixels.
-
-    Returns:
-        Title to levels: other real images (the training set's), the mean image, and
-        images whose pixels are drawn independently, each from its own marginal.
-    """
-    train = dataset.train
-    generator = np.random.default_rng(seed)
-    rows = generator.permutation(len(train))[:num]
-    mean = np.round(train.mean(0, dtype=np.float64)).astype(np.uint8)
-    picked = generator.integers(len(train), size=(num, *train.shape[1:]))
-    return {
-        "real, training set": train[rows],
-        "mean image": np.broadcast_to(mean, (num, *mean.shape)),
-        "independent pixels": np.take_along_axis(train, picked, axis=0),
-    }
-
-
-def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
+def evaluate(settings: EvaluateSettings) -> tuple[dict[str, Any], dict[str, Any]]:
     """Measures a run.
 
     Args:
         settings: the flags.
 
     Returns:
-        What is written: settings, and ``rows``, title to metrics; over seeds as
-        `report.over_seeds` has it.
+        What is written: settings; ``model``, the run's own metrics on the real images
+        and its errors of completion; ``rows``, title to the distances of its samples;
+        numbers over seeds as `summary.over_seeds` has them. And pictures of the first
+        seed: title to levels.
 
     Raises:
         UserError: a flag is missing or names no such run.
@@ -155,23 +81,43 @@ def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
     assert settings.classifier is not None
     start = time.perf_counter()
     run = trained.load(settings.run, "run", settings.data_dir)
-    dataset = run.dataset
+    dataset, places = run.dataset, range(len(run.seeds))
     extracted = features.of_classifier(
         settings.classifier, dataset, settings.data_dir or run.groups[0].data_dir
     )
-    real = getattr(dataset, settings.split)[: settings.num_samples]
+    real = np.asarray(getattr(dataset, settings.split)[: settings.num_samples])
     reference, _ = extracted.extract(real)
-    rows: dict[str, list[Row]] = {}
-    for place in range(len(run.seeds)):
-        drawn = samples(run, place, settings.num_samples, settings.sample_seed)
+    rows: dict[str, list[dict[str, float]]] = {}
+    pictures: dict[str, np.ndarray] = {"real": real[:_NUM_PICTURES]}
+    for place in places:
+        drawn = measures.samples(
+            run, place, settings.num_samples, settings.sample_seed
+        )
         for title, levels in drawn.items():
-            row = distances(extracted, reference, levels)
+            row = measures.distances(extracted, reference, levels)
             rows.setdefault(title, []).append(row)
+            pictures.setdefault(title, levels[:_NUM_PICTURES])
     if not rows:
         raise UserError(f"--run must draw samples, got a run of {run.program}")
-    for title, levels in floors(dataset, len(real), settings.sample_seed).items():
-        rows[title] = [distances(extracted, reference, levels)]
-    return {
+    floors = measures.floors(dataset, len(real), settings.sample_seed)
+    for title, levels in floors.items():
+        rows[title] = [measures.distances(extracted, reference, levels)]
+    model = run.loop.evaluate(
+        run.loop.put(run.carry), run.loop.examples(settings.split)
+    )
+    completed: dict[str, list[float]] = {}
+    if run.system.complete is not None and settings.num_completions:
+        few = real[: settings.num_completions]
+        for place in places:
+            errors, drawings = measures.completions(
+                run, place, few, settings.sample_seed
+            )
+            for name, value in errors.items():
+                completed.setdefault(name, []).append(value)
+            for title, levels in drawings.items():
+                pictures.setdefault(title, levels[:_NUM_PICTURES])
+    model |= {name: np.array(values) for name, values in completed.items()}
+    result = {
         "program": run.program,
         "dataset": dataset.name,
         "step": run.step,
@@ -183,13 +129,15 @@ def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
         "sample_seed": settings.sample_seed,
         "device": f"{len(jax.devices())} x {jax.devices()[0].device_kind}",
         "seconds": time.perf_counter() - start,
+        "model": summary.over_seeds(model),
         "rows": {
-            title: report.over_seeds(
+            title: summary.over_seeds(
                 {name: np.array([row[name] for row in found]) for name in found[0]}
             )
             for title, found in rows.items()
         },
     }
+    return result, pictures
 
 
 def main(groups: list[Any]) -> int:

@@ -18,12 +18,16 @@ class Features(NamedTuple):
 
     Attributes:
         name: what the distances are named after: ``classifier``.
+        frechet: name of the Frechet distance: ``fd_classifier``.
+        kernel: name of the kernel distance: ``kd_classifier``.
         source: where it came from, for the record.
         extract: levels ``[n, V, C]`` uint8 to features ``[n, D]`` and logits
             ``[n, Y]``, NumPy float32, in batches.
     """
 
     name: str
+    frechet: str
+    kernel: str
     source: dict[str, Any]
     extract: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
@@ -50,7 +54,8 @@ def of_classifier(workdir: str, dataset: Dataset, data_dir: str | None) -> Featu
         "seed": run.seeds[0],
     }
     of_levels = jax.jit(lambda levels: outputs(classifier.to_unit(dataset, levels)))
-    return Features("classifier", source, _batched(of_levels))
+    names = "classifier", "fd_classifier", "kd_classifier"
+    return Features(*names, source, _batched(of_levels))
 
 
 Outputs = Callable[[jax.Array], tuple[jax.Array, jax.Array]]
