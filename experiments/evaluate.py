@@ -18,7 +18,7 @@ import numpy as np
 import tqdm
 
 from dspc_jax.evaluation import frechet_distance, kernel_distance
-from experiments import app, features, flags, report, trained
+from experiments import app, features, flags, summary, trained
 from experiments.data import Dataset
 from experiments.errors import UserError
 from experiments.features import Features
@@ -143,7 +143,7 @@ def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
 
     Returns:
         What is written: settings, and ``rows``, title to metrics; over seeds as
-        `report.over_seeds` has it.
+        `summary.over_seeds` has it.
 
     Raises:
         UserError: a flag is missing or names no such run.
@@ -184,7 +184,7 @@ def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
         "device": f"{len(jax.devices())} x {jax.devices()[0].device_kind}",
         "seconds": time.perf_counter() - start,
         "rows": {
-            title: report.over_seeds(
+            title: summary.over_seeds(
                 {name: np.array([row[name] for row in found]) for name in found[0]}
             )
             for title, found in rows.items()
@@ -202,7 +202,7 @@ def main(groups: list[Any]) -> int:
         write_atomically(path, text)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}") from None
-    report.write(report.table(result["rows"]) + f"\n  written to {path}\n")
+    summary.write(summary.table(result["rows"]) + f"\n  written to {path}\n")
     return 0
 
 

@@ -21,7 +21,7 @@ import numpy as np
 import tqdm
 
 from experiments import flags as flags_lib
-from experiments import report, starting
+from experiments import starting, summary
 from experiments.checkpointing import Checkpoints
 from experiments.data import Dataset
 from experiments.device_loop import Carry, DeviceLoop, System
@@ -90,7 +90,7 @@ def _run(
         )
         if step:
             carry = loop.put(checkpoints.restore(step, loop.abstract()))
-            report.write(f"{name}: continues {workdir} after step {step}\n")
+            summary.write(f"{name}: continues {workdir} after step {step}\n")
         else:
             carry = loop.init()
             if settings.start_from is not None:
@@ -113,7 +113,7 @@ def _run(
             )
         if step < settings.num_steps:
             assert signals.received is not None
-            report.write(
+            summary.write(
                 f"{name}: stopped by {signal.Signals(signals.received).name} after "
                 f"step {step}; saved in {workdir}, the same command continues\n"
             )
@@ -130,10 +130,10 @@ def _run(
             "seeds": list(range(settings.seed, settings.seed + settings.num_seeds)),
             "steps_per_second": pace.rate,
             "device": f"{len(jax.devices())} x {jax.devices()[0].device_kind}",
-            "metrics": report.over_seeds(final),
+            "metrics": summary.over_seeds(final),
         }
         writer.write_result(result)
-    report.write(report.summary(result, workdir))
+    summary.write(summary.summary(result, workdir))
     return 0
 
 
@@ -145,8 +145,8 @@ def _report_again(name: str, workdir: Path, step: int) -> bool:
         return False
     if result["step"] != step:
         return False
-    report.write(f"{name}: finished before, nothing left to do\n")
-    report.write(report.summary(result, workdir))
+    summary.write(f"{name}: finished before, nothing left to do\n")
+    summary.write(summary.summary(result, workdir))
     return True
 
 
@@ -196,7 +196,7 @@ def _train(
                 metrics = loop.evaluate(carry, loop.examples("valid"))
                 scalars |= {f"valid/{k}": v for k, v in metrics.items()}
             if scalars:  # before the checkpoint: its steps must be on disk
-                writer.write_scalars(step, report.over_seeds(scalars))
+                writer.write_scalars(step, summary.over_seeds(scalars))
             if evaluate:
                 _draw(writer, loop, carry, dataset, step)
             if save:
