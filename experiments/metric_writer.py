@@ -1,6 +1,6 @@
 """What a run writes for people and plots: scalars, pictures, the final result."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 import json
 import math
 import os
@@ -9,9 +9,12 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 import tensorboardX
 
 from experiments.workdir import write_atomically
+
+HEADER = 20  # pixels above a grid, with its title
 
 
 class MetricWriter:
@@ -57,11 +60,17 @@ class MetricWriter:
             name: of the picture.
             step: shown in the file's name.
             columns: grids beside each other: title to images ``[n, H, W, C]`` uint8.
+
+        The file's text chunk ``panels`` has titles and widths of the grids as JSON.
         """
-        picture = beside(columns)
+        panels = {title: _panel(title, images) for title, images in columns.items()}
+        picture = _join(list(panels.values()))
         path = self._folder / "samples" / f"{name}_{step:07d}.png"
         temporary = path.with_name(f".{path.name}.tmp")
-        Image.fromarray(picture).save(temporary, format="png")
+        text = PngInfo()
+        widths = [[title, panel.shape[1]] for title, panel in panels.items()]
+        text.add_text("panels", json.dumps(widths))
+        Image.fromarray(picture).save(temporary, format="png", pnginfo=text)
         temporary.replace(path)
         self._events.add_image(name, picture, global_step=step, dataformats="HWC")
 
@@ -113,7 +122,11 @@ def beside(columns: Mapping[str, np.ndarray]) -> np.ndarray:
         ``[rows, columns, 3]`` uint8. Pixels are enlarged by a whole factor, so that an
         image is at least 48 pixels high, and never smoothed.
     """
-    panels = [_panel(title, images) for title, images in columns.items()]
+    return _join([_panel(title, images) for title, images in columns.items()])
+
+
+def _join(panels: Sequence[np.ndarray]) -> np.ndarray:
+    """Panels side by side, white below the shorter ones."""
     height = max(panel.shape[0] for panel in panels)
     padded = [
         np.pad(p, ((0, height - p.shape[0]), (0, 0), (0, 0)), constant_values=255)
@@ -131,7 +144,7 @@ def _panel(title: str, images: np.ndarray) -> np.ndarray:
     gap, cells = 2, math.ceil(math.sqrt(count))
     rows = -(-count // cells)
     step_y, step_x = height * factor + gap, width * factor + gap
-    header, margin = 20, 10
+    header, margin = HEADER, 10
     canvas = np.full(
         (header + rows * step_y + margin, margin + cells * step_x + margin, 3),
         255,

@@ -29,7 +29,7 @@ from experiments.errors import RunFailed, UserError
 from experiments.flags import Settings
 from experiments.metric_writer import MetricWriter
 from experiments.preprocessing import to_images
-from experiments.workdir import claim
+from experiments.workdir import claim, write_atomically
 
 _NUM_PICTURES = 64  # images in a grid
 _CHUNK_SECONDS = 0.5  # how long a signal or the progress bar may have to wait
@@ -61,17 +61,24 @@ def run(program: str, system: System, dataset: Dataset, groups: Sequence[Any]) -
     name = program.removeprefix("experiments.")
     workdir = Path(settings.workdir or f"out/{name}-{settings.dataset}")
     values = {k: v for group in groups for k, v in dataclasses.asdict(group).items()}
+    failure = workdir / "failure.json"
     with claim(workdir, program, values, flags_lib.free_flags(groups)):
-        return _run(name, system, dataset, settings, workdir)
+        failure.unlink(missing_ok=True)
+        try:
+            return _run(name, system, dataset, settings, workdir)
+        except RunFailed as error:
+            write_atomically(failure, json.dumps({"reason": str(error)}) + "\n")
+            raise
 
 
 def _run(
     name: str, system: System, dataset: Dataset, settings: Settings, workdir: Path
 ) -> int:
+    start = time.perf_counter()
     with contextlib.ExitStack() as stack:
         checkpoints = Checkpoints(workdir / "checkpoints")
         stack.callback(checkpoints.close)
-        step = checkpoints.latest_step() or 0
+        step = first_step = checkpoints.latest_step() or 0
         if step > settings.num_steps:
             raise UserError(
                 f"--num_steps must be at least {step}, the steps that {str(workdir)!r} "
@@ -129,6 +136,10 @@ def _run(
             "step": step,
             "seeds": list(range(settings.seed, settings.seed + settings.num_seeds)),
             "steps_per_second": pace.rate,
+            # Of this process, compilation and evaluation included: what a run that was
+            # continued took before `first_step` is not in it.
+            "seconds": time.perf_counter() - start,
+            "first_step": first_step,
             "device": f"{len(jax.devices())} x {jax.devices()[0].device_kind}",
             "metrics": summary.over_seeds(final),
         }
