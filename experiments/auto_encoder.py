@@ -307,6 +307,9 @@ class AutoEncoder:
             evaluate=self._evaluate,
             pictures=self._pictures,
             circuit=image,
+            complete=lambda params, *given: model.complete(
+                image, params["circuit"], *given
+            ),
             expected_counts=lambda params, x: joint_circuit.expected_counts(
                 self.joint, params["circuit"], x
             ),

@@ -63,6 +63,7 @@ class System(NamedTuple):
     evaluate: Callable[[Any, jax.Array, jax.Array], dict]
     sample: Callable[[Any, jax.Array, int], dict[str, jax.Array]]
     labelled: bool = False
+    complete: Callable[..., dict[str, jax.Array]] | None = None
 
 
 class Carry(NamedTuple):

@@ -1,33 +1,28 @@
 """Measures the samples of a trained run: ``python -m experiments.evaluate --run=...``.
 
 Distances between features of samples and of held-out images, beside what real images,
-a constant image and independent pixels would reach.
+a constant image and independent pixels would reach; the run's own metrics; the error of
+missing pixels, filled in.
 """
 
-from collections.abc import Iterator
 import dataclasses
-import functools
 import json
 from pathlib import Path
-import sys
 import time
 from typing import Any
 
 import jax
 import numpy as np
-import tqdm
 
-from dspc_jax.evaluation import frechet_distance, kernel_distance
-from experiments import app, features, flags, report, trained
-from experiments.data import Dataset
+from experiments import app, features, flags, measures, summary, trained
 from experiments.errors import UserError
-from experiments.features import Features
-from experiments.metric_writer import finite_or_text
-from experiments.trained import Trained
+from experiments.metric_writer import finite_or_text, write_picture
+from experiments.preprocessing import to_images
 from experiments.workdir import write_atomically
 
 _RESULT = "evaluation.json"
-_BATCH = 250  # samples in one call
+_PICTURE = "evaluation.png"
+_NUM_PICTURES = 64  # images in a grid
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +64,7 @@ def evaluate(settings: EvaluateSettings) -> tuple[dict[str, Any], dict[str, Any]
         What is written: settings; ``model``, the run's own metrics on the real images
         and its errors of completion; ``rows``, title to the distances of its samples;
         numbers over seeds as `summary.over_seeds` has them. And pictures of the first
-        seed: title to levels.
+        seed: title to uint8 images.
 
     Raises:
         UserError: a flag is missing or names no such run.
@@ -88,11 +83,9 @@ def evaluate(settings: EvaluateSettings) -> tuple[dict[str, Any], dict[str, Any]
     real = np.asarray(getattr(dataset, settings.split)[: settings.num_samples])
     reference, _ = extracted.extract(real)
     rows: dict[str, list[dict[str, float]]] = {}
-    pictures: dict[str, np.ndarray] = {"real": real[:_NUM_PICTURES]}
+    pictures = {"real": real[:_NUM_PICTURES]}
     for place in places:
-        drawn = measures.samples(
-            run, place, settings.num_samples, settings.sample_seed
-        )
+        drawn = measures.samples(run, place, settings.num_samples, settings.sample_seed)
         for title, levels in drawn.items():
             row = measures.distances(extracted, reference, levels)
             rows.setdefault(title, []).append(row)
@@ -137,25 +130,27 @@ def evaluate(settings: EvaluateSettings) -> tuple[dict[str, Any], dict[str, Any]
             for title, found in rows.items()
         },
     }
-    return result, pictures
+    sides = dataset.height, dataset.width, dataset.num_values
+    return result, {t: to_images(p, *sides) for t, p in pictures.items()}
 
 
 def main(groups: list[Any]) -> int:
     """Measures a run, writes ``evaluation.json`` into its folder, shows a table."""
     (settings,) = groups
-    result = evaluate(settings)
-    path = Path(settings.run) / _RESULT
+    result, pictures = evaluate(settings)
+    folder = Path(settings.run)
     text = json.dumps(finite_or_text(result), indent=2) + "\n"
+    dataset = result["dataset"]
     try:
-        write_atomically(path, text)
+        write_atomically(folder / _RESULT, text)
+        write_picture(folder / _PICTURE, pictures)
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}") from None
-    report.write(report.table(result["rows"]) + f"\n  written to {path}\n")
+        raise UserError(f"cannot write into {folder}: {error.strerror}") from None
+    summary.write(f"{result['program']} on {dataset}, step {result['step']}\n\n")
+    summary.write(summary.table({"model": result["model"]}) + "\n")
+    summary.write(summary.table(result["rows"]))
+    summary.write(f"\n  written to {folder / _RESULT} and {_PICTURE}\n")
     return 0
-
-
-def _progress(steps: range, title: str) -> Iterator[int]:
-    return iter(tqdm.tqdm(steps, desc=title, disable=not sys.stderr.isatty()))
 
 
 parse = app.parser(

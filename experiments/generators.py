@@ -29,6 +29,8 @@ class Generator(NamedTuple):
         evaluate: ``(params, key, levels) -> metrics``, see `device_loop.System`.
         pictures: ``(params, key, num) -> {title: levels}``.
         circuit: what is drawn from, or None for a network.
+        complete: ``(params, key, levels, observed) -> {how: grey}``, see
+            `device_loop.System`.
         expected_counts: ``(params, x) ->`` those of EM, where they are not simply the
             circuit's on ``x``.
     """
@@ -41,6 +43,7 @@ class Generator(NamedTuple):
     evaluate: Callable[[Any, jax.Array, jax.Array], dict]
     pictures: Callable[[Any, jax.Array, int], dict[str, jax.Array]]
     circuit: model.Model | None
+    complete: Callable[..., dict[str, jax.Array]] | None = None
     expected_counts: Callable[[Any, jax.Array], Any] | None = None
 
 
@@ -111,4 +114,7 @@ def circuit_generator(
             circuit, params["circuit"], key, num
         ),
         circuit=circuit,
+        complete=lambda params, *given: model.complete(
+            circuit, params["circuit"], *given
+        ),
     )

@@ -59,6 +59,7 @@ def make_system(settings: Settings, dataset: data.Dataset) -> System:
             circuit, state.params, key, batch
         ),
         sample=lambda state, key, num: model.pictures(circuit, state.params, key, num),
+        complete=lambda state, *given: model.complete(circuit, state.params, *given),
     )
 
 

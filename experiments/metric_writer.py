@@ -1,6 +1,6 @@
 """What a run writes for people and plots: scalars, pictures, the final result."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 import json
 import math
 import os
@@ -9,9 +9,12 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 import tensorboardX
 
 from experiments.workdir import write_atomically
+
+HEADER = 20  # pixels above a grid, with its title
 
 
 class MetricWriter:
@@ -58,11 +61,8 @@ class MetricWriter:
             step: shown in the file's name.
             columns: grids beside each other: title to images ``[n, H, W, C]`` uint8.
         """
-        picture = beside(columns)
         path = self._folder / "samples" / f"{name}_{step:07d}.png"
-        temporary = path.with_name(f".{path.name}.tmp")
-        Image.fromarray(picture).save(temporary, format="png")
-        temporary.replace(path)
+        picture = write_picture(path, columns)
         self._events.add_image(name, picture, global_step=step, dataformats="HWC")
 
     def write_result(self, result: Mapping[str, Any]) -> None:
@@ -103,6 +103,29 @@ def _lines_up_to(path: Path, step: int) -> list[str]:
     return kept
 
 
+def write_picture(path: Path, columns: Mapping[str, Any]) -> np.ndarray:
+    """Writes grids of images beside each other as a PNG, whole or not at all.
+
+    The file's text chunk ``panels`` has titles and widths of the grids as JSON.
+
+    Args:
+        path: of the file.
+        columns: title to images ``[n, H, W, C]`` uint8.
+
+    Returns:
+        The picture, ``[rows, columns, 3]`` uint8.
+    """
+    panels = {title: _panel(title, images) for title, images in columns.items()}
+    picture = _join(list(panels.values()))
+    temporary = path.with_name(f".{path.name}.tmp")
+    text = PngInfo()
+    widths = [[title, panel.shape[1]] for title, panel in panels.items()]
+    text.add_text("panels", json.dumps(widths))
+    Image.fromarray(picture).save(temporary, format="png", pnginfo=text)
+    temporary.replace(path)
+    return picture
+
+
 def beside(columns: Mapping[str, np.ndarray]) -> np.ndarray:
     """Draws square grids of images beside each other, each under its title.
 
@@ -113,7 +136,11 @@ def beside(columns: Mapping[str, np.ndarray]) -> np.ndarray:
         ``[rows, columns, 3]`` uint8. Pixels are enlarged by a whole factor, so that an
         image is at least 48 pixels high, and never smoothed.
     """
-    panels = [_panel(title, images) for title, images in columns.items()]
+    return _join([_panel(title, images) for title, images in columns.items()])
+
+
+def _join(panels: Sequence[np.ndarray]) -> np.ndarray:
+    """Panels side by side, white below the shorter ones."""
     height = max(panel.shape[0] for panel in panels)
     padded = [
         np.pad(p, ((0, height - p.shape[0]), (0, 0), (0, 0)), constant_values=255)
@@ -131,7 +158,7 @@ def _panel(title: str, images: np.ndarray) -> np.ndarray:
     gap, cells = 2, math.ceil(math.sqrt(count))
     rows = -(-count // cells)
     step_y, step_x = height * factor + gap, width * factor + gap
-    header, margin = 20, 10
+    header, margin = HEADER, 10
     canvas = np.full(
         (header + rows * step_y + margin, margin + cells * step_x + margin, 3),
         255,

@@ -247,12 +247,20 @@ def make_system(
         metrics["temperature"] = generator.temperature(state.params, step)
         return new, metrics
 
+    complete = None
+    if generator.complete is not None:
+        complete = functools.partial(_of_params, generator.complete)
     return System(
         init=init,
         step=step,
         evaluate=lambda state, key, batch: generator.evaluate(state.params, key, batch),
         sample=lambda state, key, num: generator.pictures(state.params, key, num),
+        complete=complete,
     )
+
+
+def _of_params(function: Callable[..., Any], state: State, *given: Any) -> Any:
+    return function(state.params, *given)
 
 
 Outcome = tuple[State, dict[str, jax.Array]]

@@ -256,6 +256,29 @@ def pictures(
     }
 
 
+def complete(
+    model: Model, params: Any, key: jax.Array, levels: jax.Array, observed: jax.Array
+) -> dict[str, jax.Array]:
+    """Fills in missing pixels.
+
+    Args:
+        model: the circuit.
+        params: its parameters.
+        key: for dequantisation.
+        levels: ``[B, V, C]`` uint8.
+        observed: bool ``[B, V]``.
+
+    Returns:
+        Grey values ``[B, V, C]``: ``mpe``, the most probable explanation, and ``mean``,
+        the exact conditional mean.
+    """
+    x = model.codec.encode(key, levels)
+    return {
+        how: model.codec.to_unit(jax.vmap(query, (None, 0, 0))(params, x, observed))
+        for how, query in (("mpe", model.circuit.mpe), ("mean", model.circuit.mean))
+    }
+
+
 def adam(settings: Settings) -> optax.GradientTransformation:
     """Adam with the flags' step size."""
     return optax.adam(settings.learning_rate)

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 import tqdm
 
-from experiments import app, flags, report, synthetic_data, synthetic_report
+from experiments import app, flags, summary, synthetic_data, synthetic_report
 from experiments import synthetic_training as training
 from experiments.errors import RunFailed, UserError
 from experiments.synthetic_training import TrainingSettings
@@ -180,7 +180,7 @@ def main(groups: list[Any]) -> int:
     synthetic_report.figure(
         folder / "densities.png", list(points_of.values()), densities, objectives
     )
-    report.write(f"{text}\n\ntable and figure are in {folder}\n")
+    summary.write(f"{text}\n\ntable and figure are in {folder}\n")
     return 0
 
 

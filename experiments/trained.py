@@ -31,6 +31,7 @@ class Trained(NamedTuple):
         groups: its flags, one instance a group, `flags.Settings` first.
         dataset: the images it was trained on.
         system: what was trained.
+        loop: bound to the system and the images; nothing is on the devices yet.
         carry: the newest checkpoint; every array leads with S seeds.
         seeds: their numbers.
         step: of the checkpoint.
@@ -40,6 +41,7 @@ class Trained(NamedTuple):
     groups: list[Any]
     dataset: Dataset
     system: System
+    loop: DeviceLoop
     carry: Carry
     seeds: list[int]
     step: int
@@ -90,7 +92,7 @@ def load(workdir: str | Path, flag: str, data_dir: str | None = None) -> Trained
     finally:
         checkpoints.close()
     seeds = list(range(settings.seed, settings.seed + settings.num_seeds))
-    return Trained(name, groups, dataset, system, carry, seeds, step)
+    return Trained(name, groups, dataset, system, loop, carry, seeds, step)
 
 
 def read_config(folder: Path, flag: str) -> tuple[str, dict[str, Any]]:

@@ -21,7 +21,7 @@ import numpy as np
 import tqdm
 
 from experiments import flags as flags_lib
-from experiments import report, starting
+from experiments import starting, summary
 from experiments.checkpointing import Checkpoints
 from experiments.data import Dataset, describe
 from experiments.device_loop import Carry, DeviceLoop, System
@@ -29,7 +29,7 @@ from experiments.errors import RunFailed, UserError
 from experiments.flags import Settings
 from experiments.metric_writer import MetricWriter
 from experiments.preprocessing import to_images
-from experiments.workdir import claim
+from experiments.workdir import claim, write_atomically
 
 _NUM_PICTURES = 64  # images in a grid
 _CHUNK_SECONDS = 0.5  # how long a signal or the progress bar may have to wait
@@ -61,17 +61,24 @@ def run(program: str, system: System, dataset: Dataset, groups: Sequence[Any]) -
     name = program.removeprefix("experiments.")
     workdir = Path(settings.workdir or f"out/{name}-{settings.dataset}")
     values = {k: v for group in groups for k, v in dataclasses.asdict(group).items()}
+    failure = workdir / "failure.json"
     with claim(workdir, program, values, flags_lib.free_flags(groups)):
-        return _run(name, system, dataset, settings, workdir)
+        failure.unlink(missing_ok=True)
+        try:
+            return _run(name, system, dataset, settings, workdir)
+        except RunFailed as error:
+            write_atomically(failure, json.dumps({"reason": str(error)}) + "\n")
+            raise
 
 
 def _run(
     name: str, system: System, dataset: Dataset, settings: Settings, workdir: Path
 ) -> int:
+    start = time.perf_counter()
     with contextlib.ExitStack() as stack:
         checkpoints = Checkpoints(workdir / "checkpoints")
         stack.callback(checkpoints.close)
-        step = checkpoints.latest_step() or 0
+        step = first_step = checkpoints.latest_step() or 0
         if step > settings.num_steps:
             raise UserError(
                 f"--num_steps must be at least {step}, the steps that {str(workdir)!r} "
@@ -89,10 +96,10 @@ def _run(
             _resident_bytes(),
             flip=settings.flip == "horizontal",
         )
-        report.write(describe(dataset) + "\n")
+        summary.write(describe(dataset) + "\n")
         if step:
             carry = loop.put(checkpoints.restore(step, loop.abstract()))
-            report.write(f"{name}: continues {workdir} after step {step}\n")
+            summary.write(f"{name}: continues {workdir} after step {step}\n")
         else:
             carry = loop.init()
             if settings.start_from is not None:
@@ -115,7 +122,7 @@ def _run(
             )
         if step < settings.num_steps:
             assert signals.received is not None
-            report.write(
+            summary.write(
                 f"{name}: stopped by {signal.Signals(signals.received).name} after "
                 f"step {step}; saved in {workdir}, the same command continues\n"
             )
@@ -132,11 +139,15 @@ def _run(
             "step": step,
             "seeds": list(range(settings.seed, settings.seed + settings.num_seeds)),
             "steps_per_second": pace.rate,
+            # Of this process, compilation and evaluation included: what a run that was
+            # continued took before `first_step` is not in it.
+            "seconds": time.perf_counter() - start,
+            "first_step": first_step,
             "device": f"{len(jax.devices())} x {jax.devices()[0].device_kind}",
-            "metrics": report.over_seeds(final),
+            "metrics": summary.over_seeds(final),
         }
         writer.write_result(result)
-    report.write(report.summary(result, workdir))
+    summary.write(summary.summary(result, workdir))
     return 0
 
 
@@ -148,8 +159,8 @@ def _report_again(name: str, workdir: Path, step: int) -> bool:
         return False
     if result["step"] != step:
         return False
-    report.write(f"{name}: finished before, nothing left to do\n")
-    report.write(report.summary(result, workdir))
+    summary.write(f"{name}: finished before, nothing left to do\n")
+    summary.write(summary.summary(result, workdir))
     return True
 
 
@@ -199,7 +210,7 @@ def _train(
                 metrics = loop.evaluate(carry, loop.examples("valid"))
                 scalars |= {f"valid/{k}": v for k, v in metrics.items()}
             if scalars:  # before the checkpoint: its steps must be on disk
-                writer.write_scalars(step, report.over_seeds(scalars))
+                writer.write_scalars(step, summary.over_seeds(scalars))
             if evaluate:
                 _draw(writer, loop, carry, dataset, step)
             if save:

@@ -229,7 +229,9 @@ def test_the_command_of_the_readme_in_small(tmp_path: Path):
     runs.assert_same_bits(whole, twice, 6)
     result = json.loads((whole / "result.json").read_text())
     assert result == json.loads((twice / "result.json").read_text()) | {
-        "steps_per_second": result["steps_per_second"]
+        "steps_per_second": result["steps_per_second"],
+        "seconds": result["seconds"],
+        "first_step": 0,
     }
     assert set(result["metrics"]) == {
         f"{split}/{name}"

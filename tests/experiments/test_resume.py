@@ -1,5 +1,6 @@
 """Runs that are killed, stopped or broken, in processes of their own."""
 
+import json
 from pathlib import Path
 import signal
 import time
@@ -113,6 +114,8 @@ def test_a_non_finite_loss_stops_the_run(tmp_path: Path):
     )
     assert runs.steps_saved(tmp_path) == [50, 100]
     assert not (tmp_path / "result.json").exists()
+    failure = json.loads((tmp_path / "failure.json").read_text())
+    assert failure["reason"] == err.removeprefix("failed: ").rstrip("\n")
 
 
 def test_eight_devices_give_the_result_of_one(tmp_path: Path):

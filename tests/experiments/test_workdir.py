@@ -14,7 +14,7 @@ import pytest
 from experiments.checkpointing import Checkpoints
 from experiments.errors import UserError
 from experiments.metric_writer import MetricWriter, beside
-from experiments.report import over_seeds, summary
+from experiments.summary import over_seeds, summary
 from experiments.workdir import claim
 
 FLAGS = {"seed": 0, "leaf": "normal", "num_steps": 100}
