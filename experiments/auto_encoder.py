@@ -230,7 +230,8 @@ class AutoEncoder:
     def complete(self, params, key, levels, observed):
         """E[x | observed pixels], exact and without a code; see `reconstruction`.
 
-        By the tower property it is the mean over codes z of E[x | z].
+        It is the mean over codes z of E[x | z, observed pixels]: no single code does
+        better, nor does a decoder that knows the code alone.
         """
         image = self.joint.image
         x = image.codec.encode(key, levels)

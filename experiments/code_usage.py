@@ -27,8 +27,9 @@ def evaluate(
 
     Returns:
         ``[B]`` each, nats: ``kl``, of p(z | x) from N(0, I), and ``code_nats``, of
-        p(z | x) from the circuit's own p(z). Scalars: ``code_spread``, the mean over
-        latents, and ``active_latents``, their number.
+        p(z | x) from the circuit's own p(z); the code carries no more than either.
+        Scalars: ``code_spread``, the mean over latents, and ``active_latents``, how
+        many of them the image moves.
     """
     noise_key, mean_key, sample_key = jax.random.split(key, 3)
     x = joint.image.codec.encode(noise_key, levels)

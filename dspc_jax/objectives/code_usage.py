@@ -72,9 +72,11 @@ def code_divergences(
     .. math:: \log \frac{p(x, z)}{p(x)\, N(z; 0, I)}, \qquad
         \log \frac{p(x, z)}{p(x)\, p(z)}
 
-    Their means are :math:`KL(p(z \mid x) \| N(0, I))` and
-    :math:`KL(p(z \mid x) \| p(z))`. Over images of the model the mean of the second is
-    the mutual information of image and code.
+    Their means over images are :math:`KL(p(z \mid x) \| N(0, I))` and
+    :math:`KL(p(z \mid x) \| p(z))`. Each is the mutual information of image and code
+    plus the divergence of all images' codes together from N(0, I), or from the
+    circuit's own :math:`p(z)`: both bound what the code carries from above, and the
+    second is just that where the circuit fits the images.
 
     Args:
       circuit: over image and latents.
