@@ -62,7 +62,7 @@ def log_expected_kernel(
       ValueError: the circuit mixes partitions, or a leaf is not Normal.
     """
     layout = circuit.layout
-    _check(circuit)
+    check(circuit)
     left, right = (parameters.normalize(layout, p) for p in (params, other))
     variance = jnp.asarray(bandwidth) ** 2
     tables = [
@@ -175,7 +175,15 @@ def _pair_sum(kind: str, left: Array, right: Array, children: list[Array]) -> Ar
     return jnp.swapaxes(sum_layer.log_sum("cp", flat, [jnp.swapaxes(half, 1, 2)]), 1, 2)
 
 
-def _check(circuit: Circuit) -> None:
+def check(circuit: Circuit) -> None:
+    """Raises ValueError where kernels of pairs have no closed form.
+
+    Args:
+      circuit: any.
+
+    Raises:
+      ValueError: it mixes partitions, or a leaf is not Normal.
+    """
     _check_leaves(circuit.layout)
     if any(level.mixture is not None for level in circuit.layout.graph.levels):
         raise ValueError(

@@ -47,3 +47,21 @@ class Discriminator(NamedTuple):
     init: Callable[[Array], PyTree]
     logits: Callable[[PyTree, Array], Array]
     train_logits: Callable[[Array, PyTree, Array], Array]
+
+
+class FeatureCritic(NamedTuple):
+    """Features of examples for a learned kernel: pure functions of its parameters.
+
+    The features of an example depend on that example alone (no batch normalisation),
+    so gradients with respect to single examples exist.
+
+    Attributes:
+      init: ``init(key) -> params``.
+      features: ``features(params, x[B, V, C]) -> [B, K]``.
+      activations: ``activations(params, x[B, V, C])``: what every layer gives,
+        ``[B, ...]`` each; the features are the last.
+    """
+
+    init: Callable[[Array], PyTree]
+    features: Callable[[PyTree, Array], Array]
+    activations: Callable[[PyTree, Array], tuple[Array, ...]]

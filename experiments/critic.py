@@ -1,6 +1,10 @@
-"""The auto-encoder kernel of MMD-GAN inside a training step."""
+"""The auto-encoder kernel of MMD-GAN inside a training step, and its flags.
+
+`experiments.penalized_critic` is the other learned kernel; they share the flags.
+"""
 
 import dataclasses
+import functools
 from typing import Any, cast
 
 import jax
@@ -19,34 +23,80 @@ from experiments import flags
 from experiments.data import Dataset
 from experiments.mixture import Term
 
+_DEFAULTS: dict[str, dict[str, float]] = {  # of the two sources
+    "autoencoder": {"learning_rate": 5e-5, "busy_steps": 100, "features": 100},
+    "gradient_penalty": {"learning_rate": 1e-4, "busy_steps": 5, "features": 16},
+}
+
+
+def default(kernel: str, name: str, given: float | None) -> float:
+    """The value of a flag of `CriticSettings` whose default depends on the kernel."""
+    return _DEFAULTS[kernel][name] if given is None else given
+
+
+def _words(name: str) -> str:
+    return ", ".join(f"{values[name]} for {k}" for k, values in _DEFAULTS.items())
+
 
 @dataclasses.dataclass(frozen=True)
 class CriticSettings:
-    """The flags of ``--mmd_kernel=autoencoder``; the defaults are the source's."""
+    """The flags of the learned kernels; the defaults are the sources'."""
 
-    mmd_critic_learning_rate: float = flags.flag(
-        5e-5, "step size of the auto-encoder's RMSprop", flags.above(0)
+    mmd_critic_learning_rate: float | None = flags.flag(
+        None,
+        "step size of the network behind the kernel: of the autoencoder's RMSprop, or "
+        "of gradient_penalty's Adam with betas 0.5 and 0.9 (default: "
+        f"{_words('learning_rate')})",
+        flags.above(0),
+        kind=float,
     )
     mmd_critic_steps: int = flags.flag(
-        5, "steps of the auto-encoder before each of the circuit", flags.at_least(1)
-    )
-    mmd_critic_busy_steps: int = flags.flag(
-        100,
-        "steps of the auto-encoder before each of the circuit's first 25, and before "
-        "every 500th",
+        5,
+        "steps of the network behind the kernel before each of the generator",
         flags.at_least(1),
     )
-    mmd_filters: int = flags.flag(
-        64, "filters of the auto-encoder's first convolution", flags.at_least(1)
+    mmd_critic_busy_steps: int | None = flags.flag(
+        None,
+        "its steps before each of the generator's first 25, and before every 500th "
+        f"(default: {_words('busy_steps')})",
+        flags.at_least(1),
+        kind=int,
     )
-    mmd_features: int = flags.flag(
-        100, "features of the auto-encoder", flags.at_least(1)
+    mmd_filters: int = flags.flag(
+        64, "filters of its first convolution", flags.at_least(1)
+    )
+    mmd_features: int | None = flags.flag(
+        None,
+        f"features that the kernel sees (default: {_words('features')})",
+        flags.at_least(1),
+        kind=int,
     )
     mmd_normalizer: str = flags.flag(
         "batch",
-        "normalisation inside the auto-encoder",
+        "normalisation inside the autoencoder",
         flags.one_of("batch", "group", "none"),
     )
+    mmd_gradient_penalty: float = flags.flag(
+        1.0,
+        "gradient_penalty: weight of E (norm(grad witness) - 1)^2 between data and "
+        "samples",
+        flags.at_least(0),
+    )
+    mmd_activation_penalty: float = flags.flag(
+        1.0,
+        "gradient_penalty: weight of the mean squared activations of the network's "
+        "layers",
+        flags.at_least(0),
+    )
+    mmd_linear_weight: float = flags.flag(
+        1.0,
+        "gradient_penalty: weight of the linear kernel beside the rational quadratic "
+        "ones",
+        flags.at_least(0),
+    )
+
+
+_of = functools.partial(default, "autoencoder")
 
 
 class Critic:
@@ -55,16 +105,19 @@ class Critic:
     def __init__(self, settings: CriticSettings, dataset: Dataset):
         """Binds the networks to the size of the images."""
         self._settings = settings
+        self._busy_steps = int(_of("busy_steps", settings.mmd_critic_busy_steps))
         self._network: AutoEncoder = image_auto_encoder(
             dataset.height,
             dataset.width,
             dataset.num_channels,
             value_range=(0.0, 1.0),
-            num_features=settings.mmd_features,
+            num_features=int(_of("features", settings.mmd_features)),
             num_filters=settings.mmd_filters,
             normalizer=settings.mmd_normalizer,
         )
-        self._optimizer = optax.rmsprop(settings.mmd_critic_learning_rate)
+        self._optimizer = optax.rmsprop(
+            _of("learning_rate", settings.mmd_critic_learning_rate)
+        )
         self._kernel = gaussian_kernel((1.0, 2.0, 4.0, 8.0, 16.0))  # the source's
 
     @property
@@ -96,7 +149,7 @@ class Critic:
 
         number = critic_steps(
             number,
-            many=self._settings.mmd_critic_busy_steps,
+            many=self._busy_steps,
             few=self._settings.mmd_critic_steps,
         )
         state, metrics = repeat_update(update, state, key, number)

@@ -74,9 +74,10 @@ class Term(NamedTuple):
         follow: ``(adversary, params, number) -> adversary``, before ``train``: what the
             adversary takes over from the generator itself. None where it sees samples
             only.
-        advantages: ``(x, samples) -> [S]``, what each sample adds to the loss, for
-            ``--relaxation=score_function``: `dspc_jax.objectives.set_advantages` in
-            closed form. None: by leaving out one sample after the other.
+        advantages: ``(x, samples, adversary) -> [S]``, what each sample adds to the
+            loss, for ``--relaxation=score_function``:
+            `dspc_jax.objectives.set_advantages` in closed form. None: by leaving out
+            one sample after the other.
     """
 
     name: str
@@ -84,7 +85,7 @@ class Term(NamedTuple):
     train: Callable[..., tuple[Any, dict[str, jax.Array]]] | None
     loss: Callable[..., tuple[jax.Array, dict[str, jax.Array]]]
     follow: Callable[[Any, Any, jax.Array], Any] | None = None
-    advantages: Callable[[jax.Array, jax.Array], jax.Array] | None = None
+    advantages: Callable[[jax.Array, jax.Array, Any], jax.Array] | None = None
 
 
 class State(NamedTuple):

@@ -1,21 +1,27 @@
 """Maximum mean discrepancy: ``python -m experiments.mmd --dataset=digits``.
 
 A circuit is trained through its own differentiable samples until no kernel tells them
-from the data: on pixels, or on the features of an adversarially trained auto-encoder.
+from the data: on pixels, or on the features of a network that is trained to tell them
+apart. Without samples, too, where the MMD has a closed form.
 """
 
 import dataclasses
-import functools
 from typing import Any, cast
 
-from dspc_jax.objectives import Kernel, mmd_advantages, mmd_loss
+import jax.numpy as jnp
+import numpy as np
+
+from dspc_jax import expected_kernels
+from dspc_jax.objectives import Kernel, exact_mmd_loss, mmd_advantages, mmd_loss
 from experiments import data, flags, mixture
-from experiments.critic import Critic, CriticSettings
+from experiments.critic import CriticSettings
 from experiments.device_loop import System
 from experiments.errors import UserError
 from experiments.flags import Settings
 from experiments.generators import circuit_generator
 from experiments.mixture import MixtureSettings, Term
+from experiments.model import Model, pixel_bandwidths, pixel_kernel
+from experiments.penalized_critic import LEARNED_KERNELS, learned_kernel_term
 from experiments.program import training_program
 
 
@@ -25,14 +31,30 @@ class MmdSettings:
 
     mmd_kernel: str = flags.flag(
         "pixel",
-        "kernels between grey values (pixel), or between the features of an "
-        "auto-encoder trained against the circuit (autoencoder)",
-        flags.one_of("pixel", "autoencoder"),
+        "what the kernels see: grey values (pixel), the features of an autoencoder "
+        "with clipped weights, or those of a critic with gradient_penalty (and a "
+        "rational quadratic kernel); the last two are trained against the circuit",
+        flags.one_of("pixel", *LEARNED_KERNELS),
+    )
+    mmd_pixel_kernel: str = flags.flag(
+        "gaussian",
+        "kernels between grey values: gaussian (bandwidths of 1/4 to 4 times the "
+        "median distance) or rational_quadratic (exponents of 0.2 to 5, heavy tails)",
+        flags.one_of("gaussian", "rational_quadratic"),
     )
     mmd_estimator: str = flags.flag(
         "unbiased",
-        "estimate of the squared MMD on pixels",
-        flags.one_of("unbiased", "biased"),
+        "estimate of the squared MMD on pixels: unbiased or biased from samples, or "
+        "exact, in closed form, without samples of the circuit (normal leaves, "
+        "quad_tree or one repetition, gaussian kernels)",
+        flags.one_of("unbiased", "biased", "exact"),
+    )
+    mmd_patch: int | None = flags.flag(
+        None,
+        "exact: the kernel is the mean over square patches of this side, each with a "
+        "kernel of its own (default: one kernel on the whole image)",
+        flags.at_least(1),
+        kind=int,
     )
     mmd_power: int = flags.flag(
         2,
@@ -43,7 +65,7 @@ class MmdSettings:
 
 
 def pixel_term(kernel: Kernel, settings: MmdSettings) -> Term:
-    """The MMD between grey values."""
+    """The MMD between grey values, from samples."""
 
     def loss(params, key, x, adversary, sample):
         del adversary
@@ -59,10 +81,69 @@ def pixel_term(kernel: Kernel, settings: MmdSettings) -> Term:
 
     advantages = None
     if settings.mmd_estimator == "unbiased":
-        advantages = functools.partial(mmd_advantages, kernel=kernel)
+
+        def advantages(x, samples, adversary):
+            del adversary
+            return mmd_advantages(x, samples, kernel)
+
     return Term(
         "mmd", init=lambda key: (), train=None, loss=loss, advantages=advantages
     )
+
+
+def exact_term(circuit: Model, settings: MmdSettings, dataset: data.Dataset) -> Term:
+    """The MMD between grey values in closed form: see `dspc_jax.expected_kernels`.
+
+    Args:
+        circuit: over one partition tree, with Normal leaves.
+        settings: the flags of this program.
+        dataset: the images.
+
+    Returns:
+        The term; its loss draws no samples.
+
+    Raises:
+        UserError: the MMD of this circuit, or with these kernels, has no closed form.
+    """
+    for name in ("mmd_kernel", "mmd_pixel_kernel"):
+        given, needed = getattr(settings, name), getattr(MmdSettings, name)
+        if given != needed:
+            raise UserError(
+                f"--{name} must be {needed} with --mmd_estimator=exact (no other has a "
+                f"closed form), got {given!r}"
+            )
+    try:
+        expected_kernels.check(circuit.circuit)
+    except ValueError as error:
+        raise UserError(
+            f"--mmd_estimator must not be exact with this {error}"
+        ) from error
+    bandwidths = np.asarray(pixel_bandwidths(circuit.codec, circuit.references))
+    patches = None
+    if settings.mmd_patch is not None:
+        patches = _tiles(dataset.height, dataset.width, settings.mmd_patch)
+        # As if all pixels were alike: squared distances grow with their number.
+        bandwidths = bandwidths * np.sqrt(patches.sum(1).max() / patches.shape[1])
+
+    def loss(params, key, x, adversary, sample):
+        del adversary, sample
+        return exact_mmd_loss(
+            params["circuit"],
+            key,
+            x,
+            circuit=circuit.circuit,
+            bandwidths=bandwidths.tolist(),
+            patches=None if patches is None else jnp.asarray(patches),
+        )
+
+    return Term("mmd", init=lambda key: (), train=None, loss=loss)
+
+
+def _tiles(height: int, width: int, side: int) -> np.ndarray:
+    """Square tiles of an image, smaller at its far edges: bool ``[J, V]``."""
+    row, column = (axis // side for axis in np.indices((height, width)))
+    tile = (row * (width // side + 1) + column).ravel()
+    return np.unique(tile)[:, None] == tile[None]
 
 
 def make_system(
@@ -78,26 +159,38 @@ def make_system(
         settings: the shared flags.
         mixture_settings: how the likelihood takes part.
         mmd_settings: this program's flags.
-        critic_settings: those of the auto-encoder.
+        critic_settings: those of the learned kernels.
         dataset: the images.
 
     Returns:
         The system, see `mixture.make_system`.
 
     Raises:
-        UserError: the flags describe no circuit on these images.
+        UserError: the flags describe no circuit on these images, or do not fit one
+            another.
     """
+    exact = mmd_settings.mmd_estimator == "exact"
     if mmd_settings.mmd_power == 1 and mmd_settings.mmd_estimator != "biased":
         raise UserError(
             "--mmd_estimator must be biased with --mmd_power=1 (a negative estimate "
             f"has no root), got {mmd_settings.mmd_estimator!r}"
         )
+    if mmd_settings.mmd_patch is not None and not exact:
+        raise UserError(
+            "--mmd_estimator must be exact with --mmd_patch, "
+            f"got {mmd_settings.mmd_estimator!r}"
+        )
     generator = circuit_generator(settings, dataset, mixture_settings.pretrain_steps)
-    if mmd_settings.mmd_kernel == "autoencoder":
-        term = Critic(critic_settings, dataset).term
+    circuit = generator.circuit
+    assert circuit is not None
+    if exact:
+        term = exact_term(circuit, mmd_settings, dataset)
+    elif mmd_settings.mmd_kernel in LEARNED_KERNELS:
+        term = learned_kernel_term(mmd_settings.mmd_kernel, critic_settings, dataset)
     else:
-        assert generator.circuit is not None
-        term = pixel_term(generator.circuit.kernel, mmd_settings)
+        family = mmd_settings.mmd_pixel_kernel
+        kernel = pixel_kernel(circuit.codec, circuit.references, family)
+        term = pixel_term(kernel, mmd_settings)
     return mixture.make_system(settings, mixture_settings, generator, term)
 
 

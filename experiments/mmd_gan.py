@@ -1,21 +1,38 @@
 """MMD-GAN with a neural generator: ``python -m experiments.mmd_gan``.
 
-The counterpart of ``experiments.mmd --mmd_kernel=autoencoder``: the same auto-encoder,
-losses and metrics, with a network in the place of the circuit.
+The counterpart of ``experiments.mmd`` with ``--mmd_kernel=autoencoder`` or
+``gradient_penalty``: the same critics, losses and metrics, with a network in the place
+of the circuit.
 """
 
-from experiments import data, mixture
-from experiments.critic import Critic, CriticSettings
+import dataclasses
+
+from experiments import data, flags, mixture
+from experiments.critic import CriticSettings
 from experiments.device_loop import System
 from experiments.flags import Settings
 from experiments.gan import NETWORK_MIXTURE
 from experiments.network_generators import NetworkSettings, network_generator
+from experiments.penalized_critic import LEARNED_KERNELS, learned_kernel_term
 from experiments.program import training_program
+
+
+@dataclasses.dataclass(frozen=True)
+class KernelSettings:
+    """The flag of this program alone."""
+
+    mmd_kernel: str = flags.flag(
+        "autoencoder",
+        "features of the kernel: of an autoencoder with clipped weights, or of a "
+        "critic with gradient_penalty and a rational quadratic kernel",
+        flags.one_of(*LEARNED_KERNELS),
+    )
 
 
 def make_system(
     settings: Settings,
     network_settings: NetworkSettings,
+    kernel_settings: KernelSettings,
     critic_settings: CriticSettings,
     dataset: data.Dataset,
 ) -> System:
@@ -24,7 +41,8 @@ def make_system(
     Args:
         settings: the shared flags.
         network_settings: the flags of the generator.
-        critic_settings: the flags of the auto-encoder.
+        kernel_settings: which features.
+        critic_settings: the flags of the network that learns them.
         dataset: the images.
 
     Returns:
@@ -34,7 +52,7 @@ def make_system(
         UserError: the circuit to be matched does not fit the images.
     """
     generator = network_generator(settings, network_settings, dataset)
-    term = Critic(critic_settings, dataset).term
+    term = learned_kernel_term(kernel_settings.mmd_kernel, critic_settings, dataset)
     return mixture.make_system(settings, NETWORK_MIXTURE, generator, term)
 
 
@@ -44,6 +62,7 @@ PROGRAM = training_program(
     make_system,
     Settings,
     NetworkSettings,
+    KernelSettings,
     CriticSettings,
     defaults={"learning_rate": 2e-4},
 )

@@ -17,6 +17,7 @@ from dspc_jax.objectives import (
     median_bandwidths,
     mmd2_unbiased,
     negative_log_likelihood,
+    rational_quadratic_kernel,
 )
 from experiments.data import Dataset
 from experiments.errors import UserError
@@ -149,10 +150,29 @@ def references(dataset: Dataset) -> np.ndarray:
     return dataset.train[rows.astype(np.int64)]
 
 
-def pixel_kernel(codec: Preprocessing, images: np.ndarray) -> Kernel:
-    """Gaussian kernels between grey values, scaled to the images' distances."""
-    bandwidths = np.asarray(median_bandwidths(_grey(codec, images)))
-    return gaussian_kernel(bandwidths.tolist())
+def pixel_bandwidths(codec: Preprocessing, images: np.ndarray) -> list[float]:
+    """Bandwidths of Gaussian kernels between grey values: multiples of the median."""
+    return np.asarray(median_bandwidths(_grey(codec, images))).tolist()
+
+
+def pixel_kernel(
+    codec: Preprocessing, images: np.ndarray, family: str = "gaussian"
+) -> Kernel:
+    """A sum of kernels between grey values, scaled to the images' distances.
+
+    Args:
+        codec: the units of the images.
+        images: ``[n, V, C]`` uint8.
+        family: ``gaussian`` of several bandwidths about the median distance, or
+            ``rational_quadratic`` of several exponents at the median distance.
+
+    Returns:
+        The kernel.
+    """
+    if family == "rational_quadratic":
+        (median,) = np.asarray(median_bandwidths(_grey(codec, images), (1.0,))).tolist()
+        return rational_quadratic_kernel(bandwidth=median)
+    return gaussian_kernel(pixel_bandwidths(codec, images))
 
 
 def _grey(codec: Preprocessing, levels: np.ndarray) -> jax.Array:

@@ -20,7 +20,7 @@ def term_loss(
     relaxation: str,
     circuit: Model,
     loss: Callable[..., tuple[jax.Array, dict[str, jax.Array]]],
-    advantages: Callable[[jax.Array, jax.Array], jax.Array] | None,
+    advantages: Callable[[jax.Array, jax.Array, Any], jax.Array] | None,
     params: Any,
     key: jax.Array,
     x: jax.Array,
@@ -73,7 +73,7 @@ def term_loss(
 
         of_samples = set_advantages(of, units)
     else:
-        of_samples = advantages(x, units)
+        of_samples = advantages(x, units, adversary)
     scored = params["circuit"]
     if pathwise:
         scored = scored._replace(leaves=jax.lax.stop_gradient(scored.leaves))

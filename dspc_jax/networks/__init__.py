@@ -11,6 +11,7 @@ from dspc_jax.networks.auto_encoders import (
     mlp_auto_encoder,
 )
 from dspc_jax.networks.classifiers import Classifier, convolutional_classifier
+from dspc_jax.networks.critics import convolutional_critic
 from dspc_jax.networks.discriminators import (
     convolutional_discriminator,
     mlp_discriminator,
@@ -33,6 +34,7 @@ __all__ = [
     "NetworkGenerator",
     "VariationalAutoEncoder",
     "convolutional_classifier",
+    "convolutional_critic",
     "convolutional_discriminator",
     "convolutional_generator",
     "convolutional_variational_auto_encoder",

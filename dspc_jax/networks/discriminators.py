@@ -5,8 +5,13 @@ import functools
 from flax import linen as nn
 import jax.numpy as jnp
 
-from dspc_jax.networks.convolutions import Conv
-from dspc_jax.networks.layers import check_counts, pyramid
+from dspc_jax.networks.layers import (
+    ImagePyramid,
+    check_counts,
+    check_range,
+    pyramid,
+    scaled_images,
+)
 from dspc_jax.networks.spectral import spectrally_normalized
 from dspc_jax.types import Array, Discriminator, PyTree
 
@@ -93,7 +98,7 @@ def convolutional_discriminator(
         height=height, width=width, num_channels=num_channels, num_filters=num_filters
     )
     return _discriminator(
-        _ImageScore(len(pyramid(height, width)) - 1, num_filters),
+        _ImageScore(len(pyramid(height, width)) - 1, num_filters, 1, 0.1),
         (height * width, num_channels),
         (height, width, num_channels),
         value_range,
@@ -110,20 +115,12 @@ def _discriminator(
     spectral: bool,
 ) -> Discriminator:
     """Binds a module to the shape of examples and their range of values."""
-    if value_range is not None and not value_range[0] < value_range[1]:
-        raise ValueError(f"value_range must increase, got {value_range}")
+    check_range(value_range)
 
     def scores(params: PyTree, x: Array, rngs: dict[str, Array] | None) -> Array:
-        if x.ndim != 3 or x.shape[1:] != example_shape:
-            raise ValueError(
-                f"x must hold examples of the shape {example_shape}, got {x.shape}"
-            )
-        if value_range is not None:
-            low, high = value_range
-            x = (x - low) * (2 / (high - low)) - 1
+        images = scaled_images(x, example_shape, image_shape, value_range)
         if spectral:
             params = spectrally_normalized(params)
-        images = x.reshape(x.shape[0], *image_shape)
         out = module.apply(params, images, train=rngs is not None, rngs=rngs)
         assert isinstance(out, Array)
         return out[:, 0]
@@ -153,19 +150,9 @@ class _MlpScore(nn.Module):
         return nn.Dense(1)(x)
 
 
-class _ImageScore(nn.Module):
+class _ImageScore(ImagePyramid):
     """``[B, H, W, C] -> [B, 1]``."""
 
-    num_halvings: int
-    num_filters: int
-
-    @nn.compact
-    def __call__(self, x: Array, train: bool = False) -> Array:
+    def __call__(self, x: Array, train: bool = False) -> Array:  # pyright: ignore[reportIncompatibleMethodOverride]: the last layer alone
         del train
-        init = nn.initializers.he_normal()
-        x = nn.leaky_relu(Conv(self.num_filters, 3, kernel_init=init)(x), 0.1)
-        for i in range(self.num_halvings):
-            filters = self.num_filters * 2 ** (i + 1)
-            x = Conv(filters, 4, 2, kernel_init=init)(x)
-            x = nn.leaky_relu(x, 0.1)
-        return nn.Dense(1)(x.reshape(x.shape[0], -1))
+        return super().__call__(x)[-1]

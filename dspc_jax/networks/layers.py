@@ -60,6 +60,30 @@ def initializer(kind: Normalizer) -> Callable[..., Array]:
     )
 
 
+class ImagePyramid(nn.Module):
+    """``[B, H, W, C]`` to the outputs of all layers, the last ``[B, num_outputs]``.
+
+    A 3x3 convolution, then 4x4 convolutions with stride 2 that double the filters,
+    LeakyReLU after each, and one linear layer. Nothing is normalised.
+    """
+
+    num_halvings: int
+    num_filters: int
+    num_outputs: int
+    negative_slope: float
+
+    @nn.compact
+    def __call__(self, x: Array) -> tuple[Array, ...]:  # noqa: D102
+        init = nn.initializers.he_normal()
+        layers = []
+        for i in range(self.num_halvings + 1):
+            size, stride = (4, 2) if i else (3, 1)
+            x = Conv(self.num_filters * 2**i, size, stride, kernel_init=init)(x)
+            x = nn.leaky_relu(x, self.negative_slope)
+            layers.append(x)
+        return (*layers, nn.Dense(self.num_outputs)(x.reshape(x.shape[0], -1)))
+
+
 class ImageDecoder(nn.Module):
     """``[B, K] -> [B, H, W, C]`` in (-1, 1): transposed convolutions, cropped."""
 
@@ -84,6 +108,42 @@ class ImageDecoder(nn.Module):
             x = ConvTranspose(filters, 4, 2, use_bias=False, kernel_init=init)(x)
             x = x[:, : self.sizes[i][0], : self.sizes[i][1]]
         return jnp.tanh(x)
+
+
+def scaled_images(
+    x: Array,
+    example_shape: tuple[int, int],
+    image_shape: tuple[int, ...],
+    value_range: tuple[float, float] | None,
+) -> Array:
+    """Examples as what a network sees: reshaped, and their range scaled to [-1, 1].
+
+    Args:
+      x: ``[B, V, C]``.
+      example_shape: ``(V, C)``.
+      image_shape: of one example.
+      value_range: smallest and largest value; None leaves values as they are.
+
+    Returns:
+      ``[B, *image_shape]``.
+
+    Raises:
+      ValueError: examples of another shape.
+    """
+    if x.ndim != 3 or x.shape[1:] != example_shape:
+        raise ValueError(
+            f"x must hold examples of the shape {example_shape}, got {x.shape}"
+        )
+    if value_range is not None:
+        low, high = value_range
+        x = (x - low) * (2 / (high - low)) - 1
+    return x.reshape(x.shape[0], *image_shape)
+
+
+def check_range(value_range: tuple[float, float] | None) -> None:
+    """Raises a ValueError unless it is None or increases."""
+    if value_range is not None and not value_range[0] < value_range[1]:
+        raise ValueError(f"value_range must increase, got {value_range}")
 
 
 def check_counts(**numbers: int) -> None:

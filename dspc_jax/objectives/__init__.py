@@ -48,6 +48,7 @@ from dspc_jax.objectives.mmd_gan import (
     repeat_update,
     sampler_loss,
 )
+from dspc_jax.objectives.penalized_mmd import penalized_critic_loss, witness
 from dspc_jax.objectives.score_function import (
     mean_advantages,
     mmd_advantages,
@@ -91,6 +92,7 @@ __all__ = [
     "mmd_advantages",
     "mmd_loss",
     "negative_log_likelihood",
+    "penalized_critic_loss",
     "r1_penalty",
     "rank_hinge",
     "rational_quadratic_kernel",
@@ -104,4 +106,5 @@ __all__ = [
     "squared_distances",
     "variational_loss",
     "weighted_sum",
+    "witness",
 ]

@@ -143,6 +143,8 @@ def gaussian_kernel(
 def rational_quadratic_kernel(
     alphas: Array | Sequence[float] | float = (0.2, 0.5, 1.0, 2.0, 5.0),
     bandwidth: Array | float = 1.0,
+    *,
+    linear_weight: float = 0.0,
 ) -> Kernel:
     r"""A sum of rational quadratic kernels, scale mixtures of Gaussian kernels.
 
@@ -150,30 +152,48 @@ def rational_quadratic_kernel(
 
     Its tails are heavy: samples far from the data still feel them.
 
+    *With a linear kernel.* :math:`w \langle x, y \rangle / \sigma^2` may be added. As a
+    function of distances it is :math:`-w d^2 / 2 \sigma^2`: since
+    :math:`\langle x, y \rangle = (\|x\|^2 + \|y\|^2 - d^2) / 2`, and what depends on
+    one of the two points alone drops out of every estimate of the MMD, of the
+    differences of its witness function, and of their gradients, the two give the same.
+
     Args:
       alphas: the exponents :math:`a > 0`, ``[S]`` or a scalar.
       bandwidth: :math:`\sigma > 0` in the units of the points; may be traced.
+      linear_weight: :math:`w \ge 0`. Where it is positive, ``value`` is the kernel up
+        to functions of one point: positive definite on differences only.
 
     Returns:
       The kernel; :math:`k(0) = S`.
 
     Raises:
-      ValueError: no exponent, or a plain number is not positive and finite.
+      ValueError: no exponent, a plain number is not positive and finite, or the weight
+        is negative.
 
     References:
       Binkowski, Sutherland, Arbel and Gretton, "Demystifying MMD GANs", ICLR 2018.
     """
+    if not 0 <= linear_weight < math.inf:
+        raise ValueError(
+            f"linear_weight must be at least 0 and finite, got {linear_weight}"
+        )
     exponents = _positive("alphas", alphas)
     (sigma,) = _positive("bandwidth", bandwidth)
 
     def log_terms(distances: Array) -> list[Array]:
         return [-a * jnp.log1p(distances / (2 * a * sigma**2)) for a in exponents]
 
+    def linear(distances: Array) -> list[Array]:
+        return [-linear_weight / (2 * sigma**2) * distances] if linear_weight else []
+
     def value(distances: Array) -> Array:
-        return _sum(jnp.exp(t) for t in log_terms(distances))
+        terms = [jnp.exp(t) for t in log_terms(distances)]
+        return _sum(terms + linear(distances))
 
     def excess(distances: Array) -> Array:
-        return _sum(jnp.expm1(t) for t in log_terms(distances))
+        terms = [jnp.expm1(t) for t in log_terms(distances)]
+        return _sum(terms + linear(distances))
 
     return Kernel(value, excess)
 

@@ -272,7 +272,9 @@ def test_the_matching_width_is_the_nearest():
 def test_mmd_gan_trains_both_sides(tiny: Dataset):
     settings = Settings(**{**SMALL, "learning_rate": 2e-4})
     network = NetworkSettings(gan_width=8)
-    system = mmd_gan.make_system(settings, network, TINY_CRITIC, tiny)
+    system = mmd_gan.make_system(
+        settings, network, mmd_gan.KernelSettings(), TINY_CRITIC, tiny
+    )
     loop = loop_of(tiny, system)
     start = jax.device_get(loop.init().state)
     carry, failure = loop.run(loop.init(), 0, 2)
