@@ -8,7 +8,7 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
-from dspc_jax.networks.convolutions import ConvTranspose
+from dspc_jax.networks.convolutions import Conv, ConvTranspose
 from dspc_jax.types import Array, PyTree
 
 Normalizer = Literal["batch", "group", "none"]
