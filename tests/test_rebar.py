@@ -1,5 +1,6 @@
 """Samples and their relaxations for REBAR: laws, choices, gradients."""
 
+import functools
 import itertools
 
 import jax
@@ -85,23 +86,23 @@ def test_the_probability_of_the_choices():
 
 def test_cold_relaxations_are_the_sample():
     circuit, params = setting("two variables, normal")
-    keys = cases.fresh_keys(2, 500)
-    samples = jax.jit(lambda p: rebar.draw(circuit, keys, p, 1e-3))(params)
+    draw = jax.jit(functools.partial(rebar.draw, circuit))
+    samples = draw(cases.fresh_keys(2, 500), params, jnp.float32(1e-3))
     exact = jax.vmap(circuit.sample, (0, None))(cases.fresh_keys(2, 500), params)
     np.testing.assert_allclose(samples.exact, exact, rtol=1e-5, atol=1e-6)
     for soft in (samples.relaxed, samples.conditional):
         close = np.isclose(soft, exact, rtol=1e-3, atol=1e-3).all(axis=(1, 2))
         assert close.mean() > 0.97  # else a near tie
-    warm = jax.jit(lambda p: rebar.draw(circuit, keys, p, 1.0))(params)
+    warm = draw(cases.fresh_keys(2, 500), params, jnp.float32(1))
     assert np.abs(warm.relaxed - warm.conditional).mean() > 0.05
 
 
 def test_who_gets_which_gradient():
     """Leaves from the exact sample alone, weights from all the others."""
     circuit, params = setting("two variables, normal")
-    keys = cases.fresh_keys(3, 50)
 
     def means(params):
+        keys = cases.fresh_keys(3, 50)
         return jax.tree.map(jnp.mean, rebar.draw(circuit, keys, params, 0.5))
 
     jacobian = jax.jit(jax.jacrev(means))(params)
@@ -121,10 +122,9 @@ def test_the_gradient_of_the_conditional_sample_is_that_of_its_value():
     They are fixed as long as no choice changes, which no choice does here.
     """
     circuit, params = setting("two variables, normal")
-    keys = cases.fresh_keys(4, 20)
 
-    @jax.jit
     def value(params):
+        keys = cases.fresh_keys(4, 20)
         return jnp.sum(rebar.draw(circuit, keys, params, 1.0).conditional)
 
     direction = cases.randomize(params, 5, 1.0)
@@ -132,7 +132,8 @@ def test_the_gradient_of_the_conditional_sample_is_that_of_its_value():
     direction = direction._replace(
         leaves=jax.tree.map(jnp.zeros_like, direction.leaves)
     )
-    gradient = jax.jit(jax.grad(value))(params)
+    both = jax.jit(jax.value_and_grad(value))
+    _, gradient = both(params)
     slope = sum(
         float(jnp.vdot(g, d))
         for g, d in zip(
@@ -142,7 +143,8 @@ def test_the_gradient_of_the_conditional_sample_is_that_of_its_value():
     step = 2e-3
 
     def moved(sign):
-        return value(jax.tree.map(lambda p, d: p + sign * step * d, params, direction))
+        tree = jax.tree.map(lambda p, d: p + sign * step * d, params, direction)
+        return both(tree)[0]
 
     difference = float(moved(1) - moved(-1)) / (2 * step)
     assert abs(slope) > 0.1
