@@ -23,10 +23,11 @@ import jax.numpy as jnp
 import numpy as np
 
 import dspc_jax as pc
-from dspc_jax.objectives import mean_advantages, score_surrogate
+from dspc_jax import rebar
+from dspc_jax.objectives import mean_advantages, rebar_surrogate, score_surrogate
 
 # Those with a temperature, and those without.
-TEMPERED = ("gumbel_softmax", "straight_through", "gumbel_rao", "dense")
+TEMPERED = ("gumbel_softmax", "straight_through", "gumbel_rao", "dense", "rebar")
 UNTEMPERED = ("simple", "reinmax", "score_function", "score_pathwise", "implicit")
 TEMPERATURES = (0.1, 0.5, 1.0)
 FUNCTIONS = ("linear", "quadratic", "kernel")
@@ -170,6 +171,18 @@ def estimated_means(
       relaxation: the estimator.
       temperature: its temperature, if it has one.
     """
+    if relaxation == "rebar":
+        samples = rebar.draw(circuit, keys, params, temperature)
+        exact, relaxed, conditional = map(objectives, samples[:3])
+        of_each = jax.vmap(mean_advantages, 1, 1)
+        left = of_each(exact), of_each(conditional)
+        surrogates = jax.vmap(rebar_surrogate, (None, 1, 1, 0, 0))(
+            samples.log_choices,
+            *jax.lax.stop_gradient(left),
+            jnp.mean(relaxed, axis=0),
+            jnp.mean(conditional, axis=0),
+        )
+        return jnp.mean(exact, axis=0) + surrogates
     if relaxation.startswith("score_"):
         x = jax.vmap(circuit.sample, (0, None))(keys, params)
         fixed, scored = jax.lax.stop_gradient(x), params
@@ -224,8 +237,8 @@ def _flat(tree: Any, axes: int) -> np.ndarray:
 Row = tuple[str, float | None, str, Estimate]
 
 
-def measure(name: str, num_batches: int) -> Iterator[Row]:
-    """Measures all estimators at all temperatures on one circuit.
+def measure(name: str, num_batches: int, only: str | None = None) -> Iterator[Row]:
+    """Measures all estimators at all temperatures on one circuit, or one of them.
 
     Yields:
       Estimator, temperature (None where it has none), function and `Estimate`, from
@@ -234,7 +247,7 @@ def measure(name: str, num_batches: int) -> Iterator[Row]:
     params = parameters(pc.build(CIRCUITS[name]))
     exact = exact_gradients(name)
     truth, leaf_truth = _flat(exact, 1), _flat(exact.leaves, 1)
-    rows = estimators_of(name)
+    rows = [row for row in estimators_of(name) if only in (None, row[0])]
     for temperature in (*TEMPERATURES, None):
         found = _mean_gradient(name)(
             jax.random.key(11),
@@ -267,11 +280,12 @@ def _compare(batches: np.ndarray, truth: np.ndarray):
     )
 
 
-def table(num_batches: int) -> str:
+def table(num_batches: int, only: str | None = None) -> str:
     """All measurements as Markdown, one table for each circuit."""
     out, leaves = [], []
     for name in CIRCUITS:
-        cells = {key[:-1]: key[-1] for key in measure(name, num_batches)}
+        cells = {key[:-1]: key[-1] for key in measure(name, num_batches, only)}
+        measured = [row for row in estimators_of(name) if only in (None, row[0])]
         heads = [f"{f}: bias | cosine | variance" for f in FUNCTIONS]
         out += [
             f"### {name}",
@@ -279,7 +293,7 @@ def table(num_batches: int) -> str:
             f"| relaxation | temperature | {' | '.join(heads)} |",
             "|---|---|" + "---|---|---|" * len(FUNCTIONS),
         ]
-        for relaxation, temperature in estimators_of(name):
+        for relaxation, temperature in measured:
             row = [cells[relaxation, temperature, f] for f in FUNCTIONS]
             columns = [
                 f"{_percent(e.bias, e.error)} | {e.cosine:.3f} | {e.variance:.3g}"
@@ -288,7 +302,7 @@ def table(num_batches: int) -> str:
             start = f"| `{relaxation}` | {temperature or 'none'} | "
             out.append(f"{start}{' | '.join(columns)} |")
         out.append("")
-        for relaxation, temperature in estimators_of(name):
+        for relaxation, temperature in measured:
             if temperature not in (0.5, None):
                 continue
             row = [cells[relaxation, temperature, f] for f in FUNCTIONS]
@@ -324,9 +338,12 @@ def main() -> None:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--num_batches", type=int, default=500)
+    parser.add_argument("--only", help="one estimator; its rows are printed alone")
     parser.add_argument("--write", type=pathlib.Path, help="document to update")
     options = parser.parse_args()
-    measured = table(options.num_batches)
+    if options.only and options.write:
+        parser.error("--write: must not go with --only (it writes all rows)")
+    measured = table(options.num_batches, options.only)
     print(measured)
     if options.write:
         write(options.write, measured)

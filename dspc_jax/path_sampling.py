@@ -6,6 +6,8 @@ weights, per pixel one leaf. The draws are those of `dspc_jax.sampling` with har
 choices, from the same noise. Other graphs take that route.
 """
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,15 +23,38 @@ from dspc_jax.parameters import CircuitParams, CircuitWeights, Layout
 from dspc_jax.types import Array, PyTree
 
 
+class Taken(NamedTuple):
+    """One kind of choice on the path.
+
+    Attributes:
+      weights: of what there was to choose from, ``[N, S, D]``, or ``[N, D]`` where
+        there is one such choice; the evidence left out.
+      chosen: which was, ``[N, S]`` or ``[N]``.
+    """
+
+    weights: Array
+    chosen: Array
+
+
+class Path(NamedTuple):
+    """What an example's choices were.
+
+    Attributes:
+      tree: the chosen alternative of the root, ``[N]``.
+      units: the chosen unit of each of its input regions, ``[S, N]``.
+      taken: all choices, a `Noise` with a `Taken` for every array that was used; ``()``
+        in the place of the leaves.
+    """
+
+    tree: Array
+    units: Array
+    taken: Noise
+
+
 def descend(
     layout: Layout, weights: CircuitWeights, evidence: Evidence | None, noise: Noise
-) -> tuple[Array, Array]:
-    """Follows the choices down to the input regions.
-
-    Returns:
-      ``(tree, units)``: the chosen alternative of the root, ``[N]``, and the chosen
-      unit of each of its input regions, ``[S, N]``.
-    """
+) -> Path:
+    """Follows the choices down to the input regions."""
     graph, count = layout.graph, layout.graph.alternatives
     assert count is not None
     num_examples = noise.classes.shape[0]
@@ -39,6 +64,10 @@ def descend(
     classes = jnp.argmax(logits + gumbel(noise.classes), axis=-1)
     tree = jnp.zeros(num_examples, jnp.int32)
     top = len(graph.levels) - 1
+    shape = (num_examples, layout.num_classes)
+    taken_class = Taken(jnp.broadcast_to(weights.classes, shape), classes)
+    taken_mixtures = [None for _ in graph.levels]
+    taken_sums = [[] for _ in graph.levels]
     if graph.levels[top].mixture is not None:
         mixture, uniform = weights.mixtures[top], noise.mixtures[top]
         assert mixture is not None
@@ -48,6 +77,7 @@ def descend(
             chosen = jnp.transpose(evidence.partitions[top], (2, 0, 1))
             logits += jnp.take_along_axis(chosen, classes[:, None, None], 2)[..., 0]
         tree = jnp.argmax(logits + gumbel(uniform[:, 0]), axis=-1)
+        taken_mixtures[top] = Taken(mixture[0][classes][:, None], tree[:, None])
     units = classes[None]
     requests: list[list[Array]] = [[] for _ in graph.levels]
     for number in range(top, -1, -1):
@@ -73,13 +103,17 @@ def descend(
                     left, right = logs[0], 0.0
                 score = rx.score(weight, left, right, perturbation)
             chosen = jnp.argmax(score.reshape(*score.shape[:2], -1), axis=-1)
+            flat = weight.reshape(*score.shape[:2], -1)
+            taken_sums[number].append(Taken(jnp.swapaxes(flat, 0, 1), chosen.T))
             if weight.ndim == 4:
                 sides = (chosen // weight.shape[3], chosen % weight.shape[3])
             else:
                 sides = (chosen,) * len(fold.children)
             for side, unit in zip(fold.children, sides, strict=True):
                 _request(requests, side, unit, count)
-    return tree, _collect(graph.parents[0], requests[0], count)
+    units = _collect(graph.parents[0], requests[0], count)
+    sums = tuple(tuple(level) for level in taken_sums)
+    return Path(tree, units, Noise(taken_class, tuple(taken_mixtures), sums, ()))
 
 
 def _followed(children: list[Array], rows: Array) -> list[Array]:
@@ -141,10 +175,17 @@ def sample(
     leaf_mode: str,
 ) -> Array:
     """Ancestral samples ``[N, V, C]``, conditional on the evidence if there is any."""
-    tree, units = descend(layout, weights, evidence, noise)
+    path = descend(layout, weights, evidence, noise)
+    return at_leaves(layout, params, path, noise, leaf_mode)
+
+
+def at_leaves(
+    layout: Layout, params: CircuitParams, path: Path, noise: Noise, leaf_mode: str
+) -> Array:
+    """Values ``[N, V, C]`` of the leaves at a path's end."""
     values = []
     for block, chosen in zip(
-        layout.blocks, leaves(layout, params, tree, units), strict=True
+        layout.blocks, leaves(layout, params, path.tree, path.units), strict=True
     ):
         components = block.leaf.components(chosen)
         if leaf_mode == "mean":
@@ -163,11 +204,11 @@ def mpe(
     noise: Noise,
 ) -> Array:
     """Backtracks the maxima of a max-product upward pass: modes ``[N, V, C]``."""
-    tree, units = descend(layout, weights, evidence, noise)
+    path = descend(layout, weights, evidence, noise)
     values = [
         block.leaf.mode(chosen)
         for block, chosen in zip(
-            layout.blocks, leaves(layout, params, tree, units), strict=True
+            layout.blocks, leaves(layout, params, path.tree, path.units), strict=True
         )
     ]
     return jnp.swapaxes(sampling.in_variable_order(layout, values), 0, 1)

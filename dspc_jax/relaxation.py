@@ -81,7 +81,8 @@ def choose(
     Args:
       relaxation: see the module's docstring; static.
       choice: what there is to choose from.
-      noise: ``exp`` of Gumbel noise, ``[P, I, J, N]``; 1 for an arg max.
+      noise: ``exp`` of Gumbel noise, ``[P, I, J, N]``; 1 for an arg max. Only
+        ``gumbel_softmax`` has a gradient in it.
       temperature: ``t``, a scalar (traced).
 
     Returns:
@@ -221,6 +222,8 @@ def _choose_bwd(relaxation, residuals, g):
     relative = _relative(choice, noise)  # d_score adds up to 0: any origin will do
     finite = jnp.where(relative > -jnp.inf, relative, 0.0)
     d_temperature = -jnp.sum(d_score * finite) / temperature
+    if relaxation == "gumbel_softmax":  # noise is a function of weights in `rebar`
+        return d_choice, safe_divide(d_score, noise), d_temperature
     return d_choice, jnp.zeros_like(noise), d_temperature
 
 

@@ -199,10 +199,12 @@ class Settings:
         "simple",
         "gradient through the choices of a sampled circuit; straight_through has a "
         "heavy tail in deep circuits, gumbel_softmax trains soft samples; "
-        "score_function and implicit (few variables, normal leaves) are unbiased",
+        "score_function and, with normal leaves, score_pathwise, rebar and implicit "
+        "(few variables) are unbiased: docs/estimators.md",
         one_of(
             *("gumbel_softmax", "straight_through", "simple", "gumbel_rao", "reinmax"),
             *("dense", "implicit", "score_function", "score_pathwise"),
+            "rebar",
         ),
     )
     temperature: float = flag(

@@ -202,7 +202,12 @@ def make_system(
             given = (params, keys[1], codec.to_unit(x), adversary)
             if scored is not None:
                 return score_function.term_loss(
-                    settings.relaxation, scored, term.loss, term.advantages, *given
+                    settings.relaxation,
+                    scored,
+                    term.loss,
+                    term.advantages,
+                    *given,
+                    generator.temperature(params, step),
                 )
             sample: Sample = generator.sampler(params, step)
             return term.loss(*given, sample)

@@ -1,7 +1,9 @@
 """``--relaxation=score_function``: a term's gradient without a gradient of samples.
 
 With ``--relaxation=score_pathwise`` that of the weights alone; leaves have the gradient
-of the samples, given their choices. See `dspc_jax.objectives.score_function`.
+of the samples, given their choices. See `dspc_jax.objectives.score_function`. With
+``--relaxation=rebar`` it is the score of the choices, with relaxed samples as a control
+variate: see `dspc_jax.objectives.rebar`.
 """
 
 from collections.abc import Callable
@@ -9,11 +11,12 @@ from typing import Any
 
 import jax
 
-from dspc_jax.objectives import score_surrogate, set_advantages
+from dspc_jax import rebar
+from dspc_jax.objectives import rebar_surrogate, score_surrogate, set_advantages
 from experiments.errors import UserError
 from experiments.model import Model
 
-NAMES = ("score_function", "score_pathwise")
+NAMES = ("score_function", "score_pathwise", "rebar")
 
 
 def term_loss(
@@ -25,6 +28,7 @@ def term_loss(
     key: jax.Array,
     x: jax.Array,
     adversary: Any,
+    temperature: jax.Array | float = 1.0,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """A term's loss on exact samples, with the gradient of `dspc_jax.objectives`.
 
@@ -39,21 +43,27 @@ def term_loss(
         key: for the loss; every evaluation has the same.
         x: grey values ``[B, V, C]``.
         adversary: what is trained against the generator.
+        temperature: of the relaxed samples of rebar.
 
     Returns:
         The loss and its metrics. The gradient to ``params`` is unbiased (with
-        score_pathwise: if the leaves are Normal).
+        score_pathwise and rebar: if the leaves are Normal).
 
     Raises:
         UserError: the loss draws no set of samples, or more than one.
     """
     drawn = []
-    pathwise = relaxation == "score_pathwise"
+    to_unit = circuit.codec.to_unit
 
     def capture(keys, params):
+        if relaxation == "rebar":
+            heat = jax.lax.stop_gradient(temperature)
+            samples = rebar.draw(circuit.circuit, keys, params["circuit"], heat)
+            drawn.append(samples)
+            return to_unit(samples.exact)
         samples = jax.vmap(circuit.circuit.sample, (0, None))(keys, params["circuit"])
         drawn.append(jax.lax.stop_gradient(samples))
-        return circuit.codec.to_unit(samples if pathwise else drawn[-1])
+        return to_unit(samples if relaxation == "score_pathwise" else drawn[-1])
 
     value, metrics = loss(params, jax.random.clone(key), x, adversary, capture)
     if len(drawn) != 1:
@@ -61,21 +71,31 @@ def term_loss(
             f"--relaxation must not be {relaxation} where a loss draws {len(drawn)} "
             "sets of samples (it must be one)"
         )
-    (samples,) = drawn
-    units = circuit.codec.to_unit(samples)
-    if advantages is None:
 
-        def of(units):
-            def given(keys, params):
-                return units
+    def of_set(units):
+        def given(keys, params):
+            return units
 
-            return loss(params, jax.random.clone(key), x, adversary, given)[0]
+        fixed = jax.lax.stop_gradient(params)
+        return loss(fixed, jax.random.clone(key), x, adversary, given)[0]
 
-        of_samples = set_advantages(of, units)
-    else:
-        of_samples = advantages(x, units, adversary)
+    def of_samples(samples):
+        units = to_unit(jax.lax.stop_gradient(samples))
+        if advantages is None:
+            return set_advantages(of_set, units)
+        return advantages(x, units, adversary)
+
+    if relaxation == "rebar":
+        samples = drawn[0]
+        return value + rebar_surrogate(
+            samples.log_choices,
+            of_samples(samples.exact),
+            of_samples(samples.conditional),
+            of_set(to_unit(samples.relaxed)),
+            of_set(to_unit(samples.conditional)),
+        ), metrics
     scored = params["circuit"]
-    if pathwise:
+    if relaxation == "score_pathwise":
         scored = scored._replace(leaves=jax.lax.stop_gradient(scored.leaves))
-    log_probs = jax.vmap(circuit.circuit.log_prob, (None, 0))(scored, samples)
-    return value + score_surrogate(log_probs, of_samples), metrics
+    log_probs = jax.vmap(circuit.circuit.log_prob, (None, 0))(scored, drawn[0])
+    return value + score_surrogate(log_probs, of_samples(drawn[0])), metrics

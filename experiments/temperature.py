@@ -73,6 +73,6 @@ def _check_learned(settings: Settings) -> None:
         )
     if settings.relaxation in _WITHOUT_TEMPERATURE:
         raise UserError(
-            "--relaxation must have a temperature with "
+            "--relaxation must have a temperature that its gradient reaches with "
             f"--temperature_schedule=learned, got {settings.relaxation!r}"
         )

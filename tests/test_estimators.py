@@ -49,6 +49,9 @@ BANDS = {
     ("score_pathwise", "linear"): [(0, 0)],
     ("score_pathwise", "quadratic"): [(0, 0)],
     ("score_pathwise", "kernel"): [(0, 0.5)],
+    ("rebar", "linear"): [(0, 0)] * 3,
+    ("rebar", "quadratic"): [(0, 0)] * 3,
+    ("rebar", "kernel"): [(0, 0.5)] * 3,
     **{
         (name, function): [(0, 0)]
         for name in ("score_function", "implicit")
@@ -90,7 +93,10 @@ def test_bias_is_within_the_stated_band(name):
         assert found.error < 0.045, where
 
 
-HARD = ("straight_through", "simple", "gumbel_rao", "reinmax", "score_pathwise")
+HARD = (
+    *("straight_through", "simple", "gumbel_rao", "reinmax", "score_pathwise"),
+    "rebar",
+)
 
 
 @discrete
@@ -108,7 +114,7 @@ def test_hard_samples_have_unbiased_normal_leaf_gradients():
     for (relaxation, _, _), found in measured(NORMAL).items():
         if relaxation in HARD:
             assert found.leaf_bias < 3 * found.leaf_error
-        if relaxation == "score_pathwise":  # and all the rest
+        if relaxation in ("score_pathwise", "rebar"):  # and all the rest
             assert found.bias < 3 * found.error
 
 
@@ -119,6 +125,14 @@ def test_implicit_gradients_have_less_noise():
         for other in ("straight_through", "score_function", "reinmax"):
             temperature = 0.5 if other == "straight_through" else None
             assert ours < 0.55 * measured(NORMAL)[other, temperature, function].variance
+
+
+@circuits
+def test_rebar_does_not_beat_the_exact_score(name):
+    """At no temperature: a control variate for what need not be drawn."""
+    for t, f in itertools.product(estimators.TEMPERATURES, estimators.FUNCTIONS):
+        ours = measured(name)["rebar", t, f].variance
+        assert ours > measured(name)["score_pathwise", None, f].variance
 
 
 @circuits

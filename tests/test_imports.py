@@ -28,7 +28,7 @@ ORDER = (
     ("sampling", "implicit"),
     ("path_sampling", "dense_sampling", "moments"),
     ("circuit",),
-    ("em", "expected_kernels", "serialization"),
+    ("em", "expected_kernels", "rebar", "serialization"),
     ("objectives",),
     ("evaluation",),
 )

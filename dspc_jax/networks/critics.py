@@ -1,7 +1,6 @@
 """Networks whose features make a learned kernel."""
 
 import functools
-from typing import Any
 
 import jax.numpy as jnp
 
@@ -66,7 +65,8 @@ def convolutional_critic(
     def activations(params: PyTree, x: Array) -> tuple[Array, ...]:
         example_shape = (height * width, num_channels)
         images = scaled_images(x, example_shape, image_shape, value_range)
-        layers: Any = module.apply(params, images)
+        layers = module.apply(params, images)
+        assert isinstance(layers, tuple)
         return layers
 
     return FeatureCritic(

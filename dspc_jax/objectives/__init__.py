@@ -54,6 +54,7 @@ from dspc_jax.objectives.mmd_gan import (
     sampler_loss,
 )
 from dspc_jax.objectives.penalized_mmd import penalized_critic_loss, witness
+from dspc_jax.objectives.rebar import rebar_surrogate
 from dspc_jax.objectives.score_function import (
     mean_advantages,
     mmd_advantages,
@@ -104,6 +105,7 @@ __all__ = [
     "r1_penalty",
     "rank_hinge",
     "rational_quadratic_kernel",
+    "rebar_surrogate",
     "repeat_update",
     "safe_sqrt",
     "sample_spread",

@@ -69,13 +69,13 @@ def moved(before: Any, after: Any) -> list[float]:
 
 
 def test_gradient_penalty_trains_both_sides(tiny: Dataset):
-    """Two seeds; pre-training leaves the critic alone."""
+    """Pre-training leaves the critic alone."""
     system = mmd_system(
         tiny,
         MixtureSettings(pretrain_steps=2, ll_weight=0.0),
         mmd_kernel="gradient_penalty",
     )
-    loop = loop_of(tiny, system, num_seeds=2)
+    loop = loop_of(tiny, system)
     start = jax.device_get(loop.init().state)
     carry, failure = loop.run(loop.init(), 0, 2)
     assert failure is None
@@ -93,6 +93,7 @@ def test_gradient_penalty_trains_both_sides(tiny: Dataset):
     assert np.all(means["critic_activation_penalty"] > 0)
 
 
+@pytest.mark.slow
 def test_the_network_has_the_same_kernel(tiny: Dataset):
     settings = Settings(**{**SMALL, "learning_rate": 2e-4})
     system = mmd_gan.make_system(
@@ -114,7 +115,9 @@ def test_the_network_has_the_same_kernel(tiny: Dataset):
     "own",
     [
         {"mmd_estimator": "exact"},
-        {"mmd_estimator": "exact", "mmd_patch": 2},
+        pytest.param(
+            {"mmd_estimator": "exact", "mmd_patch": 2}, marks=pytest.mark.slow
+        ),
         pytest.param(
             {"mmd_pixel_kernel": "rational_quadratic"}, marks=pytest.mark.slow
         ),
@@ -171,31 +174,28 @@ def test_the_exact_term_is_the_loss_of_the_library(tiny: Dataset):
     assert circuit is not None
     params = {"circuit": circuit.circuit.init(jax.random.key(0))}
     x = jnp.asarray(tiny.train[:6], jnp.float32) / 16
+    bandwidths = np.asarray(mmd.pixel_bandwidths(circuit.codec, circuit.references))
+    halves = jnp.asarray([[1, 1, 0, 0] * 2, [0, 0, 1, 1] * 2], bool)
+
+    given = MmdSettings(mmd_estimator="exact", mmd_patch=2)
+    term = mmd.exact_term(circuit, given, tiny)
 
     def sample(keys, params):
         raise AssertionError("the exact MMD needs no samples")
 
-    def loss(own):
-        term = mmd.exact_term(circuit, MmdSettings(mmd_estimator="exact", **own), tiny)
-        return term.loss(params, jax.random.key(1), x, (), sample)[0]
-
-    bandwidths = np.asarray(mmd.pixel_bandwidths(circuit.codec, circuit.references))
-
-    def library(bandwidths, patches=None):
-        return exact_mmd_loss(
+    @jax.jit
+    def both(params):
+        expected = exact_mmd_loss(
             params["circuit"],
             None,
             x,
             circuit=circuit.circuit,
-            bandwidths=bandwidths,
-            patches=patches,
+            bandwidths=bandwidths / np.sqrt(2),
+            patches=halves,
         )[0]
+        return term.loss(params, jax.random.key(1), x, (), sample)[0], expected
 
-    np.testing.assert_allclose(loss({}), library(bandwidths), rtol=1e-5)
-    halves = jnp.asarray([[1, 1, 0, 0] * 2, [0, 0, 1, 1] * 2], bool)
-    np.testing.assert_allclose(
-        loss({"mmd_patch": 2}), library(bandwidths / np.sqrt(2), halves), rtol=1e-5
-    )
+    np.testing.assert_allclose(*both(params), rtol=1e-5)
 
 
 def test_tiles_cut_an_image_into_squares():
@@ -207,6 +207,7 @@ def test_tiles_cut_an_image_into_squares():
     assert len(np.unique(numbers)) == 6
 
 
+@pytest.mark.slow
 def test_advantages_on_learned_features_are_those_of_the_set(tiny: Dataset):
     """The closed form against leaving out one sample after the other."""
     settings = Settings(**SMALL)

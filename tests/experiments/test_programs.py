@@ -120,6 +120,7 @@ def test_the_reported_loss_is_that_of_the_library(tiny: Dataset):
         pytest.param("implicit", "constant", marks=pytest.mark.slow),
         pytest.param("score_function", "constant", marks=pytest.mark.slow),
         pytest.param("score_pathwise", "constant", marks=pytest.mark.slow),
+        pytest.param("rebar", "annealed", marks=pytest.mark.slow),
     ],
 )
 def test_mmd_falls_on_pixels(tiny: Dataset, relaxation: str, schedule: str):

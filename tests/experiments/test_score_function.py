@@ -1,13 +1,20 @@
 """``--relaxation=score_function`` and ``implicit`` inside the programs' step."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dspc_jax.objectives import score_function_loss
+from dspc_jax import rebar
+from dspc_jax.objectives import (
+    mmd2_unbiased,
+    rebar_surrogate,
+    score_function_loss,
+    set_advantages,
+)
 from experiments import generators, mmd, score_function
 from experiments.data import Dataset
 from experiments.errors import UserError
@@ -133,6 +140,67 @@ def test_pathwise_leaves(tiny: Dataset):
         expected,
     )
     assert np.abs(scored.leaves[0].mean - pathwise.leaves[0].mean).max() > 1e-3
+
+
+def test_rebar(tiny: Dataset):
+    """By the formula; leaves have the gradient of the samples, as in score_pathwise."""
+    generator = generators.circuit_generator(
+        dataclasses.replace(SETTINGS, leaf="normal"), tiny
+    )
+    circuit = generator.circuit
+    assert circuit is not None
+    params = generator.init(jax.random.key(0))
+    x = jnp.asarray(tiny.train[:6], jnp.float32) / 16
+    term = mmd.pixel_term(circuit.kernel, MmdSettings())
+
+    def by_term(params, relaxation):
+        value, metrics = score_function.term_loss(
+            relaxation,
+            circuit,
+            term.loss,
+            term.advantages,
+            params,
+            jax.random.key(1),
+            x,
+            (),
+            0.7,
+        )
+        return value, metrics["mmd2"]
+
+    def by_library(params):
+        keys = jax.random.split(jax.random.key(1), 6)
+        s = rebar.draw(circuit.circuit, keys, params["circuit"], 0.7)
+        losses = [mmd2_unbiased(x, y, circuit.kernel) for y in s[:3]]
+        exact, conditional = (
+            set_advantages(lambda y: mmd2_unbiased(x, y, circuit.kernel), y)
+            for y in (s.exact, s.conditional)
+        )
+        surrogate = rebar_surrogate(s.log_choices, exact, conditional, *losses[1:])
+        return losses[0] + surrogate, losses[0]
+
+    def all_three(params):
+        both = functools.partial(jax.value_and_grad, has_aux=True)
+        return (
+            both(by_term)(params, "rebar"),
+            both(by_library)(params),
+            both(by_term)(params, "score_pathwise"),
+        )
+
+    found, expected, pathwise = jax.jit(all_three)(params)
+    jax.tree.map(
+        lambda f, e: np.testing.assert_allclose(f, e, rtol=1e-3, atol=1e-5),
+        found,
+        expected,
+    )
+    found, pathwise = (tree[1]["circuit"] for tree in (found, pathwise))
+    jax.tree.map(
+        lambda f, e: np.testing.assert_allclose(f, e, rtol=1e-4, atol=1e-6),
+        found.leaves,
+        pathwise.leaves,
+    )
+    weights = jax.tree.leaves(found._replace(leaves=()))
+    others = jax.tree.leaves(pathwise._replace(leaves=()))
+    assert max(np.abs(f - p).max() for f, p in zip(weights, others, strict=True)) > 1e-3
 
 
 def test_a_loss_of_two_sets_is_refused(tiny: Dataset):
