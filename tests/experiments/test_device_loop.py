@@ -29,12 +29,15 @@ def make_loop(
     seed: int = 0,
     num_seeds: int = 1,
     resident_bytes: int = 2**30,
+    flip: bool = False,
     **test: Any,
 ) -> DeviceLoop:
     settings = flags.Settings(learning_rate=0.05)
     system = system or gaussian_system(dataset, settings, GaussianSettings(**test))
     mesh = Mesh(np.array(jax.devices()[:1]), ("batch",))
-    return DeviceLoop(system, dataset, seed, num_seeds, BATCH, mesh, resident_bytes)
+    return DeviceLoop(
+        system, dataset, seed, num_seeds, BATCH, mesh, resident_bytes, flip=flip
+    )
 
 
 def advance(loop: DeviceLoop, chunks: list[int]) -> Carry:
@@ -81,6 +84,51 @@ def test_data_on_the_host_give_the_same_bits(digits: Dataset):
     resident = advance(make_loop(digits, num_seeds=2), [10, 10])
     streamed = advance(make_loop(digits, num_seeds=2, resident_bytes=0), [7, 13])
     assert_same_bits(resident, streamed)
+
+
+def seen(loop: DeviceLoop, chunks: list[int]) -> list[np.ndarray]:
+    """The batches of the first seed, as they reach the program."""
+    batches = []
+
+    def step(state, key, batch, number, draw):
+        jax.debug.callback(lambda b: batches.append(np.array(b)), batch, ordered=True)
+        return state, {"x": jnp.float32(0)}
+
+    system = loop._system._replace(step=step)
+    loop = make_loop(loop._dataset, system=system, flip=loop._flip)
+    advance(loop, chunks)
+    jax.effects_barrier()
+    return batches
+
+
+def test_flips_depend_on_seed_and_step_alone(digits: Dataset):
+    """Whatever the chunks, the place of the data and the seeds beside."""
+    loop = make_loop(digits, num_seeds=2, flip=True)
+    whole = advance(loop, [12])
+    assert_same_bits(whole, advance(loop, [1, 7, 4]))
+    host = make_loop(digits, num_seeds=2, flip=True, resident_bytes=0)
+    assert_same_bits(whole, advance(host, [5, 7]))
+    plain = advance(make_loop(digits, num_seeds=2), [12])
+    assert not np.array_equal(plain.state.params["mean"], whole.state.params["mean"])
+
+
+def test_flips_mirror_half_of_the_images(digits: Dataset):
+    plain = seen(make_loop(digits), [3])
+    flipped = seen(make_loop(digits, flip=True), [2, 1])
+    patterns = []
+    for before, after in zip(plain, flipped, strict=True):
+        mirrored = before.reshape(-1, 8, 8, 1)[:, :, ::-1].reshape(before.shape)
+        same, other = ((after == b).all((1, 2)) for b in (before, mirrored))
+        assert (same | other).all()
+        assert 5 <= (~same).sum() <= 27  # of 32: four deviations
+        patterns.append(same.tolist())
+    assert patterns[0] != patterns[1] != patterns[2]
+
+
+def test_inner_batches_are_flipped_too(digits: Dataset):
+    one = advance(make_loop(digits, draw=1, flip=True), [2])
+    assert_same_bits(one, advance(make_loop(digits, draw=1, flip=True), [1, 1]))
+    advance(make_loop(digits, draw=1), [2])
 
 
 def test_inner_batches_need_resident_data(digits: Dataset):
