@@ -86,49 +86,56 @@ def test_data_on_the_host_give_the_same_bits(digits: Dataset):
     assert_same_bits(resident, streamed)
 
 
-def seen(loop: DeviceLoop, chunks: list[int]) -> list[np.ndarray]:
-    """The batches of the first seed, as they reach the program."""
-    batches = []
+def seen(dataset: Dataset, chunks: list[int], *, draw: bool = False, **how: Any):
+    """What reaches the program at every step: batches, or those it draws itself."""
+    shape = (sum(chunks), BATCH, *dataset.train.shape[1:])
 
-    def step(state, key, batch, number, draw):
-        jax.debug.callback(lambda b: batches.append(np.array(b)), batch, ordered=True)
-        return state, {"x": jnp.float32(0)}
+    def step(state, key, batch, number, draw_batch):
+        batch = draw_batch(key) if draw else batch
+        return {"seen": state["seen"].at[number].set(batch)}, {"x": jnp.float32(0)}
 
-    system = loop._system._replace(step=step)
-    loop = make_loop(loop._dataset, system=system, flip=loop._flip)
-    advance(loop, chunks)
-    jax.effects_barrier()
-    return batches
+    system = System(
+        init=lambda key: {"seen": jnp.zeros(shape, jnp.uint8)},
+        step=step,
+        evaluate=lambda state, key, batch: {},
+        sample=lambda state, key, num: {},
+    )
+    return np.asarray(
+        advance(make_loop(dataset, system=system, **how), chunks).state["seen"]
+    )
 
 
-def test_flips_depend_on_seed_and_step_alone(digits: Dataset):
-    """Whatever the chunks, the place of the data and the seeds beside."""
-    loop = make_loop(digits, num_seeds=2, flip=True)
-    whole = advance(loop, [12])
-    assert_same_bits(whole, advance(loop, [1, 7, 4]))
-    host = make_loop(digits, num_seeds=2, flip=True, resident_bytes=0)
-    assert_same_bits(whole, advance(host, [5, 7]))
-    plain = advance(make_loop(digits, num_seeds=2), [12])
-    assert not np.array_equal(plain.state.params["mean"], whole.state.params["mean"])
+def mirror_images(digits: Dataset, images: np.ndarray) -> np.ndarray:
+    rows = images.reshape(-1, digits.height, digits.width, 1)
+    return rows[:, :, ::-1].reshape(images.shape)
 
 
 def test_flips_mirror_half_of_the_images(digits: Dataset):
-    plain = seen(make_loop(digits), [3])
-    flipped = seen(make_loop(digits, flip=True), [2, 1])
-    patterns = []
-    for before, after in zip(plain, flipped, strict=True):
-        mirrored = before.reshape(-1, 8, 8, 1)[:, :, ::-1].reshape(before.shape)
-        same, other = ((after == b).all((1, 2)) for b in (before, mirrored))
-        assert (same | other).all()
-        assert 5 <= (~same).sum() <= 27  # of 32: four deviations
-        patterns.append(same.tolist())
-    assert patterns[0] != patterns[1] != patterns[2]
+    plain = seen(digits, [6], num_seeds=2)
+    flipped = seen(digits, [6], num_seeds=2, flip=True)
+    same = (flipped == plain).all((-2, -1))
+    mirrored = (flipped == mirror_images(digits, plain)).all((-2, -1))
+    assert (same | mirrored).all()
+    assert abs((~same).mean() - 0.5) < 4 * 0.5 / same.size**0.5
+    patterns = {pattern.tobytes() for pattern in same.reshape(-1, BATCH)}
+    assert len(patterns) == 12  # no two steps or seeds alike
+    # Of (seed, step) alone: not of chunks, the place of the data, or seeds beside.
+    pieces = seen(digits, [1, 3, 2], num_seeds=2, flip=True, resident_bytes=0)
+    np.testing.assert_array_equal(flipped, pieces)
+    alone = seen(digits, [6], seed=1, flip=True)
+    np.testing.assert_array_equal(flipped[1:], alone)
 
 
 def test_inner_batches_are_flipped_too(digits: Dataset):
-    one = advance(make_loop(digits, draw=1, flip=True), [2])
-    assert_same_bits(one, advance(make_loop(digits, draw=1, flip=True), [1, 1]))
-    advance(make_loop(digits, draw=1), [2])
+    drawn = seen(digits, [6], draw=True, flip=True).reshape(-1, 64)
+    train = {image.tobytes() for image in digits.train}
+    same = np.array([image.tobytes() in train for image in drawn])
+    mirrored = mirror_images(digits, drawn)
+    assert all(image.tobytes() in train for image in mirrored[~same])
+    assert 0.3 < same.mean() < 0.7
+    assert np.array_equal(
+        seen(digits, [2, 4], draw=True, flip=True)[0, 5], drawn[-32:].reshape(32, 64, 1)
+    )
 
 
 def test_inner_batches_need_resident_data(digits: Dataset):
