@@ -1,7 +1,5 @@
 """Crop, size and colours; pictures that are none."""
 
-from pathlib import Path
-
 import numpy as np
 from PIL import Image
 import pytest
@@ -94,13 +92,12 @@ def test_a_stream_is_in_order_and_in_pieces():
         list(stream(range(3), fails, "x"))
 
 
-def test_sizes_and_colours_are_flags_of_any_set(tmp_path: Path):
-    del tmp_path
-    for option in (
-        {"image_size": 4},
-        {"image_mode": "rgb"},
-        {"image_resize": "squash"},
+def test_digits_are_as_they_are():
+    for options in (
+        data.Options(image_size=4),
+        data.Options(image_mode="rgb"),
+        data.Options(image_resize="squash"),
     ):
         with pytest.raises(UserError, match="defaults where --dataset=digits"):
-            data.load("digits", None, data.Options(**option))
+            data.load("digits", None, options)
     assert len(data.load("digits", None, data.Options(cache_dir="x")).train) == 1444
