@@ -27,7 +27,11 @@ def test_there_are_both_examples():
 
 
 @pytest.mark.parametrize(
-    "document", ["README.md", "BUILD.md", "CONTRIBUTING.md", "docs/architecture.md"]
+    "document",
+    [
+        *("README.md", "BUILD.md", "CONTRIBUTING.md"),
+        *("docs/architecture.md", "docs/data.md"),
+    ],
 )
 def test_links_lead_to_files(document):
     path = ROOT / document

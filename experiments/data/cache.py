@@ -197,6 +197,6 @@ def read_array(path: Path) -> np.ndarray:
         UserError: it cannot be read.
     """
     try:
-        return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+        return np.asarray(np.lib.format.open_memmap(path, mode="r"))
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read {path}: {error}; remove its folder") from None

@@ -102,7 +102,9 @@ def _members(path: Path, archive: zipfile.ZipFile) -> dict[int, zipfile.ZipInfo]
             continue
         number = int(match[1])
         if number in members:
-            raise UserError(f"{path} must hold each image once, got {match[0]} twice")
+            raise UserError(
+                f"{path} must hold each image once, got {info.filename} twice"
+            )
         members[number] = info
     if len(members) < 10:
         raise UserError(

@@ -58,11 +58,9 @@ def from_picture(picture: Image.Image, recipe: Recipe) -> np.ndarray:
         if recipe.resize == "crop":
             side = round(recipe.crop * min(picture.size))
             left, top = ((length - side) // 2 for length in picture.size)
-            picture = picture.resize(
-                (size, size),
-                Image.Resampling.BICUBIC,
-                box=(left, top, left + side, top + side),
-            )
+            # Cut first: resize(box=...) would let its filter reach outside the square.
+            square = picture.crop((left, top, left + side, top + side))
+            picture = square.resize((size, size), Image.Resampling.BICUBIC)
         else:
             picture = picture.resize((size, size), Image.Resampling.BILINEAR)
     array = np.asarray(picture)

@@ -1,12 +1,11 @@
 """SVHN (cropped digits) from its official MATLAB files."""
 
-import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from experiments.data import files
+from experiments.data import files, mat5
 from experiments.data.arrays import finish
 from experiments.data.dataset import Dataset, Options
 from experiments.errors import UserError
@@ -18,8 +17,6 @@ _OFFICIAL = {
 }
 _OFFICIAL_SIZES = {"train": 73257, "test": 26032}
 MARKS = ("train_32x32.mat",)
-
-_DEFLATE_RATIO = 1032  # what a byte can unpack to at most
 
 
 def load(folder: Path, options: Options) -> Dataset:
@@ -73,24 +70,11 @@ def load(folder: Path, options: Options) -> Dataset:
 
 def _read(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
     """Images ``[n, 32, 32, 3]`` and labels ``[n]``, None where not known."""
-    import scipy.io  # here: its readers are needed by this data set only
-
     try:
-        stored = path.stat().st_size
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from None
-    try:
-        # Sizes first: a damaged one must not be taken at its word.
-        for _, shape, kind in scipy.io.whosmat(path, appendmat=False):
-            if math.prod(shape) > _DEFLATE_RATIO * stored:
-                raise ValueError(f"{kind} of shape {shape}")
-        content: dict[str, Any] = scipy.io.loadmat(
-            path, appendmat=False, variable_names=["X", "y"]
-        )
-    except Exception as error:  # damaged content can fail in any way
+        content = mat5.loads(files.read(path), ("X", "y"))
+    except ValueError as error:
         raise UserError(
-            f"{path} is truncated, damaged or no MATLAB 5 file: "
-            f"{type(error).__name__} {' '.join(str(error).split())}".rstrip()
+            f"{path} is truncated, damaged or no MATLAB 5 file: {error}"
         ) from None
     images, labels = content.get("X"), content.get("y")
     if (

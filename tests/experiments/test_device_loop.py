@@ -29,12 +29,15 @@ def make_loop(
     seed: int = 0,
     num_seeds: int = 1,
     resident_bytes: int = 2**30,
+    flip: bool = False,
     **test: Any,
 ) -> DeviceLoop:
     settings = flags.Settings(learning_rate=0.05)
     system = system or gaussian_system(dataset, settings, GaussianSettings(**test))
     mesh = Mesh(np.array(jax.devices()[:1]), ("batch",))
-    return DeviceLoop(system, dataset, seed, num_seeds, BATCH, mesh, resident_bytes)
+    return DeviceLoop(
+        system, dataset, seed, num_seeds, BATCH, mesh, resident_bytes, flip=flip
+    )
 
 
 def advance(loop: DeviceLoop, chunks: list[int]) -> Carry:
@@ -81,6 +84,58 @@ def test_data_on_the_host_give_the_same_bits(digits: Dataset):
     resident = advance(make_loop(digits, num_seeds=2), [10, 10])
     streamed = advance(make_loop(digits, num_seeds=2, resident_bytes=0), [7, 13])
     assert_same_bits(resident, streamed)
+
+
+def seen(dataset: Dataset, chunks: list[int], *, draw: bool = False, **how: Any):
+    """What reaches the program at every step: batches, or those it draws itself."""
+    shape = (sum(chunks), BATCH, *dataset.train.shape[1:])
+
+    def step(state, key, batch, number, draw_batch):
+        batch = draw_batch(key) if draw else batch
+        return {"seen": state["seen"].at[number].set(batch)}, {"x": jnp.float32(0)}
+
+    system = System(
+        init=lambda key: {"seen": jnp.zeros(shape, jnp.uint8)},
+        step=step,
+        evaluate=lambda state, key, batch: {},
+        sample=lambda state, key, num: {},
+    )
+    return np.asarray(
+        advance(make_loop(dataset, system=system, **how), chunks).state["seen"]
+    )
+
+
+def mirror_images(digits: Dataset, images: np.ndarray) -> np.ndarray:
+    rows = images.reshape(-1, digits.height, digits.width, 1)
+    return rows[:, :, ::-1].reshape(images.shape)
+
+
+def test_flips_mirror_half_of_the_images(digits: Dataset):
+    plain = seen(digits, [6], num_seeds=2)
+    flipped = seen(digits, [6], num_seeds=2, flip=True)
+    same = (flipped == plain).all((-2, -1))
+    mirrored = (flipped == mirror_images(digits, plain)).all((-2, -1))
+    assert (same | mirrored).all()
+    assert abs((~same).mean() - 0.5) < 4 * 0.5 / same.size**0.5
+    patterns = {pattern.tobytes() for pattern in same.reshape(-1, BATCH)}
+    assert len(patterns) == 12  # no two steps or seeds alike
+    # Of (seed, step) alone: not of chunks, the place of the data, or seeds beside.
+    pieces = seen(digits, [1, 3, 2], num_seeds=2, flip=True, resident_bytes=0)
+    np.testing.assert_array_equal(flipped, pieces)
+    alone = seen(digits, [6], seed=1, flip=True)
+    np.testing.assert_array_equal(flipped[1:], alone)
+
+
+def test_inner_batches_are_flipped_too(digits: Dataset):
+    drawn = seen(digits, [6], draw=True, flip=True).reshape(-1, 64)
+    train = {image.tobytes() for image in digits.train}
+    same = np.array([image.tobytes() in train for image in drawn])
+    mirrored = mirror_images(digits, drawn)
+    assert all(image.tobytes() in train for image in mirrored[~same])
+    assert 0.3 < same.mean() < 0.7
+    assert np.array_equal(
+        seen(digits, [2, 4], draw=True, flip=True)[0, 5], drawn[-32:].reshape(32, 64, 1)
+    )
 
 
 def test_inner_batches_need_resident_data(digits: Dataset):

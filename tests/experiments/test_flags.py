@@ -165,7 +165,7 @@ def test_exit_codes(capsys: pytest.CaptureFixture[str]):
             ["--leaf_min_scale=2"],
             "--leaf_min_scale: must be positive and below leaf_max_scale=1.0, got 2.0",
         ),
-        (["--dataset=mnist"], "--data_dir must name"),
+        (["--dataset=mnist", "--data_source=files"], "--data_dir must name"),
         (["--workdir=/proc/nowhere"], "--workdir must be a folder"),
         (["--optimizer=em", "--leaf=discretized_logistic"], "--optimizer"),
         (["--num_leaves=0"], "--num_leaves must be at least 1, got 0"),

@@ -246,6 +246,6 @@ def test_parameters_do_not_depend_on_the_length_of_the_run():
     """No flag that may be raised on continuing enters a system."""
     free = flags.free_flags([Settings, MixtureSettings, MmdSettings, CriticSettings])
     assert free == {
-        *("data_dir", "workdir", "num_steps"),
+        *("data_dir", "cache_dir", "workdir", "num_steps"),
         *("checkpoint_every", "eval_every", "log_every"),
     }

@@ -10,10 +10,11 @@ import pytest
 from tests.experiments import runs
 
 # Two seeds, windows and checkpoints that do not coincide, and a state that changes at
-# every step with batches and noise of its own.
+# every step with batches, flips and noise of its own.
 FLAGS = (
     *("--num_steps=200", "--num_seeds=2", "--batch_size=64", "--log_every=40"),
     *("--eval_every=100", "--checkpoint_every=50", "--ballast=1000000"),
+    "--flip=horizontal",
 )
 
 
@@ -24,6 +25,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     code, out, err = runs.run(f"--workdir={workdir}", *FLAGS)
     assert (code, err) == (0, "")  # quiet: stderr is no terminal
     assert "valid/bits_per_dim" in out
+    assert out.startswith("data: digits, complete, 1444 / 177 / 176 images")
     return workdir
 
 
@@ -43,6 +45,8 @@ def test_a_whole_run_leaves_its_files(whole: Path):
     last = runs.lines(whole)[-1]
     # The mean of step_again over the window 161 .. 200: no step twice, none left out.
     assert last["train/step_again"] == 180.5
+    source = json.loads((whole / "result.json").read_text())["data"]
+    assert (source["source"], source["complete"]) == ("embedded", True)
     low, high = last["valid/bits_per_dim_seeds"]
     assert last["valid/bits_per_dim"] == pytest.approx((low + high) / 2)
     assert last["valid/bits_per_dim_std"] == pytest.approx(abs(low - high) / 2**0.5)

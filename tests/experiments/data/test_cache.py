@@ -1,0 +1,193 @@
+"""Prepared arrays: whole or absent, whoever dies, waits, or fills the disk."""
+
+import json
+import os
+from pathlib import Path
+import re
+import resource
+import signal
+from typing import Any
+
+import numpy as np
+import pytest
+
+from experiments.data import cache
+from experiments.errors import UserError
+from tests.experiments import runs
+
+# A process that prepares; its arguments: the root, what happens half way.
+PREPARE = """
+import os, signal, sys, time
+from pathlib import Path
+import numpy as np
+from experiments.data import cache
+
+root, event = Path(sys.argv[1]), sys.argv[2]
+
+def prepare(place):
+    def pieces():
+        yield np.zeros((5, 4), np.uint8)
+        (root / "half").touch()
+        if event == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        while event == "wait" and not (root / "go").exists():
+            time.sleep(0.01)
+        yield np.ones((5, 4), np.uint8)
+    cache.write_array(place / "x.npy", 10, pieces())
+    return {"by": os.getpid()}
+
+print(cache.prepared(root, "set", {"k": 1}, prepare)[1]["by"])
+"""
+
+
+def ten(place: Path) -> dict[str, Any]:
+    cache.write_array(place / "x.npy", 10, [np.full((10, 4), 7, np.uint8)])
+    return {"said": "ten"}
+
+
+def fail(place: Path) -> dict[str, Any]:
+    raise AssertionError("prepared again")
+
+
+def folders(root: Path) -> list[str]:
+    return sorted(path.name for path in root.iterdir() if path.is_dir())
+
+
+def test_arrays_are_prepared_once_for_every_key(tmp_path: Path):
+    root = tmp_path / "new" / "root"
+    place, known = cache.prepared(root, "set", {"size": 1}, ten)
+    assert known == {"said": "ten"}
+    assert cache.prepared(root, "set", {"size": 1}, fail) == (place, known)
+    other, _ = cache.prepared(root, "set", {"size": 2}, ten)
+    assert other != place
+    assert folders(root) == sorted([place.name, other.name])
+    array = cache.read_array(place / "x.npy")
+    assert array.tolist() == [[7] * 4] * 10
+    assert not array.flags.writeable
+    assert isinstance(array.base, np.memmap)
+
+
+def test_an_array_is_written_piece_by_piece(tmp_path: Path):
+    whole = np.arange(60, dtype=np.int32).reshape(10, 3, 2)
+    path = tmp_path / "x.npy"
+    shape = cache.write_array(path, 10, [whole[:4], whole[4:5], whole[5:]], np.int32)
+    assert shape == (10, 3, 2)
+    np.testing.assert_array_equal(np.load(path), whole, strict=True)
+    with pytest.raises(ValueError, match="10 rows were announced, got 9"):
+        cache.write_array(path, 10, [whole[:4], whole[5:]])
+    with pytest.raises(ValueError, match="a piece has shape"):
+        cache.write_array(path, 10, [whole[:4], whole[4:, :2]])
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, UserError, RuntimeError])
+def test_an_interrupted_preparation_leaves_nothing(tmp_path: Path, error):
+    def half(place: Path) -> dict[str, Any]:
+        ten(place)
+        raise error
+
+    with pytest.raises(error):
+        cache.prepared(tmp_path, "set", {}, half)
+    assert folders(tmp_path) == []
+    cache.prepared(tmp_path, "set", {}, ten)
+
+
+def test_a_killed_preparation_is_not_taken_for_finished(tmp_path: Path):
+    code, _, _ = runs.run(PREPARE, str(tmp_path), "kill", program="-c")
+    assert code == -signal.SIGKILL
+    assert (tmp_path / "half").exists()
+    (left,) = folders(tmp_path)
+    assert left.startswith(".set-")
+    assert left.endswith(".tmp")
+    place, known = cache.prepared(tmp_path, "set", {"k": 1}, ten)
+    assert known == {"said": "ten"}
+    assert folders(tmp_path) == [place.name]
+
+
+def test_two_processes_prepare_once(tmp_path: Path):
+    first = runs.start(PREPARE, str(tmp_path), "wait", program="-c")
+    while not (tmp_path / "half").exists():
+        assert first.poll() is None
+    second = runs.start(PREPARE, str(tmp_path), "no", program="-c")
+    assert second.stdout is not None
+    assert "another process prepares set; waiting" in second.stdout.readline()
+    (tmp_path / "go").touch()
+    out, err = first.communicate(timeout=60)
+    assert err == ""
+    assert "preparing set in" in out
+    rest, err = second.communicate(timeout=60)
+    assert err == ""
+    assert rest.split() == [out.split()[-1]] == [str(first.pid)]
+
+
+def test_a_full_disk_leaves_nothing(tmp_path: Path):
+    """The kernel refuses to let the file grow, as on a full disk."""
+
+    def large(place: Path) -> dict[str, Any]:
+        cache.write_array(place / "x.npy", 2, [np.zeros((1, 2**16), np.uint8)] * 2)
+        return {}
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, before[1]))
+    try:
+        with pytest.raises(UserError, match="File too large; --cache_dir names") as e:
+            cache.prepared(tmp_path, "set", {}, large)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert str(tmp_path) in str(e.value)
+    assert folders(tmp_path) == []
+    cache.prepared(tmp_path, "set", {}, large)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    ["shorter", "absent", "meta absent", "meta cut", "meta other", "meta list"],
+)
+def test_what_is_damaged_is_prepared_again(tmp_path: Path, damage: str):
+    place, _ = cache.prepared(tmp_path, "set", {"k": 1}, ten)
+    array, meta = place / "x.npy", place / "meta.json"
+    if damage == "shorter":
+        array.write_bytes(array.read_bytes()[:-1])
+    elif damage == "absent":
+        array.unlink()
+    elif damage == "meta absent":
+        meta.unlink()
+    elif damage == "meta cut":
+        meta.write_text(meta.read_text()[:30])
+    elif damage == "meta other":
+        meta.write_text(json.dumps(json.loads(meta.read_text()) | {"key": {"k": 2}}))
+    else:
+        meta.write_text("[]")
+    with pytest.raises(AssertionError, match="prepared again"):
+        cache.prepared(tmp_path, "set", {"k": 1}, fail)
+    cache.prepared(tmp_path, "set", {"k": 1}, ten)
+    assert cache.read_array(array).sum() == 280
+
+
+def test_places_that_cannot_be_written_are_named(tmp_path: Path):
+    file = tmp_path / "file"
+    file.touch()
+    with pytest.raises(UserError, match=re.escape(f"to {str(file)!r}")):
+        cache.prepared(file, "set", {}, ten)
+    with pytest.raises(UserError, match="--cache_dir names another folder"):
+        cache.prepared(Path("/proc/nowhere"), "set", {}, ten)
+
+
+def test_a_damaged_array_is_named(tmp_path: Path):
+    path = tmp_path / "x.npy"
+    content = b"\x93NUMPY\x01\x00"
+    for damaged in (b"", content, content + b"\xff\xff{", b"PK\x03\x04"):
+        path.write_bytes(damaged)
+        with pytest.raises(UserError, match=re.escape(f"cannot read {path}")):
+            cache.read_array(path)
+    np.save(path, np.array([{}], object), allow_pickle=True)
+    with pytest.raises(UserError, match=re.escape(f"cannot read {path}")):
+        cache.read_array(path)
+
+
+def test_a_file_is_known_by_name_size_and_time(tmp_path: Path):
+    path = tmp_path / "x"
+    path.write_bytes(b"1")
+    os.utime(path, ns=(5, 5))
+    assert cache.stamp(path) == ["x", 1, 5]
+    with pytest.raises(UserError, match="No such file"):
+        cache.stamp(tmp_path / "y")

@@ -1,0 +1,103 @@
+"""Crop, size and colours; pictures that are none."""
+
+import numpy as np
+from PIL import Image
+import pytest
+
+from experiments import data
+from experiments.data.images import Recipe, from_arrays, from_file, from_picture, stream
+from experiments.errors import UserError
+from tests.experiments.data.pictures import encoded, picture
+
+
+def test_a_crop_is_the_square_at_the_centre():
+    """White outside the square of 140/178 of the width: none of it is left."""
+    array = np.full((218, 178, 3), 255, np.uint8)
+    array[39:179, 19:159] = 0
+    inside = Recipe(64, 3, "crop", 140 / 178)
+    assert from_picture(Image.fromarray(array), inside).max() == 0
+    more = from_picture(Image.fromarray(array), inside._replace(crop=144 / 178))
+    assert min(more[0].min(), more[-1].min(), more[:, 0].min(), more[:, -1].min()) > 90
+    assert more[2:-2, 2:-2].max() < 30
+    half = np.full((109, 89, 3), 255, np.uint8)  # 70 of 89
+    half[19:89, 9:79] = 0
+    assert from_picture(Image.fromarray(half), inside).max() == 0
+
+
+def test_resizing_averages():
+    """Antialiasing: a fine pattern becomes grey, not another pattern."""
+    fine = np.indices((128, 128)).sum(0) % 2 * 255
+    image = Image.fromarray(fine.astype(np.uint8))
+    for resize in ("crop", "squash"):
+        array = from_picture(image, Recipe(32, 1, resize))
+        assert array.shape == (32, 32, 1)
+        assert np.abs(array[2:-2, 2:-2].astype(int) - 127.5).max() < 3
+
+
+def test_squash_keeps_everything_and_not_the_proportions():
+    array = np.zeros((60, 40, 3), np.uint8)
+    array[:, :20, 0] = 200
+    squashed = from_picture(Image.fromarray(array), Recipe(20, 3, "squash"))
+    assert squashed.shape == (20, 20, 3)
+    assert (squashed[:, :9, 0] == 200).all()
+    assert (squashed[:, 11:] == 0).all()
+
+
+def test_colours():
+    image = Image.fromarray(np.array([[[255, 0, 0], [0, 255, 0]]], np.uint8))
+    luma = from_picture(image, Recipe(None, 1, "crop"))
+    assert luma[0, :, 0].tolist() == [76, 150]  # 0.299 and 0.587 of 255
+    grey = Image.fromarray(luma[..., 0])
+    assert from_picture(grey, Recipe(None, 3, "crop")).tolist() == [
+        [[76] * 3, [150] * 3]
+    ]
+    for mode in ("I", "F", "I;16"):
+        with pytest.raises(ValueError, match="more than 8 bits"):
+            from_picture(Image.new(mode, (2, 2)), Recipe(None, 1, "crop"))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_arrays_are_treated_as_pictures_are(channels: int):
+    mode = {1: "L", 3: "RGB"}[channels]
+    pictures = [picture(28, 28, seed, mode) for seed in range(3)]
+    arrays = np.stack([np.asarray(p).reshape(28, 28, channels) for p in pictures])
+    for recipe in (Recipe(32, channels, "crop"), Recipe(None, 4 - channels, "crop")):
+        expected = np.stack([from_picture(p, recipe) for p in pictures])
+        np.testing.assert_array_equal(from_arrays(arrays, recipe), expected)
+    assert from_arrays(arrays, Recipe(28, channels, "crop")) is arrays
+
+
+def test_damaged_pictures_are_named():
+    recipe = Recipe(None, 3, "crop")
+    for form in ("JPEG", "PNG", "BMP"):
+        content = encoded(picture(20, 20, 0), form)
+        assert from_file("x", content, recipe).shape == (20, 20, 3)
+        for cut in (0, 10, len(content) // 2):
+            with pytest.raises(UserError, match="^x cannot be read as a picture: ."):
+                from_file("x", content[:cut], recipe)
+    deep = encoded(Image.new("I;16", (2, 2)), "PNG")
+    with pytest.raises(UserError, match="more than 8 bits a channel"):
+        from_file("x", deep, recipe)
+
+
+def test_a_stream_is_in_order_and_in_pieces():
+    pieces = list(stream(range(600), lambda i: np.array([i]), "x"))
+    assert [len(piece) for piece in pieces] == [256, 256, 88]
+    assert np.concatenate(pieces)[:, 0].tolist() == list(range(600))
+
+    def fails(i: int) -> np.ndarray:
+        raise UserError(f"at {i}")
+
+    with pytest.raises(UserError, match="at 0"):
+        list(stream(range(3), fails, "x"))
+
+
+def test_digits_are_as_they_are():
+    for options in (
+        data.Options(image_size=4),
+        data.Options(image_mode="rgb"),
+        data.Options(image_resize="squash"),
+    ):
+        with pytest.raises(UserError, match="defaults where --dataset=digits"):
+            data.load("digits", None, options)
+    assert len(data.load("digits", None, data.Options(cache_dir="x")).train) == 1444
