@@ -72,8 +72,8 @@ def precision_recall(
         ``block_size * max(N, M)`` values beside the features.
 
     Returns:
-      A `PrecisionRecall`. Distances are computed on JAX's device in float32: whether a
-      point exactly on the border of a ball lies in it is up to rounding.
+      A `PrecisionRecall`. Distances are computed on JAX's device in float32; the balls
+      are closed, up to the rounding of distances.
 
     Raises:
       ValueError: too few points, features that differ in size or are not finite.
@@ -102,6 +102,11 @@ def _shares(
     center = common_center(samples, data)
     sample_radii = _squared_radii(samples, center, num_neighbors, block_size)
     data_radii = _squared_radii(data, center, num_neighbors, block_size)
+    # What rounding leaves of the distance of copies (see squared_distances), so that a
+    # point on the border of a ball lies in it, as the definition says.
+    largest = [jnp.max(jnp.sum((z - center[None]) ** 2, 1)) for z in (samples, data)]
+    noise = 8 * jnp.finfo(data.dtype).eps * jnp.maximum(*largest)
+    sample_radii, data_radii = sample_radii + noise, data_radii + noise
 
     def compare(block: tuple[Array, Array]) -> tuple[Array, Array, Array]:
         """Of some samples: the balls of data around them, and the data they find."""
@@ -129,12 +134,26 @@ def _squared_radii(
 
     def radii(block: tuple[Array, Array]) -> Array:
         rows, _ = block
-        distances = squared_distances(points[rows], points, center=center)
-        itself = rows[:, None] == jnp.arange(points.shape[0])[None]
-        nearest, _ = jax.lax.top_k(
-            -jnp.where(itself, jnp.inf, distances), num_neighbors
-        )
-        return -nearest[:, -1]
+        distances = squared_distances(points, points[rows], center=center)
+        itself = jnp.arange(points.shape[0])[:, None] == rows[None]
+        return _kth_smallest(jnp.where(itself, jnp.inf, distances), num_neighbors)
 
     blocks = blocks_of_rows(points.shape[0], block_size)
     return jax.lax.map(radii, blocks).reshape(-1)[: points.shape[0]]
+
+
+def _kth_smallest(values: Array, k: int) -> Array:
+    """The k-th smallest of each column, ``[N, B] -> [B]``, without sorting.
+
+    The next larger value is looked for, and how often it occurs is counted, until there
+    are k: a few passes over the values, where XLA's top_k on CPU sorts all of them.
+    """
+
+    def step(_: int, found: tuple[Array, Array]) -> tuple[Array, Array]:
+        value, count = found
+        larger = jnp.min(jnp.where(values > value[None], values, jnp.inf), 0)
+        larger = jnp.where(count < k, larger, value)
+        return larger, jnp.sum(values <= larger[None], 0)
+
+    lowest = jnp.full(values.shape[1:], -jnp.inf, values.dtype)
+    return jax.lax.fori_loop(0, k, step, (lowest, jnp.zeros_like(lowest, int)))[0]

@@ -21,6 +21,8 @@ from dspc_jax.networks.generators import (
     convolutional_generator,
     mlp_generator,
 )
+from dspc_jax.networks.inception import InceptionOutput, inception_outputs
+from dspc_jax.networks.inception_weights import read_inception_params
 from dspc_jax.networks.spectral import spectral_norm, spectrally_normalized
 from dspc_jax.networks.variational import (
     VariationalAutoEncoder,
@@ -31,6 +33,7 @@ from dspc_jax.networks.variational import (
 __all__ = [
     "AutoEncoder",
     "Classifier",
+    "InceptionOutput",
     "NetworkGenerator",
     "VariationalAutoEncoder",
     "convolutional_classifier",
@@ -39,10 +42,12 @@ __all__ = [
     "convolutional_generator",
     "convolutional_variational_auto_encoder",
     "image_auto_encoder",
+    "inception_outputs",
     "mlp_auto_encoder",
     "mlp_discriminator",
     "mlp_generator",
     "mlp_variational_auto_encoder",
+    "read_inception_params",
     "spectral_norm",
     "spectrally_normalized",
 ]

@@ -82,6 +82,15 @@ def test_an_outlier_of_the_data_counts_for_precision_and_not_for_density():
     assert shares.coverage == pytest.approx(1 / 201)
 
 
+def test_copies_count_as_neighbours():
+    """Integer grids: many equal distances, and several copies of each point."""
+    generator = np.random.default_rng(0)
+    samples, data = (generator.integers(0, 3, (30, 2)).astype(float) for _ in range(2))
+    for k in (1, 4):
+        shares = precision_recall(samples, data, num_neighbors=k)
+        np.testing.assert_allclose(shares, _by_enumeration(samples, data, k), rtol=1e-6)
+
+
 def test_rows_are_visited_once():
     for num_rows in range(1, 12):
         for block_size in range(1, 13):
