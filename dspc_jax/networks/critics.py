@@ -1,6 +1,7 @@
 """Networks whose features make a learned kernel."""
 
 import functools
+from typing import Any
 
 import jax.numpy as jnp
 
@@ -65,8 +66,7 @@ def convolutional_critic(
     def activations(params: PyTree, x: Array) -> tuple[Array, ...]:
         example_shape = (height * width, num_channels)
         images = scaled_images(x, example_shape, image_shape, value_range)
-        layers = module.apply(params, images)
-        assert isinstance(layers, tuple)
+        layers: Any = module.apply(params, images)
         return layers
 
     return FeatureCritic(
