@@ -36,7 +36,7 @@ def of_classifier(workdir: str, dataset: Dataset, data_dir: str | None) -> Featu
     """The features of a network that `experiments.classifier` trained.
 
     Args:
-        workdir: the folder of its run.
+        workdir: the folder of its run; of several seeds the first is taken.
         dataset: the images to be measured.
         data_dir: folder of the data set's files.
 
@@ -46,7 +46,7 @@ def of_classifier(workdir: str, dataset: Dataset, data_dir: str | None) -> Featu
     Raises:
         UserError: the folder holds no classifier of this data set.
     """
-    run, outputs = trained_classifier(workdir, "classifier", dataset, data_dir)
+    run, (outputs, *_) = trained_classifiers(workdir, "classifier", dataset, data_dir)
     source = {
         "program": "experiments.classifier",
         "dataset": dataset.name,
@@ -62,19 +62,19 @@ Outputs = Callable[[jax.Array], tuple[jax.Array, jax.Array]]
 """Grey values ``[B, V, C]`` to features ``[B, D]`` and logits ``[B, Y]``."""
 
 
-def trained_classifier(
+def trained_classifiers(
     workdir: str, flag: str, dataset: Dataset, data_dir: str | None
-) -> tuple[trained.Trained, Outputs]:
-    """A run of `experiments.classifier` and what its network says of grey values.
+) -> tuple[trained.Trained, list[Outputs]]:
+    """A run of `experiments.classifier` and what its networks say of grey values.
 
     Args:
-        workdir: the folder of the run; of several seeds the first is taken.
+        workdir: the folder of the run.
         flag: the flag that named it, for errors.
         dataset: the images that it must know.
         data_dir: folder of the data set's files.
 
     Returns:
-        The run, and a differentiable function of grey values.
+        The run, and a differentiable function of grey values for each of its seeds.
 
     Raises:
         UserError: the folder holds no classifier of this data set.
@@ -90,12 +90,11 @@ def trained_classifier(
             f"--{flag} must be trained on {dataset.name}, got {run.dataset.name}"
         )
     network = classifier.network(run.groups[1], dataset)
-    params = run.state(0).params
 
-    def outputs(x):
-        return network.features(params, x), network.logits(params, x)
+    def outputs_of(params):
+        return lambda x: (network.features(params, x), network.logits(params, x))
 
-    return run, outputs
+    return run, [outputs_of(run.state(i).params) for i in range(len(run.seeds))]
 
 
 def _batched(function: Callable) -> Callable:

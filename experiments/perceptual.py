@@ -15,7 +15,7 @@ from dspc_jax.objectives import Kernel, gaussian_kernel, median_bandwidths
 from experiments import classifier, model
 from experiments.data import Dataset
 from experiments.errors import UserError
-from experiments.features import trained_classifier
+from experiments.features import trained_classifiers
 from experiments.mixture import Term
 
 See = Callable[[jax.Array], jax.Array]
@@ -25,10 +25,14 @@ See = Callable[[jax.Array], jax.Array]
 def classifier_features(
     workdir: str | None, dataset: Dataset, data_dir: str | None
 ) -> See:
-    """The hidden layer of a classifier that is not trained any more.
+    """The hidden layers of classifiers that are not trained any more.
+
+    A circuit learns to deceive a single network rather than to draw better; networks of
+    several seeds are harder to deceive at once.
 
     Args:
-        workdir: the folder of a run of `experiments.classifier`.
+        workdir: the folder of a run of `experiments.classifier`; all its seeds are
+            asked, their features side by side.
         dataset: the images.
         data_dir: folder of the data set's files.
 
@@ -40,8 +44,8 @@ def classifier_features(
     """
     if workdir is None:
         raise UserError("--mmd_classifier must be given with --mmd_kernel=classifier")
-    _, outputs = trained_classifier(workdir, "mmd_classifier", dataset, data_dir)
-    return lambda x: outputs(x)[0]
+    _, networks = trained_classifiers(workdir, "mmd_classifier", dataset, data_dir)
+    return lambda x: jnp.concatenate([of(x)[0] for of in networks], axis=-1)
 
 
 def feature_kernel(see: See, dataset: Dataset) -> Kernel:
