@@ -10,6 +10,7 @@ from dspc_jax.leaves import (
     DiscretizedLogistic,
     Normal,
 )
+from dspc_jax.parameters import given_class
 from dspc_jax.region_graph import Partition, RegionGraph
 from dspc_jax.serialization import load, save
 from dspc_jax.structures import QuadTree, RandomBinaryTrees
@@ -29,6 +30,7 @@ __all__ = [
     "build",
     "em",
     "expected_counts",
+    "given_class",
     "load",
     "save",
     "with_latents",

@@ -113,6 +113,29 @@ def init(layout: Layout, key: Key, data: Array | None, spread: float) -> Circuit
     return CircuitParams(tuple(leaves), tuple(sums), tuple(mixtures), classes)
 
 
+def given_class(params: CircuitParams, label: Array | int) -> CircuitParams:
+    r"""The circuit of one class, :math:`p(x \mid y)`, as parameters.
+
+    Every query takes them: samples, completions and likelihoods are those of class y.
+
+    Args:
+      params: of a circuit with Y classes.
+      label: y, a scalar in ``0 .. Y - 1``; may be traced.
+
+    Returns:
+      The parameters, with all the weight on root y. Gradients reach everything but the
+      mixture over classes.
+
+    Raises:
+      ValueError: a plain number is out of range.
+    """
+    num_classes = params.classes.shape[-1]
+    if isinstance(label, int) and not 0 <= label < num_classes:
+        raise ValueError(f"label: must be in 0 .. {num_classes - 1}, got {label}")
+    chosen = jnp.arange(num_classes) == label
+    return params._replace(classes=jnp.where(chosen, 0.0, -jnp.inf))
+
+
 def normalize(layout: Layout, params: CircuitParams) -> CircuitWeights:
     """Softmax of all sums' logits, natural form of all leaves."""
     check(layout, params)

@@ -37,6 +37,11 @@ class Labelled(NamedTuple):
     labels: Any
 
 
+def levels_and_labels(batch: Any) -> tuple[Any, Any]:
+    """The images of a batch, and their labels or None."""
+    return batch if isinstance(batch, Labelled) else (batch, None)
+
+
 class System(NamedTuple):
     """What a program trains: pure functions of one seed, without knowledge of the loop.
 
@@ -53,6 +58,12 @@ class System(NamedTuple):
             averaged over the full batches.
         sample: ``(state, key, num) -> {title: levels}`` with levels uint8
             ``[num, V, C]``; may be empty.
+        labelled: whether a batch comes with its labels.
+        complete: ``(state, key, levels, observed) -> {how: grey}``: grey values in
+            [0, 1], ``[B, V, C]``, for pixels that are not ``observed`` (bool
+            ``[B, V]``); None where the model cannot.
+        sample_class: ``(state, key, label, num) -> levels``, uint8 ``[num, V, C]`` of
+            one class (a traced scalar); None where the model knows no classes.
     """
 
     init: Callable[[jax.Array], Any]
@@ -64,6 +75,7 @@ class System(NamedTuple):
     sample: Callable[[Any, jax.Array, int], dict[str, jax.Array]]
     labelled: bool = False
     complete: Callable[..., dict[str, jax.Array]] | None = None
+    sample_class: Callable[..., jax.Array] | None = None
 
 
 class Carry(NamedTuple):

@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments import app, features, flags, measures, summary, trained
+from experiments import app, class_samples, features, flags, measures, summary, trained
 from experiments.errors import UserError
 from experiments.metric_writer import finite_or_text, write_picture
 from experiments.preprocessing import to_images
@@ -49,6 +49,12 @@ class EvaluateSettings:
     num_completions: int = flags.flag(
         500,
         "images whose missing pixels are filled in, where the run's model can; 0: none",
+        flags.at_least(0),
+    )
+    cas_steps: int = flags.flag(
+        500,
+        "training steps of the classifier of samples whose accuracy on real images is "
+        "the classification accuracy score, where the run knows classes; 0: none",
         flags.at_least(0),
     )
     sample_seed: int = flags.flag(0, "seed of the samples", flags.at_least(0))
@@ -109,6 +115,22 @@ def evaluate(settings: EvaluateSettings) -> tuple[dict[str, Any], dict[str, Any]
                 completed.setdefault(name, []).append(value)
             for title, levels in drawings.items():
                 pictures.setdefault(title, levels[:_NUM_PICTURES])
+    if run.system.sample_class is not None and settings.cas_steps:
+        for place in places:
+            scores = class_samples.accuracy_scores(
+                run,
+                place,
+                extracted,
+                settings.num_samples,
+                settings.cas_steps,
+                settings.sample_seed,
+            )
+            for name, value in scores.items():
+                completed.setdefault(name, []).append(value)
+        real_score = class_samples.accuracy_after_training(
+            dataset, settings.cas_steps, settings.sample_seed
+        )
+        completed["cas_of_real_images"] = [real_score]
     model |= {name: np.array(values) for name, values in completed.items()}
     result = {
         "program": run.program,

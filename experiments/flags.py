@@ -178,7 +178,15 @@ class Settings:
     )
     num_sums: int = flag(64, "sum units a region", at_least(1))
     num_leaves: int = flag(64, "leaf distributions a variable", at_least(1))
-    num_classes: int = flag(1, "roots, mixed with equal weights", at_least(1))
+    num_classes: int = flag(
+        1, "roots, mixed with equal weights at the start", at_least(1)
+    )
+    labels: str = flag(
+        "unused",
+        "unused, or roots: a root for each class of the data, trained by the joint "
+        "likelihood of image and label (--num_classes is then the data's)",
+        one_of("unused", "roots"),
+    )
     sum_layer: str = flag(
         "cp",
         "tucker: weights on all pairs of units; cp: one a product",

@@ -31,6 +31,8 @@ class Generator(NamedTuple):
         circuit: what is drawn from, or None for a network.
         complete: ``(params, key, levels, observed) -> {how: grey}``, see
             `device_loop.System`.
+        sample_class: ``(params, key, label, num) -> levels``, where the likelihood's
+            loss takes labels, too.
         expected_counts: ``(params, x) ->`` those of EM, where they are not simply the
             circuit's on ``x``.
     """
@@ -39,11 +41,12 @@ class Generator(NamedTuple):
     init: Callable[[jax.Array], Any]
     sampler: Callable[[Any, jax.Array], Sample]
     temperature: Callable[[Any, jax.Array], jax.Array]
-    likelihood_loss: Callable[[Any, jax.Array, jax.Array], jax.Array] | None
+    likelihood_loss: Callable[..., jax.Array] | None
     evaluate: Callable[[Any, jax.Array, jax.Array], dict]
     pictures: Callable[[Any, jax.Array, int], dict[str, jax.Array]]
     circuit: model.Model | None
     complete: Callable[..., dict[str, jax.Array]] | None = None
+    sample_class: Callable[..., jax.Array] | None = None
     expected_counts: Callable[[Any, jax.Array], Any] | None = None
 
 
@@ -99,13 +102,16 @@ def circuit_generator(
 
         return jax.vmap(draw, (0, None))
 
+    def sample_class(params, *given):
+        return model.sample_class(circuit, params["circuit"], *given)
+
     return Generator(
         codec=circuit.codec,
         init=init,
         sampler=sampler,
         temperature=lambda params, step: temperature_at(params["temperature"], step),
-        likelihood_loss=lambda params, key, x: model.likelihood_loss(
-            circuit, params["circuit"], key, x
+        likelihood_loss=lambda params, key, *given: model.likelihood_loss(
+            circuit, params["circuit"], key, *given
         ),
         evaluate=lambda params, key, levels: model.evaluate(
             circuit, params["circuit"], key, levels
@@ -114,6 +120,7 @@ def circuit_generator(
             circuit, params["circuit"], key, num
         ),
         circuit=circuit,
+        sample_class=sample_class if circuit.labelled else None,
         complete=lambda params, *given: model.complete(
             circuit, params["circuit"], *given
         ),

@@ -8,7 +8,7 @@ import optax
 
 import dspc_jax as pc
 from experiments import data, model
-from experiments.device_loop import System
+from experiments.device_loop import System, levels_and_labels
 from experiments.errors import UserError
 from experiments.flags import Settings
 from experiments.program import training_program
@@ -46,8 +46,9 @@ def make_system(settings: Settings, dataset: data.Dataset) -> System:
     def step(state, key, batch, step, draw):
         del step, draw
         noise_key, loss_key = jax.random.split(key)
-        x = circuit.codec.encode(noise_key, batch)
-        updates, metrics = direction(state.params, loss_key, x)
+        levels, labels = levels_and_labels(batch)
+        x = circuit.codec.encode(noise_key, levels)
+        updates, metrics = direction(state.params, loss_key, x, labels)
         updates, opt_state = optimizer.update(updates, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         return State(params, opt_state), metrics
@@ -59,12 +60,18 @@ def make_system(settings: Settings, dataset: data.Dataset) -> System:
             circuit, state.params, key, batch
         ),
         sample=lambda state, key, num: model.pictures(circuit, state.params, key, num),
+        labelled=circuit.labelled,
+        sample_class=_sample_class(circuit) if circuit.labelled else None,
         complete=lambda state, *given: model.complete(circuit, state.params, *given),
     )
 
 
-Direction = Callable[[Any, jax.Array, jax.Array], tuple[Any, dict[str, jax.Array]]]
-"""``(params, key, x) -> (what the optimizer's update takes, step metrics)``."""
+def _sample_class(circuit: model.Model) -> Callable[..., jax.Array]:
+    return lambda state, *given: model.sample_class(circuit, state.params, *given)
+
+
+Direction = Callable[..., tuple[Any, dict[str, jax.Array]]]
+"""``(params, key, x, labels) -> (what the optimizer's update takes, step metrics)``."""
 
 
 def _adam(
@@ -72,9 +79,9 @@ def _adam(
 ) -> tuple[optax.GradientTransformation, Direction]:
     """Adam on the gradient of the loss."""
 
-    def direction(params, key, x):
+    def direction(params, key, x, labels):
         loss, grads = jax.value_and_grad(
-            lambda params: model.likelihood_loss(circuit, params, key, x)
+            lambda params: model.likelihood_loss(circuit, params, key, x, labels)
         )(params)
         return grads, {"loss": loss, "grad_norm": optax.tree.norm(grads)}
 
@@ -86,10 +93,13 @@ def _em(
 ) -> tuple[optax.GradientTransformation, Direction]:
     """Stochastic EM on the expected counts of the batch."""
 
-    def direction(params, key, x):
+    def direction(params, key, x, labels):
+        del labels
         counts = pc.expected_counts(circuit.circuit, params, x)
         return counts, {"loss": model.likelihood_loss(circuit, params, key, x)}
 
+    if circuit.labelled:
+        raise UserError("--optimizer must be adam with --labels=roots, got 'em'")
     try:
         return pc.em(circuit.circuit, settings.em_step_size), direction
     except ValueError as error:

@@ -16,7 +16,7 @@ import optax
 
 import dspc_jax as pc
 from experiments import flags, score_function
-from experiments.device_loop import System
+from experiments.device_loop import System, levels_and_labels
 from experiments.errors import UserError
 from experiments.flags import Settings
 from experiments.generators import Generator, Sample
@@ -145,9 +145,11 @@ def make_system(
         em_state = () if pretrain_em is None else pretrain_em.init(params["circuit"])
         return State(params, adam.init(params), em_state, term.init(term_key))
 
-    def ll_loss(params, key, x):
+    def ll_loss(params, key, x, labels):
         assert generator.likelihood_loss is not None
-        return generator.likelihood_loss(params, key, x)
+        if labels is None:
+            return generator.likelihood_loss(params, key, x)
+        return generator.likelihood_loss(params, key, x, labels)
 
     def expected_counts(params, x):
         if generator.expected_counts is not None:
@@ -162,10 +164,10 @@ def make_system(
             params=optax.apply_updates(state.params, updates), opt_state=opt_state
         )
 
-    def pretrain_step(state, keys, x):
+    def pretrain_step(state, keys, x, labels):
         if pretrain_em is not None:
             params = state.params
-            loss = ll_loss(params, keys[0], x)
+            loss = ll_loss(params, keys[0], x, labels)
             counts = expected_counts(params, x)
             updates, em_state = pretrain_em.update(
                 cast(Any, counts), state.em_state, params["circuit"]
@@ -175,7 +177,7 @@ def make_system(
                 params=params | {"circuit": circuit}, em_state=em_state
             )
             return state, {"ll_term": loss}
-        loss, grads = jax.value_and_grad(ll_loss)(state.params, keys[0], x)
+        loss, grads = jax.value_and_grad(ll_loss)(state.params, keys[0], x, labels)
         state = apply_adam(state, grads, settings.learning_rate)
         return state, {"ll_term": loss, "ll_grad_norm": optax.tree.norm(grads)}
 
@@ -189,7 +191,8 @@ def make_system(
 
             def draw_unit(key):
                 draw_key, noise_key = jax.random.split(key)
-                return codec.to_unit(codec.encode(noise_key, draw(draw_key)))
+                levels, _ = levels_and_labels(draw(draw_key))
+                return codec.to_unit(codec.encode(noise_key, levels))
 
             def draw_samples(keys):
                 return generator.sampler(state.params, step)(keys, state.params)
@@ -217,7 +220,7 @@ def make_system(
         )
         return state._replace(adversary=adversary), loss, grads, metrics | of_term
 
-    def sample_step(state, keys, x, step, draw):
+    def sample_step(state, keys, x, labels, step, draw):
         metrics, weighted = {}, []
 
         def add(name, weight, loss, grads):
@@ -229,7 +232,7 @@ def make_system(
             state, loss, grads, metrics = term_gradient(state, keys, x, step, draw)
             add(term.name, mixture.sample_weight, loss, grads)
         if mixture.ll_weight:
-            loss, grads = jax.value_and_grad(ll_loss)(state.params, keys[0], x)
+            loss, grads = jax.value_and_grad(ll_loss)(state.params, keys[0], x, labels)
             add("ll", mixture.ll_weight, loss, grads)
         if mixture.balance == "norm":
             weighted = [(weight, _unit_norm(grads)) for weight, grads in weighted]
@@ -241,31 +244,30 @@ def make_system(
 
     def step(state, key, batch, step, draw):
         noise_key, *keys = jax.random.split(key, 4)
-        x = codec.encode(noise_key, batch)
+        levels, labels = levels_and_labels(batch)
+        x = codec.encode(noise_key, levels)
         new, metrics = _either(
             step < mixture.pretrain_steps if mixture.pretrain_steps else None,
-            lambda: pretrain_step(state, keys, x),
-            lambda: sample_step(state, keys, x, step, draw),
+            lambda: pretrain_step(state, keys, x, labels),
+            lambda: sample_step(state, keys, x, labels, step, draw),
         )
         terms = [metrics.get(f"{name}_term", 0.0) for name in (term.name, "ll")]
         metrics["loss"] = jnp.asarray(terms[0] + terms[1])
         metrics["temperature"] = generator.temperature(state.params, step)
         return new, metrics
 
-    complete = None
-    if generator.complete is not None:
-        complete = functools.partial(_of_params, generator.complete)
+    def of_state(function):
+        return function and (lambda state, *given: function(state.params, *given))
+
     return System(
         init=init,
         step=step,
         evaluate=lambda state, key, batch: generator.evaluate(state.params, key, batch),
         sample=lambda state, key, num: generator.pictures(state.params, key, num),
-        complete=complete,
+        labelled=generator.sample_class is not None,
+        complete=of_state(generator.complete),
+        sample_class=of_state(generator.sample_class),
     )
-
-
-def _of_params(function: Callable[..., Any], state: State, *given: Any) -> Any:
-    return function(state.params, *given)
 
 
 Outcome = tuple[State, dict[str, jax.Array]]
@@ -306,6 +308,8 @@ def _em(
             "--optimizer must be adam without --pretrain_steps of a circuit (EM sees "
             f"no samples), got {settings.optimizer!r}"
         )
+    if generator.circuit.labelled:
+        raise UserError("--optimizer must be adam with --labels=roots, got 'em'")
     try:
         return pc.em(generator.circuit.circuit, settings.em_step_size)
     except ValueError as error:

@@ -21,6 +21,7 @@ from dspc_jax.objectives import (
     sample_spread,
 )
 from experiments.data import Dataset
+from experiments.device_loop import levels_and_labels
 from experiments.errors import UserError
 from experiments.flags import Settings
 from experiments.preprocessing import (
@@ -42,6 +43,7 @@ class Model(NamedTuple):
             [0, 1]; measures the MMD on the validation images.
         references: ``[n, V, C]`` uint8 training images, evenly spaced.
         num_dims: variables times channels.
+        labelled: whether the roots are the classes of the data.
     """
 
     circuit: pc.Circuit
@@ -49,6 +51,7 @@ class Model(NamedTuple):
     kernel: Kernel
     references: np.ndarray
     num_dims: int
+    labelled: bool = False
 
 
 def make_model(settings: Settings, dataset: Dataset) -> Model:
@@ -97,7 +100,7 @@ def circuit_config(settings: Settings, dataset: Dataset) -> pc.CircuitConfig:
             num_channels=num_channels,
             num_leaves=settings.num_leaves,
             num_sums=settings.num_sums,
-            num_classes=settings.num_classes,
+            num_classes=_num_classes(settings, dataset),
             sum_layer=settings.sum_layer,
         )
 
@@ -127,7 +130,25 @@ def of_circuit(settings: Settings, dataset: Dataset, circuit: pc.Circuit) -> Mod
         kernel=pixel_kernel(codec, images),
         references=images,
         num_dims=dataset.train[0].size,
+        labelled=settings.labels == "roots",
     )
+
+
+def _num_classes(settings: Settings, dataset: Dataset) -> int:
+    """Roots of the circuit."""
+    if settings.labels == "unused":
+        return settings.num_classes
+    if dataset.train_labels is None:
+        raise UserError(
+            f"--labels must be unused for a data set without labels, {dataset.name}"
+        )
+    num = int(np.max(dataset.train_labels)) + 1
+    if settings.num_classes not in (1, num):
+        raise UserError(
+            f"--num_classes must be {num}, the classes of {dataset.name}, with "
+            f"--labels=roots, got {settings.num_classes}"
+        )
+    return num
 
 
 def _leaf(settings: Settings, num_values: int) -> Any:
@@ -191,15 +212,32 @@ def init(model: Model, key: jax.Array) -> Any:
 
 
 def likelihood_loss(
-    model: Model, params: Any, key: jax.Array, x: jax.Array
+    model: Model, params: Any, key: jax.Array, x: jax.Array, labels: Any = None
 ) -> jax.Array:
-    """The mean negative log-likelihood a dimension, in nats; ``x`` is encoded."""
-    loss, _ = negative_log_likelihood(params, key, x, log_prob=model.circuit.log_prob)
+    """The mean negative log-likelihood a dimension, in nats.
+
+    Args:
+        model: the circuit.
+        params: its parameters.
+        key: not used.
+        x: ``[B, V, C]``, encoded.
+        labels: None, or int32 ``[B]``: the likelihood is then that of image and label.
+
+    Returns:
+        A scalar.
+    """
+    circuit = model.circuit
+    if labels is None:
+        loss, _ = negative_log_likelihood(params, key, x, log_prob=circuit.log_prob)
+    else:
+        given = jax.vmap(circuit.class_log_probs, (None, 0))(params, x)
+        joint = given + jax.nn.log_softmax(params.classes)[None]
+        loss = -jnp.mean(jnp.take_along_axis(joint, labels[:, None], 1))
     return loss / model.num_dims
 
 
 def evaluate(
-    model: Model, params: Any, key: jax.Array, levels: jax.Array
+    model: Model, params: Any, key: jax.Array, batch: Any
 ) -> dict[str, jax.Array]:
     """Bits per dimension, and the MMD between images and ancestral samples.
 
@@ -207,22 +245,29 @@ def evaluate(
         model: the circuit.
         params: its parameters.
         key: for dequantisation and samples.
-        levels: ``[B, V, C]`` uint8.
+        batch: ``[B, V, C]`` uint8, with labels or without.
 
     Returns:
         ``bits_per_dim`` ``[B]``, ``mmd2``, the unbiased estimate on pixels, and
-        ``sample_spread``: near 0 the samples have collapsed.
+        ``sample_spread``: near 0 the samples have collapsed. With labels ``accuracy``
+        ``[B]``, of the most probable class.
     """
+    levels, labels = levels_and_labels(batch)
     noise_key, sample_key = jax.random.split(key)
     x = model.codec.encode(noise_key, levels)
     log_p = jax.vmap(model.circuit.log_prob, (None, 0))(params, x)
     samples = sample(model, params, sample_key, len(levels), "sample")
     real, samples = model.codec.to_unit(x), model.codec.to_unit(samples)
-    return {
+    metrics = {
         "bits_per_dim": per_example_bits(log_p, model.num_dims, model.codec),
         "mmd2": mmd2_unbiased(real, samples, model.kernel),
         "sample_spread": sample_spread(samples, real),
     }
+    if labels is not None:
+        posterior = jax.vmap(model.circuit.class_posterior, (None, 0))(params, x)
+        right = jnp.argmax(posterior, -1) == labels
+        metrics["accuracy"] = right.astype(jnp.float32)
+    return metrics
 
 
 def sample(
@@ -254,6 +299,14 @@ def pictures(
         title: to_levels(sample(model, params, jax.random.clone(key), num, leaf_mode))
         for title, leaf_mode in (("sampled", "sample"), ("sampled, leaf means", "mean"))
     }
+
+
+def sample_class(
+    model: Model, params: Any, key: jax.Array, label: jax.Array, num: int
+) -> jax.Array:
+    """Samples of one class, ``[num, V, C]`` uint8 levels."""
+    given = pc.given_class(params, label)
+    return model.codec.to_levels(sample(model, given, key, num, "sample"))
 
 
 def complete(

@@ -7,6 +7,7 @@ trained until images survive the way through their latents.
 from experiments import data, mixture
 from experiments.auto_encoder import AutoEncoder, PaeSettings
 from experiments.device_loop import System
+from experiments.errors import UserError
 from experiments.flags import Settings
 from experiments.mixture import MixtureSettings
 from experiments.program import training_program
@@ -32,6 +33,10 @@ def make_system(
     Raises:
         UserError: the flags describe no circuit on these images.
     """
+    if settings.labels != "unused":
+        raise UserError(
+            f"--labels must be unused in this program, got {settings.labels!r}"
+        )
     pae = AutoEncoder(settings, pae_settings, dataset, mixture_settings.pretrain_steps)
     return mixture.make_system(settings, mixture_settings, pae.generator(), pae.term())
 

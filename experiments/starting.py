@@ -15,7 +15,7 @@ from experiments.flags import Settings
 _SHAPING = (
     *("dataset", "image_size", "image_mode", "image_resize"),
     *("structure", "depth", "num_repetitions", "structure_seed"),
-    *("num_sums", "num_leaves", "num_classes", "sum_layer", "leaf"),
+    *("num_sums", "num_leaves", "num_classes", "labels", "sum_layer", "leaf"),
     *("leaf_min_scale", "leaf_max_scale"),
 )
 

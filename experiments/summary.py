@@ -50,27 +50,28 @@ def summary(result: Mapping[str, Any], workdir: Path) -> str:
     return "\n".join(lines)
 
 
-def table(rows: Mapping[str, Mapping[str, Any]]) -> str:
-    """Rows of metrics as a table, with a last newline.
+def table(columns: Mapping[str, Mapping[str, Any]]) -> str:
+    """Metrics as a table, with a last newline.
 
     Args:
-        rows: title to what `over_seeds` makes.
+        columns: title to what `over_seeds` makes.
 
     Returns:
-        A line a row; ``mean +- deviation`` where there are several seeds.
+        A line a metric, a column a title; ``mean +- deviation`` where there are several
+        seeds.
     """
     names = [
         name
-        for name in dict.fromkeys(name for row in rows.values() for name in row)
+        for name in dict.fromkeys(name for of in columns.values() for name in of)
         if not name.endswith(("_std", "_seeds"))
     ]
-    cells = [["", *names]]
-    for title, row in rows.items():
-        line = [title]
-        for name in names:
-            text = "" if name not in row else _number(row[name])
-            if f"{name}_std" in row:
-                text += f" +- {_number(row[f'{name}_std'])}"
+    cells = [["", *columns]]
+    for name in names:
+        line = [name]
+        for metrics in columns.values():
+            text = "" if name not in metrics else _number(metrics[name])
+            if f"{name}_std" in metrics:
+                text += f" +- {_number(metrics[f'{name}_std'])}"
             line.append(text)
         cells.append(line)
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
@@ -78,7 +79,7 @@ def table(rows: Mapping[str, Mapping[str, Any]]) -> str:
         "  ".join(f"{c:<{w}}" for c, w in zip(line, widths, strict=True)).rstrip()
         for line in cells
     )
-    return "".join(line + "\n" for line in lines)
+    return "".join(f"  {line}".rstrip() + "\n" for line in lines)
 
 
 def _number(value: float | str) -> str:
