@@ -15,8 +15,6 @@ CAUSES = {
     "gan_collapse": {"batch_size"},
     "adv_many_discriminator_steps": {"adv_steps", "adv_r1_weight"},
     "adv_small_batch": {"batch_size"},
-    "mmd_small_batch": {"batch_size"},
-    "mmd_soft_samples": {"relaxation"},
     "pae_kl_too_high": {"pae_kl_weight"},
     "pae_reconstruction_alone": {"ll_weight", "pae_kl_weight"},
 }
