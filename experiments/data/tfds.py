@@ -1,6 +1,7 @@
 """The four sets through tensorflow-datasets, an optional package (extra ``data``)."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+import contextlib
 import importlib
 import importlib.util
 from pathlib import Path
@@ -97,29 +98,34 @@ def load(name: str, data_dir: str | None, options: Options) -> Dataset:
 
 def _prepared_builder(name: str, data_dir: str | None) -> Any:
     """A builder whose data are on the disk, downloaded and prepared if need be."""
-    try:
+    with _in_one_line(f"prepare {name}"):
         tfds = importlib.import_module("tensorflow_datasets")
         builder = tfds.builder(name, data_dir=data_dir, file_format="array_record")
-        if not builder.is_prepared():
-            if importlib.util.find_spec("tensorflow") is None:
-                raise UserError(
-                    f"preparing {name} needs TensorFlow, once; reading it does not: "
-                    + _INSTALL
-                )
-            root = Path(builder.data_path).parent.parent
-            with cache.locked(root / f".{name}.lock", name):
-                builder = tfds.builder(
-                    name, data_dir=data_dir, file_format="array_record"
-                )
-                builder.download_and_prepare(file_format="array_record")
+        if builder.is_prepared():
+            return builder
+        if importlib.util.find_spec("tensorflow") is None:
+            raise UserError(
+                f"preparing {name} needs TensorFlow, once; reading it does not: "
+                + _INSTALL
+            )
+        root = Path(builder.data_path).parent.parent
+        with cache.locked(root / f".{name}.lock", name):
+            builder = tfds.builder(name, data_dir=data_dir, file_format="array_record")
+            builder.download_and_prepare(file_format="array_record")
         return builder
+
+
+@contextlib.contextmanager
+def _in_one_line(action: str) -> Iterator[None]:
+    """Makes one line of what fails there: a network, a disk, a package, a record."""
+    try:
+        yield
     except UserError:
         raise
-    except Exception as error:  # a network, a disk, a package: anything may fail
+    except Exception as error:
         words = " ".join(str(error).split())[:300]
         raise UserError(
-            f"tensorflow-datasets cannot prepare {name}: {type(error).__name__}: "
-            f"{words}"
+            f"tensorflow-datasets cannot {action}: {type(error).__name__}: {words}"
         ) from None
 
 
@@ -140,11 +146,13 @@ def _write(
         "test": ("test", range(found["test"])),
     }
     for split, (part, rows) in ranges.items():
-        examples = builder.as_data_source(part)
+        with _in_one_line(f"read {name}"):
+            examples = builder.as_data_source(part)
         labels = np.full(len(rows), -1, np.int32)
 
         def decode(row: int, examples=examples, labels=labels, first=rows[0]):
-            example = examples[row]
+            with _in_one_line(f"read {name}"):
+                example = examples[row]
             if "label" in example:
                 labels[row - first] = example["label"]
             return images.from_arrays(example["image"][None], recipe)[0]

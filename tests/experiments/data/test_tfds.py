@@ -113,6 +113,18 @@ def test_a_failure_is_one_line(stand_in: type[Builder], tmp_path: Path):
         data.load("mnist", str(tmp_path))
 
 
+def test_records_that_cannot_be_read_are_one_line(
+    stand_in: type[Builder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def refuse(self, part: str):
+        raise NotImplementedError(f"{part} is\nin another format")
+
+    monkeypatch.setattr(stand_in, "as_data_source", refuse)
+    with pytest.raises(UserError, match="cannot read mnist: NotImpl.* is in another"):
+        data.load("mnist", str(tmp_path))
+    assert not list((tmp_path / ".prepared").glob("mnist-*"))
+
+
 def test_without_the_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
     assert not tfds.is_installed()
