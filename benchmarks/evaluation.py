@@ -8,7 +8,7 @@ wall time tells whether it had. Weights and points are random: the time is the s
 """
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 import time
 from typing import Any, NamedTuple
 
@@ -46,17 +46,22 @@ def measure(call: Callable[[], Any], *, num_calls: int) -> Measurement:
 
 def network(batch: int, size: int, *, num_calls: int = 3) -> Measurement:
     """The features of a batch of images ``[batch, size, size, 3]``, resized to 299."""
-    image = jnp.zeros((1, SIZE, SIZE, 3))
-    params = jax.jit(Inception().init)(jax.random.key(0), image)["params"]
-    levels = jax.random.randint(jax.random.key(1), (batch, size, size, 3), 0, 256)
-    outputs = jax.jit(inception_outputs)
-    return measure(
-        lambda: outputs(params, levels.astype(jnp.uint8)), num_calls=num_calls
+    generator = np.random.default_rng(0)
+    image = jax.ShapeDtypeStruct((1, SIZE, SIZE, 3), jnp.float32)
+    shapes = jax.eval_shape(Inception().init, jax.random.key(0), image)["params"]
+    params = jax.tree.map(
+        # About the scale that keeps activations of order 1.
+        lambda leaf: 0.05 * generator.standard_normal(leaf.shape, np.float32),
+        shapes,
     )
+    params = jax.device_put(params)
+    levels = generator.integers(0, 256, (batch, size, size, 3), np.uint8)
+    outputs = jax.jit(inception_outputs)
+    return measure(lambda: outputs(params, levels), num_calls=num_calls)
 
 
-def distances(num_points: int, num_features: int) -> dict[str, Measurement]:
-    """Every measure of two sets of features ``[num_points, num_features]``."""
+def distances(num_points: int, num_features: int) -> Iterator[tuple[str, Measurement]]:
+    """Every measure of two sets of features ``[num_points, num_features]``, by name."""
     generator = np.random.default_rng(0)
     x, y = generator.random((2, num_points, num_features), np.float32)
     moments = evaluation.statistics(y)
@@ -66,9 +71,6 @@ def distances(num_points: int, num_features: int) -> dict[str, Measurement]:
         "Frechet distance of moments": lambda: (
             evaluation.frechet_distance_of_statistics(moments, moments)
         ),
-        "Frechet distance, 15 sizes": lambda: evaluation.frechet_distance_infinity(
-            x, moments, min_size=num_points // 2
-        ),
         "kernel distance, 100 subsets": lambda: evaluation.kernel_distance(
             x, y, subset_size=subset
         ),
@@ -76,8 +78,12 @@ def distances(num_points: int, num_features: int) -> dict[str, Measurement]:
             x, y
         ),
         "diversity": lambda: evaluation.diversity(x, y),
+        "Frechet distance, 15 sizes": lambda: evaluation.frechet_distance_infinity(
+            x, moments, min_size=num_points // 2
+        ),
     }
-    return {name: measure(call, num_calls=1) for name, call in calls.items()}
+    for name, call in calls.items():
+        yield name, measure(call, num_calls=1)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -99,7 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             f"| {batch / found.seconds:.1f} |",
             flush=True,
         )
-    for name, found in distances(options.num_points, options.num_features).items():
+    for name, found in distances(options.num_points, options.num_features):
         print(
             f"| {name} | {found.seconds:.1f} | {found.cpu_seconds:.1f} | |", flush=True
         )
