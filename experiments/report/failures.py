@@ -27,8 +27,8 @@ def failure_modes(collected: Collected) -> Section:
         (
             "Table 6 of the paper. Samples: collapsed where their variance is below "
             f"{LEAST_SPREAD} of that of the data for any seed. Discriminator: out of "
-            f"balance where it is right about more than {MOST_ACCURACY:.0%} of both data "
-            f"and samples, or less than {1 - MOST_ACCURACY:.0%}, over the last "
+            f"balance where it is right about more than {MOST_ACCURACY:.0%} of data "
+            f"and of samples, or less than {1 - MOST_ACCURACY:.0%}, over the last "
             f"{_LAST:.0%} of the logged lines. Latents: unused where the image moves "
             "none of them. Finite: no metric of the last line is nan or infinite. A "
             "dash: the run did not measure it.",

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Mapping, Sequence
 import dataclasses
 import functools
 import json
-import os
 from pathlib import Path
 import re
 from typing import Any
@@ -192,12 +191,17 @@ def collect(folders: Sequence[Path]) -> Collected:
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
-    """Paths without what they share."""
-    if len(folders) == 1:
-        return [folders[0].resolve().name]
-    paths = [str(folder.resolve()) for folder in folders]
-    shared = os.path.commonpath(paths) if paths else ""
-    return [os.path.relpath(path, shared) for path in paths]
+    """The last parts of each path, as many as tell it from all others."""
+    paths = [folder.resolve().parts for folder in folders]
+    names = []
+    for path in paths:
+        num = 1
+        while sum(other[-num:] == path[-num:] for other in paths) > 1 and num < len(
+            path
+        ):
+            num += 1
+        names.append("/".join(path[-num:]))
+    return names
 
 
 def _natural(name: str) -> list[tuple[int, str]]:

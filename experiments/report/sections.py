@@ -67,8 +67,8 @@ def overview(collected: Collected) -> Section:
     return Section(
         "Overview",
         (
-            f"{len(states)} runs: {', '.join(counts)}. {len(collected.studies)} folders "
-            f"of synthetic studies. {len(collected.unreadable)} folders that are neither. "
+            f"Runs: {', '.join(counts)}. Studies of synthetic data: "
+            f"{len(collected.studies)}. Other folders: {len(collected.unreadable)}. "
             "An unfinished run may still be running.",
             "Numbers are of the test split unless the cell says otherwise; after "
             "\N{PLUS-MINUS SIGN} stands the sample standard deviation over seeds. A "
