@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments import report
+from experiments import summary
 from experiments.errors import UserError
 
 _META = "meta.json"
@@ -73,7 +73,7 @@ def prepared(
         known = _complete(final, wanted)  # made by whom we waited for?
         if known is not None:
             return final, known
-        report.write(f"data: preparing {name} in {final}\n")
+        summary.write(f"data: preparing {name} in {final}\n")
         try:
             for left in (temporary, final):  # of a process that was killed; damaged
                 if left.exists():
@@ -121,7 +121,7 @@ def locked(path: Path, name: str) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            report.write(f"data: another process prepares {name}; waiting for it\n")
+            summary.write(f"data: another process prepares {name}; waiting for it\n")
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
