@@ -24,11 +24,10 @@ from experiments.report import (
     sections,
 )
 from experiments.report.document import Document, Section
+from experiments.trained import PROGRAMS
 from experiments.workdir import write_atomically
 
 _PICTURES = "report_files"  # beside report.md
-# Only these are ever imported because of what a file says.
-_PROGRAMS = ("ll", "mmd", "adv", "pae", "gan", "mmd_gan", "vae", "classifier")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +74,7 @@ def folders(patterns: str, out: Path) -> list[Path]:
 @functools.cache
 def defaults_of(program: str) -> dict[str, Any] | None:
     """A program's default flags as ``config.json`` has them; None for a foreign one."""
-    if program not in _PROGRAMS:
+    if program not in PROGRAMS:
         return None
     groups = importlib.import_module(f"experiments.{program}").PROGRAM.parse([program])
     return {k: v for group in groups for k, v in dataclasses.asdict(group).items()}
@@ -89,6 +88,7 @@ def make_sections(collected: runs.Collected) -> tuple[Section, ...]:
         sections.distances(collected),
         sections.bits_per_dimension(collected),
         sections.reconstruction(collected),
+        sections.inpainting(collected),
         pictures.completions(collected),
         grids.temperature(collected, pictures.picture_of),
         pictures.with_synthetic(collected),

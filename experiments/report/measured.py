@@ -61,6 +61,20 @@ def _each_seed(parts: Iterable[tuple[Run, list[float]]]) -> list[float]:
     return list(each.values())
 
 
+def of_evaluation(setting: Setting, metric: str) -> Value | None:
+    """A metric of the model itself as an evaluation has it, over all seeds."""
+    for name in dict.fromkeys(n for run in setting.runs for n in run.evaluations):
+        parts = [
+            (run, values)
+            for run in setting.runs
+            if name in run.evaluations
+            and (values := from_metrics(run.evaluations[name].get("model"), metric))
+        ]
+        if parts:
+            return pooled(_each_seed(parts))
+    return None
+
+
 class Measurement(NamedTuple):
     """A row of an evaluation.
 

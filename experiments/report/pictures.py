@@ -127,7 +127,10 @@ def completions(collected: Collected) -> Section:
             figures += [
                 image_figure(f"{run.name}: {panel.title or kind}", panel.image)
                 for panel in found
-            ] or [Figure(f"{run.name}, {kind}: {problem}")]
+                if panel.title != "real" and not _is_sample(panel.title)
+            ]
+            if not found:
+                figures.append(Figure(f"{run.name}, {kind}: {problem}"))
         if figures:
             blocks.append(Gallery(f"{run.name} ({run.program})", tuple(figures)))
     words = "Validation images: what the model saw, and what it made of it."

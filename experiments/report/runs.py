@@ -34,7 +34,7 @@ class Run:
         lines: of ``metrics.jsonl``, each with a number as ``step``.
         result: of ``result.json``; None: not there or not readable.
         evaluations: content of every ``evaluation*.json``, by name.
-        pictures: the newest of each kind in ``samples``, by kind.
+        pictures: ``evaluation*.png`` and the newest of each kind in ``samples``.
         failure: why it stopped; None: it did not.
         remarks: what could not be read, and why.
     """
@@ -258,7 +258,8 @@ def _run(folder: Path, name: str) -> Run:
         _lines(folder / "metrics.jsonl", remarks),
         _load(folder / "result.json", remarks),
         evaluations,
-        _pictures(folder / "samples"),
+        {p.stem: p for p in sorted(folder.glob("evaluation*.png"))}
+        | _pictures(folder / "samples"),
         None if failure is None else str(failure.get("reason", "reason not written")),
         tuple(remarks),
     )

@@ -134,6 +134,28 @@ def _distance_table(
     return make_table(f"{dataset}: {protocol}", header, rows, num_labels=3)
 
 
+def inpainting(collected: Collected) -> Section:
+    """Errors of missing pixels that were filled in."""
+    names = dict.fromkeys(
+        name
+        for run in collected.runs
+        for content in run.evaluations.values()
+        if isinstance(content.get("model"), dict)
+        for name in content["model"]
+        if name.startswith("inpainting_") and not name.endswith(("_std", "_seeds"))
+    )
+    return _by_dataset(
+        collected,
+        "Inpainting",
+        "Squared error of a missing grey value, by mask and how it was filled in, as "
+        "experiments.evaluate measures it.",
+        "No run was evaluated so.",
+        tuple(names),
+        complete=True,
+        measure=measured.of_evaluation,
+    )
+
+
 def reconstruction(collected: Collected) -> Section:
     """Table 3 of the paper: how well images survive an auto-encoder."""
     return _by_dataset(
@@ -166,6 +188,7 @@ def _by_dataset(
     none: str,
     metrics: Sequence[str],
     complete: bool = False,
+    measure: Callable[[Setting, str], Value | None] = measured.of_setting,
 ) -> Section:
     """A table a data set: settings by metrics.
 
@@ -176,6 +199,7 @@ def _by_dataset(
         none: said where there is nothing.
         metrics: the columns; those that no run has are left out.
         complete: whether runs without any of them are shown, with dashes.
+        measure: ``(setting, metric) -> value``.
 
     Returns:
         The section.
@@ -183,7 +207,7 @@ def _by_dataset(
     blocks = []
     for dataset in collected.datasets:
         values = {
-            s.name: (s, [measured.of_setting(s, n) for n in metrics])
+            s.name: (s, [measure(s, n) for n in metrics])
             for s in collected.settings
             if s.first.dataset == dataset
         }
