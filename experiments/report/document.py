@@ -13,10 +13,12 @@ class Cell(NamedTuple):
     Attributes:
         text: what is read.
         tone: how it is set: ``""``, ``missing``, ``good``, ``bad``, ``best``, ``code``.
+        note: what restricts it, e.g. the split; in parentheses, smaller.
     """
 
     text: str
     tone: str = ""
+    note: str = ""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -137,7 +137,7 @@ def spread(value: Value) -> str:
             text = (
                 f"{value.mean:,.{digits}f} \N{PLUS-MINUS SIGN} {value.std:,.{digits}f}"
             )
-    return f"{text} ({value.where})" if value.where else text
+    return text
 
 
 def duration(seconds: float) -> str:
