@@ -34,7 +34,7 @@ def failure_modes(collected: Collected) -> Section:
             "dash: the run did not measure it.",
             f"{len(bad)} of {len(rows)} runs show one of these signs.",
         ),
-        (make_table("Signs", header, rows, 2),) if rows else (),
+        (make_table("Signs", header, rows, len(header)),) if rows else (),
     )
 
 

@@ -93,23 +93,24 @@ class Curve(NamedTuple):
 
     Attributes:
         label: in the legend.
+        number: of the run: one number, one color.
         steps: ``[n]``.
         mean: ``[n]``.
         std: ``[n]``, nan where there is one seed.
     """
 
     label: str
+    number: int
     steps: np.ndarray
     mean: np.ndarray
     std: np.ndarray
 
 
-def curve_figure(caption: str, title: str, curves: Sequence[Curve]) -> Figure:
+def curve_figure(caption: str, curves: Sequence[Curve]) -> Figure:
     """Curves over the training steps, with a band of one deviation over seeds.
 
     Args:
         caption: for the report.
-        title: inside the figure, above the axes.
         curves: at least one.
 
     Returns:
@@ -120,11 +121,11 @@ def curve_figure(caption: str, title: str, curves: Sequence[Curve]) -> Figure:
 
     rows = -(-len(curves) // 2)
     with matplotlib.rc_context(_STYLE):
-        canvas = Canvas(figsize=(4.2, 2.5 + 0.19 * rows), layout="constrained")
+        canvas = Canvas(figsize=(3.3, 2.0 + 0.17 * rows), layout="constrained")
         axes = canvas.subplots()
-        for number, curve in enumerate(curves):
-            color = _COLORS[number % len(_COLORS)]
-            line = "-" if number < len(_COLORS) else "--"
+        for curve in curves:
+            color = _COLORS[curve.number % len(_COLORS)]
+            line = ("-", "--", ":")[curve.number // len(_COLORS) % 3]
             short = len(curve.steps) == 1
             axes.plot(
                 *(curve.steps, curve.mean, line),
@@ -135,7 +136,6 @@ def curve_figure(caption: str, title: str, curves: Sequence[Curve]) -> Figure:
             if not np.isnan(curve.std).all():
                 low, high = curve.mean - curve.std, curve.mean + curve.std
                 axes.fill_between(curve.steps, low, high, color=color, alpha=0.18, lw=0)
-        axes.set_title(_plain_text(title), loc="left")
         axes.set_xlabel("step")
         axes.grid(axis="y", lw=0.4, alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
@@ -149,8 +149,7 @@ def curve_figure(caption: str, title: str, curves: Sequence[Curve]) -> Figure:
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text
     "font.family": "sans-serif",
-    "font.size": 8,
-    "axes.titlesize": 9,
+    "font.size": 7.5,
     "text.parse_math": False,  # a label is never markup
     "axes.edgecolor": _INK,
     "axes.labelcolor": _INK,
@@ -184,7 +183,7 @@ def _inline(svg: str, caption: str) -> bytes:
     return svg.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1).encode()
 
 
-def curve(label: str, lines: Sequence[Mapping], name: str) -> Curve | None:
+def curve(label: str, number: int, lines: Sequence[Mapping], name: str) -> Curve | None:
     """A metric of the lines of ``metrics.jsonl``; None where no line has it."""
     points = [
         (line["step"], value, as_number(line.get(f"{name}_std")))
@@ -196,4 +195,4 @@ def curve(label: str, lines: Sequence[Mapping], name: str) -> Curve | None:
     steps, mean, std = zip(*points, strict=True)
     bands = [math.nan if s is None else s for s in std]
     arrays = (np.array(a, np.float64) for a in (steps, mean, bands))
-    return Curve(label, *(np.where(np.isfinite(a), a, np.nan) for a in arrays))
+    return Curve(label, number, *(np.where(np.isfinite(a), a, np.nan) for a in arrays))

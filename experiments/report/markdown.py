@@ -3,7 +3,7 @@
 import html
 import re
 
-from experiments.report.document import Document, Figure, Gallery, Section, Table
+from experiments.report.document import Cell, Document, Figure, Gallery, Section, Table
 
 _COLUMNS = 3  # of a gallery that says nothing of columns
 _TONES = {"bad": "**", "best": "**"}
@@ -51,15 +51,14 @@ def _table(table: Table) -> str:
         "---" if i < table.num_labels else "---:" for i in range(len(table.header))
     ]
     lines = [map(escape, table.header), rules]
-    lines += [
-        (
-            f"{mark}{escape(c.text)}{mark}"
-            for c in row
-            for mark in [_TONES.get(c.tone, "")]
-        )
-        for row in table.rows
-    ]
+    lines += [map(_cell, row) for row in table.rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _cell(cell: Cell) -> str:
+    mark = _TONES.get(cell.tone, "")
+    note = f" ({escape(cell.note)})" if cell.note else ""
+    return f"{mark}{escape(cell.text)}{mark}{note}"
 
 
 def _gallery(gallery: Gallery, folder: str, pictures: dict[str, bytes]) -> str:

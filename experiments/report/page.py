@@ -101,7 +101,12 @@ def _kind(column: int, table: Table, *more: str) -> str:
 def _cell(cell: Cell, column: int, table: Table) -> str:
     tag = "th" if column == 0 and cell.tone != "missing" else "td"
     scope = ' scope="row"' if tag == "th" else ""
-    return f"<{tag}{scope}{_kind(column, table, cell.tone)}>{_text(cell.text)}</{tag}>"
+    text = _text(cell.text)
+    if cell.tone == "code":  # lines break between words only
+        text = " ".join(f"<span>{word}</span>" for word in text.split(" "))
+    if cell.note:
+        text += f" <small>({_text(cell.note)})</small>"
+    return f"<{tag}{scope}{_kind(column, table, cell.tone)}>{text}</{tag}>"
 
 
 def _gallery(gallery: Gallery) -> str:

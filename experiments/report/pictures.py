@@ -8,7 +8,6 @@ from experiments.report import sections
 from experiments.report.document import Figure, Gallery, Section
 from experiments.report.figures import Panel, curve, curve_figure, image_figure, panels
 from experiments.report.runs import Collected, Run, Setting, Study
-from experiments.report.values import title_of
 
 _CURVES = {
     "train/loss": "training loss",
@@ -173,25 +172,31 @@ def curves(collected: Collected) -> Section:
         figures = [
             figure
             for name, title in _CURVES.items()
-            for figure in _curves(runs, name, title, f"{program} on {dataset}")
+            for figure in _curves(runs, name, title)
         ]
         if figures:
             blocks.append(Gallery(f"{program} on {dataset}", tuple(figures)))
     without = [
         run.name
         for run in collected.runs
-        if all(curve(run.name, run.lines, name) is None for name in _CURVES)
+        if all(curve(run.name, 0, run.lines, name) is None for name in _CURVES)
     ]
-    words = ["Means over seeds, with a band of one standard deviation."]
+    words = [
+        "Over the training steps: means over seeds, with a band of one standard "
+        "deviation. What was measured at one step only is in the tables."
+    ]
     if without:
         words.append(f"No curves: {', '.join(without)}.")
     return Section("Training curves", tuple(words), tuple(blocks))
 
 
-def _curves(runs: Sequence[Run], name: str, title: str, where: str) -> list[Figure]:
-    found = [c for run in runs if (c := curve(run.name, run.lines, name)) is not None]
-    parts = [found[i : i + _MOST_CURVES] for i in range(0, len(found), _MOST_CURVES)]
-    return [
-        curve_figure(f"{where}: {title_of(title)} over steps", title, part)
-        for part in parts
+def _curves(runs: Sequence[Run], name: str, title: str) -> list[Figure]:
+    found = [
+        c
+        for number, run in enumerate(runs)
+        if (c := curve(run.name, number, run.lines, name)) is not None
     ]
+    if all(len(c.steps) == 1 for c in found):  # the tables have it
+        return []
+    parts = [found[i : i + _MOST_CURVES] for i in range(0, len(found), _MOST_CURVES)]
+    return [curve_figure(title, part) for part in parts]

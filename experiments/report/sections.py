@@ -59,7 +59,7 @@ def overview(collected: Collected) -> Section:
     if problems:
         tables.append(
             make_table(
-                "What could not be read, or failed", ["folder", "reason"], problems
+                "What could not be read, or failed", ["folder", "reason"], problems, 2
             )
         )
     states = [run.state for run in collected.runs]
@@ -82,12 +82,16 @@ def distances(collected: Collected) -> Section:
     """Table 2 of the paper: distances to real images, beside what is trivial."""
     blocks = []
     for dataset in collected.datasets:
-        settings = [s for s in collected.settings if s.first.dataset == dataset]
+        settings = [
+            s
+            for s in collected.settings
+            if s.first.dataset == dataset and s.first.program != "classifier"
+        ]
         found = {s.name: measured.evaluations(s) for s in settings}
         protocols = dict.fromkeys(m.protocol for ms in found.values() for m in ms)
         for protocol in protocols:
             blocks.append(_distance_table(dataset, protocol, settings, found))
-        if not protocols:
+        if settings and not protocols:
             rows = [[s.name, s.first.program, None, None] for s in settings]
             header = ["run", "program", "images", "distances"]
             blocks.append(make_table(f"{dataset}: not evaluated", header, rows, 3))
@@ -96,7 +100,8 @@ def distances(collected: Collected) -> Section:
         (
             "Table 2 of the paper. Written by experiments.evaluate. Distances of "
             "classifier features are named so; they are not FID and KID. Rows without "
-            "a run are floors: images that no model made.",
+            "a run are floors: images that no model made. Runs of "
+            "experiments.classifier draw nothing and are not listed.",
             *([] if collected.runs else ["No runs."]),
         ),
         tuple(blocks),
@@ -209,7 +214,7 @@ def _by_dataset(
         values = {
             s.name: (s, [measure(s, n) for n in metrics])
             for s in collected.settings
-            if s.first.dataset == dataset
+            if s.first.dataset == dataset and s.first.program != "classifier"
         }
         used = [
             i
@@ -244,7 +249,7 @@ def synthetic(collected: Collected) -> Table | None:
                 and r["objective"] != "ll"
                 and r["set"] in reference
             ):
-                gap = plain(round(reference[r["set"]] - held_out.mean, 4))
+                gap = f"{reference[r['set']] - held_out.mean:.4f}"
             modes = _list(r.get("modes"))
             rows.append(
                 [
@@ -295,7 +300,7 @@ def configurations(
         )
     blocks = [
         make_table(
-            "Flags", ["run", "program", "flags other than the default"], flags, 2
+            "Flags", ["run", "program", "flags other than the default"], flags, 3
         ),
         make_table(
             "Hardware and wall time",
@@ -328,9 +333,9 @@ def _changed(run: Run, defaults: dict | None) -> Cell | None:
     return Cell(" ".join(parts) or "none", "code" if parts else "")
 
 
-def text(value: Value | None) -> str | None:
-    """A value as the text of a cell; None: missing."""
-    return None if value is None else spread(value)
+def text(value: Value | None) -> Cell | None:
+    """A value as a cell; None: missing."""
+    return None if value is None else Cell(spread(value), note=value.where)
 
 
 def wall_time(run: Run) -> str | None:
