@@ -22,6 +22,7 @@ from experiments.report import (
     pictures,
     runs,
     sections,
+    synthetic,
 )
 from experiments.report.document import Document, Section
 from experiments.trained import PROGRAMS
@@ -91,7 +92,7 @@ def make_sections(collected: runs.Collected) -> tuple[Section, ...]:
         sections.inpainting(collected),
         pictures.completions(collected),
         grids.temperature(collected, pictures.picture_of),
-        pictures.with_synthetic(collected),
+        synthetic.section(collected),
         failures.failure_modes(collected),
         grids.rates_by_batches(collected, pictures.picture_of),
         pictures.curves(collected),

@@ -4,10 +4,9 @@ from collections.abc import Callable, Sequence
 import functools
 from pathlib import Path
 
-from experiments.report import sections
 from experiments.report.document import Figure, Gallery, Section
 from experiments.report.figures import Panel, curve, curve_figure, image_figure, panels
-from experiments.report.runs import Collected, Run, Setting, Study
+from experiments.report.runs import Collected, Run, Setting
 
 _CURVES = {
     "train/loss": "training loss",
@@ -23,7 +22,7 @@ _MOST_CURVES = 14  # in one picture; more get another one
 
 
 @functools.cache
-def _open(path: Path) -> tuple[tuple[Panel, ...], str]:
+def open_panels(path: Path) -> tuple[tuple[Panel, ...], str]:
     """The panels of a picture, or why there are none."""
     try:
         return tuple(panels(path)), ""
@@ -52,7 +51,7 @@ def picture_of(setting: Setting, caption: str) -> Figure:
     path = _sample_file(setting.first)
     if path is None:
         return Figure(f"{caption}: no picture")
-    found, problem = _open(path)
+    found, problem = open_panels(path)
     shown = [p for p in found if _is_sample(p.title)] or list(found)
     if not shown:
         return Figure(f"{caption}: {problem}")
@@ -102,7 +101,7 @@ def _figures(
     """
     name = f"{run.name} ({run.program})"
     path = _sample_file(run)
-    found, problem = ((), "no picture") if path is None else _open(path)
+    found, problem = ((), "no picture") if path is None else open_panels(path)
     step = "" if path is None else f", {path.stem.replace('_', ' ').strip()}"
     figures = [
         image_figure(f"{name}: {panel.title or 'picture' + step}", panel.image)
@@ -122,7 +121,7 @@ def completions(collected: Collected) -> Section:
         for kind, path in run.pictures.items():
             if kind == "samples":
                 continue
-            found, problem = _open(path)
+            found, problem = open_panels(path)
             figures += [
                 image_figure(f"{run.name}: {panel.title or kind}", panel.image)
                 for panel in found
@@ -137,29 +136,6 @@ def completions(collected: Collected) -> Section:
     return Section(
         "Reconstructed and inpainted pictures", (words, *none), tuple(blocks)
     )
-
-
-def with_synthetic(collected: Collected) -> Section:
-    """Table 5 of the paper: numbers and densities of the two-dimensional sets."""
-    table = sections.synthetic(collected)
-    figures = [_density(study) for study in collected.studies]
-    blocks = [] if table is None else [table, Gallery("Densities", tuple(figures), 1)]
-    words = (
-        "Table 5 of the paper. The gap is to training by likelihood; a mode is covered "
-        "where the model puts at least a quarter of what the data put."
-    )
-    none = () if blocks else ("No folder of experiments.synthetic is among the runs.",)
-    return Section("Synthetic densities", (words, *none), tuple(blocks))
-
-
-def _density(study: Study) -> Figure:
-    caption = f"{study.name}: data beside the exact densities of the models"
-    if study.figure is None:
-        return Figure(f"{caption}: no picture")
-    found, problem = _open(study.figure)
-    if not found:
-        return Figure(f"{caption}: {problem}")
-    return image_figure(caption, found[0].image)
 
 
 def curves(collected: Collected) -> Section:

@@ -232,48 +232,6 @@ def _by_dataset(
     return Section(title, (words,) if blocks else (words, none), tuple(blocks))
 
 
-def synthetic(collected: Collected) -> Table | None:
-    """Table 5 of the paper: a row a study, set and objective; None: no studies."""
-    rows = []
-    for study in collected.studies:
-        reference = {
-            r["set"]: value.mean
-            for r in study.results
-            if r["objective"] == "ll" and (value := _list(r.get("test_ll"))) is not None
-        }
-        for r in study.results:
-            held_out, seconds = _list(r.get("test_ll")), as_number(r.get("seconds"))
-            gap = None
-            if (
-                held_out is not None
-                and r["objective"] != "ll"
-                and r["set"] in reference
-            ):
-                gap = f"{reference[r['set']] - held_out.mean:.4f}"
-            modes = _list(r.get("modes"))
-            rows.append(
-                [
-                    *(study.name, r["set"], r["objective"]),
-                    *(text(held_out), gap, text(_list(r.get("energy")))),
-                    None if modes is None else f"{100 * modes.mean:.0f} %",
-                    None if seconds is None else duration(seconds),
-                ]
-            )
-    header = [
-        *("study", "set", "objective", "held-out log-likelihood, nats"),
-        *("gap to LL, nats", "energy distance", "modes covered", "wall time"),
-    ]
-    return make_table("Two-dimensional sets", header, rows, 3) if rows else None
-
-
-def _list(values: object) -> Value | None:
-    """A metric from a list over seeds, None if it is none."""
-    from experiments.report.values import from_metrics, pooled
-
-    each = from_metrics({"x_seeds": values}, "x")
-    return None if each is None else pooled(each)
-
-
 def configurations(
     collected: Collected, defaults_of: Callable[[str], dict | None]
 ) -> Section:
