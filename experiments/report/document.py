@@ -12,7 +12,7 @@ class Cell(NamedTuple):
 
     Attributes:
         text: what is read.
-        tone: how it is set: ``""``, ``missing``, ``good``, ``bad``, ``best``, ``code``.
+        tone: how it is set: ``""``, ``missing``, ``good``, ``bad``, ``code``.
         note: what restricts it, e.g. the split; in parentheses, smaller.
     """
 

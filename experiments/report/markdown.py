@@ -6,7 +6,7 @@ import re
 from experiments.report.document import Cell, Document, Figure, Gallery, Section, Table
 
 _COLUMNS = 3  # of a gallery that says nothing of columns
-_TONES = {"bad": "**", "best": "**"}
+_TONES = {"bad": "**"}
 
 
 def render(document: Document, folder: str) -> tuple[str, dict[str, bytes]]:

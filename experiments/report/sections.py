@@ -19,7 +19,6 @@ _RECONSTRUCTION = (
     *("hidden_half_bce", "hidden_half_direct_bce"),
 )
 _TONES = {"finished": "good", "failed": "bad"}
-_LIST = 12  # flags of one run that are named before the rest is counted
 
 
 def overview(collected: Collected) -> Section:

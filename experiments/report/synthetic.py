@@ -12,15 +12,14 @@ def section(collected: Collected) -> Section:
     """Table 5 of the paper: numbers and densities of the two-dimensional sets."""
     numbers = table(collected)
     figures = [_density(study) for study in collected.studies]
-    blocks = (
-        [] if numbers is None else [numbers, Gallery("Densities", tuple(figures), 1)]
-    )
+    densities = Gallery("Densities", tuple(figures), 1)
+    blocks = () if numbers is None else (numbers, densities)
     words = (
         "Table 5 of the paper. The gap is to training by likelihood; a mode is covered "
         "where the model puts at least a quarter of what the data put."
     )
     none = () if blocks else ("No folder of experiments.synthetic is among the runs.",)
-    return Section("Synthetic densities", (words, *none), tuple(blocks))
+    return Section("Synthetic densities", (words, *none), blocks)
 
 
 def _density(study: Study) -> Figure:
