@@ -16,12 +16,17 @@ _LAST = 0.25  # share of the logged lines that a discriminator's accuracy is tak
 def failure_modes(collected: Collected) -> Section:
     """What each run's metrics say of the known ways to fail."""
     rows = [
-        [run.name, run.program, _spread(run), _discriminator(run), _latents(run)]
+        [
+            Cell(run.name, note=run.program),
+            _spread(run),
+            _discriminator(run),
+            _latents(run),
+        ]
         + [_finite(run)]
         for run in collected.runs
     ]
     bad = [row for row in rows if any(_is_bad(cell) for cell in row)]
-    header = ["run", "program", "samples", "discriminator", "latents", "finite"]
+    header = ["run", "samples", "discriminator", "latents", "finite"]
     return Section(
         "Failure modes",
         (

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from experiments.report.runs import Run, Setting
-from experiments.report.values import Value, from_metrics, pooled
+from experiments.report.values import Value, as_number, from_metrics, pooled
 
 DISTANCES = ("fid", "kid", "fd_classifier", "kd_classifier")  # the best known first
 
@@ -91,19 +91,26 @@ class Measurement(NamedTuple):
     @property
     def is_floor(self) -> bool:
         """Whether it is of images that no model made."""
-        return not self.title.startswith(("sampled", "dec"))  # as experiments.evaluate
+        return _is_floor(self.title)
+
+
+def _is_floor(title: str) -> bool:
+    return not title.startswith(("sampled", "dec"))  # as experiments.evaluate
 
 
 def evaluations(setting: Setting) -> list[Measurement]:
     """Every row of every evaluation of a setting, seeds joined."""
-    rows: dict[tuple[str, str], list[tuple[Run, Mapping[str, Any]]]] = {}
+    rows: dict[tuple[str, str, str], list[tuple[Run, Mapping[str, Any]]]] = {}
     for run in setting.runs:
         for name, content in run.evaluations.items():
-            protocol = _protocol(name, content)
+            protocol, step = _protocol(name, content), as_number(content.get("step"))
+            # The run may have gone on since.
+            old = "" if step in (None, run.step) else f"step {step:,.0f}"
             for title, row in content["rows"].items():
-                rows.setdefault((title, protocol), []).append((run, row))
+                key = title, protocol, "" if _is_floor(title) else old
+                rows.setdefault(key, []).append((run, row))
     measured = []
-    for (title, protocol), found in rows.items():
+    for (title, protocol, old), found in rows.items():
         names = dict.fromkeys(n for _, row in found for n in row)
         values = {}
         for name in names:
@@ -115,7 +122,7 @@ def evaluations(setting: Setting) -> list[Measurement]:
                 if (v := from_metrics(row, name)) is not None
             ]
             if parts:
-                values[name] = pooled(_each_seed(parts))
+                values[name] = pooled(_each_seed(parts), old)
         measured.append(Measurement(title, protocol, values))
     return measured
 

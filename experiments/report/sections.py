@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from experiments.report import measured
-from experiments.report.document import Cell, Section, Table, make_table
+from experiments.report.document import MISSING, Cell, Section, Table, make_table
 from experiments.report.runs import Collected, Run, Setting
 from experiments.report.values import (
     Value,
@@ -91,9 +91,9 @@ def distances(collected: Collected) -> Section:
         for protocol in protocols:
             blocks.append(_distance_table(dataset, protocol, settings, found))
         if settings and not protocols:
-            rows = [[s.name, s.first.program, None, None] for s in settings]
-            header = ["run", "program", "images", "distances"]
-            blocks.append(make_table(f"{dataset}: not evaluated", header, rows, 3))
+            rows = [[_named(s), None, None] for s in settings]
+            header = ["run", "images", "distances"]
+            blocks.append(make_table(f"{dataset}: not evaluated", header, rows, 2))
     return Section(
         "Distances to real images",
         (
@@ -124,18 +124,16 @@ def _distance_table(
             if m.is_floor:
                 floors.setdefault((m.title, *cells), setting.name)
             else:
-                rows.append([setting.name, setting.first.program, m.title, *cells])
+                rows.append([_named(setting), m.title, *cells])
         if not measurements:
-            rows.append(
-                [setting.name, setting.first.program, None] + [None] * len(names)
-            )
+            rows.append([_named(setting), None] + [None] * len(names))
     titles = [title for title, *_ in floors]
     for (title, *cells), name in floors.items():
         # Floors depend on the protocol alone; where they differ, say whose they are.
         label = f"floor, with {name}" if titles.count(title) > 1 else "floor"
-        rows.append([None, label, title, *cells])
-    header = ["run", "program", "images", *map(title_of, names)]
-    return make_table(f"{dataset}: {protocol}", header, rows, num_labels=3)
+        rows.append([Cell(MISSING, "missing", label), title, *cells])
+    header = ["run", "images", *map(title_of, names)]
+    return make_table(f"{dataset}: {protocol}", header, rows, num_labels=2)
 
 
 def inpainting(collected: Collected) -> Section:
@@ -221,13 +219,13 @@ def _by_dataset(
             if any(found[i] is not None for _, found in values.values())
         ]
         rows = [
-            [s.name, s.first.program, *(text(found[i]) for i in used)]
+            [_named(s), *(text(found[i]) for i in used)]
             for s, found in values.values()
             if complete or any(found[i] is not None for i in used)
         ]
         if used:
-            header = ["run", "program", *(title_of(metrics[i]) for i in used)]
-            blocks.append(make_table(dataset, header, rows, num_labels=2))
+            header = ["run", *(title_of(metrics[i]) for i in used)]
+            blocks.append(make_table(dataset, header, rows))
     return Section(title, (words,) if blocks else (words, none), tuple(blocks))
 
 
@@ -246,7 +244,7 @@ def configurations(
     flags, hardware = [], []
     for run in collected.runs:
         changed = _changed(run, defaults_of(run.program))
-        flags.append([run.name, run.program, changed])
+        flags.append([_named(Setting((run,))), changed])
         rate = as_number((run.result or {}).get("steps_per_second"))
         hardware.append(
             [
@@ -256,9 +254,7 @@ def configurations(
             ]
         )
     blocks = [
-        make_table(
-            "Flags", ["run", "program", "flags other than the default"], flags, 3
-        ),
+        make_table("Flags", ["run", "flags other than the default"], flags, 2),
         make_table(
             "Hardware and wall time",
             ["run", "device", "steps a second", "wall time"],
@@ -288,6 +284,11 @@ def _changed(run: Run, defaults: dict | None) -> Cell | None:
     if defaults is None:
         parts.append("(all flags: the program's defaults are not known)")
     return Cell(" ".join(parts) or "none", "code" if parts else "")
+
+
+def _named(setting: Setting) -> Cell:
+    """A setting with its program."""
+    return Cell(setting.name, note=setting.first.program)
 
 
 def text(value: Value | None) -> Cell | None:

@@ -1,12 +1,13 @@
 """What each section of the report says of fabricated runs."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 from experiments import report
 from experiments.report import failures, grids, runs, sections, synthetic, values
-from experiments.report.document import MISSING, Gallery, Section, Table
+from experiments.report.document import MISSING, Cell, Gallery, Section, Table
 from tests.experiments.fabricated import make, make_all
 
 
@@ -178,3 +179,46 @@ def test_numbers_as_text(each, text):
 @pytest.mark.parametrize("value", [True, None, [], {}, "1", 10**400])
 def test_what_is_no_number(value):
     assert values.as_number(value) is None
+
+
+def test_an_evaluation_of_an_older_step_says_so(tmp_path: Path):
+    folder = make(
+        tmp_path / "run",
+        metrics={},
+        rows={"sampled": {"fid": 3.0}, "mean image": {"fid": 9.0}},
+    )
+    path = folder / "evaluation.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"step": 50}))
+    (found,) = sections.distances(runs.collect([folder])).blocks
+    assert isinstance(found, Table)
+    assert [(row[1].text, row[2].note) for row in found.rows] == [
+        ("sampled", "step 50"),
+        ("mean image", ""),
+    ]
+
+
+def test_seeds_of_two_folders_are_one_setting(tmp_path: Path):
+    folders = [
+        make(tmp_path / str(seed), seed=seed, metrics={"test/bits_per_dim": bits})
+        for seed, bits in ((0, 1.0), (1, 3.0))
+    ]
+    again = make(tmp_path / "again", seed=1, metrics={"test/bits_per_dim": 3.0})
+    section = sections.bits_per_dimension(runs.collect([*folders, again]))
+    rows = table(section, "digits")
+    assert {name: row["bits/dim ↓"] for name, row in rows.items()} == {
+        "0, 1, again": "2.0 ± 1.4"
+    }
+
+
+def test_a_whole_run_beats_one_that_is_not(tmp_path: Path):
+    """Validation of an early step is not averaged with the test of another seed."""
+    done = make(tmp_path / "done", metrics={"test/bits_per_dim": 1.0})
+    line = {"step": 10, "valid/bits_per_dim": 9.0}
+    early = make(tmp_path / "early", seed=1, lines=[line])
+    section = sections.bits_per_dimension(runs.collect([done, early]))
+    (row,) = table(section, "digits").values()
+    assert row["bits/dim ↓"] == "1"
+    alone = sections.bits_per_dimension(runs.collect([early]))
+    (found,) = alone.blocks
+    assert isinstance(found, Table)
+    assert found.rows[0][1] == Cell("9", note="valid, step 10")
