@@ -1,0 +1,224 @@
+"""What each section of the report says of fabricated runs."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from experiments import report
+from experiments.report import failures, grids, runs, sections, synthetic, values
+from experiments.report.document import MISSING, Cell, Gallery, Section, Table
+from tests.experiments.fabricated import make, make_all
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("out")
+    make_all(root)
+    return root
+
+
+@pytest.fixture(scope="module")
+def collected(root: Path) -> runs.Collected:
+    folders = report.folders(f"{root}/*,{root}/x/*", root / "report")
+    return runs.collect([f for f in folders if f.name != "x"])
+
+
+def table(section: Section, title: str) -> dict[str, dict[str, str]]:
+    """A table by its first column and header."""
+    (found,) = (b for b in section.blocks if isinstance(b, Table) and title in b.title)
+    return {
+        row[0].text: {h: c.text for h, c in zip(found.header, row, strict=True)}
+        for row in found.rows
+    }
+
+
+def test_the_overview_has_every_folder(collected: runs.Collected):
+    section = sections.overview(collected)
+    rows = table(section, "Runs")
+    assert set(rows) == {run.name for run in collected.runs}
+    assert rows["two_seeds"]["bits/dim ↓"] == "1.50 ± 0.71"
+    assert rows["two_seeds"]["seeds"] == "0, 1"
+    assert rows["two_seeds"]["wall time"] == "about 10.0 s"
+    assert rows["unfinished"]["state"] == "unfinished"
+    assert rows["unfinished"]["steps"] == "50 of 100"
+    assert rows["unfinished"]["bits/dim ↓"] == "5.500"
+    assert rows["broken_result"]["state"] == "failed"
+    assert rows["other_rate"]["bits/dim ↓"] == MISSING
+    (reasons,) = section.blocks[1:]
+    assert isinstance(reasons, Table)
+    texts = [(row[0].text, row[1].text) for row in reasons.rows]
+    assert dict(texts)["empty"] == "no config.json: not the folder of a run"
+    assert ("broken_result", "failed: loss is nan") in texts
+    for name, part in (
+        ("no_json", "config.json is not JSON"),
+        ("list", "config.json is not an object"),
+        ("broken_result", "result.json is not JSON"),
+        ("broken_result", "4 of 5 lines are unreadable"),
+        ("study", "moons-adv.json is not JSON"),
+    ):
+        assert any(n == name and part in reason for n, reason in texts), name
+
+
+def test_distances_have_floors_and_dashes(collected: runs.Collected):
+    section = sections.distances(collected)
+    rows = table(section, "digits: 10 samples against 9 test images")
+    assert rows["two_seeds"]["FD of classifier features ↓"] == "12.0 ± 2.8"
+    assert rows["other_rate"]["FD of classifier features ↓"] == MISSING
+    assert rows[MISSING]["images"] == "real, training set"  # the floor
+    assert rows[MISSING]["KD of classifier features ↓"] == "0.5000"
+    assert table(section, "mnist: not evaluated")["warm"]["distances"] == MISSING
+    inpainting = table(sections.inpainting(collected), "digits")
+    assert inpainting["two_seeds"]["stripes, mean ↓"] == "0.1250"
+
+
+def test_signs_of_failure_come_with_their_evidence(collected: runs.Collected):
+    section = failures.failure_modes(collected)
+    rows = table(section, "Signs")
+    assert rows["collapsed"]["samples"] == "collapsed: spread 0.01000"
+    assert rows["collapsed"]["discriminator"].startswith("always right")
+    assert rows["broken_result"]["finite"] == "stopped: loss is nan"
+    assert rows["two_seeds"]["samples"] == MISSING
+    assert section.paragraphs[-1].startswith("2 of ")
+
+
+@pytest.mark.parametrize(
+    ("metric", "value", "sign"),
+    [
+        ("valid/sample_spread", 0.5, None),
+        ("valid/sample_spread", 0.05, "samples"),
+        ("valid/active_latents", 3.0, None),
+        ("valid/active_latents", 0.0, "latents"),
+        ("train/loss", "inf", "finite"),
+    ],
+)
+def test_a_sign_is_there_or_not(tmp_path: Path, metric, value, sign):
+    make(tmp_path / "run", lines=[{"step": 10, metric: value}])
+    (found,) = failures.failure_modes(runs.collect([tmp_path / "run"])).blocks
+    assert isinstance(found, Table)
+    bad = [
+        h for h, c in zip(found.header, found.rows[0], strict=True) if c.tone == "bad"
+    ]
+    assert bad == ([] if sign is None else [sign])
+
+
+def test_grids_are_of_runs_that_differ_in_nothing_else(tmp_path: Path):
+    def run(name, **flags):
+        bits = flags.pop("bits")
+        return make(tmp_path / name, metrics={"test/bits_per_dim": bits}, **flags)
+
+    folders = [
+        run("a", bits=1.0),
+        run("b", bits=2.0, batch_size=128),
+        run("c", bits=3.0, learning_rate=0.2),
+        run("d", bits=5.0, seed=1),  # another seed of a
+        run("e", bits=7.0, learning_rate=0.3, num_leaves=9),
+        run("f", bits=9.0, temperature=1.0, temperature_schedule="constant"),
+        run("g", bits=8.0, temperature=1.0, temperature_schedule="learned"),
+    ]
+    collected = runs.collect(folders)
+    section = grids.rates_by_batches(collected, report.pictures.picture_of)
+    rows = table(section, "bits/dim")
+    assert rows == {
+        "0.1": {"learning rate": "0.1", "64": "3.0 ± 2.8", "128": "2"},
+        "0.2": {"learning rate": "0.2", "64": "3", "128": MISSING},
+    }
+    (gallery,) = (b for b in section.blocks if isinstance(b, Gallery))
+    assert gallery.num_columns == 2
+    assert [figure.data for figure in gallery.figures] == [None] * 4
+    warm = table(grids.temperature(collected, report.pictures.picture_of), "bits/dim")
+    assert warm == {
+        "1.0": {"temperature": "1.0", "constant": "9", "learned": "8"},
+    }
+
+
+def test_pictures_are_cut_by_what_they_show(collected: runs.Collected):
+    shown = report.pictures.samples(collected)
+    (gallery,) = (b for b in shown.blocks if b.title == "digits")
+    assert isinstance(gallery, Gallery)
+    captions = [figure.caption for figure in gallery.figures]
+    assert captions[0] == "real"
+    assert "two_seeds (ll): sampled" in captions
+    broken = next(f for f in gallery.figures if "broken_result" in f.caption)
+    assert broken.data is None
+    assert "is no picture" in broken.caption
+    (own,) = report.pictures.completions(collected).blocks
+    assert isinstance(own, Gallery)
+    assert [f.caption for f in own.figures] == ["two_seeds (ll): reconstructed"]
+
+
+def test_the_synthetic_study(collected: runs.Collected):
+    found = synthetic.table(collected)
+    assert found is not None
+    (_, mmd) = ([c.text for c in row] for row in found.rows)
+    assert mmd[1:] == ["moons", "mmd", "-1.500 ± 0", "0.5000", "0.50 ± 0.35"] + [
+        *("75 %", "1 min 1 s")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("each", "text"),
+    [
+        ([0.0], "0"),
+        ([12345.0], "12,345"),
+        ([1234.56], "1,235"),
+        ([0.000012345], "1.23e-05"),
+        ([-0.5], "-0.5000"),
+        ([float("nan")], "nan"),
+        ([float("inf"), 1.0], "inf"),
+        ([1.0, 1.0], "1 ± 0"),
+        ([1e-9, 3e-9], "2.000e-09 ± 1.4e-09"),
+        ([100.0, 300.0], "200 ± 141"),
+        ([1e200, -1e200], "0"),  # a deviation that no number can hold
+    ],
+)
+def test_numbers_as_text(each, text):
+    assert values.spread(values.pooled(each)) == text
+
+
+@pytest.mark.parametrize("value", [True, None, [], {}, "1", 10**400])
+def test_what_is_no_number(value):
+    assert values.as_number(value) is None
+
+
+def test_an_evaluation_of_an_older_step_says_so(tmp_path: Path):
+    folder = make(
+        tmp_path / "run",
+        metrics={},
+        rows={"sampled": {"fid": 3.0}, "mean image": {"fid": 9.0}},
+    )
+    path = folder / "evaluation.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"step": 50}))
+    (found,) = sections.distances(runs.collect([folder])).blocks
+    assert isinstance(found, Table)
+    assert [(row[1].text, row[2].note) for row in found.rows] == [
+        ("sampled", "step 50"),
+        ("mean image", ""),
+    ]
+
+
+def test_seeds_of_two_folders_are_one_setting(tmp_path: Path):
+    folders = [
+        make(tmp_path / str(seed), seed=seed, metrics={"test/bits_per_dim": bits})
+        for seed, bits in ((0, 1.0), (1, 3.0))
+    ]
+    again = make(tmp_path / "again", seed=1, metrics={"test/bits_per_dim": 3.0})
+    section = sections.bits_per_dimension(runs.collect([*folders, again]))
+    rows = table(section, "digits")
+    assert {name: row["bits/dim ↓"] for name, row in rows.items()} == {
+        "0, 1, again": "2.0 ± 1.4"
+    }
+
+
+def test_a_whole_run_beats_one_that_is_not(tmp_path: Path):
+    """Validation of an early step is not averaged with the test of another seed."""
+    done = make(tmp_path / "done", metrics={"test/bits_per_dim": 1.0})
+    line = {"step": 10, "valid/bits_per_dim": 9.0}
+    early = make(tmp_path / "early", seed=1, lines=[line])
+    section = sections.bits_per_dimension(runs.collect([done, early]))
+    (row,) = table(section, "digits").values()
+    assert row["bits/dim ↓"] == "1"
+    alone = sections.bits_per_dimension(runs.collect([early]))
+    (found,) = alone.blocks
+    assert isinstance(found, Table)
+    assert found.rows[0][1] == Cell("9", note="valid, step 10")
