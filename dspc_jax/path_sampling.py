@@ -6,7 +6,7 @@ weights, per pixel one leaf. The draws are those of `dspc_jax.sampling` with har
 choices, from the same noise. Other graphs take that route.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -66,8 +66,8 @@ def descend(
     top = len(graph.levels) - 1
     shape = (num_examples, layout.num_classes)
     taken_class = Taken(jnp.broadcast_to(weights.classes, shape), classes)
-    taken_mixtures = [None for _ in graph.levels]
-    taken_sums = [[] for _ in graph.levels]
+    taken_mixtures: list[Any] = [None for _ in graph.levels]
+    taken_sums: list[list[Any]] = [[] for _ in graph.levels]
     if graph.levels[top].mixture is not None:
         mixture, uniform = weights.mixtures[top], noise.mixtures[top]
         assert mixture is not None
@@ -113,7 +113,8 @@ def descend(
                 _request(requests, side, unit, count)
     units = _collect(graph.parents[0], requests[0], count)
     sums = tuple(tuple(level) for level in taken_sums)
-    return Path(tree, units, Noise(taken_class, tuple(taken_mixtures), sums, ()))
+    taken: list[Any] = [taken_class, tuple(taken_mixtures), sums, ()]
+    return Path(tree, units, Noise(*taken))
 
 
 def _followed(children: list[Array], rows: Array) -> list[Array]:

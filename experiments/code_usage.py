@@ -39,8 +39,8 @@ def evaluate(
         seen = jnp.arange(len(hidden)) < len(x)
         return joint.circuit.sample(key, params, x=hidden, observed=seen)[len(x) :]
 
-    means = jax.vmap(circuit_encoder(joint.circuit, "mean"), (None, 0, 0))(
-        params, jax.random.split(mean_key, len(x)), x
+    means = jax.vmap(circuit_encoder(joint.circuit, "mean"), (None, 0, 0, None))(
+        params, jax.random.split(mean_key, len(x)), x, None
     )
     z = jax.vmap(draw)(jax.random.split(sample_key, len(x)), x)
     spread = code_spread(means, jnp.mean((z - means) ** 2, axis=0))
