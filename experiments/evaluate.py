@@ -14,14 +14,26 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments import app, class_samples, features, flags, measures, summary, trained
+from experiments import (
+    app,
+    class_samples,
+    data,
+    features,
+    flags,
+    measures,
+    summary,
+    trained,
+)
+from experiments.data import Dataset
 from experiments.errors import UserError
+from experiments.features import Features
 from experiments.metric_writer import finite_or_text, write_picture
 from experiments.preprocessing import to_images
 from experiments.workdir import write_atomically
 
 _RESULT = "evaluation.json"
 _PICTURE = "evaluation.png"
+_MEANS = "sampled, leaf means"
 _NUM_PICTURES = 64  # images in a grid
 
 
@@ -34,6 +46,18 @@ class EvaluateSettings:
         None,
         "folder of a run of experiments.classifier on the same data set, on whose "
         "features distances are measured (fd_classifier, kd_classifier)",
+    )
+    inception: str | None = flags.flag(
+        None,
+        "the weights file of the original FID's network, or download: fid, kid and "
+        "Inception Score",
+    )
+    protocol: str = flags.flag(
+        "clean",
+        "clean: both sides preprocessed alike, samples and leaf means, antialiased "
+        "resizing; paper: leaf means against test images as stored, where the set has "
+        "larger ones, and the original resizing (both for --inception)",
+        flags.one_of("clean", "paper"),
     )
     num_samples: int = flags.flag(
         10_000, "samples of each seed, and at most so many images", flags.at_least(2)
@@ -75,32 +99,38 @@ def evaluate(settings: EvaluateSettings) -> tuple[dict[str, Any], dict[str, Any]
     Raises:
         UserError: a flag is missing or names no such run.
     """
-    for name in ("run", "classifier"):
-        if getattr(settings, name) is None:
-            raise UserError(f"--{name} must be given")
-    assert settings.run is not None
-    assert settings.classifier is not None
+    if settings.run is None:
+        raise UserError("--run must be given")
+    if settings.classifier is None and settings.inception is None:
+        raise UserError("--classifier or --inception must be given")
     start = time.perf_counter()
     run = trained.load(settings.run, "run", settings.data_dir)
     dataset, places = run.dataset, range(len(run.seeds))
-    extracted = features.of_classifier(
-        settings.classifier, dataset, settings.data_dir or run.groups[0].data_dir
-    )
+    data_dir = settings.data_dir or run.groups[0].data_dir
+    seen = _features(settings, dataset, data_dir)
     real = np.asarray(getattr(dataset, settings.split)[: settings.num_samples])
-    reference, _ = extracted.extract(real)
+    references = [_reference(of, settings, dataset, data_dir, real) for of in seen]
+
+    def distances(levels):
+        found = {}
+        for of, reference in zip(seen, references, strict=True):
+            found |= measures.distances(of, reference, levels)
+        return found
+
     rows: dict[str, list[dict[str, float]]] = {}
     pictures = {"real": real[:_NUM_PICTURES]}
     for place in places:
         drawn = measures.samples(run, place, settings.num_samples, settings.sample_seed)
+        if settings.protocol == "paper" and _MEANS in drawn:
+            drawn = {_MEANS: drawn[_MEANS]}
         for title, levels in drawn.items():
-            row = measures.distances(extracted, reference, levels)
-            rows.setdefault(title, []).append(row)
+            rows.setdefault(title, []).append(distances(levels))
             pictures.setdefault(title, levels[:_NUM_PICTURES])
     if not rows:
         raise UserError(f"--run must draw samples, got a run of {run.program}")
     floors = measures.floors(dataset, len(real), settings.sample_seed)
     for title, levels in floors.items():
-        rows[title] = [measures.distances(extracted, reference, levels)]
+        rows[title] = [distances(levels)]
     model = run.loop.evaluate(
         run.loop.put(run.carry), run.loop.examples(settings.split)
     )
@@ -115,12 +145,13 @@ def evaluate(settings: EvaluateSettings) -> tuple[dict[str, Any], dict[str, Any]
                 completed.setdefault(name, []).append(value)
             for title, levels in drawings.items():
                 pictures.setdefault(title, levels[:_NUM_PICTURES])
-    if run.system.sample_class is not None and settings.cas_steps:
+    judge = next((of for of in seen if of.name == "classifier"), None)
+    if run.system.sample_class is not None and settings.cas_steps and judge:
         for place in places:
             scores = class_samples.accuracy_scores(
                 run,
                 place,
-                extracted,
+                judge,
                 settings.num_samples,
                 settings.cas_steps,
                 settings.sample_seed,
@@ -137,7 +168,8 @@ def evaluate(settings: EvaluateSettings) -> tuple[dict[str, Any], dict[str, Any]
         "dataset": dataset.name,
         "step": run.step,
         "seeds": run.seeds,
-        "features": extracted.source,
+        "features": {of.name: of.source for of in seen},
+        "protocol": settings.protocol,
         "split": settings.split,
         "num_real": len(real),
         "num_samples": settings.num_samples,
@@ -154,6 +186,34 @@ def evaluate(settings: EvaluateSettings) -> tuple[dict[str, Any], dict[str, Any]
     }
     sides = dataset.height, dataset.width, dataset.num_values
     return result, {t: to_images(p, *sides) for t, p in pictures.items()}
+
+
+def _features(
+    settings: EvaluateSettings, dataset: Dataset, data_dir: str | None
+) -> list[Features]:
+    """Everything that distances are measured on."""
+    seen = []
+    if settings.classifier is not None:
+        seen.append(features.of_classifier(settings.classifier, dataset, data_dir))
+    if settings.inception is not None:
+        protocol = settings.protocol
+        seen.append(features.of_inception(settings.inception, dataset, protocol))
+    return seen
+
+
+def _reference(
+    of: Features,
+    settings: EvaluateSettings,
+    dataset: Dataset,
+    data_dir: str | None,
+    real: np.ndarray,
+) -> np.ndarray:
+    """Features of the real images."""
+    if settings.protocol == "paper" and of.extract_images is not None:
+        stored = data.stored_images(dataset.name, data_dir, settings.split, len(real))
+        if stored is not None:
+            return of.extract_images(stored)[0]
+    return of.extract(real)[0]
 
 
 def main(groups: list[Any]) -> int:

@@ -6,23 +6,28 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from experiments import classifier, trained
+from dspc_jax.networks import inception_outputs, read_inception_params
+from experiments import classifier, trained, weights
 from experiments.data import Dataset
 from experiments.errors import UserError
+from experiments.preprocessing import to_images
 
 _BATCH = 500  # images in one call
+_INCEPTION_BATCH = 50  # of 299x299 pixels
 
 
 class Features(NamedTuple):
     """A fixed map from images to features and class logits.
 
     Attributes:
-        name: what the distances are named after: ``classifier``.
-        frechet: name of the Frechet distance: ``fd_classifier``.
-        kernel: name of the kernel distance: ``kd_classifier``.
+        name: what the distances are named after: ``classifier`` or ``inception``.
+        frechet: name of the Frechet distance: ``fd_classifier``, ``fid``.
+        kernel: name of the kernel distance: ``kd_classifier``, ``kid``.
         source: where it came from, for the record.
         extract: levels ``[n, V, C]`` uint8 to features ``[n, D]`` and logits
             ``[n, Y]``, NumPy float32, in batches.
+        extract_images: the same for images ``[n, H, W, C]`` uint8 of any size; None
+            where the map knows one size.
     """
 
     name: str
@@ -30,6 +35,41 @@ class Features(NamedTuple):
     kernel: str
     source: dict[str, Any]
     extract: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+    extract_images: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]] | None = None
+
+
+def of_inception(path: str, dataset: Dataset, protocol: str) -> Features:
+    """The Inception network of the original FID code, with its published weights.
+
+    Args:
+        path: the weights file, or ``download``: fetched once into the user's cache.
+        dataset: the images to be measured.
+        protocol: ``clean`` resizes as clean-fid, ``paper`` as the original code.
+
+    Returns:
+        The features; distances are named ``fid`` and ``kid``.
+
+    Raises:
+        UserError: a file that cannot be had, or with another hash or content.
+    """
+    try:
+        params = read_inception_params(weights.read(path))
+    except ValueError as error:
+        raise UserError(f"--inception: {error}") from None
+    method: Any = "bicubic" if protocol == "clean" else "bilinear"
+
+    @jax.jit
+    def outputs(images):
+        return inception_outputs(params, images, method=method)
+
+    extract_images = _batched(outputs, _INCEPTION_BATCH)
+
+    def extract(levels):
+        sides = dataset.height, dataset.width, dataset.num_values
+        return extract_images(to_images(levels, *sides))
+
+    source = {"file": "pt_inception-2015-12-05-6726825d.pth", "resized": method}
+    return Features("inception", "fid", "kid", source, extract, extract_images)
 
 
 def of_classifier(workdir: str, dataset: Dataset, data_dir: str | None) -> Features:
@@ -55,7 +95,7 @@ def of_classifier(workdir: str, dataset: Dataset, data_dir: str | None) -> Featu
     }
     of_levels = jax.jit(lambda levels: outputs(classifier.to_unit(dataset, levels)))
     names = "classifier", "fd_classifier", "kd_classifier"
-    return Features(*names, source, _batched(of_levels))
+    return Features(*names, source, _batched(of_levels, _BATCH))
 
 
 Outputs = Callable[[jax.Array], tuple[jax.Array, jax.Array]]
@@ -97,15 +137,15 @@ def trained_classifiers(
     return run, [outputs_of(run.state(i).params) for i in range(len(run.seeds))]
 
 
-def _batched(function: Callable) -> Callable:
+def _batched(function: Callable, size: int) -> Callable:
     """Applies ``function`` to batches of one size, the last padded."""
 
-    def call(levels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def call(examples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         parts = []
-        for start in range(0, len(levels), _BATCH):
-            rows = np.arange(start, start + _BATCH) % len(levels)
-            valid = min(_BATCH, len(levels) - start)
-            outputs = jax.device_get(function(levels[rows]))
+        for start in range(0, len(examples), size):
+            rows = np.arange(start, start + size) % len(examples)
+            valid = min(size, len(examples) - start)
+            outputs = jax.device_get(function(examples[rows]))
             parts.append([output[:valid] for output in outputs])
         features, logits = (np.concatenate(part) for part in zip(*parts, strict=True))
         return features, logits

@@ -361,3 +361,34 @@ def test_images_of_many_pixels_are_not_impossible():
     exact = oracles.Oracle(circuit, params).log_prob(x)
     np.testing.assert_allclose(log_p, exact, rtol=3e-6)
     assert all(np.isfinite(g).all() for g in jax.tree.leaves(gradient))
+
+
+def test_the_circuit_of_one_class():
+    """p(x given y) as parameters: its likelihoods, and its samples."""
+    config = pc.CircuitConfig(
+        pc.RandomBinaryTrees(num_variables=3, depth=1),
+        pc.Bernoulli(),
+        num_leaves=3,
+        num_sums=3,
+        num_classes=4,
+    )
+    circuit = pc.build(config)
+    params = circuit.init(jax.random.key(0))
+    params = params._replace(classes=jnp.array([0.3, -1.0, 0.0, 2.0]))
+    cube = np.stack(np.meshgrid(*[[0.0, 1.0]] * 3), -1).reshape(8, 3, 1)
+    log_p = jax.vmap(circuit.log_prob, (None, 0))
+    for label in (1, jnp.int32(3)):
+        given = pc.given_class(params, label)
+        expected = jax.vmap(circuit.class_log_probs, (None, 0))(params, cube)
+        assert_close(log_p(given, cube), expected[:, int(label)])
+        assert_close(np.exp(log_p(given, cube)).sum(), 1)
+        keys = jax.random.split(jax.random.key(1), 4000)
+        drawn = jax.vmap(circuit.sample, (0, None))(keys, given)
+        mean = np.asarray(circuit.mean(given))
+        error = 4 * np.sqrt(0.25 / len(drawn))
+        np.testing.assert_allclose(np.mean(drawn, 0), mean, atol=error)
+        assert np.abs(np.asarray(circuit.mean(params)) - mean).max() > 1e-3
+    grads = jax.grad(lambda p: circuit.log_prob(pc.given_class(p, 1), cube[0]))(params)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(grads))
+    with pytest.raises(ValueError, match=r"label: must be in 0 .. 3, got 4"):
+        pc.given_class(params, 4)

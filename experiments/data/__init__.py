@@ -7,11 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from experiments.data import celeba, cifar, embedded, files, folder, idx, svhn, tfds
 from experiments.data.dataset import Dataset, Options, describe
 from experiments.errors import UserError
 
-__all__ = ["NAMES", "Dataset", "Options", "describe", "load"]
+__all__ = ["NAMES", "Dataset", "Options", "describe", "load", "stored_images"]
 
 
 class _Files(NamedTuple):
@@ -71,3 +73,27 @@ def load(name: str, data_dir: str | None, options: Options | None = None) -> Dat
     if options.source == "auto":
         words += ", and there is no tensorflow-datasets that could fetch them"
     raise UserError(words)
+
+
+def stored_images(
+    name: str, data_dir: str | None, split: str, num: int
+) -> np.ndarray | None:
+    """Images as the files have them, where a program sees them cut and resized.
+
+    Args:
+        name: one of `NAMES`.
+        data_dir: folder of its files.
+        split: ``train``, ``valid`` or ``test``.
+        num: how many, at most.
+
+    Returns:
+        ``[n, H, W, C]`` uint8, or None for a set whose images are never resized by
+        default, or whose files are not there.
+
+    Raises:
+        UserError: a file that is damaged.
+    """
+    if name != "celeba" or data_dir is None:
+        return None
+    place = files.find(name, data_dir, celeba.MARKS)
+    return None if place is None else celeba.raw_images(place, split, num)

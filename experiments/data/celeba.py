@@ -5,6 +5,8 @@ import re
 from typing import Any
 import zipfile
 
+import numpy as np
+
 from experiments.data import cache, files, images
 from experiments.data.arrays import mapped, recipe_of
 from experiments.data.dataset import SPLITS, Dataset, Options
@@ -84,6 +86,35 @@ def load(folder: Path, options: Options) -> Dataset:
         cache.root_of(folder, options.cache_dir), "celeba", key, prepare
     )
     return mapped("celeba", place, source)
+
+
+def raw_images(folder: Path, split: str, num: int) -> np.ndarray:
+    """The first images of a part as they are stored, neither cut nor resized.
+
+    Args:
+        folder: as for `load`.
+        split: ``train``, ``valid`` or ``test``.
+        num: how many, at most.
+
+    Returns:
+        ``[n, H, W, 3]`` uint8.
+
+    Raises:
+        UserError: a file that cannot be read, or images of several sizes.
+    """
+    archive, partition = folder / _ARCHIVE, folder / _PARTITION
+    recipe = images.Recipe(size=None, channels=3, resize="crop")
+    with _opened(archive) as pictures:
+        members = _members(archive, pictures)
+        given = _read_partition(partition) if partition.exists() else None
+        numbers = _split(sorted(members), given)[1][split][:num]
+        found = [
+            images.from_file(*_content(archive, pictures, members[number]), recipe)
+            for number in numbers
+        ]
+    if len({image.shape for image in found}) != 1:
+        raise UserError(f"{archive} must hold images of one size")
+    return np.stack(found)
 
 
 def _opened(path: Path) -> zipfile.ZipFile:

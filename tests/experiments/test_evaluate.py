@@ -6,7 +6,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import classifier, data, evaluate, features, ll
+from experiments import (
+    class_samples,
+    classifier,
+    data,
+    evaluate,
+    features,
+    ll,
+    measures,
+    trained,
+    weights,
+)
 from experiments.errors import UserError, exit_code
 from tests.experiments import runs
 
@@ -55,6 +65,11 @@ def test_a_run_is_measured(judge: Path, circuit: Path):
     assert evaluate.main(evaluate.parse(["evaluate", *words])) == 0
     result = json.loads((circuit / "evaluation.json").read_text())
     assert result["seeds"] == [0, 1]
+    assert result["features"]["classifier"]["dataset"] == "digits"
+    assert {"bits_per_dim", "inpainting_stripes_mean", "inpainting_random_mpe"} <= set(
+        result["model"]
+    )
+    assert (circuit / "evaluation.png").exists()
     assert (result["num_real"], result["num_samples"]) == (176, 300)
     rows = result["rows"]
     assert set(rows) == {
@@ -75,7 +90,7 @@ def test_a_run_is_measured(judge: Path, circuit: Path):
     ("words", "complaint"),
     [
         ([], "--run must be given"),
-        (["--run={circuit}"], "--classifier must be given"),
+        (["--run={circuit}"], "--classifier or --inception must be given"),
         (["--run={judge}", "--classifier={judge}"], "--run must draw samples"),
         (["--run={circuit}", "--classifier={circuit}"], "--classifier must be a run"),
         (["--run={empty}", "--classifier={judge}"], "there is no config.json"),
@@ -99,6 +114,69 @@ def test_a_set_without_labels_is_refused():
     dataset = data.load("digits", None)._replace(train_labels=None)
     with pytest.raises(UserError, match="--dataset must have labels, got 'digits'"):
         classifier.network(classifier.ClassifierSettings(), dataset)
+
+
+def test_a_missing_pixel_is_guessed_better_by_the_mean(circuit: Path):
+    """The conditional mean has the least squared error; nothing seen is the worst."""
+    run = trained.load(circuit, "run")
+    few = run.dataset.test[:60]
+    errors, pictures = measures.completions(run, 0, few, 0)
+    for mask in ("stripes", "random"):
+        mean, mpe = (errors[f"inpainting_{mask}_{how}"] for how in ("mean", "mpe"))
+        assert 0 < mean < mpe
+    given, mean = pictures["random: given"], pictures["random: mean"]
+    assert given.shape == few.shape
+    assert 0.45 < (mean == few).mean() < 1  # half of the pixels are given
+
+
+def test_classes_are_roots(tmp_path: Path, judge: Path):
+    workdir = tmp_path / "run"
+    words = ["--labels=roots", "--num_sums=8", "--num_leaves=8", "--num_steps=200"]
+    words += ["--batch_size=64", f"--workdir={workdir}"]
+    assert ll.main(ll.parse(["ll", *words])) == 0
+    result = json.loads((workdir / "result.json").read_text())
+    assert result["metrics"]["test/accuracy"] > 0.5
+    run = trained.load(workdir, "run")
+    levels, labels = class_samples.draw(run, 0, 1000, seed=0)
+    assert (levels.shape, np.bincount(labels).tolist()) == ((1000, 64, 1), [100] * 10)
+    judge_of = features.of_classifier(str(judge), run.dataset, None)
+    scores = class_samples.accuracy_scores(run, 0, judge_of, 1000, 60, 0)
+    assert 0.25 < scores["cas_reverse"] <= 1  # 0.1 by chance
+    assert 0.25 < scores["cas"] <= 1
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["--num_classes=3"], "--num_classes must be 10, the classes of digits"),
+        (["--optimizer=em", "--leaf=binomial"], "--optimizer must be adam"),
+    ],
+)
+def test_labels_that_do_not_fit_are_refused(words: list[str], complaint: str):
+    (settings,) = ll.parse(["ll", "--labels=roots", *words])
+    with pytest.raises(UserError, match=complaint):
+        ll.make_system(settings, data.load("digits", None))
+
+
+def test_weights_are_fetched_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    source = tmp_path / "source"
+    with pytest.raises(UserError, match="--inception=download: cannot fetch"):
+        weights.read("download", source.as_uri())
+    assert not list((tmp_path / "cache" / "dspc_jax").iterdir())
+    source.write_bytes(b"weights")
+    assert weights.read("download", source.as_uri()) == b"weights"
+    source.unlink()
+    assert weights.read("download", source.as_uri()) == b"weights"
+
+
+def test_other_weights_are_refused(tmp_path: Path):
+    dataset = data.load("digits", None)
+    with pytest.raises(UserError, match="--inception must be the file pt_inception"):
+        features.of_inception(str(tmp_path / "none"), dataset, "clean")
+    (tmp_path / "other").write_bytes(b"other")
+    with pytest.raises(UserError, match="--inception: the sha256 .* must begin with"):
+        features.of_inception(str(tmp_path / "other"), dataset, "clean")
 
 
 @pytest.mark.slow
