@@ -7,7 +7,7 @@ recompiling and without changing a bit of the result.
 
 from collections.abc import Callable
 import functools
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -18,94 +18,28 @@ from experiments.batches import batch_indices
 from experiments.data import Dataset
 from experiments.errors import UserError
 from experiments.flips import mirror
+from experiments.system import (
+    Carry,
+    Failure,
+    Labelled,
+    System,
+    levels_and_labels,
+)
+
+# The types of a system are imported from here.
+__all__ = [
+    "Carry",
+    "DeviceLoop",
+    "Failure",
+    "Labelled",
+    "System",
+    "levels_and_labels",
+]
 
 _STREAM_BYTES = 64 * 2**20  # rows of one chunk, where the data set stays on the host
 _MAX_CHUNK = 128  # steps; at 1 ms a step still many chunks a second
 _EVAL_BATCH = 256  # examples
 _FLIPS = 2**31 - 1  # folded into a seed's key: a stream apart from its splits
-
-
-class Labelled(NamedTuple):
-    """Images with their classes: a batch of a `System` that is ``labelled``.
-
-    Attributes:
-        levels: uint8 ``[B, V, C]``.
-        labels: int32 ``[B]``.
-    """
-
-    levels: Any
-    labels: Any
-
-
-def levels_and_labels(batch: Any) -> tuple[Any, Any]:
-    """The images of a batch, and their labels or None."""
-    return batch if isinstance(batch, Labelled) else (batch, None)
-
-
-class System(NamedTuple):
-    """What a program trains: pure functions of one seed, without knowledge of the loop.
-
-    Attributes:
-        init: ``key -> state``, any pytree of arrays.
-        step: ``(state, key, batch, step, draw) -> (state, metrics)``; ``batch`` is
-            uint8 ``[B, V, C]``, or a `Labelled` where the system asks for labels,
-            ``step`` the int32 number of steps before this one (the
-            same for all seeds, so ``lax.cond`` on it stays a branch), ``draw(key)``
-            another batch, drawn with replacement (for inner loops), ``metrics`` a dict
-            of scalars. A metric that is not finite stops the run.
-        evaluate: ``(state, key, batch) -> metrics``: arrays ``[B]`` are per example and
-            averaged over exactly all examples; scalars are estimates from a set and
-            averaged over the full batches.
-        sample: ``(state, key, num) -> {title: levels}`` with levels uint8
-            ``[num, V, C]``; may be empty.
-        labelled: whether a batch comes with its labels.
-        complete: ``(state, key, levels, observed) -> {how: grey}``: grey values in
-            [0, 1], ``[B, V, C]``, for pixels that are not ``observed`` (bool
-            ``[B, V]``); None where the model cannot.
-        sample_class: ``(state, key, label, num) -> levels``, uint8 ``[num, V, C]`` of
-            one class (a traced scalar); None where the model knows no classes.
-    """
-
-    init: Callable[[jax.Array], Any]
-    step: Callable[
-        [Any, jax.Array, jax.Array, jax.Array, Callable[[jax.Array], jax.Array]],
-        tuple[Any, dict],
-    ]
-    evaluate: Callable[[Any, jax.Array, jax.Array], dict]
-    sample: Callable[[Any, jax.Array, int], dict[str, jax.Array]]
-    labelled: bool = False
-    complete: Callable[..., dict[str, jax.Array]] | None = None
-    sample_class: Callable[..., jax.Array] | None = None
-
-
-class Carry(NamedTuple):
-    """What training changes and a checkpoint holds; every array leads with S seeds.
-
-    Attributes:
-        state: the system's state.
-        sums: step metrics summed since the last log line, ``[S]`` each.
-        num_steps: steps in ``sums``, ``[S]``.
-    """
-
-    state: Any
-    sums: dict[str, jax.Array]
-    num_steps: jax.Array
-
-
-class Failure(NamedTuple):
-    """A step whose metrics were not finite.
-
-    Attributes:
-        step: its number, from 1.
-        seed: the first seed it happened to.
-        metric: the metric's name.
-        value: the metric's value.
-    """
-
-    step: int
-    seed: int
-    metric: str
-    value: float
 
 
 class DeviceLoop:
