@@ -204,8 +204,9 @@ def _names(folders: Sequence[Path]) -> list[str]:
     return names
 
 
-def _natural(name: str) -> list[tuple[int, str]]:
-    return [(int(d or 0), t) for d, t in re.findall(r"(\d*)(\D*)", name[:200])]
+def _natural(name: str) -> list[tuple[str, int]]:
+    """Orders lr2 before lr10."""
+    return [(t, int(d or 0)) for t, d in re.findall(r"(\D*)(\d*)", name[:200])]
 
 
 def read(folder: Path, name: str) -> Run | Study:
