@@ -251,3 +251,11 @@ def test_a_whole_run_beats_one_that_is_not(tmp_path: Path):
     (found,) = alone.blocks
     assert isinstance(found, Table)
     assert found.rows[0][1] == Cell("9", note="valid, step 10")
+
+
+def test_a_flag_that_a_run_did_not_know_is_at_its_default(tmp_path: Path):
+    folders = [make(tmp_path / "old"), make(tmp_path / "new", seed=1, flip="none")]
+    folders.append(make(tmp_path / "other", flip="horizontal"))
+    found = runs.collect(folders, lambda program: {"flip": "none"}).settings
+    assert [setting.name for setting in found] == ["new, old", "other"]
+    assert len(runs.collect(folders).settings) == 3
