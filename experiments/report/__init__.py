@@ -106,7 +106,7 @@ def main(groups: list[Any]) -> int:
     if settings.runs is None:
         raise UserError("--runs must be given")
     out = Path(settings.out)
-    collected = runs.collect(folders(settings.runs, out))
+    collected = runs.collect(folders(settings.runs, out), defaults_of)
     now = datetime.datetime.now(datetime.UTC)
     document = Document(
         settings.title,

@@ -112,8 +112,9 @@ def _cell(cell: Cell, column: int, table: Table) -> str:
 def _gallery(gallery: Gallery) -> str:
     style = ""
     if gallery.num_columns is not None:
-        # Three digits at most: a grid of settings keeps its shape and scrolls.
-        style = f' style="--columns: {int(gallery.num_columns)}"'
+        # A grid of settings keeps its shape, and scrolls.
+        widest = "; --widest: 60rem" if gallery.num_columns == 1 else ""
+        style = f' style="--columns: {int(gallery.num_columns)}{widest}"'
     kind = "gallery" if gallery.num_columns is None else "gallery fixed"
     figures = "\n".join(map(_figure, gallery.figures))
     return (

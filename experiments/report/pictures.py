@@ -123,7 +123,9 @@ def completions(collected: Collected) -> Section:
                 continue
             found, problem = open_panels(path)
             figures += [
-                image_figure(f"{run.name}: {panel.title or kind}", panel.image)
+                image_figure(
+                    f"{run.name} ({run.program}): {panel.title or kind}", panel.image
+                )
                 for panel in found
                 if panel.title != "real" and not _is_sample(panel.title)
             ]
@@ -131,7 +133,7 @@ def completions(collected: Collected) -> Section:
                 figures.append(Figure(f"{run.name}, {kind}: {problem}"))
         if figures:
             blocks.append(Gallery(f"{run.name} ({run.program})", tuple(figures)))
-    words = "Validation images: what the model saw, and what it made of it."
+    words = "Held-out images: what the model saw, and what it made of it."
     none = () if blocks else ("No run has such pictures.",)
     return Section(
         "Reconstructed and inpainted pictures", (words, *none), tuple(blocks)

@@ -1,6 +1,6 @@
 """Reads the folders of runs. Nothing in them is trusted to be whole, or ours."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 import dataclasses
 import functools
 import json
@@ -37,6 +37,8 @@ class Run:
         pictures: ``evaluation*.png`` and the newest of each kind in ``samples``.
         failure: why it stopped; None: it did not.
         remarks: what could not be read, and why.
+        defaults: of the program's flags today; a flag that an older run did not know
+            counts as at its default.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Run:
     pictures: Mapping[str, Path]
     failure: str | None
     remarks: Sequence[str]
+    defaults: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def dataset(self) -> str:
@@ -90,7 +93,7 @@ class Run:
         """Equal for runs that differ in flags ``without`` or irrelevant ones only."""
         flags = {
             name: value
-            for name, value in self.flags.items()
+            for name, value in {**self.defaults, **self.flags}.items()
             if name not in IRRELEVANT and name not in without
         }
         return self.program, json.dumps(flags, sort_keys=True)
@@ -169,11 +172,15 @@ class Collected:
         return sorted({run.dataset for run in self.runs})
 
 
-def collect(folders: Sequence[Path]) -> Collected:
+def collect(
+    folders: Sequence[Path],
+    defaults_of: Callable[[str], Mapping[str, Any] | None] = lambda program: None,
+) -> Collected:
     """Reads folders.
 
     Args:
         folders: each the folder of a run, of a study, or of something else.
+        defaults_of: a program's default flags; None for an unknown program.
 
     Returns:
         What they hold; a folder that is neither is listed with the reason.
@@ -185,7 +192,11 @@ def collect(folders: Sequence[Path]) -> Collected:
         except Unreadable as error:
             unreadable.append((name, str(error)))
         else:
-            (runs if isinstance(found, Run) else studies).append(found)
+            if isinstance(found, Run):
+                known = defaults_of(found.program) or {}
+                runs.append(dataclasses.replace(found, defaults=known))
+            else:
+                studies.append(found)
     runs.sort(key=lambda run: (run.program, _natural(run.name)))
     return Collected(tuple(runs), tuple(studies), tuple(unreadable))
 
@@ -204,8 +215,9 @@ def _names(folders: Sequence[Path]) -> list[str]:
     return names
 
 
-def _natural(name: str) -> list[tuple[int, str]]:
-    return [(int(d or 0), t) for d, t in re.findall(r"(\d*)(\D*)", name[:200])]
+def _natural(name: str) -> list[tuple[str, int]]:
+    """Orders lr2 before lr10."""
+    return [(t, int(d or 0)) for t, d in re.findall(r"(\D*)(\d*)", name[:200])]
 
 
 def read(folder: Path, name: str) -> Run | Study:

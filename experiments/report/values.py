@@ -31,21 +31,17 @@ TITLES = {
     "sample_spread": "variance of samples over that of data",
     "active_latents": "active latents",
 }
-_OF_FEATURES = {  # the first word of a metric that is named after its features
-    "precision": "precision \N{UPWARDS ARROW}",
-    "recall": "recall \N{UPWARDS ARROW}",
-    "density": "density \N{UPWARDS ARROW}",
-    "coverage": "coverage \N{UPWARDS ARROW}",
-    "score": "score of the classes \N{UPWARDS ARROW}",
-    "diversity": "diversity",
-}
+# The first word of a metric that is named after its features. Diversity has no arrow:
+# that of the data is right.
+_OF_FEATURES = ("precision", "recall", "density", "coverage", "score", "diversity")
 
 
 def title_of(metric: str) -> str:
     """A metric's title in a table: with unit and direction where they are known."""
     base, _, features = metric.partition("_")
     if base in _OF_FEATURES and features:
-        return f"{_OF_FEATURES[base]}, {features} features"
+        arrow = "" if base == "diversity" else " \N{UPWARDS ARROW}"
+        return f"{base}, {features} features{arrow}"
     if base == "inpainting" and "_" in features:
         return features.replace("_", ", ") + " \N{DOWNWARDS ARROW}"
     return TITLES.get(metric, metric)

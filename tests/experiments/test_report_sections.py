@@ -76,7 +76,7 @@ def test_signs_of_failure_come_with_their_evidence(collected: runs.Collected):
     section = failures.failure_modes(collected)
     rows = table(section, "Signs")
     assert rows["collapsed"]["samples"] == "collapsed: spread 0.01000"
-    assert rows["collapsed"]["discriminator"].startswith("always right")
+    assert rows["collapsed"]["discriminator"].startswith("has won")
     assert rows["broken_result"]["finite"] == "stopped: loss is nan"
     assert rows["two_seeds"]["samples"] == MISSING
     assert section.paragraphs[-1].startswith("2 of ")
@@ -100,6 +100,35 @@ def test_a_sign_is_there_or_not(tmp_path: Path, metric, value, sign):
         h for h, c in zip(found.header, found.rows[0], strict=True) if c.tone == "bad"
     ]
     assert bad == ([] if sign is None else [sign])
+
+
+@pytest.mark.parametrize(
+    ("real", "fake", "word"),
+    [
+        (1.0, 0.995, "has won"),
+        (1.0, 0.9, "right about"),
+        (0.4, 0.3, "left behind"),
+        (0.4, 0.7, "right about"),
+    ],
+)
+def test_a_discriminator_in_and_out_of_balance(tmp_path: Path, real, fake, word):
+    names = [f"train/discriminator_{side}_accuracy" for side in ("real", "fake")]
+    start = [{"step": s} | dict.fromkeys(names, 0.75) for s in (10, 20, 30)]
+    last = {"step": 40} | dict(zip(names, (real, fake), strict=True))
+    make(tmp_path / "run", "adv", lines=[*start, last])
+    (row,) = table(
+        failures.failure_modes(runs.collect([tmp_path / "run"])), ""
+    ).values()
+    assert row["discriminator"].startswith(word)
+
+
+def test_the_least_spread_is_named(tmp_path: Path):
+    lines = [{"step": s, "valid/sample_spread": v} for s, v in ((10, 0.05), (20, 0.5))]
+    make(tmp_path / "run", lines=lines)
+    (row,) = table(
+        failures.failure_modes(runs.collect([tmp_path / "run"])), ""
+    ).values()
+    assert row["samples"] == "spread 0.5000 (valid, step 20) (least 0.05000 at step 10)"
 
 
 def test_grids_are_of_runs_that_differ_in_nothing_else(tmp_path: Path):
@@ -222,3 +251,11 @@ def test_a_whole_run_beats_one_that_is_not(tmp_path: Path):
     (found,) = alone.blocks
     assert isinstance(found, Table)
     assert found.rows[0][1] == Cell("9", note="valid, step 10")
+
+
+def test_a_flag_that_a_run_did_not_know_is_at_its_default(tmp_path: Path):
+    folders = [make(tmp_path / "old"), make(tmp_path / "new", seed=1, flip="none")]
+    folders.append(make(tmp_path / "other", flip="horizontal"))
+    found = runs.collect(folders, lambda program: {"flip": "none"}).settings
+    assert [setting.name for setting in found] == ["new, old", "other"]
+    assert len(runs.collect(folders).settings) == 3
