@@ -43,9 +43,8 @@ def distances(
         the score of the classes; the samples' diversity.
     """
     points, logits = features.extract(levels)
-    kernel = kernel_distance(
-        points, reference, subset_size=min(_SUBSET, len(points), len(reference))
-    )
+    subset = max(2, min(_SUBSET, len(points) // 2, len(reference) // 2))
+    kernel = kernel_distance(points, reference, subset_size=subset)
     size = min(len(points), len(reference), _MOST_NEIGHBOURS)
     near = precision_recall(points[:size], reference[:size])
     name = features.name
