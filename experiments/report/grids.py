@@ -105,7 +105,7 @@ def temperature(collected: Collected, picture: PictureOf) -> Section:
         "Table 4 of the paper: runs that differ in --temperature and "
         "--temperature_schedule only."
     )
-    return _section("Temperature", words, found, "temperature", picture)
+    return _section("Temperature", words, found, ("temperature", "schedule"), picture)
 
 
 def rates_by_batches(collected: Collected, picture: PictureOf) -> Section:
@@ -121,12 +121,20 @@ def rates_by_batches(collected: Collected, picture: PictureOf) -> Section:
         "--batch_size only. A column is a batch size."
     )
     return _section(
-        "Learning rate by batch size", words, found, "learning rate", picture
+        "Learning rate by batch size",
+        words,
+        found,
+        ("learning rate", "batch size"),
+        picture,
     )
 
 
 def _section(
-    title: str, words: str, found: list[Grid], row_title: str, picture: PictureOf
+    title: str,
+    words: str,
+    found: list[Grid],
+    names: tuple[str, str],
+    picture: PictureOf,
 ) -> Section:
     blocks: list[Table | Gallery] = []
     for grid in found:
@@ -137,13 +145,13 @@ def _section(
         shown = [n for n in _METRICS if _any(grid, measured.of_setting, n)]
         further = [n for n in measured.DISTANCES if _any(grid, measured.distance, n)]
         for metric in shown:
-            blocks.append(_table(grid, name, row_title, metric, measured.of_setting))
+            blocks.append(_table(grid, name, names[0], metric, measured.of_setting))
         for metric in further:
-            blocks.append(_table(grid, name, row_title, metric, measured.distance))
+            blocks.append(_table(grid, name, names[0], metric, measured.distance))
         pictures = tuple(
-            picture(grid.cells[row, column], f"{row_title} {row}, {column}")
+            picture(grid.cells[row, column], f"{names[0]} {row}, {names[1]} {column}")
             if (row, column) in grid.cells
-            else Figure(f"{row_title} {row}, {column}: not run")
+            else Figure(f"{names[0]} {row}, {names[1]} {column}: not run")
             for row in grid.rows
             for column in grid.columns
         )
