@@ -34,10 +34,10 @@ def failure_modes(collected: Collected) -> Section:
             f"{LEAST_SPREAD} of that of the data for any seed; in parentheses the "
             "least mean of the run, which may be that of its start. Discriminator, "
             f"over the last {_LAST:.0%} of the logged lines: it has won where it is "
-            f"right about more than {MOST_ACCURACY:.0%} of data and of samples, and is left behind "
-            "where about less than half of both. Latents: unused where the image moves "
-            "none of them. Finite: no metric of the last line is nan or infinite. A "
-            "dash: the run did not measure it.",
+            f"right about more than {MOST_ACCURACY:.0%} of data and of samples, and is "
+            "left behind where about less than half of both. Latents: unused where the "
+            "image moves none of them. Finite: no metric of the last line is nan or "
+            "infinite. A dash: the run did not measure it.",
             f"{len(bad)} of {len(rows)} runs show one of these signs.",
         ),
         (make_table("Signs", header, rows, len(header)),) if rows else (),
