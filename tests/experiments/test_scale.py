@@ -1,5 +1,6 @@
 """Programs with circuits at another scale: seeds together, devices, real MNIST."""
 
+import importlib
 import json
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,45 @@ def test_eight_devices_train_the_circuit_of_one(words: list[str], tmp_path: Path
     assert different  # or the batch was not split
     left, right = (runs.lines(tmp_path / n)[-1] for n in ("1", "8"))
     assert left == pytest.approx(right, rel=1e-3, abs=1e-4)
+
+
+SMALL_FLAGS = {
+    "ll": [],
+    "mmd": ["--pretrain_steps=1"],
+    "adv": ["--pretrain_steps=1", "--adv_filters=2"],
+    "pae": [],
+    "gan": ["--adv_filters=2", "--match_params=circuit"],
+    "mmd_gan": ["--mmd_filters=2", "--mmd_critic_busy_steps=1", "--mmd_critic_steps=1"],
+    "vae": ["--match_params=circuit"],
+    "classifier": ["--classifier_filters=2"],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SMALL_FLAGS)
+def test_every_program_continues_bit_for_bit(name: str, tmp_path: Path):
+    program = importlib.import_module(f"experiments.{name}")
+    words = [*FLAGS, "--eval_every=4", *SMALL_FLAGS[name]]
+    whole, twice = tmp_path / "whole", tmp_path / "twice"
+    for workdir, steps in ((whole, 4), (twice, 2), (twice, 4)):
+        given = [name, f"--workdir={workdir}", f"--num_steps={steps}", *words]
+        assert program.main(program.parse(given)) == 0
+    runs.assert_same_bits(whole, twice, 4)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not (MNIST / "mnist").is_dir(), reason="../shared/data/mnist is not there"
+)
+@pytest.mark.parametrize("name", SMALL_FLAGS)
+def test_every_program_runs_on_mnist(name: str, tmp_path: Path):
+    program = importlib.import_module(f"experiments.{name}")
+    words = [f"--workdir={tmp_path}", "--dataset=mnist", f"--data_dir={MNIST}"]
+    words += ["--num_steps=2", *FLAGS, *SMALL_FLAGS[name]]
+    assert program.main(program.parse([name, *words])) == 0
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert (result["step"], result["dataset"]) == (2, "mnist")
+    assert all(np.isfinite(v) for v in result["metrics"].values())
 
 
 @pytest.mark.slow
