@@ -98,12 +98,12 @@ def test_divergences_against_quadrature():
 def test_a_code_that_ignores_the_image_carries_nothing():
     params = cases.random_params(circuit(), seed=2)
     x = jnp.asarray(np.random.default_rng(3).uniform(size=(9, 2, 1)), jnp.float32)
-    encode = jax.vmap(circuit_encoder(circuit(), "mean"), (None, 0, 0))
+    encode = jax.vmap(circuit_encoder(circuit(), "mean"), (None, 0, 0, None))
     one = jnp.ones((1, 1))
-    healthy = code_spread(encode(params, cases.fresh_keys(1, 9), x), one)
+    healthy = code_spread(encode(params, cases.fresh_keys(1, 9), x, None), one)
     assert active_latents(healthy) == 1
     deaf = ignoring(params)
-    spread = code_spread(encode(deaf, cases.fresh_keys(0, 9), x), one)
+    spread = code_spread(encode(deaf, cases.fresh_keys(0, 9), x, None), one)
     np.testing.assert_allclose(spread, 0, atol=1e-10)
     assert active_latents(spread) == 0
     normal, own = divergences_of_draws()(deaf, cases.fresh_keys(6, NUM), x[0])
