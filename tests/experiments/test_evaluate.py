@@ -187,3 +187,27 @@ def test_the_programs_as_a_user_starts_them(judge: Path, circuit: Path):
     )
     assert (code, err) == (0, "")
     assert "fd_classifier" in out
+
+
+def test_features_of_real_images_are_computed_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    calls = []
+
+    def extract(levels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        calls.append(len(levels))
+        points = levels.reshape(len(levels), -1).astype(np.float32)
+        return points, points
+
+    def of(resized: str) -> features.Features:
+        return features.Features("a", "b", "c", {"resized": resized}, extract)
+
+    images = np.arange(24, dtype=np.uint8).reshape(4, 6, 1)
+    for _ in range(2):
+        found = features.remembered(of("x"), extract, images)
+        np.testing.assert_array_equal(found, images.reshape(4, 6))
+    assert calls == [4]
+    features.remembered(of("y"), extract, images)  # another resizing
+    features.remembered(of("x"), extract, images + 1)  # other images
+    assert calls == [4, 4, 4]
