@@ -144,7 +144,7 @@ def remembered(
     extract: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]],
     examples: np.ndarray,
 ) -> np.ndarray:
-    """Features of real images, kept in the user's cache: they are the same for all runs.
+    """Features of real images, the same for all runs: kept in the user's cache.
 
     Ten thousand images take the Inception network many minutes on a CPU.
 
@@ -163,7 +163,7 @@ def remembered(
     key = {
         **features.source,
         "shape": list(examples.shape),
-        "sha256": hashlib.sha256(examples).hexdigest(),
+        "sha256": hashlib.sha256(examples.tobytes()).hexdigest(),
     }
 
     def prepare(place: Path) -> dict[str, Any]:
