@@ -209,11 +209,13 @@ def _reference(
     real: np.ndarray,
 ) -> np.ndarray:
     """Features of the real images."""
-    if settings.protocol == "paper" and of.extract_images is not None:
+    if of.extract_images is None:
+        return of.extract(real)[0]
+    if settings.protocol == "paper":
         stored = data.stored_images(dataset.name, data_dir, settings.split, len(real))
         if stored is not None:
-            return of.extract_images(stored)[0]
-    return of.extract(real)[0]
+            return features.remembered(of, of.extract_images, stored)
+    return features.remembered(of, of.extract, real)
 
 
 def main(groups: list[Any]) -> int:

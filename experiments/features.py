@@ -1,6 +1,8 @@
 """What maps images to the features that distances are measured on."""
 
 from collections.abc import Callable
+import hashlib
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -8,7 +10,7 @@ import numpy as np
 
 from dspc_jax.networks import inception_outputs, read_inception_params
 from experiments import classifier, trained, weights
-from experiments.data import Dataset
+from experiments.data import Dataset, cache
 from experiments.errors import UserError
 from experiments.preprocessing import to_images
 
@@ -135,6 +137,42 @@ def trained_classifiers(
         return lambda x: (network.features(params, x), network.logits(params, x))
 
     return run, [outputs_of(run.state(i).params) for i in range(len(run.seeds))]
+
+
+def remembered(
+    features: Features,
+    extract: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]],
+    examples: np.ndarray,
+) -> np.ndarray:
+    """Features of real images, the same for all runs: kept in the user's cache.
+
+    Ten thousand images take the Inception network many minutes on a CPU.
+
+    Args:
+        features: what ``extract`` belongs to; its ``source`` says all it depends on.
+        extract: `Features.extract` or `Features.extract_images`.
+        examples: what it takes.
+
+    Returns:
+        ``[n, D]`` float32.
+
+    Raises:
+        UserError: the cache cannot be written.
+    """
+    examples = np.ascontiguousarray(examples)
+    key = {
+        **features.source,
+        "shape": list(examples.shape),
+        "sha256": hashlib.sha256(examples.tobytes()).hexdigest(),
+    }
+
+    def prepare(place: Path) -> dict[str, Any]:
+        found = extract(examples)[0]
+        cache.write_array(place / "features.npy", len(found), [found], np.float32)
+        return {}
+
+    place, _ = cache.prepared(weights.cache_dir(), features.name, key, prepare)
+    return np.load(place / "features.npy")
 
 
 def _batched(function: Callable, size: int) -> Callable:

@@ -12,10 +12,12 @@ import tqdm
 from dspc_jax.evaluation import (
     diversity,
     frechet_distance,
+    frechet_distance_infinity,
     inception_score,
     kernel_distance,
     precision_recall,
     random_masks,
+    statistics,
     stripe_masks,
 )
 from experiments.data import Dataset
@@ -24,6 +26,7 @@ from experiments.trained import Trained
 
 _BATCH = 250  # samples in one call
 _SUBSET = 1000  # of the kernel distance
+_LEAST_EXTRAPOLATED = 10_000  # samples, for the FID of infinitely many
 _MOST_NEIGHBOURS = 5000  # points of each set; every pair of them is compared
 
 
@@ -48,7 +51,11 @@ def distances(
     size = min(len(points), len(reference), _MOST_NEIGHBOURS)
     near = precision_recall(points[:size], reference[:size])
     name = features.name
-    return {
+    found = {}
+    if name == "inception" and len(points) >= _LEAST_EXTRAPOLATED:
+        of_data = statistics(reference)
+        found["fid_infinity"] = frechet_distance_infinity(points, of_data).distance
+    return found | {
         features.frechet: frechet_distance(points, reference),
         features.kernel: kernel.distance,
         f"{features.kernel}_error": kernel.standard_error,

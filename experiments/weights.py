@@ -16,6 +16,12 @@ URL = (
 _SECONDS = 60  # without a byte
 
 
+def cache_dir() -> Path:
+    """The user's cache: ``$XDG_CACHE_HOME/dspc_jax``."""
+    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(root) / "dspc_jax"
+
+
 def read(where: str, url: str = URL) -> bytes:
     """The contents of the weights file; whoever parses them checks their hash.
 
@@ -42,8 +48,7 @@ def read(where: str, url: str = URL) -> bytes:
 
 def _fetched(url: str) -> Path:
     """The file in the cache; a broken transfer leaves none."""
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    path = Path(root) / "dspc_jax" / FILE_NAME
+    path = cache_dir() / FILE_NAME
     if path.exists():
         return path
     try:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dspc_jax.networks.inception_weights import expected_tensors, params_from_tensors
 from experiments import (
     class_samples,
     classifier,
@@ -19,6 +20,7 @@ from experiments import (
 )
 from experiments.errors import UserError, exit_code
 from tests.experiments import runs
+from tests.inception.random_weights import random_tensors
 
 
 @pytest.fixture(scope="module")
@@ -187,3 +189,56 @@ def test_the_programs_as_a_user_starts_them(judge: Path, circuit: Path):
     )
     assert (code, err) == (0, "")
     assert "fd_classifier" in out
+
+
+def test_features_of_real_images_are_computed_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    calls = []
+
+    def extract(levels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        calls.append(len(levels))
+        points = levels.reshape(len(levels), -1).astype(np.float32)
+        return points, points
+
+    def of(resized: str) -> features.Features:
+        return features.Features("a", "b", "c", {"resized": resized}, extract)
+
+    images = np.arange(24, dtype=np.uint8).reshape(4, 6, 1)
+    for _ in range(2):
+        found = features.remembered(of("x"), extract, images)
+        np.testing.assert_array_equal(found, images.reshape(4, 6))
+    assert calls == [4]
+    features.remembered(of("y"), extract, images)  # another resizing
+    features.remembered(of("x"), extract, images + 1)  # other images
+    assert calls == [4, 4, 4]
+
+
+@pytest.mark.slow
+def test_the_inception_network_measures_a_run(
+    circuit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """With random weights: the published ones are not ours to ship."""
+    params = params_from_tensors(random_tensors(expected_tensors()))
+    monkeypatch.setattr(features, "read_inception_params", lambda content: params)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    (tmp_path / "weights").write_bytes(b"")
+    for protocol, titles in (
+        ("clean", {"sampled", "sampled, leaf means"}),
+        ("paper", {"sampled, leaf means"}),
+    ):
+        words = [f"--run={circuit}", f"--inception={tmp_path / 'weights'}"]
+        words += ["--num_samples=20", "--num_completions=0", f"--protocol={protocol}"]
+        assert evaluate.main(evaluate.parse(["evaluate", *words])) == 0
+        result = json.loads((circuit / "evaluation.json").read_text())
+        floors = {"real, training set", "mean image", "independent pixels"}
+        assert set(result["rows"]) == titles | floors
+        for row in result["rows"].values():
+            assert {"fid", "kid", "precision_inception", "score_inception"} <= set(row)
+            assert "fd_classifier" not in row
+        assert result["features"]["inception"]["resized"] == (
+            "bicubic" if protocol == "clean" else "bilinear"
+        )
+    kept = list((tmp_path / "dspc_jax").glob("**/features.npy"))
+    assert len(kept) == 2  # one a protocol
