@@ -109,6 +109,7 @@ def test_one_circuit_for_each_seed(loop):
     assert not np.allclose(both["log_prob"][0], loop["log_prob"])
 
 
+@pytest.mark.slow
 def test_gradients_of_batches():
     """Gradient of a mean, mean of gradients, gradients one by one, one per seed."""
 

@@ -62,8 +62,21 @@ BANDS = {
 BANDS |= {("gumbel_rao", f): BANDS["straight_through", f] for f in estimators.FUNCTIONS}
 
 NORMAL = "two variables, normal"
-circuits = pytest.mark.parametrize("name", estimators.CIRCUITS)
-discrete = pytest.mark.parametrize("name", sorted({*estimators.CIRCUITS} - {NORMAL}))
+# One discrete circuit and the continuous one in every run, the others by name.
+LONG = {"trees, cp", "quad tree"}
+
+
+def _named(*names):
+    return [
+        pytest.param(name, marks=pytest.mark.slow) if name in LONG else name
+        for name in names
+    ]
+
+
+circuits = pytest.mark.parametrize("name", _named(*estimators.CIRCUITS))
+discrete = pytest.mark.parametrize(
+    "name", _named(*sorted({*estimators.CIRCUITS} - {NORMAL}))
+)
 
 
 def band(relaxation, temperature, function):

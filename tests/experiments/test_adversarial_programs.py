@@ -233,6 +233,7 @@ def test_a_network_comes_nearer_to_the_data(
     assert pictures["sampled"].max() <= 16
 
 
+@pytest.mark.slow
 def test_a_network_with_as_many_parameters_as_the_circuit_trains(tiny: Dataset):
     settings = Settings(**{**SMALL, "num_sums": 16, "num_leaves": 16})
     network = NetworkSettings(match_params="circuit", gan_latents=3)

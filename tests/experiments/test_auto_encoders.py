@@ -231,6 +231,7 @@ def test_the_patch_is_the_least_that_has_latents_enough():
         assert sum(not parts for parts in graph.partitions_of) == count
 
 
+@pytest.mark.slow
 def test_collapsed_codes_show(tiny: Dataset):
     """All leaves of the latents alike, or an encoder of zeros: nothing is carried."""
     joint = joint_of(tiny)

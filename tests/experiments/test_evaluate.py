@@ -131,6 +131,7 @@ def test_a_missing_pixel_is_guessed_better_by_the_mean(circuit: Path):
     assert 0.45 < (mean == few).mean() < 1  # half of the pixels are given
 
 
+@pytest.mark.slow
 def test_classes_are_roots(tmp_path: Path, judge: Path):
     workdir = tmp_path / "run"
     words = ["--labels=roots", "--num_sums=8", "--num_leaves=8", "--num_steps=200"]

@@ -74,7 +74,7 @@ def test_defaults_satisfy_their_requirements():
         for field in dataclasses.fields(group):
             assert field.metadata["help"], field.name
             requirement = field.metadata["requirement"]
-            if requirement is not None:
+            if requirement is not None and field.default is not None:
                 assert requirement.holds(field.default), field.name
     with pytest.raises(UserError, match="--num_steps must be at least 1, got 0"):
         parse(num_steps=0)

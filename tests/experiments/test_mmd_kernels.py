@@ -68,6 +68,7 @@ def moved(before: Any, after: Any) -> list[float]:
     return jax.tree.leaves(change)
 
 
+@pytest.mark.slow
 def test_gradient_penalty_trains_both_sides(tiny: Dataset):
     """Pre-training leaves the critic alone."""
     system = mmd_system(

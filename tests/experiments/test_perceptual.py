@@ -50,6 +50,7 @@ def test_the_loss_is_that_of_the_features(judges: str):
     assert advantages.shape == (12,)
 
 
+@pytest.mark.slow
 def test_a_circuit_learns_through_it(judges: str):
     dataset = data.load("digits", None)
     settings = MmdSettings(mmd_kernel="classifier", mmd_classifier=judges)

@@ -63,7 +63,10 @@ def mmd_system(
     "changed",
     [
         {},
-        {"leaf": "discretized_logistic", "sum_layer": "tucker", "num_classes": 2},
+        pytest.param(
+            {"leaf": "discretized_logistic", "sum_layer": "tucker", "num_classes": 2},
+            marks=pytest.mark.slow,
+        ),
         {"optimizer": "em", "leaf": "binomial", "structure": "random_binary_trees"}
         | {"depth": 2, "em_step_size": 0.2},
     ],
@@ -189,6 +192,7 @@ def test_the_terms_of_the_loss_carry_their_weights(tiny: Dataset):
     )
 
 
+@pytest.mark.slow
 def test_the_auto_encoder_kernel_trains_both_sides(tiny: Dataset):
     system = mmd_system(
         tiny,

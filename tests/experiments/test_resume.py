@@ -64,6 +64,7 @@ def test_the_same_bits_after_kill_9(whole: Path, tmp_path: Path):
     assert_same_run(tmp_path, whole)
 
 
+@pytest.mark.slow
 def test_the_same_bits_after_kill_9_while_a_checkpoint_is_written(
     whole: Path, tmp_path: Path
 ):
@@ -122,6 +123,7 @@ def test_a_non_finite_loss_stops_the_run(tmp_path: Path):
     assert failure["reason"] == err.removeprefix("failed: ").rstrip("\n")
 
 
+@pytest.mark.slow
 def test_eight_devices_give_the_result_of_one(tmp_path: Path):
     few = ("--num_steps=40", "--num_seeds=2", "--batch_size=64", "--draw=1")
     for devices in (1, 8):

@@ -93,6 +93,7 @@ def test_a_run_of_an_unknown_program_is_refused(tmp_path: Path):
         trained.load(tmp_path, "run")
 
 
+@pytest.mark.slow
 def test_without_weight_the_samples_change_nothing():
     """The control: steps of likelihood, whatever the loss on samples is."""
     tiny = tiny_digits()

@@ -259,6 +259,7 @@ def test_features_of_the_network():
         critic.features(params, x[:1, :, :1])
 
 
+@pytest.mark.slow
 @pytest.mark.optax
 def test_training_moves_the_sampler_to_the_data():
     """A location family against a trained critic, in one compiled program."""

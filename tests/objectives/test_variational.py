@@ -70,7 +70,7 @@ def test_the_noise_has_the_encoder_s_deviation():
     np.testing.assert_allclose(seen["z"].std(), 0.7, atol=0.02)
 
 
-@pytest.mark.parametrize("kind", ["mlp", "conv"])
+@pytest.mark.parametrize("kind", ["mlp", pytest.param("conv", marks=pytest.mark.slow)])
 def test_gradients_reach_all_weights(kind):
     network = (
         mlp_variational_auto_encoder(30, width=8, num_latents=3)
