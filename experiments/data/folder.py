@@ -5,6 +5,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from experiments.data import cache, files, images
 from experiments.data.arrays import mapped, recipe_of
 from experiments.data.dataset import SPLITS, Dataset, Options
@@ -22,13 +24,16 @@ def load(data_dir: str | None, options: Options) -> Dataset:
     last tenth of ``train``. Otherwise the last tenth of all is the test part and the
     tenth before it for validation.
 
+    Where every picture is in a folder below its part, and there are several, these
+    folders are the classes, numbered in order of their names.
+
     Args:
         data_dir: the folder.
         options: see `Options`. All pictures must have one size unless ``image_size`` is
             given; they are grey if all are, unless ``image_mode`` is given.
 
     Returns:
-        The images, prepared once and mapped into memory. No labels.
+        The images, prepared once and mapped into memory, with labels if there are.
 
     Raises:
         UserError: no folder, fewer than 10 pictures, pictures of different sizes, or
@@ -40,6 +45,7 @@ def load(data_dir: str | None, options: Options) -> Dataset:
         raise UserError(f"--data_dir must name a folder of pictures, got {data_dir!r}")
     root = Path(data_dir)
     rule, parts = _split(root)
+    labels = _labels(root, parts)
     listing = [
         [split, _name(path, root), *cache.stamp(path)]
         for split, paths in parts.items()
@@ -48,6 +54,7 @@ def load(data_dir: str | None, options: Options) -> Dataset:
     key = {
         "listing": hashlib.sha256(json.dumps(listing).encode()).hexdigest(),
         **options._replace(cache_dir=None)._asdict(),
+        "labels": labels is not None,
     }
 
     def prepare(place: Path) -> dict[str, Any]:
@@ -60,6 +67,8 @@ def load(data_dir: str | None, options: Options) -> Dataset:
                 f"folder {split}",
             )
             cache.write_array(place / f"{split}.npy", len(members), pieces)
+            if labels is not None:
+                np.save(place / f"{split}_labels.npy", labels[split])
         content = hashlib.sha256()
         for path in sorted(paths):
             content.update(f"{_name(path, root)} {files.digest(path)}\n".encode())
@@ -99,6 +108,25 @@ def _split(root: Path) -> tuple[str, dict[str, list[Path]]]:
         rule, tenth = rule + "of the name", len(pictures) // 10
         pictures, rest = pictures[:-tenth], pictures[-tenth:]
     return rule, {"train": pictures, "valid": rest, "test": _pictures(test, root)}
+
+
+def _labels(root: Path, parts: dict[str, list[Path]]) -> dict[str, np.ndarray] | None:
+    """Classes by the names of folders, ``[n]`` int32 a part; None where they are not."""
+    names = {}
+    for split, paths in parts.items():
+        below = [path.relative_to(root).parts for path in paths]
+        # Pictures of a part that is no folder of its own are below the root itself.
+        depth = 1 if all(part[0] in SPLITS for part in below) else 0
+        if any(len(part) < depth + 2 for part in below):
+            return None
+        names[split] = [part[depth] for part in below]
+    classes = sorted(set().union(*names.values()))
+    if len(classes) < 2:
+        return None
+    return {
+        split: np.array([classes.index(name) for name in found], np.int32)
+        for split, found in names.items()
+    }
 
 
 def _pictures(folder: Path, root: Path) -> list[Path]:

@@ -79,6 +79,33 @@ def test_folders_named_as_parts_are_the_parts(pictures: Path):
     assert images.source["split"] == "the folders train, valid and test"
 
 
+def test_folders_below_a_part_are_classes(pictures: Path):
+    images = load(pictures)
+    assert images.train_labels is not None
+    assert images.test_labels is not None
+    of_image = {
+        as_rows(path): "ab".index(path.parent.name)
+        for path in pictures.rglob("*")
+        if path.suffix in (".png", ".BMP") and not path.name.startswith(".")
+    }
+    for part, labels in (
+        (images.train, images.train_labels),
+        (images.test, images.test_labels),
+    ):
+        assert [of_image[row.tobytes()] for row in part] == labels.tolist()
+    for part in ("train", "test"):
+        for name in "xy":
+            for i in range(6):
+                path = pictures / part / name / f"{i}.png"
+                path.parent.mkdir(exist_ok=True, parents=True)
+                picture(4, 4, i).save(path)
+    images = load(pictures)
+    assert images.test_labels is not None
+    assert sorted(images.test_labels) == [0] * 6 + [1] * 6
+    picture(4, 4, 9).save(pictures / "test" / "no_class.png")
+    assert load(pictures).test_labels is None
+
+
 def test_sizes_and_colours(pictures: Path):
     picture(20, 20, 77, "L").save(pictures / "grey.png")
     with pytest.raises(UserError, match="--image_size must be given where") as caught:
