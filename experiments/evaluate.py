@@ -44,8 +44,8 @@ class EvaluateSettings:
     run: str | None = flags.flag(None, "folder of the run to be measured")
     classifier: str | None = flags.flag(
         None,
-        "folder of a run of experiments.classifier on the same data set, on whose "
-        "features distances are measured (fd_classifier, kd_classifier)",
+        "folder of a run of experiments.classifier, on this data set or another, on "
+        "whose features distances are measured (fd_classifier, kd_classifier)",
     )
     inception: str | None = flags.flag(
         None,

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from dspc_jax.networks import inception_outputs, read_inception_params
@@ -86,12 +87,12 @@ def of_classifier(workdir: str, dataset: Dataset, data_dir: str | None) -> Featu
         The features, named ``classifier``.
 
     Raises:
-        UserError: the folder holds no classifier of this data set.
+        UserError: the folder holds no classifier that can see these images.
     """
     run, (outputs, *_) = trained_classifiers(workdir, "classifier", dataset, data_dir)
     source = {
         "program": "experiments.classifier",
-        "dataset": dataset.name,
+        "dataset": run.dataset.name,
         "step": run.step,
         "seed": run.seeds[0],
     }
@@ -109,34 +110,56 @@ def trained_classifiers(
 ) -> tuple[trained.Trained, list[Outputs]]:
     """A run of `experiments.classifier` and what its networks say of grey values.
 
+    They may have been trained on another data set, as the Inception network is when it
+    measures faces: images are resized (with antialiasing), and grey ones get three
+    equal channels, where the networks know others.
+
     Args:
         workdir: the folder of the run.
         flag: the flag that named it, for errors.
-        dataset: the images that it must know.
-        data_dir: folder of the data set's files.
+        dataset: the images that it shall see.
+        data_dir: folder of the data set's files, for networks trained on it.
 
     Returns:
         The run, and a differentiable function of grey values for each of its seeds.
 
     Raises:
-        UserError: the folder holds no classifier of this data set.
+        UserError: the folder holds no classifier, or one of grey images for coloured
+            ones.
     """
-    run = trained.load(workdir, flag, data_dir)
+    _, stored = trained.read_config(Path(workdir), flag)
+    same = stored.get("dataset") == dataset.name
+    run = trained.load(workdir, flag, data_dir if same else None)
     if run.program != "classifier":
         raise UserError(
             f"--{flag} must be a run of experiments.classifier, got one of "
             f"experiments.{run.program}"
         )
-    if run.dataset.name != dataset.name:
+    known = run.dataset
+    if known.num_channels < dataset.num_channels:
         raise UserError(
-            f"--{flag} must be trained on {dataset.name}, got {run.dataset.name}"
+            f"--{flag} must be trained on coloured images such as {dataset.name}, got "
+            f"{known.name}"
         )
-    network = classifier.network(run.groups[1], dataset)
+    network = classifier.network(run.groups[1], known)
 
     def outputs_of(params):
-        return lambda x: (network.features(params, x), network.logits(params, x))
+        def outputs(x):
+            x = _as_known(x, dataset, known)
+            return network.features(params, x), network.logits(params, x)
+
+        return outputs
 
     return run, [outputs_of(run.state(i).params) for i in range(len(run.seeds))]
+
+
+def _as_known(x: jax.Array, dataset: Dataset, known: Dataset) -> jax.Array:
+    """Grey values ``[B, V, C]`` of one set in the size and colours of another."""
+    if (dataset.height, dataset.width) != (known.height, known.width):
+        images = x.reshape(len(x), dataset.height, dataset.width, -1)
+        shape = (len(x), known.height, known.width, images.shape[-1])
+        x = jax.image.resize(images, shape, "linear").reshape(len(x), -1, shape[-1])
+    return jnp.broadcast_to(x, (*x.shape[:2], known.num_channels))
 
 
 def remembered(

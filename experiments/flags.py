@@ -114,6 +114,11 @@ class Settings:
         "crop: a square from the centre; squash: the whole image (the paper's celeba)",
         one_of("crop", "squash"),
     )
+    train_fraction: float = flag(
+        1.0,
+        "share of the training images that is used, evenly spaced; at least one",
+        within(0, 1),
+    )
     flip: str = flag(
         "none",
         "horizontal: every training image is mirrored with probability 1/2, anew at "
@@ -203,6 +208,12 @@ class Settings:
         0.02, "least deviation of a normal leaf; images have values in [0, 1]", above(0)
     )
     leaf_max_scale: float = flag(1.0, "greatest deviation of a normal leaf", above(0))
+    leaf_noise: str = flag(
+        "deviation",
+        "noise of a differentiable binomial sample: its standard deviation, or the "
+        "variance in its place, the paper's error, for ablations",
+        one_of("deviation", "variance"),
+    )
     relaxation: str = flag(
         "simple",
         "gradient through the choices of a sampled circuit; straight_through has a "
@@ -240,6 +251,7 @@ class Settings:
             image_size=self.image_size,
             image_mode=self.image_mode,
             image_resize=self.image_resize,
+            train_fraction=self.train_fraction,
         )
 
 

@@ -39,8 +39,8 @@ class MmdSettings:
     )
     mmd_classifier: str | None = flags.flag(
         None,
-        "folder of a run of experiments.classifier on the same data set, for "
-        "--mmd_kernel=classifier",
+        "folder of a run of experiments.classifier, on this data set or one like it, "
+        "for --mmd_kernel=classifier",
     )
     mmd_pixel_kernel: str = flags.flag(
         "gaussian",

@@ -153,12 +153,17 @@ def _num_classes(settings: Settings, dataset: Dataset) -> int:
 
 def _leaf(settings: Settings, num_values: int) -> Any:
     """The leaf family for values of so many levels."""
+    if settings.leaf_noise != "deviation" and settings.leaf != "binomial":
+        raise UserError(
+            f"--leaf_noise must be deviation with --leaf={settings.leaf}, got "
+            f"{settings.leaf_noise!r}"
+        )
     if settings.leaf == "normal":
         return pc.Normal(
             min_scale=settings.leaf_min_scale, max_scale=settings.leaf_max_scale
         )
     return {
-        "binomial": lambda: pc.Binomial(num_values - 1),
+        "binomial": lambda: pc.Binomial(num_values - 1, settings.leaf_noise),
         "bernoulli": pc.Bernoulli,
         "categorical": lambda: pc.Categorical(num_values),
         "discretized_logistic": lambda: pc.DiscretizedLogistic(num_values),

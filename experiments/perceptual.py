@@ -40,7 +40,7 @@ def classifier_features(
         The map.
 
     Raises:
-        UserError: no classifier of this data set is named.
+        UserError: no classifier that can see these images is named.
     """
     if workdir is None:
         raise UserError("--mmd_classifier must be given with --mmd_kernel=classifier")

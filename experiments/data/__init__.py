@@ -33,7 +33,7 @@ NAMES = ("digits", *_SETS, "folder")
 
 
 def load(name: str, data_dir: str | None, options: Options | None = None) -> Dataset:
-    """Loads a data set.
+    """Loads a data set, or a part of its training images.
 
     Args:
         name: one of `NAMES`.
@@ -47,6 +47,22 @@ def load(name: str, data_dir: str | None, options: Options | None = None) -> Dat
         UserError: unknown name, or a file that is missing, damaged or another one.
     """
     options = options or Options()
+    whole = _load(name, data_dir, options._replace(train_fraction=1.0))
+    if options.train_fraction == 1.0:
+        return whole
+    # Every so many-th image: sets whose images are ordered keep all of their kinds.
+    wanted = max(round(options.train_fraction * len(whole.train)), 1)
+    rows = np.arange(wanted) * len(whole.train) // wanted
+    labels = whole.train_labels
+    source = (whole.source or {}) | {"train_fraction": options.train_fraction}
+    return whole._replace(
+        train=whole.train[rows],
+        train_labels=None if labels is None else labels[rows],
+        source=source if whole.source else None,
+    )
+
+
+def _load(name: str, data_dir: str | None, options: Options) -> Dataset:
     if name == "digits":
         if options != Options(source=options.source, cache_dir=options.cache_dir):
             raise UserError(

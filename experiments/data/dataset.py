@@ -55,6 +55,7 @@ class Options(NamedTuple):
         image_resize: ``crop``: a square from the centre, then resized with antialiasing
             (bicubic); ``squash``: the whole image, its sides not kept in proportion
             (bilinear with antialiasing).
+        train_fraction: share of the training images that is used.
     """
 
     source: str = "auto"
@@ -62,6 +63,7 @@ class Options(NamedTuple):
     image_size: int = 0
     image_mode: str = "auto"
     image_resize: str = "crop"
+    train_fraction: float = 1.0
 
 
 SPLITS = ("train", "valid", "test")

@@ -12,6 +12,7 @@ from experiments.data.arrays import mapped, recipe_of
 from experiments.data.dataset import SPLITS, Dataset, Options
 from experiments.errors import UserError
 
+_SHAPING = ("image_size", "image_mode", "image_resize")  # options that change arrays
 _ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm")
 
 
@@ -53,7 +54,7 @@ def load(data_dir: str | None, options: Options) -> Dataset:
     ]
     key = {
         "listing": hashlib.sha256(json.dumps(listing).encode()).hexdigest(),
-        **options._replace(cache_dir=None)._asdict(),
+        **{name: getattr(options, name) for name in _SHAPING},
         "labels": labels is not None,
     }
 
@@ -111,7 +112,7 @@ def _split(root: Path) -> tuple[str, dict[str, list[Path]]]:
 
 
 def _labels(root: Path, parts: dict[str, list[Path]]) -> dict[str, np.ndarray] | None:
-    """Classes by the names of folders, ``[n]`` int32 a part; None where they are not."""
+    """Classes by names of folders, ``[n]`` int32 a part; None where there are none."""
     names = {}
     for split, paths in parts.items():
         below = [path.relative_to(root).parts for path in paths]

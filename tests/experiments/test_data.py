@@ -127,3 +127,20 @@ def test_pictures_have_the_full_range():
     levels = np.array([[[0], [16], [8], [4]]], np.uint8)
     picture = to_images(levels, 2, 2, 17)
     np.testing.assert_array_equal(picture[0, :, :, 0], [[0, 255], [128, 64]])
+
+
+def test_a_part_of_the_training_images_is_spread_over_all_of_them():
+    whole = data.load("digits", None)
+    part = data.load("digits", None, data.Options(train_fraction=0.1))
+    assert len(part.train) == 144
+    assert part.train_labels is not None
+    assert whole.train_labels is not None
+    where = {row.tobytes(): i for i, row in enumerate(whole.train)}
+    places = [where[row.tobytes()] for row in part.train]
+    assert places == sorted(places)
+    assert places[0] == 0
+    assert max(np.diff(places)) == 11
+    np.testing.assert_array_equal(part.train_labels, whole.train_labels[places])
+    np.testing.assert_array_equal(part.test, whole.test)
+    least = data.load("digits", None, data.Options(train_fraction=1e-6))
+    assert len(least.train) == 1

@@ -62,6 +62,24 @@ def test_features_do_not_depend_on_the_batch(judge: Path):
     assert right.mean() > 0.8
 
 
+def test_a_classifier_of_other_images_sees_these(judge: Path, tmp_path: Path):
+    small = data.load("digits", None)
+    sides = small.height, small.width
+    doubled = small.test.reshape(-1, *sides, 1).repeat(2, 1).repeat(2, 2)
+    larger = small._replace(
+        name="larger", test=doubled.reshape(len(doubled), -1, 1), height=16, width=16
+    )
+    known = features.of_classifier(str(judge), small, None)
+    of = features.of_classifier(str(judge), larger, None)
+    assert of.source == known.source
+    found = of.extract(larger.test)[1].argmax(-1)
+    expected = known.extract(small.test)[1].argmax(-1)
+    assert np.mean(found == expected) > 0.8  # interpolated, not the very same pixels
+    coloured = small._replace(name="other", train=small.train.repeat(3, -1))
+    with pytest.raises(UserError, match="must be trained on coloured images"):
+        features.of_classifier(str(judge), coloured, None)
+
+
 def test_a_run_is_measured(judge: Path, circuit: Path):
     words = [f"--run={circuit}", f"--classifier={judge}", "--num_samples=300"]
     assert evaluate.main(evaluate.parse(["evaluate", *words])) == 0

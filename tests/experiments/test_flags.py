@@ -168,6 +168,10 @@ def test_exit_codes(capsys: pytest.CaptureFixture[str]):
         (["--dataset=mnist", "--data_source=files"], "--data_dir must name"),
         (["--workdir=/proc/nowhere"], "--workdir must be a folder"),
         (["--optimizer=em", "--leaf=discretized_logistic"], "--optimizer"),
+        (
+            ["--leaf_noise=variance"],
+            "--leaf_noise must be deviation with --leaf=normal",
+        ),
         (["--num_leaves=0"], "--num_leaves must be at least 1, got 0"),
     ],
 )

@@ -1,0 +1,189 @@
+"""What a study consists of: jobs, each a command, some of which need others."""
+
+from collections.abc import Iterable, Mapping, Sequence
+import dataclasses
+import importlib
+import json
+from pathlib import Path
+from typing import Any
+
+from experiments.errors import UserError
+from experiments.trained import PROGRAMS
+
+
+@dataclasses.dataclass(frozen=True)
+class Of:
+    """The folder of another job's run, as the value of a flag."""
+
+    name: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One command.
+
+    Attributes:
+        name: unique in the plan; of a training job also its folder's.
+        program: without ``experiments.``: one that trains, or ``evaluate``.
+        flags: by name; an `Of` is a job that must be finished before.
+        label: what the job stands for, in the tables.
+    """
+
+    name: str
+    program: str
+    flags: Mapping[str, Any]
+    label: str = ""
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Names of the jobs that must be finished before."""
+        return tuple(v.name for v in self.flags.values() if isinstance(v, Of))
+
+    @property
+    def trains(self) -> bool:
+        """Whether the job has a folder of its own."""
+        return self.program != "evaluate"
+
+    def values(self, root: Path) -> dict[str, Any]:
+        """The flags with folders in the place of names."""
+        values = {
+            name: str(root / value.name) if isinstance(value, Of) else value
+            for name, value in self.flags.items()
+        }
+        return values | ({"workdir": str(root / self.name)} if self.trains else {})
+
+    def words(self, root: Path) -> list[str]:
+        """The command's words after ``python -m``."""
+        flags = [f"--{name}={value}" for name, value in self.values(root).items()]
+        return [f"experiments.{self.program}", *flags]
+
+    def folder(self, root: Path) -> Path:
+        """Where the job's results are: its own folder, or that of the run it measures.
+
+        Args:
+            root: folder of the study.
+        """
+        of = self.flags["run"].name if not self.trains else self.name
+        return root / of
+
+    def is_done(self, root: Path) -> bool:
+        """Whether the job's result is there, from these flags.
+
+        Args:
+            root: folder of the study.
+
+        Returns:
+            False also where a finished run has other flags: its program will refuse to
+            continue it and name them.
+        """
+        folder = self.folder(root)
+        result = _read(folder / "result.json")
+        if result is None:
+            return False
+        if not self.trains:
+            found = _read(folder / "evaluation.json")
+            return (
+                found is not None
+                and found.get("step") == result.get("step")
+                and all(
+                    found.get(n, v) == v for n, v in self.flags.items() if n != "run"
+                )
+            )
+        config = (_read(folder / "config.json") or {}).get("flags", {})
+        wanted = self.values(root)
+        return result.get("step", 0) >= wanted.get("num_steps", 0) and all(
+            config.get(name) == value
+            for name, value in wanted.items()
+            if name not in ("workdir", "data_dir", "num_steps")
+        )
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def check(jobs: Sequence[Job], root: Path) -> None:
+    """Checks a plan before anything runs.
+
+    Args:
+        jobs: in the order in which they run.
+        root: folder of the study.
+
+    Raises:
+        UserError: a flag of a job breaks its requirement; names the job.
+        ValueError: the plan itself is wrong: a name twice, or a need that comes later.
+    """
+    seen: set[str] = set()
+    for job in jobs:
+        if job.name in seen or not set(job.needs) <= seen:
+            raise ValueError(f"job {job.name!r} comes twice, or before {job.needs}")
+        if job.trains and job.program not in PROGRAMS:
+            raise ValueError(f"job {job.name!r}: no such program {job.program!r}")
+        seen.add(job.name)
+        program, *flags = job.words(root)
+        try:
+            importlib.import_module(program).parse([program, *flags])
+        except UserError as error:
+            raise UserError(f"{job.name}: {error}") from None
+
+
+def with_overrides(jobs: Iterable[Job], overrides: Mapping[str, str]) -> list[Job]:
+    """Jobs with other values for some flags, wherever a job's program knows them.
+
+    Args:
+        jobs: the plan.
+        overrides: name of a flag to its value, as on a command line.
+
+    Returns:
+        The plan; where jobs set such a flag themselves, the override wins.
+
+    Raises:
+        UserError: no job knows a flag.
+    """
+    changed, used = [], set()
+    for job in jobs:
+        known = flags_of(job.program)
+        mine = {
+            name: _typed(known[name], value)
+            for name, value in overrides.items()
+            if name in known
+        }
+        used |= set(mine)
+        changed.append(dataclasses.replace(job, flags={**job.flags, **mine}))
+    unknown = sorted(set(overrides) - used)
+    if unknown:
+        raise UserError(f"--override must name flags of the programs, got {unknown}")
+    return changed
+
+
+def flags_of(program: str) -> dict[str, dataclasses.Field[Any]]:
+    """The flags of a program by name."""
+    module = importlib.import_module(f"experiments.{program}")
+    groups = module.PROGRAM.groups if hasattr(module, "PROGRAM") else ()
+    return {
+        field.name: field for group in groups for field in dataclasses.fields(group)
+    }
+
+
+def _typed(field: dataclasses.Field[Any], text: str) -> Any:
+    """The value as ``config.json`` will have it; the program's parser checks it."""
+    try:
+        return field.metadata["kind"](text)
+    except ValueError:
+        return text
+
+
+def with_needs(jobs: Sequence[Job], chosen: Iterable[str]) -> list[Job]:
+    """The chosen jobs and all that they need, in the order of the plan."""
+    by_name = {job.name: job for job in jobs}
+    wanted, left = set(), list(chosen)
+    while left:
+        name = left.pop()
+        if name not in wanted:
+            wanted.add(name)
+            left.extend(by_name[name].needs)
+    return [job for job in jobs if job.name in wanted]

@@ -1,0 +1,161 @@
+"""What a study leaves behind: its state, one table, and raw results to keep."""
+
+from collections.abc import Mapping, Sequence
+import importlib.metadata
+import json
+from pathlib import Path
+import platform
+import subprocess
+from typing import Any
+
+from experiments.report import measured
+from experiments.report.document import MISSING
+from experiments.report.runs import Run, Setting, Unreadable, read
+from experiments.report.sections import text
+from experiments.report.values import title_of
+from experiments.study.execution import Outcome
+from experiments.study.plan import Job
+from experiments.workdir import write_atomically
+
+_STATE = "study.json"
+_COLUMNS = (
+    *("bits_per_dim", "fid", "kid", "fd_classifier", "kd_classifier", "mmd2"),
+    *("reconstruction_bce", "num_params", "accuracy"),
+)
+_RAW = ("config.json", "result.json", "evaluation.json")
+
+
+class Record:
+    """``study.json``: what ran when, kept over sessions."""
+
+    def __init__(self, root: Path, settings: Mapping[str, Any]):
+        self._root, self._path = root, root / _STATE
+        self._settings = dict(settings)
+        try:
+            jobs = json.loads(self._path.read_text())["jobs"]
+            self._jobs = {name: dict(job) for name, job in jobs.items()}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            self._jobs = {}
+
+    def add(self, job: Job, outcome: Outcome) -> None:
+        """Notes an outcome; the seconds of all sessions add up."""
+        before = self._jobs.get(job.name, {})
+        seconds = (before.get("seconds") or 0) + (outcome.seconds or 0)
+        commit = before.get("commit") if outcome.seconds is None else _commit()
+        self._jobs[job.name] = {
+            "label": job.label,
+            "command": " ".join(["python", "-m", *job.words(Path("out"))]),
+            "state": outcome.state,
+            "reason": outcome.reason,
+            "seconds": round(seconds, 1) or None,
+            "commit": commit,
+        }
+        content = {**self._settings, **_machine(), "jobs": self._jobs}
+        write_atomically(self._path, json.dumps(content, indent=1) + "\n")
+
+    def seconds(self, name: str) -> float | None:
+        """Wall time of a job over all sessions, None if it is not known."""
+        return self._jobs.get(name, {}).get("seconds")
+
+
+def _machine() -> dict[str, str]:
+    versions = {n: importlib.metadata.version(n) for n in ("jax", "jaxlib", "flax")}
+    return {"python": platform.python_version(), **versions}
+
+
+def _commit() -> str | None:
+    """The commit that the code is of, with a plus if files differ; None: unknown."""
+    here = Path(__file__).parent
+
+    def git(*words: str) -> str:
+        done = subprocess.run(
+            ["git", "-C", str(here), *words], capture_output=True, text=True, check=True
+        )
+        return done.stdout.strip()
+
+    try:
+        changed = git("status", "--porcelain", "--untracked-files=no")
+        return git("rev-parse", "--short", "HEAD") + ("+" if changed else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def table(jobs: Sequence[Job], outcomes: Mapping[str, Outcome], root: Path) -> str:
+    """The numbers of all training jobs as one Markdown table, with a last newline.
+
+    Args:
+        jobs: the plan.
+        outcomes: by name.
+        root: folder of the study.
+
+    Returns:
+        A row a job, a column a metric that any job has; test split, and distances of
+        samples with leaf noise.
+    """
+    rows = []
+    for job in jobs:
+        if not job.trains:
+            continue
+        outcome = outcomes[job.name]
+        values = _values(job, root) if outcome.state == "finished" else {}
+        rows.append((job, outcome, values))
+    names = [n for n in _COLUMNS if any(n in values for _, _, values in rows)]
+    cells = [["", *map(title_of, names), "state"]]
+    for job, outcome, values in rows:
+        texts = [str(values.get(n, MISSING)) for n in names]
+        cells.append([job.label or job.name, *texts, outcome.state])
+    lines = ["| " + " | ".join(row) + " |" for row in cells]
+    lines.insert(1, "|---|" + "---:|" * len(names) + "---|")
+    failed = [(n, o) for n, o in outcomes.items() if o.state != "finished"]
+    lines += ["", *(f"- {name}: {o.state}: {o.reason}" for name, o in failed)]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _values(job: Job, root: Path) -> dict[str, str]:
+    try:
+        run = read(job.folder(root), job.name)
+    except Unreadable:
+        return {}
+    if not isinstance(run, Run):
+        return {}
+    setting = Setting((run,))
+    found = {}
+    for name in _COLUMNS:
+        value = measured.of_setting(setting, name) or measured.distance(setting, name)
+        if value is not None:
+            found[name] = plain_cell(text(value))
+    return found
+
+
+def plain_cell(cell: Any) -> str:
+    """The text of a cell of the report."""
+    return str(getattr(cell, "text", cell))
+
+
+def keep(jobs: Sequence[Job], root: Path, place: Path) -> None:
+    """Copies the raw numbers of all runs: small files, no images, no paths.
+
+    Args:
+        jobs: the plan.
+        root: folder of the study.
+        place: where to; made if missing. ``JOB-result.json`` and so on.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    place.mkdir(parents=True, exist_ok=True)
+    for job in (job for job in jobs if job.trains):
+        data_dir = str(job.flags.get("data_dir", ""))
+        for name in _RAW:
+            try:
+                content = (root / job.name / name).read_text()
+            except OSError:
+                continue
+            content = content.replace(str(root), "out")
+            if data_dir:
+                content = content.replace(data_dir, "DATA_DIR")
+            (place / f"{job.name}-{name}").write_text(content)
+    content = (root / _STATE).read_text().replace(str(root), "out")
+    for path in {str(job.flags.get("data_dir") or "") for job in jobs} - {""}:
+        content = content.replace(path, "DATA_DIR")
+    (place / _STATE).write_text(content)

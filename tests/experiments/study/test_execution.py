@@ -1,0 +1,161 @@
+"""Jobs run one after the other; what fails stops only what needs it."""
+
+import dataclasses
+import json
+from pathlib import Path
+import signal
+import subprocess
+import sys
+import time
+
+from experiments.study import record
+from experiments.study.execution import Outcome, execute
+from experiments.study.plan import Job, Of
+
+
+@dataclasses.dataclass(frozen=True)
+class Scripted(Job):
+    """A job whose command is a line of Python, run by the standard library."""
+
+    code: str = "pass"
+
+    def words(self, root: Path) -> list[str]:
+        done = f"open({str(root / self.name)!r}, 'w').close()"
+        return ["timeit", "-n1", "-r1", f"{self.code}\n{done}"]
+
+    def is_done(self, root: Path) -> bool:
+        return (root / self.name).exists()
+
+
+def scripted(name: str, code: str = "pass", *needs: str) -> Scripted:
+    flags = {f"flag_{need}": Of(need) for need in needs}
+    return Scripted(name, "ll", flags, code=code)
+
+
+def test_a_failure_stops_only_those_that_need_it(tmp_path):
+    jobs = [
+        scripted("good"),
+        scripted("bad", "raise ValueError('this went wrong')"),
+        scripted("after bad", "pass", "bad"),
+        scripted("after that", "pass", "after bad"),
+        scripted("after good", "pass", "good"),
+    ]
+    told = []
+    outcomes = execute(jobs, tmp_path, lambda job, outcome: told.append(job.name))
+    assert told == list(outcomes) == [job.name for job in jobs]
+    states = [outcome.state for outcome in outcomes.values()]
+    assert states == ["finished", "failed", "not run", "not run", "finished"]
+    assert outcomes["bad"].reason == "ValueError: this went wrong"
+    assert outcomes["after bad"].reason == "needs bad"
+    assert outcomes["good"].seconds is not None
+    assert "Traceback" in (tmp_path / "logs" / "bad.log").read_text()
+
+
+def test_what_is_finished_is_not_run_again_and_what_failed_is(tmp_path):
+    flaky = "import os\nif not os.path.exists('{0}'): open('{0}', 'w'); os._exit(3)"
+    jobs = [
+        scripted("once", f"open({str(tmp_path / 'times')!r}, 'a').write('x')"),
+        scripted("flaky", flaky.format(tmp_path / "tried")),
+    ]
+    outcomes = execute(jobs, tmp_path)
+    assert outcomes["flaky"].state == "failed"
+    assert outcomes["flaky"].reason == "exit code 3"
+    outcomes = execute(jobs, tmp_path)
+    assert {o.state for o in outcomes.values()} == {"finished"}
+    assert outcomes["once"].seconds is None
+    assert (tmp_path / "times").read_text() == "x"
+
+
+def test_a_job_that_ends_well_without_a_result_has_failed(tmp_path):
+    @dataclasses.dataclass(frozen=True)
+    class Never(Scripted):
+        def is_done(self, root: Path) -> bool:
+            return False
+
+    outcome = execute([Never("job", "ll", {})], tmp_path)["job"]
+    assert outcome.state == "failed"
+
+
+def test_the_running_job_is_asked_to_end_first(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import signal, sys, time\n"
+        "def leave(*_):\n"
+        f"    open({str(tmp_path / 'saved')!r}, 'w').close()\n"
+        "    sys.exit(1)\n"
+        "signal.signal(signal.SIGTERM, leave)\n"
+        f"open({str(tmp_path / 'started')!r}, 'w').close()\n"
+        "time.sleep(60)\n"
+    )
+    code = (
+        "from tests.experiments.study.test_execution import *\n"
+        f"code = 'import runpy; runpy.run_path(\"{script}\")'\n"
+        f"execute([scripted('job', code)], Path({str(tmp_path)!r}))\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code])
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "started").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 128 + signal.SIGTERM
+    assert (tmp_path / "saved").exists()
+
+
+def test_the_record_adds_up_over_sessions(tmp_path):
+    job = Job("a", "ll", {"dataset": "digits"}, "the label")
+    for outcome in (
+        Outcome("failed", "it broke", 2.0),
+        Outcome("finished", "", 3.0),
+        Outcome("finished"),
+    ):
+        record.Record(tmp_path, {"preset": "smoke"}).add(job, outcome)
+    content = json.loads((tmp_path / "study.json").read_text())
+    assert content["preset"] == "smoke"
+    noted = content["jobs"]["a"]
+    assert (noted["state"], noted["reason"]) == ("finished", "")
+    assert noted["seconds"] == 5.0
+    assert noted["command"] == (
+        "python -m experiments.ll --dataset=digits --workdir=out/a"
+    )
+
+
+def test_the_table_says_what_failed(tmp_path):
+    good, bad = Job("a", "ll", {}, "good run"), Job("b", "ll", {}, "bad run")
+    folder = tmp_path / "a"
+    folder.mkdir()
+    (folder / "config.json").write_text(
+        json.dumps({"program": "experiments.ll", "flags": {"num_steps": 5}})
+    )
+    metrics = {
+        "test/bits_per_dim": 1.5,
+        "test/bits_per_dim_std": 0.25,
+        "test/bits_per_dim_seeds": [1.25, 1.75],
+    }
+    (folder / "result.json").write_text(
+        json.dumps({"step": 5, "seeds": [0, 1], "metrics": metrics})
+    )
+    outcomes = {"a": Outcome("finished"), "b": Outcome("failed", "it broke")}
+    text = record.table([good, bad], outcomes, tmp_path)
+    lines = text.splitlines()
+    assert "bits/dim" in lines[0]
+    assert "good run" in lines[2]
+    assert "1.5" in lines[2]
+    assert "bad run" in lines[3]
+    assert lines[-1] == "- b: failed: it broke"
+
+
+def test_kept_numbers_name_no_folder_of_this_machine(tmp_path):
+    root, data_dir = tmp_path / "study", "/somewhere/data"
+    flags = {"dataset": "mnist", "data_dir": data_dir}
+    job = Job("a", "ll", flags)
+    (root / "a").mkdir(parents=True)
+    config = {"flags": {**flags, "workdir": str(root / "a")}}
+    (root / "a" / "config.json").write_text(json.dumps(config))
+    record.Record(root, {}).add(job, Outcome("finished"))
+    record.keep([job], root, tmp_path / "kept")
+    assert sorted(p.name for p in (tmp_path / "kept").iterdir()) == [
+        *("a-config.json", "study.json")
+    ]
+    for path in (tmp_path / "kept").iterdir():
+        assert str(tmp_path) not in path.read_text()
+        assert data_dir not in path.read_text()

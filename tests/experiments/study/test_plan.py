@@ -1,0 +1,159 @@
+"""What studies consist of: every preset is a legal plan, and no job runs twice."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from experiments import study
+from experiments.errors import UserError
+from experiments.study import plan
+from experiments.study.plan import Job, Of
+from experiments.study.presets import PRESETS, SCALES, Context
+
+ROOT = Path("out/study")
+
+
+def jobs_of(preset: str, *, has_labels: bool = True, scale: str = "cpu") -> list[Job]:
+    networks = (Of("judge"), Of("critics")) if has_labels else (None, None)
+    context = Context({"dataset": "digits"}, *networks, 2, SCALES[scale], 28)
+    return PRESETS[preset](context)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("has_labels", [True, False])
+def test_every_preset_is_a_plan_that_its_programs_accept(preset, has_labels):
+    for scale in SCALES:
+        plan.check(jobs_of(preset, has_labels=has_labels, scale=scale), ROOT)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_set_without_labels_needs_no_classifier(preset):
+    programs = {job.program for job in jobs_of(preset, has_labels=False)}
+    assert not programs & {"classifier", "evaluate"}
+
+
+def test_classifiers_from_elsewhere_are_not_trained_again():
+    context = Context({"dataset": "digits"}, "a/b", "a/c", 2, SCALES["cpu"], 28)
+    jobs = {job.name: job for job in PRESETS["best"](context)}
+    assert "judge" not in jobs
+    assert "critics" not in jobs
+    assert jobs["mmd"].flags["mmd_classifier"] == "a/c"
+    assert jobs["evaluate mmd"].flags["classifier"] == "a/b"
+
+
+def test_what_is_compared_has_one_start_and_as_many_steps():
+    by_name = {job.name: dict(job.flags) for job in jobs_of("best")}
+    alone = by_name["likelihood"]
+    assert alone.pop("sample_weight") == 0.0
+    for name, own in (("mmd", ("mmd_kernel", "mmd_classifier")), ("adv", ())):
+        hybrid = by_name[name]
+        assert hybrid.pop("balance") == "norm"
+        assert hybrid == alone | {flag: hybrid[flag] for flag in own}
+    assert alone["start_from"] == Of("start")
+
+
+def test_the_judge_trains_nothing():
+    for preset in PRESETS:
+        jobs = {job.name: job for job in jobs_of(preset)}
+        for job in jobs.values():
+            assert job.program == "evaluate" or "judge" not in job.needs
+        seeds = [
+            set(range(flags.get("seed", 0), flags.get("seed", 0) + flags["num_seeds"]))
+            for name, flags in ((n, j.flags) for n, j in jobs.items())
+            if name == "judge" or name.startswith("critics")
+        ]
+        assert all(not seeds[0] & other for other in seeds[1:])
+
+
+def test_one_correction_changes_one_thing():
+    jobs = {job.name: job.flags for job in jobs_of("corrected")}
+    for program in ("adv", "mmd"):
+        paper = jobs[f"{program}_the_papers"]
+        changed = jobs[f"{program}_with_locality"]
+        differing = {n for n in paper | changed if paper.get(n) != changed.get(n)}
+        assert differing == {"structure", "sum_layer"}
+        ours, less = (jobs[f"{program}_ours{n}"] for n in ("", "_without_likelihood"))
+        differing = {n for n in ours | less if ours.get(n) != less.get(n)}
+        assert differing >= {"ll_weight", "pretrain_steps"}
+        assert differing <= {
+            *("ll_weight", "pretrain_steps", "balance", "sampler_learning_rate")
+        }
+
+
+def test_overrides_reach_every_job_that_knows_the_flag():
+    jobs = plan.with_overrides(jobs_of("best"), {"num_sums": "3", "pae_latents": "5"})
+    for job in jobs:
+        if job.program in ("ll", "mmd", "adv", "pae"):
+            assert job.flags["num_sums"] == 3
+        assert job.flags.get("pae_latents", 5) == 5
+    with pytest.raises(UserError, match="--override must name flags.*no_such_flag"):
+        plan.with_overrides(jobs, {"no_such_flag": "1"})
+    bad = plan.with_overrides(jobs, {"num_sums": "many"})
+    with pytest.raises(UserError, match="judge: --num_sums must be a whole number"):
+        plan.check(bad, ROOT)
+
+
+def test_a_chosen_job_brings_what_it_needs():
+    names = [job.name for job in plan.with_needs(jobs_of("best"), ["evaluate adv"])]
+    assert names == ["judge", "first", "start", "adv", "evaluate adv"]
+
+
+def test_a_plan_in_the_wrong_order_is_an_error():
+    first = Job("first", "ll", {"dataset": "digits"})
+    second = Job("second", "ll", {"dataset": "digits", "start_from": Of("first")})
+    with pytest.raises(ValueError, match="'second' comes twice, or before"):
+        plan.check([second, first], ROOT)
+    with pytest.raises(ValueError, match="'first' comes twice"):
+        plan.check([first, first], ROOT)
+
+
+def test_a_job_is_done_when_its_result_is_of_its_flags(tmp_path):
+    job = Job("a", "ll", {"num_steps": 20, "num_sums": 3, "start_from": Of("b")})
+    folder = tmp_path / "a"
+    folder.mkdir()
+    assert not job.is_done(tmp_path)
+    flags = {"num_steps": 20, "num_sums": 3, "start_from": str(tmp_path / "b")}
+    (folder / "config.json").write_text(json.dumps({"flags": flags}))
+    assert not job.is_done(tmp_path)
+    (folder / "result.json").write_text('{"step": 10}')
+    assert not job.is_done(tmp_path)
+    (folder / "result.json").write_text('{"step": 20}')
+    assert job.is_done(tmp_path)
+    measured = Job("evaluate a", "evaluate", {"run": Of("a"), "num_samples": 7})
+    assert measured.words(tmp_path)[1] == f"--run={folder}"
+    assert not measured.is_done(tmp_path)
+    for content, done in (
+        ({"step": 20, "num_samples": 7}, True),
+        ({"step": 20, "num_samples": 8}, False),
+        ({"step": 10, "num_samples": 7}, False),
+        ([], False),
+    ):
+        (folder / "evaluation.json").write_text(json.dumps(content))
+        assert measured.is_done(tmp_path) is done
+    (folder / "config.json").write_text(json.dumps({"flags": flags | {"num_sums": 4}}))
+    assert not job.is_done(tmp_path)
+
+
+def test_bad_flags_are_named_before_anything_runs(tmp_path):
+    for words, message in (
+        (["--preset=none"], "--preset must be one of smoke"),
+        (["--scale=none"], "--scale must be one of smoke"),
+        (["--override=num_sums"], "--override must be like"),
+        (["--judge=a", "--critics=a"], "--critics must not be the judge"),
+        (["--only=judge,nobody"], "--only must name jobs of the study, got nobody"),
+        (["--dataset=mnist", "--data_dir=/nowhere"], "--data_dir must be an existing"),
+    ):
+        with pytest.raises(UserError, match=message):
+            study.main(study.parse(["study", f"--workdir={tmp_path / 'out'}", *words]))
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_dry_run_shows_commands_and_runs_none(tmp_path, capsys):
+    root = tmp_path / "out"
+    words = [f"--workdir={root}", "--dry_run=1", "--only=evaluate likelihood"]
+    assert study.main(study.parse(["study", *words])) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "# judge"
+    assert lines[-1].startswith("python -m experiments.evaluate --run=")
+    assert not root.exists()
