@@ -20,8 +20,9 @@ from experiments.errors import UserError
 from experiments.flags import Settings
 from experiments.generators import circuit_generator
 from experiments.mixture import MixtureSettings, Term
-from experiments.model import Model, pixel_bandwidths, pixel_kernel
+from experiments.model import Model, pixel_bandwidths, pixel_kernel, references
 from experiments.penalized_critic import LEARNED_KERNELS, learned_kernel_term
+from experiments.preprocessing import Preprocessing
 from experiments.program import training_program
 
 
@@ -154,6 +155,41 @@ def _tiles(height: int, width: int, side: int) -> np.ndarray:
     return np.unique(tile)[:, None] == tile[None]
 
 
+def sample_term(
+    settings: Settings,
+    mmd_settings: MmdSettings,
+    critic_settings: CriticSettings,
+    dataset: data.Dataset,
+    codec: Preprocessing,
+) -> Term:
+    """The MMD of samples, on what the flags have the kernels see.
+
+    Args:
+        settings: the shared flags.
+        mmd_settings: this program's flags; the estimator is not exact.
+        critic_settings: those of the learned kernels.
+        dataset: the images.
+        codec: the units of what is trained.
+
+    Returns:
+        The term.
+
+    Raises:
+        UserError: the flags do not fit the images.
+    """
+    if mmd_settings.mmd_kernel in LEARNED_KERNELS:
+        return learned_kernel_term(mmd_settings.mmd_kernel, critic_settings, dataset)
+    if mmd_settings.mmd_kernel == "classifier":
+        seen = perceptual.classifier_features(
+            mmd_settings.mmd_classifier, dataset, settings.data_dir
+        )
+        kernel = perceptual.feature_kernel(seen, dataset)
+        return perceptual.through(seen, pixel_term(kernel, mmd_settings))
+    family = mmd_settings.mmd_pixel_kernel
+    kernel = pixel_kernel(codec, references(dataset), family)
+    return pixel_term(kernel, mmd_settings)
+
+
 def make_system(
     settings: Settings,
     mixture_settings: MixtureSettings,
@@ -193,18 +229,10 @@ def make_system(
     assert circuit is not None
     if exact:
         term = exact_term(circuit, mmd_settings, dataset)
-    elif mmd_settings.mmd_kernel in LEARNED_KERNELS:
-        term = learned_kernel_term(mmd_settings.mmd_kernel, critic_settings, dataset)
-    elif mmd_settings.mmd_kernel == "classifier":
-        seen = perceptual.classifier_features(
-            mmd_settings.mmd_classifier, dataset, settings.data_dir
-        )
-        kernel = perceptual.feature_kernel(seen, dataset)
-        term = perceptual.through(seen, pixel_term(kernel, mmd_settings))
     else:
-        family = mmd_settings.mmd_pixel_kernel
-        kernel = pixel_kernel(circuit.codec, circuit.references, family)
-        term = pixel_term(kernel, mmd_settings)
+        term = sample_term(
+            settings, mmd_settings, critic_settings, dataset, circuit.codec
+        )
     return mixture.make_system(settings, mixture_settings, generator, term)
 
 

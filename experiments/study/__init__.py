@@ -91,7 +91,7 @@ def make_plan(settings: StudySettings) -> list[plan.Job]:
     scale = settings.scale or {"smoke": "smoke"}.get(
         settings.preset, "digits" if settings.dataset == "digits" else "cpu"
     )
-    where = {"dataset": settings.dataset}
+    where: dict[str, Any] = {"dataset": settings.dataset}
     if settings.data_dir is not None:
         where["data_dir"] = settings.data_dir
     if settings.image_size:
