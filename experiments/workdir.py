@@ -6,7 +6,7 @@ import fcntl
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from experiments.errors import UserError
 
@@ -62,12 +62,7 @@ def claim(
             f"{error.strerror}"
         ) from None
     with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # ends with the process
-        except OSError:
-            raise UserError(
-                f"--workdir {str(path)!r} is in use by another process"
-            ) from None
+        _hold(lock, path)
         if config.exists():
             _check(config, program, flags, free)
         try:
@@ -78,6 +73,34 @@ def claim(
         except OSError as error:
             raise UserError(f"cannot write {config}: {error.strerror}") from None
         yield
+
+
+@contextlib.contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Holds a folder that is there, while inside: no second process gets it.
+
+    Args:
+        path: the folder.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        UserError: another process holds it.
+        OSError: it cannot be written.
+    """
+    with (path / _LOCK).open("w") as lock:
+        _hold(lock, path)
+        yield
+
+
+def _hold(lock: TextIO, path: Path) -> None:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # ends with the process
+    except OSError:
+        raise UserError(
+            f"--workdir {str(path)!r} is in use by another process"
+        ) from None
 
 
 def _check(

@@ -13,9 +13,9 @@ from experiments.errors import UserError
 from experiments.flags import Settings
 from experiments.report import ReportSettings
 from experiments.study import plan, record
-from experiments.study.execution import execute
+from experiments.study.execution import Outcome, execute
 from experiments.study.presets import PRESETS, SCALES, Context
-from experiments.workdir import write_atomically
+from experiments.workdir import alone, write_atomically
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +33,7 @@ class StudySettings:
         None,
         "how much of everything: smoke, digits, cpu (some hours on two cores), gpu "
         "(default: smoke for --preset=smoke, digits for digits, else cpu)",
-        flags.one_of(*SCALES, None),
+        flags.one_of(*SCALES),
     )
     dataset: str = flags.flag("digits", "data set", flags.one_of(*data.NAMES))
     data_dir: str | None = flags.flag(None, "folder with the files of the data set")
@@ -157,23 +157,8 @@ def main(groups: list[Any]) -> int:
         return 0
     try:
         root.mkdir(parents=True, exist_ok=True)
-        told = dataclasses.asdict(settings)
-        for free in ("workdir", "data_dir", "results", "dry_run", "judge", "critics"):
-            told.pop(free)
-        notes = record.Record(root, told)
-
-        def noted(job, outcome):
-            notes.add(job, outcome)
-            words = f"{job.name}: {outcome.state}"
-            if outcome.seconds is not None:
-                words += f" in {outcome.seconds:.0f} s"
-            summary.write(words + (f": {outcome.reason}\n" if outcome.reason else "\n"))
-
-        outcomes = execute(jobs, root, noted)
-        table = record.table(jobs, outcomes, root)
-        write_atomically(root / "table.md", table)
-        if settings.results is not None:
-            record.keep(jobs, root, Path(settings.results))
+        with alone(root):
+            outcomes, table = _run(settings, jobs, root)
     except OSError as error:
         raise UserError(
             f"--workdir and --results must be folders that can be written: {error}"
@@ -183,6 +168,30 @@ def main(groups: list[Any]) -> int:
     title = f"Study {settings.preset} on {settings.dataset}"
     report.main([ReportSettings(runs=runs, out=str(root / "report"), title=title)])
     return int(any(outcome.state != "finished" for outcome in outcomes.values()))
+
+
+def _run(
+    settings: StudySettings, jobs: list[plan.Job], root: Path
+) -> tuple[dict[str, Outcome], str]:
+    """Runs the jobs; returns what became of them, and the table of their numbers."""
+    told = dataclasses.asdict(settings)
+    for free in ("workdir", "data_dir", "results", "dry_run", "judge", "critics"):
+        told.pop(free)
+    notes = record.Record(root, told)
+
+    def noted(job: plan.Job, outcome: Outcome) -> None:
+        notes.add(job, outcome)
+        words = f"{job.name}: {outcome.state}"
+        if outcome.seconds is not None:
+            words += f" in {outcome.seconds:.0f} s"
+        summary.write(words + (f": {outcome.reason}\n" if outcome.reason else "\n"))
+
+    outcomes = execute(jobs, root, noted)
+    table = record.table(jobs, outcomes, root)
+    write_atomically(root / "table.md", table)
+    if settings.results is not None:
+        record.keep(jobs, root, Path(settings.results))
+    return outcomes, table
 
 
 parse = app.parser(

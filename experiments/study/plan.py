@@ -10,6 +10,13 @@ from typing import Any
 from experiments.errors import UserError
 from experiments.trained import PROGRAMS
 
+# Flags that every program has, but that mean nothing to a classifier.
+_OF_CIRCUITS = frozenset(
+    ("structure", "depth", "num_repetitions", "structure_seed", "num_sums")
+    + ("num_leaves", "sum_layer", "leaf", "leaf_min_scale", "leaf_max_scale")
+    + ("leaf_noise", "relaxation", "temperature", "temperature_schedule")
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class Of:
@@ -147,6 +154,8 @@ def with_overrides(jobs: Iterable[Job], overrides: Mapping[str, str]) -> list[Jo
     changed, used = [], set()
     for job in jobs:
         known = flags_of(job.program)
+        if job.program == "classifier":
+            known = {n: f for n, f in known.items() if n not in _OF_CIRCUITS}
         mine = {
             name: _typed(known[name], value)
             for name, value in overrides.items()

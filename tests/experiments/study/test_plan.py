@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments import study
+from experiments import study, workdir
 from experiments.errors import UserError
 from experiments.study import plan
 from experiments.study.plan import Job, Of
@@ -87,10 +87,11 @@ def test_overrides_reach_every_job_that_knows_the_flag():
         if job.program in ("ll", "mmd", "adv", "pae"):
             assert job.flags["num_sums"] == 3
         assert job.flags.get("pae_latents", 5) == 5
+        assert job.program != "classifier" or "num_sums" not in job.flags
     with pytest.raises(UserError, match="--override must name flags.*no_such_flag"):
         plan.with_overrides(jobs, {"no_such_flag": "1"})
     bad = plan.with_overrides(jobs, {"num_sums": "many"})
-    with pytest.raises(UserError, match="judge: --num_sums must be a whole number"):
+    with pytest.raises(UserError, match="first: --num_sums must be a whole number"):
         plan.check(bad, ROOT)
 
 
@@ -157,3 +158,8 @@ def test_the_dry_run_shows_commands_and_runs_none(tmp_path, capsys):
     assert lines[0] == "# judge"
     assert lines[-1].startswith("python -m experiments.evaluate --run=")
     assert not root.exists()
+
+
+def test_one_study_a_folder(tmp_path):
+    with workdir.alone(tmp_path), pytest.raises(UserError, match="is in use by"):
+        study.main(study.parse(["study", f"--workdir={tmp_path}", "--only=judge"]))
