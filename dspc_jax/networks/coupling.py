@@ -48,8 +48,8 @@ class Linear(nn.Module):
 
     :math:`L` is lower triangular with ones on its diagonal, :math:`U` upper triangular
     with a positive one. Both stand in one array ``lu``, as LAPACK stores them, with the
-    logarithm of U's diagonal, whose sum is the log-determinant. The inverse solves two
-    triangular systems. A matrix has such factors if all its trailing minors are
+    logarithm of U's diagonal, whose sum is the log-determinant. The inverse matrix
+    comes from two triangular systems. A matrix has such factors if all its trailing minors are
     positive; the source's fixed permutation is left out, so that features start in
     their places.
 
@@ -65,13 +65,12 @@ class Linear(nn.Module):
         lower = jnp.tril(lu, -1) + jnp.eye(num_channels)
         upper = jnp.triu(lu, 1) + jnp.diag(jnp.exp(log_diagonal))
         if inverse:
-            y = x.reshape(-1, num_channels)
-            for matrix, is_lower in ((lower, True), (upper, False)):
-                y = jax.lax.linalg.triangular_solve(matrix, y, lower=is_lower)
-            y = y.reshape(x.shape)
+            matrix = jnp.eye(num_channels)
+            for factor, is_lower in ((lower, True), (upper, False)):
+                matrix = jax.lax.linalg.triangular_solve(factor, matrix, lower=is_lower)
         else:
-            product = jnp.matmul(upper, lower, precision="highest")
-            y = jnp.matmul(x, product, precision="highest")
+            matrix = jnp.matmul(upper, lower, precision="highest")
+        y = jnp.matmul(x, matrix, precision="highest")
         return y, _same_everywhere(jnp.sum(log_diagonal), x)
 
 
