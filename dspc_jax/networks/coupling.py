@@ -49,9 +49,9 @@ class Linear(nn.Module):
     :math:`L` is lower triangular with ones on its diagonal, :math:`U` upper triangular
     with a positive one. Both stand in one array ``lu``, as LAPACK stores them, with the
     logarithm of U's diagonal, whose sum is the log-determinant. The inverse matrix
-    comes from two triangular systems. A matrix has such factors if all its trailing minors are
-    positive; the source's fixed permutation is left out, so that features start in
-    their places.
+    comes from two triangular systems. A matrix has such factors if all its trailing
+    minors are positive; the source's fixed permutation is left out, so that features
+    start in their places.
 
     References:
       Kingma and Dhariwal, "Glow", NeurIPS 2018, section 3.2, equations (10) and (11).
