@@ -14,6 +14,7 @@ from dspc_jax.parameters import given_class
 from dspc_jax.region_graph import Partition, RegionGraph
 from dspc_jax.serialization import load, save
 from dspc_jax.structures import QuadTree, RandomBinaryTrees
+from dspc_jax.transformed import TransformedCircuit, transform, whole_blocks
 
 __all__ = [
     "Bernoulli",
@@ -27,11 +28,14 @@ __all__ = [
     "QuadTree",
     "RandomBinaryTrees",
     "RegionGraph",
+    "TransformedCircuit",
     "build",
     "em",
     "expected_counts",
     "given_class",
     "load",
     "save",
+    "transform",
+    "whole_blocks",
     "with_latents",
 ]

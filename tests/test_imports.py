@@ -28,7 +28,7 @@ ORDER = (
     ("sampling", "implicit"),
     ("path_sampling", "dense_sampling", "moments"),
     ("circuit",),
-    ("em", "expected_kernels", "rebar", "serialization"),
+    ("em", "expected_kernels", "rebar", "serialization", "transformed"),
     ("objectives",),
     ("evaluation",),
 )
