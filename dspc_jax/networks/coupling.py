@@ -11,7 +11,6 @@ as well, for the inverse computes them again: see `dspc_jax.networks.flows`.
 """
 
 from flax import linen as nn
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -48,10 +47,9 @@ class Linear(nn.Module):
 
     :math:`L` is lower triangular with ones on its diagonal, :math:`U` upper triangular
     with a positive one. Both stand in one array ``lu``, as LAPACK stores them, with the
-    logarithm of U's diagonal, whose sum is the log-determinant. The inverse matrix
-    comes from two triangular systems. A matrix has such factors if all its trailing
-    minors are positive; the source's fixed permutation is left out, so that features
-    start in their places.
+    logarithm of U's diagonal, whose sum is the log-determinant. A matrix has
+    such factors if all its trailing minors are positive; the source's fixed permutation
+    is left out, so that features start in their places.
 
     References:
       Kingma and Dhariwal, "Glow", NeurIPS 2018, section 3.2, equations (10) and (11).
@@ -64,12 +62,9 @@ class Linear(nn.Module):
         log_diagonal = jnp.diagonal(lu)
         lower = jnp.tril(lu, -1) + jnp.eye(num_channels)
         upper = jnp.triu(lu, 1) + jnp.diag(jnp.exp(log_diagonal))
+        matrix = jnp.matmul(upper, lower, precision="highest")
         if inverse:
-            matrix = jnp.eye(num_channels)
-            for factor, is_lower in ((lower, True), (upper, False)):
-                matrix = jax.lax.linalg.triangular_solve(factor, matrix, lower=is_lower)
-        else:
-            matrix = jnp.matmul(upper, lower, precision="highest")
+            matrix = jnp.linalg.inv(matrix)
         y = jnp.matmul(x, matrix, precision="highest")
         return y, _same_everywhere(jnp.sum(log_diagonal), x)
 
