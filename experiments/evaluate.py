@@ -29,6 +29,7 @@ from experiments.errors import UserError
 from experiments.features import Features
 from experiments.metric_writer import finite_or_text, write_picture
 from experiments.preprocessing import to_images
+from experiments.trained import Trained
 from experiments.workdir import write_atomically
 
 _RESULT = "evaluation.json"
@@ -131,9 +132,7 @@ def evaluate(settings: EvaluateSettings) -> tuple[dict[str, Any], dict[str, Any]
     floors = measures.floors(dataset, len(real), settings.sample_seed)
     for title, levels in floors.items():
         rows[title] = [distances(levels)]
-    model = run.loop.evaluate(
-        run.loop.put(run.carry), run.loop.examples(settings.split)
-    )
+    model = _own_metrics(run, Path(settings.run), settings.split)
     completed: dict[str, list[float]] = {}
     if run.system.complete is not None and settings.num_completions:
         few = real[: settings.num_completions]
@@ -186,6 +185,27 @@ def evaluate(settings: EvaluateSettings) -> tuple[dict[str, Any], dict[str, Any]
     }
     sides = dataset.height, dataset.width, dataset.num_values
     return result, {t: to_images(p, *sides) for t, p in pictures.items()}
+
+
+def _own_metrics(run: Trained, folder: Path, split: str) -> dict[str, np.ndarray]:
+    """The run's own metrics, ``[S]`` each: as it wrote them at its end, or anew."""
+    try:
+        result = json.loads((folder / "result.json").read_text())
+        if result["step"] == run.step and result["seeds"] == run.seeds:
+            metrics, prefix = dict(result["metrics"]), f"{split}/"
+            names = [n for n in metrics if not n.endswith(("_std", "_seeds"))]
+            found = {
+                name.removeprefix(prefix): np.atleast_1d(
+                    np.array(metrics.get(f"{name}_seeds", metrics[name]), np.float64)
+                )
+                for name in names
+                if name.startswith(prefix)
+            }
+            if found and all(len(of) == len(run.seeds) for of in found.values()):
+                return found
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # a run without an end, or a damaged file
+    return run.loop.evaluate(run.loop.put(run.carry), run.loop.examples(split))
 
 
 def _features(

@@ -115,9 +115,7 @@ class Settings:
         one_of("crop", "squash"),
     )
     train_fraction: float = flag(
-        1.0,
-        "share of the training images that is used, evenly spaced; at least one",
-        within(0, 1),
+        1.0, "share of the training images that is used, evenly spaced", within(0, 1)
     )
     flip: str = flag(
         "none",

@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # program imports training, and that `starting`, which import
     from experiments.program import Program
 
 # Only these are ever imported because of what a file says.
-PROGRAMS = ("ll", "mmd", "adv", "pae", "gan", "mmd_gan", "vae", "classifier")
+PROGRAMS = ("ll", "mmd", "adv", "pae", "gan", "mmd_gan", "vae", "classifier", "ade")
 
 
 class Trained(NamedTuple):

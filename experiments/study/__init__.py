@@ -14,7 +14,8 @@ from experiments.flags import Settings
 from experiments.report import ReportSettings
 from experiments.study import plan, record
 from experiments.study.execution import Outcome, execute
-from experiments.study.presets import PRESETS, SCALES, Context
+from experiments.study.presets import PRESETS
+from experiments.study.settings import SCALES, Context
 from experiments.workdir import alone, write_atomically
 
 

@@ -9,7 +9,8 @@ from experiments import study, workdir
 from experiments.errors import UserError
 from experiments.study import plan
 from experiments.study.plan import Job, Of
-from experiments.study.presets import PRESETS, SCALES, Context
+from experiments.study.presets import PRESETS
+from experiments.study.settings import SCALES, Context
 
 ROOT = Path("out/study")
 

@@ -1,0 +1,371 @@
+"""Laws of images through a flow: what stands over its features, by ``--density``.
+
+Every one is a function of ``{"flow": ..., ...}``, has a likelihood or a bound of it,
+and draws samples that are differentiable in all parameters.
+"""
+
+from collections.abc import Callable
+import dataclasses
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.scipy.special import logsumexp
+import numpy as np
+
+import dspc_jax as pc
+from dspc_jax import networks
+from dspc_jax.objectives import gaussian_kl
+from dspc_jax.types import Flow
+from experiments import flags, model, temperature
+from experiments.data import Dataset
+from experiments.errors import UserError
+from experiments.flags import Settings
+from experiments.preprocessing import Preprocessing
+
+_LOG_2PI = math.log(2 * math.pi)
+
+
+@dataclasses.dataclass(frozen=True)
+class DensitySettings:
+    """The flags of a density and its flow."""
+
+    density: str = flags.flag(
+        "circuit",
+        "over the features: circuit (exact, normal leaves), vae (a bound), gaussian "
+        "(exact, independent), or kernel (a Gaussian at each of --density_centres "
+        "training images: no model, but what models must beat)",
+        flags.one_of("circuit", "vae", "gaussian", "kernel"),
+    )
+    flow: str = flags.flag(
+        "identity",
+        "from values to features: identity, colour (affine, per pixel), patch "
+        "(couplings inside squares of pixels) or multi_scale (couplings of the whole "
+        "image)",
+        flags.one_of("identity", "colour", "patch", "multi_scale"),
+    )
+    flow_patch: int = flags.flag(
+        4, "side of the squares of --flow=patch in pixels", flags.at_least(1)
+    )
+    flow_steps: int = flags.flag(
+        4, "couplings, of each level with --flow=multi_scale", flags.at_least(1)
+    )
+    flow_filters: int = flags.flag(
+        64, "units or filters in the couplings' hidden layers", flags.at_least(1)
+    )
+    flow_levels: int | None = flags.flag(
+        None,
+        "levels of --flow=multi_scale (default: as the sides allow, at most 3)",
+        flags.at_least(1),
+        kind=int,
+    )
+    preprocess: str = flags.flag(
+        "none",
+        "before the flow: none, or the logit of every value",
+        flags.one_of("none", "logit"),
+    )
+    density_latents: int = flags.flag(64, "latents of --density=vae", flags.at_least(1))
+    density_network: str = flags.flag(
+        "conv",
+        "networks of --density=vae: fully connected (mlp) or convolutional (conv)",
+        flags.one_of("mlp", "conv"),
+    )
+    density_width: int = flags.flag(
+        32, "their hidden units, or filters of the first layer", flags.at_least(1)
+    )
+    density_centres: int = flags.flag(
+        2000, "training images of --density=kernel", flags.at_least(2)
+    )
+
+
+class Density(NamedTuple):
+    """A law of values: pure functions of its parameters.
+
+    Attributes:
+        init: ``(key, x[N, V, C]) -> params``, scaled to the values.
+        log_prob: ``(params, key, x[B, V, C]) -> [B]`` nats: exact, or an estimate of a
+            lower bound.
+        is_exact: which.
+        sampler: ``(params, step) -> (keys [B], params) -> [B, V, C]``: differentiable,
+            what a loss on samples sees.
+        draw: ``(params, key, num) -> {title: x[num, V, C]}``: true samples, and means
+            where these are not the same.
+        temperature: ``(params, step) ->`` that of differentiable samples, 0 if none.
+        transformed: the circuit and its flow, or None.
+    """
+
+    init: Callable[..., Any]
+    log_prob: Callable[..., jax.Array]
+    is_exact: bool
+    sampler: Callable[..., Callable[[jax.Array, Any], jax.Array]]
+    draw: Callable[..., dict[str, jax.Array]]
+    temperature: Callable[..., jax.Array]
+    transformed: pc.TransformedCircuit | None = None
+
+
+def make_flow(settings: DensitySettings, dataset: Dataset) -> Flow:
+    """The flow of the flags.
+
+    Args:
+        settings: the flags.
+        dataset: the images.
+
+    Returns:
+        The flow.
+
+    Raises:
+        UserError: it does not fit the images.
+    """
+    sides = dataset.height, dataset.width, dataset.num_channels
+    size = {"num_steps": settings.flow_steps, "num_filters": settings.flow_filters}
+    try:
+        if settings.flow == "identity":
+            flow = networks.identity_flow(*sides)
+        elif settings.flow == "colour":
+            flow = networks.colour_flow(*sides)
+        elif settings.flow == "patch":
+            flow = networks.patch_flow(*sides, patch=settings.flow_patch, **size)
+        else:
+            levels = settings.flow_levels
+            flow = networks.multi_scale_flow(*sides, num_levels=levels, **size)
+    except ValueError as error:
+        raise UserError(f"--flow={settings.flow} does not fit: {error}") from error
+    return networks.after_logit(flow) if settings.preprocess == "logit" else flow
+
+
+def make_density(
+    settings: Settings,
+    density_settings: DensitySettings,
+    dataset: Dataset,
+    codec: Preprocessing,
+    num_steps_before: int,
+) -> Density:
+    """The density of the flags.
+
+    Args:
+        settings: the shared flags; they shape a circuit.
+        density_settings: the flags of the density.
+        dataset: the images.
+        codec: the units of its values.
+        num_steps_before: steps before the temperature schedule begins.
+
+    Returns:
+        The density.
+
+    Raises:
+        UserError: the flags do not fit one another or the images.
+    """
+    is_kernel = density_settings.density == "kernel"
+    if is_kernel and (density_settings.flow, density_settings.preprocess) != (
+        *("identity", "none"),
+    ):
+        raise UserError(
+            "--flow must be identity and --preprocess none with --density=kernel, got "
+            f"{density_settings.flow!r} and {density_settings.preprocess!r}"
+        )
+    flow = make_flow(density_settings, dataset)
+    if density_settings.density == "circuit":
+        return circuit_density(settings, dataset, flow, num_steps_before)
+    if density_settings.density == "vae":
+        return vae_density(density_settings, dataset, flow)
+    if density_settings.density == "gaussian":
+        return gaussian_density(flow, dataset.train.shape[1:])
+    num = min(density_settings.density_centres, len(dataset.train))
+    rows = np.linspace(0, len(dataset.train) - 1, num).astype(np.int64)
+    # For fixed noise: a centre is a point.
+    centres = codec.encode(jax.random.key(0), jnp.asarray(dataset.train[rows]))
+    return kernel_density(np.asarray(centres), codec.bin_width)
+
+
+def circuit_density(
+    settings: Settings, dataset: Dataset, flow: Flow, num_steps_before: int
+) -> Density:
+    """Log p(x) = log S(f(x)) + log |det df/dx| with a circuit S, exact."""
+    if settings.leaf != "normal":
+        raise UserError(f"--leaf must be normal behind a flow, got {settings.leaf!r}")
+    heat = temperature.schedule(settings, num_steps_before)
+    with model.describing_flags():
+        config = model.circuit_config(settings, dataset)
+        through = pc.transform(pc.build(config), flow)
+
+    def init(key, x):
+        return through.init(key, x) | {
+            "temperature": temperature.init_learned(settings)
+        }
+
+    def sampler(params, step):
+        now = heat(params["temperature"], step)
+
+        def draw(key, params):
+            return through.sample_differentiable(
+                key, params, relaxation=settings.relaxation, temperature=now
+            )
+
+        return jax.vmap(draw, (0, None))
+
+    def draw(params, key, num):
+        def of(leaf_mode):
+            keys = jax.random.split(jax.random.clone(key), num)
+            one = lambda key: through.sample(key, params, leaf_mode=leaf_mode)  # noqa: E731
+            return jax.vmap(one)(keys)
+
+        return {"sampled": of("sample"), "sampled, leaf means": of("mean")}
+
+    return Density(
+        init,
+        lambda params, key, x: jax.vmap(through.log_prob, (None, 0))(params, x),
+        True,
+        sampler,
+        draw,
+        lambda params, step: heat(params["temperature"], step),
+        through,
+    )
+
+
+def gaussian_density(flow: Flow, shape: tuple[int, ...]) -> Density:
+    """Independent N(0, 1) features ``[V, C]``: a normalising flow (Real NVP, Glow)."""
+
+    def log_prob(params, key, x):
+        del key
+        z, log_det = flow.forward(params["flow"], x)
+        return _log_normal(z, 0.0) + jnp.sum(log_det, -1)
+
+    def sampler(params, step):
+        del params, step
+        return lambda keys, params: flow.inverse(params["flow"], _normal(keys, shape))
+
+    return _fixed(lambda key, x: {"flow": flow.init(key, x)}, log_prob, True, sampler)
+
+
+def vae_density(settings: DensitySettings, dataset: Dataset, flow: Flow) -> Density:
+    r"""A variational auto-encoder of the features: the system of Lucas et al. 2019.
+
+    .. math:: \log p(x) \ge E_q \log N(f(x); \mu(z), \sigma^2) - KL(q(z \mid f(x)) \|
+        N(0, I)) + \log |\det \partial f / \partial x|
+
+    with a learned deviation for each channel. A loss on samples sees
+    :math:`f^{-1}(\mu(z))`.
+    """
+    latents, width = settings.density_latents, settings.density_width
+    if settings.density_network == "mlp":
+        vae = networks.mlp_variational_auto_encoder(
+            *dataset.train.shape[1:], width=width, num_latents=latents
+        )
+    else:
+        vae = networks.convolutional_variational_auto_encoder(
+            dataset.height,
+            dataset.width,
+            dataset.num_channels,
+            num_filters=width,
+            num_latents=latents,
+        )
+
+    def init(key, x):
+        flow_key, vae_key = jax.random.split(key)
+        params = flow.init(flow_key, x)
+        features, _ = flow.forward(params, x)
+        scale, shift = jnp.std(features, (0, 1)), jnp.mean(features, (0, 1))
+        return {
+            "flow": params,
+            "vae": vae.init(vae_key),
+            "log_scale": jnp.log(jnp.maximum(scale, 1e-3)),
+            "shift": shift,
+        }
+
+    def decode(params, z):
+        return params["shift"][None, None] + vae.decode(params["vae"], z)
+
+    def log_prob(params, key, x):
+        features, log_det = flow.forward(params["flow"], x)
+        mean, log_variance = vae.encode(params["vae"], features)
+        noise = jax.random.normal(key, mean.shape)
+        decoded = decode(params, mean + jnp.exp(0.5 * log_variance) * noise)
+        fit = _log_normal(features - decoded, params["log_scale"][None, None])
+        return fit - gaussian_kl(mean, log_variance) + jnp.sum(log_det, -1)
+
+    def means(keys, params):
+        return decode(params, _normal(keys, (latents,)))
+
+    def draw(params, key, num):
+        mean_key, noise_key = jax.random.split(key)
+        mean = means(jax.random.split(mean_key, num), params)
+        noise = jax.random.normal(noise_key, mean.shape)
+        noise *= jnp.exp(params["log_scale"])[None, None]
+        return {
+            "sampled": flow.inverse(params["flow"], mean + noise),
+            "sampled, means": flow.inverse(params["flow"], mean),
+        }
+
+    def sampler(params, step):
+        del params, step
+        return lambda keys, params: flow.inverse(params["flow"], means(keys, params))
+
+    return _fixed(init, log_prob, False, sampler)._replace(draw=draw)
+
+
+def kernel_density(centres: np.ndarray, bin_width: float) -> Density:
+    """Equal Gaussians at training images ``[N, V, C]``, one learned deviation: a trap.
+
+    Its samples are training images with noise, near to held-out images by any distance
+    when there are many; its likelihood tells. A centre does not explain itself (another
+    dequantisation of the same levels), or the deviation would fall to 0.
+
+    References:
+        Grover, Dhar and Ermon, "Flow-GAN: combining maximum likelihood and adversarial
+        learning in generative models", AAAI 2018, section 4.
+    """
+    num, *shape = centres.shape
+    flat = centres.reshape(num, -1)
+    # Two dequantisations of one image are sqrt(1/6) of a bin apart, root mean square.
+    itself = 0.5 * bin_width**2
+
+    def log_prob(params, key, x):
+        del key
+        x, of, scale = x.reshape(len(x), -1), jnp.asarray(flat), params["log_scale"]
+        square = (x**2).sum(1)[:, None] - 2 * x @ of.T + (of**2).sum(1)[None]
+        square = jnp.where(square < itself * x.shape[1], jnp.inf, square)
+        each = -0.5 * square * jnp.exp(-2 * scale)
+        constant = math.log(num) + x.shape[1] * (scale + 0.5 * _LOG_2PI)
+        return logsumexp(each, axis=1) - constant
+
+    def sampler(params, step):
+        del params, step
+
+        def sample(keys, params):
+            which_keys, noise_keys = jax.vmap(jax.random.split, out_axes=1)(keys)
+            which = jax.vmap(lambda key: jax.random.randint(key, (), 0, num))(
+                which_keys
+            )
+            noise = _normal(noise_keys, tuple(shape))
+            return jnp.asarray(centres)[which] + jnp.exp(params["log_scale"]) * noise
+
+        return sample
+
+    def init(key, x):
+        del key
+        return {"log_scale": jnp.log(jnp.std(x))}
+
+    return _fixed(init, log_prob, True, sampler)
+
+
+def _fixed(init: Any, log_prob: Any, is_exact: bool, sampler: Any) -> Density:
+    """A density whose differentiable samples are its samples, without temperature."""
+
+    def draw(params, key, num):
+        keys = jax.random.split(key, num)
+        return {"sampled": sampler(params, jnp.zeros((), jnp.int32))(keys, params)}
+
+    return Density(
+        init, log_prob, is_exact, sampler, draw, lambda params, step: jnp.zeros(())
+    )
+
+
+def _normal(keys: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    return jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
+
+
+def _log_normal(x: jax.Array, log_scale: Any) -> jax.Array:
+    """Log N(x; 0, scale^2) of ``[B, V, C]``, a scale for each channel: ``[B]``."""
+    terms = -0.5 * (x * jnp.exp(-log_scale)) ** 2 - log_scale - 0.5 * _LOG_2PI
+    return jnp.sum(terms, (1, 2))

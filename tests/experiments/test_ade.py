@@ -1,0 +1,160 @@
+"""Joint training behind flows: every density learns, measures itself, and refuses."""
+
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments import ade, data, densities, trained
+from experiments.errors import UserError
+from experiments.flags import Settings
+from experiments.preprocessing import preprocessing
+
+SMALL = ("--num_sums=3", "--num_leaves=3", "--batch_size=16", "--flow_steps=2")
+SMALL += ("--flow_filters=8", "--density_width=8", "--density_latents=3")
+SMALL += ("--adv_filters=4", "--density_centres=50")
+FLOWS = ("identity", "colour", "patch", "multi_scale")
+
+
+def density_of(*words: str) -> densities.Density:
+    settings, _, density_settings, *_ = ade.parse(["ade", *SMALL, *words])
+    dataset = data.load("digits", None)
+    codec = preprocessing("normal", dataset.num_values)
+    return densities.make_density(settings, density_settings, dataset, codec, 0)
+
+
+def images(num: int) -> jax.Array:
+    dataset = data.load("digits", None)
+    codec = preprocessing("normal", dataset.num_values)
+    return codec.encode(jax.random.key(5), jnp.asarray(dataset.train[:num]))
+
+
+@pytest.mark.parametrize("flow", FLOWS)
+@pytest.mark.parametrize("kind", ["circuit", "vae", "gaussian"])
+def test_likelihood_and_samples_have_gradients_everywhere(kind, flow, key):
+    density = density_of(f"--density={kind}", f"--flow={flow}")
+    x = images(12)
+    init_key, bound_key, sample_key = jax.random.split(key, 3)
+    params = density.init(init_key, x)
+    keys = jax.random.split(sample_key, 4)
+
+    def likelihood(params):
+        return jnp.mean(density.log_prob(params, bound_key, x))
+
+    def through_samples(params):
+        sample = density.sampler(params, jnp.zeros((), jnp.int32))
+        return jnp.mean(sample(keys, params) ** 2)
+
+    value, grads = jax.value_and_grad(likelihood)(params)
+    assert np.isfinite(value)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(grads))
+    value, grads = jax.value_and_grad(through_samples)(params)
+    assert np.isfinite(value)
+    norms = {
+        name: sum(float(jnp.abs(leaf).sum()) for leaf in jax.tree.leaves(of))
+        for name, of in grads.items()
+        if jax.tree.leaves(of)
+    }
+    assert all(np.isfinite(norm) for norm in norms.values())
+    assert all(norm > 0 for name, norm in norms.items() if name != "temperature")
+
+
+def test_the_bound_is_below_the_likelihood():
+    """One latent and a linear decoder that ignores it: the marginal is known."""
+    density = density_of("--density=vae", "--density_network=mlp")
+    x = images(20)
+    params = density.init(jax.random.key(0), x)
+    last = params["vae"]["decoder"]
+    zero = jax.tree.map(jnp.zeros_like, last)
+    params = params | {"vae": params["vae"] | {"decoder": zero}}
+    params = params | {"shift": jnp.array([0.3]), "log_scale": jnp.array([-1.0])}
+    exact = jax.scipy.stats.norm.logpdf(x, 0.3, np.exp(-1.0)).sum((1, 2))
+    bound = density.log_prob(params, jax.random.key(1), x)
+    assert (bound <= exact + 1e-3).all()
+    encoder = jax.tree.map(jnp.zeros_like, params["vae"]["encoder"])  # q = N(0, I)
+    params = params | {"vae": params["vae"] | {"encoder": encoder}}
+    np.testing.assert_allclose(
+        density.log_prob(params, jax.random.key(1), x), exact, rtol=1e-5
+    )
+
+
+def test_a_centre_does_not_explain_itself():
+    """A mixture of Gaussians at the centres, by the definition."""
+    bin_width = 1 / 17
+    centres = np.asarray(images(8))
+    density = densities.kernel_density(centres, bin_width)
+    params = {"log_scale": jnp.log(0.2)}
+    others = images(30)[20:]
+    square = ((np.asarray(others)[:, None] - centres[None]) ** 2).sum((2, 3))
+    each = np.exp(-square / (2 * 0.2**2)) / np.sqrt(2 * np.pi * 0.2**2) ** 64
+    found = density.log_prob(params, jax.random.key(1), others)
+    np.testing.assert_allclose(found, np.log(each.mean(1)), rtol=1e-4)
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, centres.shape)
+    again = centres + bin_width * noise
+    without = ((again[:, None] - centres[None]) ** 2).sum((2, 3))
+    np.fill_diagonal(without, np.inf)
+    each = np.exp(-without / (2 * 0.2**2)) / np.sqrt(2 * np.pi * 0.2**2) ** 64
+    found = density.log_prob(params, jax.random.key(2), jnp.asarray(again, jnp.float32))
+    np.testing.assert_allclose(found, np.log(each.mean(1)), rtol=1e-4)
+
+
+def test_uniform_noise_has_the_bits_of_the_uniform_code(key, tmp_path):
+    """A gaussian density behind the identity, measured by its program."""
+    words = ["--density=gaussian", "--num_steps=1", "--pretrain_steps=1"]
+    words += [f"--workdir={tmp_path / 'run'}", *SMALL]
+    assert ade.main(ade.parse(["ade", *words])) == 0
+    metrics = json.loads((tmp_path / "run" / "result.json").read_text())["metrics"]
+    dataset = data.load("digits", None)
+    codec = preprocessing("normal", dataset.num_values)
+    x = codec.encode(key, jnp.asarray(dataset.test))
+    nats = 0.5 * np.mean(np.asarray(x) ** 2) + 0.5 * np.log(2 * np.pi) + np.log(17)
+    assert metrics["test/bits_per_dim"] == pytest.approx(nats / np.log(2), rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--density=circuit", "--flow=patch", "--preprocess=logit"),
+        ("--density=vae", "--flow=multi_scale", "--sample_loss=mmd"),
+        ("--density=kernel",),
+    ],
+    ids=["circuit", "vae", "kernel"],
+)
+def test_the_program_trains_and_is_read_back(words, tmp_path: Path):
+    run = tmp_path / "run"
+    words = [*words, "--num_steps=4", "--pretrain_steps=2", f"--workdir={run}", *SMALL]
+    assert ade.main(ade.parse(["ade", *words])) == 0
+    metrics = json.loads((run / "result.json").read_text())["metrics"]
+    bits = "bits_per_dim_bound" if "--density=vae" in words else "bits_per_dim"
+    assert np.isfinite(metrics[f"test/{bits}"])
+    found = trained.load(run, "run")
+    assert (found.program, found.step) == ("ade", 4)
+    drawn = found.system.sample(found.state(0), jax.random.key(0), 3)
+    assert drawn["sampled"].shape == (3, 64, 1)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--leaf=binomial"], "--leaf must be normal behind a flow"),
+        (["--flow=patch", "--flow_patch=3"], "--flow=patch does not fit"),
+        (["--flow=multi_scale", "--flow_levels=5"], "--flow=multi_scale does not fit"),
+        (["--density=kernel", "--flow=colour"], "--flow must be identity"),
+        (["--optimizer=em"], "--optimizer must be adam in this program"),
+        (["--relaxation=score_function"], "--relaxation must be a path"),
+        (["--labels=roots"], "--labels must be unused in this program"),
+        (["--adv_discriminator=self"], "--adv_discriminator must be"),
+    ],
+)
+def test_what_does_not_fit_is_named(words, message, tmp_path):
+    with pytest.raises(UserError, match=message):
+        ade.main(ade.parse(["ade", *SMALL, f"--workdir={tmp_path / 'run'}", *words]))
+    assert not (tmp_path / "run" / "result.json").exists()
+
+
+def test_defaults_are_those_of_the_help():
+    settings: Settings = ade.parse(["ade"])[0]
+    assert (settings.leaf, settings.leaf_max_scale) == ("normal", 3.0)
