@@ -333,11 +333,12 @@ def kernel_density(centres: np.ndarray, bin_width: float) -> Density:
         del params, step
 
         def sample(keys, params):
-            which_keys, noise_keys = jax.vmap(jax.random.split, out_axes=1)(keys)
-            which = jax.vmap(lambda key: jax.random.randint(key, (), 0, num))(
-                which_keys
-            )
-            noise = _normal(noise_keys, tuple(shape))
+            def one(key):
+                of_choice, of_noise = jax.random.split(key)
+                which = jax.random.randint(of_choice, (), 0, num)
+                return which, jax.random.normal(of_noise, tuple(shape))
+
+            which, noise = jax.vmap(one)(keys)
             return jnp.asarray(centres)[which] + jnp.exp(params["log_scale"]) * noise
 
         return sample
