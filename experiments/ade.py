@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from dspc_jax import networks
 from dspc_jax.objectives import mmd2_unbiased, sample_spread
 from experiments import data, flags, mixture, mmd, model, score_function
 from experiments.adversary import AdversarySettings, adversarial_term
@@ -61,8 +62,7 @@ def density_generator(density: Density, dataset: data.Dataset) -> Generator:
         levels = jax.lax.optimization_barrier(jnp.asarray(images))
         return density.init(init_key, codec.encode(noise_key, levels))
 
-    shapes = jax.eval_shape(init, jax.random.key(0))
-    num_params = sum(leaf.size for leaf in jax.tree.leaves(shapes))
+    num_params = networks.count_params(init)
 
     def evaluate(params, key, levels):
         noise_key, bound_key, sample_key = jax.random.split(key, 3)
@@ -80,6 +80,11 @@ def density_generator(density: Density, dataset: data.Dataset) -> Generator:
         drawn = density.draw(params, key, num)
         return {title: codec.to_levels(x) for title, x in drawn.items()}
 
+    def complete(params, key, levels, observed):
+        assert density.complete is not None
+        found = density.complete(params, codec.encode(key, levels), observed)
+        return {how: codec.to_unit(x) for how, x in found.items()}
+
     def likelihood_loss(params, key, x):
         return -jnp.mean(density.log_prob(params, key, x)) / num_dims
 
@@ -92,6 +97,7 @@ def density_generator(density: Density, dataset: data.Dataset) -> Generator:
         evaluate=evaluate,
         pictures=pictures,
         circuit=None,
+        complete=complete if density.complete else None,
     )
 
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 import dspc_jax as pc
-from dspc_jax.networks import convolutional_generator, mlp_generator
+from dspc_jax.networks import convolutional_generator, count_params, mlp_generator
 from dspc_jax.objectives import auto_encoding_loss, circuit_decoder, circuit_encoder
 from experiments import (
     code_usage,
@@ -185,7 +185,7 @@ class AutoEncoder:
     def num_params(self) -> int:
         """How many numbers are learned, circuit and network together."""
         network = 0 if self._network is None else self._network.num_params()
-        return joint_circuit.num_params(self.joint.circuit) + network
+        return count_params(self.joint.circuit.init) + network
 
     # ---- encoding and decoding -----------------------------------------------------
 

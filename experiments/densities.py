@@ -92,7 +92,9 @@ class Density(NamedTuple):
         draw: ``(params, key, num) -> {title: x[num, V, C]}``: true samples, and means
             where these are not the same.
         temperature: ``(params, step) ->`` that of differentiable samples, 0 if none.
-        transformed: the circuit and its flow, or None.
+        complete: ``(params, x[B, V, C], observed[B, V]) -> {how: x}``: ``mpe`` and
+            ``mean`` given the observed values, exact; None where the flow has lost
+            these queries.
     """
 
     init: Callable[..., Any]
@@ -101,7 +103,7 @@ class Density(NamedTuple):
     sampler: Callable[..., Callable[[jax.Array, Any], jax.Array]]
     draw: Callable[..., dict[str, jax.Array]]
     temperature: Callable[..., jax.Array]
-    transformed: pc.TransformedCircuit | None = None
+    complete: Callable[..., dict[str, jax.Array]] | None = None
 
 
 def make_flow(settings: DensitySettings, dataset: Dataset) -> Flow:
@@ -206,11 +208,19 @@ def circuit_density(
 
     def draw(params, key, num):
         def of(leaf_mode):
-            keys = jax.random.split(jax.random.clone(key), num)
-            one = lambda key: through.sample(key, params, leaf_mode=leaf_mode)  # noqa: E731
-            return jax.vmap(one)(keys)
+            def sample(key):
+                return through.sample(key, params, leaf_mode=leaf_mode)
+
+            return jax.vmap(sample)(jax.random.split(jax.random.clone(key), num))
 
         return {"sampled": of("sample"), "sampled, leaf means": of("mean")}
+
+    def complete(params, x, observed):
+        queries = {"mpe": through.mpe, "mean": through.mean}
+        return {
+            how: jax.vmap(query, (None, 0, 0))(params, x, observed)
+            for how, query in queries.items()
+        }
 
     return Density(
         init,
@@ -219,7 +229,8 @@ def circuit_density(
         sampler,
         draw,
         lambda params, step: heat(params["temperature"], step),
-        through,
+        # Masks are of pixels, so a block must be one.
+        complete if flow.affine and flow.num_blocks == len(flow.blocks) else None,
     )
 
 

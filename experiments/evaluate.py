@@ -29,6 +29,7 @@ from experiments.errors import UserError
 from experiments.features import Features
 from experiments.metric_writer import finite_or_text, write_picture
 from experiments.preprocessing import to_images
+from experiments.report.values import from_metrics
 from experiments.trained import Trained
 from experiments.workdir import write_atomically
 
@@ -164,6 +165,7 @@ def evaluate(settings: EvaluateSettings) -> tuple[dict[str, Any], dict[str, Any]
     model |= {name: np.array(values) for name, values in completed.items()}
     result = {
         "program": run.program,
+        "flags": dataclasses.asdict(settings),
         "dataset": dataset.name,
         "step": run.step,
         "seeds": run.seeds,
@@ -193,13 +195,10 @@ def _own_metrics(run: Trained, folder: Path, split: str) -> dict[str, np.ndarray
         result = json.loads((folder / "result.json").read_text())
         if result["step"] == run.step and result["seeds"] == run.seeds:
             metrics, prefix = dict(result["metrics"]), f"{split}/"
-            names = [n for n in metrics if not n.endswith(("_std", "_seeds"))]
             found = {
-                name.removeprefix(prefix): np.atleast_1d(
-                    np.array(metrics.get(f"{name}_seeds", metrics[name]), np.float64)
-                )
-                for name in names
-                if name.startswith(prefix)
+                name.removeprefix(prefix): np.array(from_metrics(metrics, name) or [])
+                for name in metrics
+                if name.startswith(prefix) and not name.endswith(("_std", "_seeds"))
             }
             if found and all(len(of) == len(run.seeds) for of in found.values()):
                 return found

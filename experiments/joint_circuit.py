@@ -120,12 +120,6 @@ def expected_counts(joint: JointModel, params: Any, x: jax.Array) -> Any:
     )
 
 
-def num_params(circuit: pc.Circuit) -> int:
-    """How many numbers a circuit learns."""
-    shapes = jax.eval_shape(circuit.init, jax.random.key(0))
-    return sum(leaf.size for leaf in jax.tree.leaves(shapes))
-
-
 def patch_codes(
     graph: pc.RegionGraph, num_pixels: int, images: np.ndarray
 ) -> np.ndarray:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from dspc_jax.networks import (
     NetworkGenerator,
     convolutional_generator,
+    count_params,
     mlp_generator,
 )
 from dspc_jax.objectives import mmd2_unbiased, sample_spread
@@ -136,8 +137,7 @@ def num_circuit_params(settings: Settings, dataset: Dataset) -> int:
         UserError: the flags describe no circuit on these images.
     """
     circuit = model.make_model(settings, dataset)
-    shapes = jax.eval_shape(lambda key: model.init(circuit, key), jax.random.key(0))
-    return sum(leaf.size for leaf in jax.tree.leaves(shapes))
+    return count_params(lambda key: model.init(circuit, key))
 
 
 def matching_width(network_of: Callable[[int], Any], target: int) -> int:

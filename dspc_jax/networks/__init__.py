@@ -30,6 +30,7 @@ from dspc_jax.networks.generators import (
 )
 from dspc_jax.networks.inception import InceptionOutput, inception_outputs
 from dspc_jax.networks.inception_weights import read_inception_params
+from dspc_jax.networks.layers import count_params
 from dspc_jax.networks.spectral import spectral_norm, spectrally_normalized
 from dspc_jax.networks.variational import (
     VariationalAutoEncoder,
@@ -50,6 +51,7 @@ __all__ = [
     "convolutional_discriminator",
     "convolutional_generator",
     "convolutional_variational_auto_encoder",
+    "count_params",
     "identity_flow",
     "image_auto_encoder",
     "inception_outputs",

@@ -165,9 +165,10 @@ def main(groups: list[Any]) -> int:
             f"--workdir and --results must be folders that can be written: {error}"
         ) from None
     summary.write(f"\n{table}\n")
-    runs = ",".join(str(root / job.name) for job in jobs if job.trains)
-    title = f"Study {settings.preset} on {settings.dataset}"
-    report.main([ReportSettings(runs=runs, out=str(root / "report"), title=title)])
+    folders = [root / job.name for job in jobs if job.trains]
+    if runs := ",".join(str(folder) for folder in folders if folder.is_dir()):
+        title = f"Study {settings.preset} on {settings.dataset}"
+        report.main([ReportSettings(runs=runs, out=str(root / "report"), title=title)])
     return int(any(outcome.state != "finished" for outcome in outcomes.values()))
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.errors import UserError
+from experiments.evaluate import EvaluateSettings
 from experiments.trained import PROGRAMS
 
 # Flags that every program has, but that mean nothing to a classifier.
@@ -88,19 +89,17 @@ class Job:
         if result is None:
             return False
         if not self.trains:
-            found = _read(folder / "evaluation.json")
-            return (
-                found is not None
-                and found.get("step") == result.get("step")
-                and all(
-                    found.get(n, v) == v for n, v in self.flags.items() if n != "run"
-                )
-            )
-        config = (_read(folder / "config.json") or {}).get("flags", {})
-        wanted = self.values(root)
-        return result.get("step", 0) >= wanted.get("num_steps", 0) and all(
-            config.get(name) == value
-            for name, value in wanted.items()
+            found = _read(folder / "evaluation.json") or {}
+            return found.get("step") == result.get("step") and self._is_of(found, root)
+        has_steps = result.get("step", 0) >= self.flags.get("num_steps", 0)
+        return has_steps and self._is_of(_read(folder / "config.json") or {}, root)
+
+    def _is_of(self, written: Mapping[str, Any], root: Path) -> bool:
+        """Whether the ``flags`` that a program wrote are this job's."""
+        flags = written.get("flags")
+        return isinstance(flags, dict) and all(
+            flags.get(name) == value
+            for name, value in self.values(root).items()
             if name not in ("workdir", "data_dir", "num_steps")
         )
 
@@ -171,8 +170,10 @@ def with_overrides(jobs: Iterable[Job], overrides: Mapping[str, str]) -> list[Jo
 
 def flags_of(program: str) -> dict[str, dataclasses.Field[Any]]:
     """The flags of a program by name."""
-    module = importlib.import_module(f"experiments.{program}")
-    groups = module.PROGRAM.groups if hasattr(module, "PROGRAM") else ()
+    if program == "evaluate":
+        groups: tuple[type, ...] = (EvaluateSettings,)
+    else:
+        groups = importlib.import_module(f"experiments.{program}").PROGRAM.groups
     return {
         field.name: field for group in groups for field in dataclasses.fields(group)
     }

@@ -51,16 +51,12 @@ def paper(context: Context) -> list[Job]:
         job_of(context, "paper_ll", "ll", "LL", ll, steps),
         job_of(context, "paper_adv", "adv", "ADV", RAT, PAPER_ADV, steps),
         job_of(context, "paper_mmd", "mmd", "MMD", RAT, PAPER_MMD, steps),
-        job_of(context, "paper_pae", "pae", "PAE", _paper_pae(), steps),
+        job_of(context, "paper_pae", "pae", "PAE", RAT, PAPER_PAE, steps),
         job_of(context, "paper_gan", "gan", "GAN (network)", steps),
         job_of(context, "paper_mmd_gan", "mmd_gan", "MMD-GAN (network)", steps),
         job_of(context, "paper_vae", "vae", "VAE (network)", steps),
     ]
     return [*judge_jobs(context), *jobs, *evaluation_jobs(context, jobs)]
-
-
-def _paper_pae() -> Flags:
-    return {**RAT, **PAPER_PAE}
 
 
 def corrected(context: Context) -> list[Job]:
@@ -215,13 +211,8 @@ def convergence(context: Context) -> list[Job]:
     return [*before, *jobs, *evaluation_jobs(context, jobs)]
 
 
-def smoke(context: Context) -> list[Job]:
-    """`best` with little of everything: shows that all of it works."""
-    return best(context)
-
-
 PRESETS: dict[str, Callable[[Context], list[Job]]] = {
-    "smoke": smoke,
+    "smoke": best,  # with little of everything
     "paper": paper,
     "corrected": corrected,
     "best": best,

@@ -5,6 +5,7 @@ import importlib.metadata
 import json
 from pathlib import Path
 import platform
+import re
 import subprocess
 from typing import Any
 
@@ -52,10 +53,6 @@ class Record:
         }
         content = {**self._settings, **_machine(), "jobs": self._jobs}
         write_atomically(self._path, json.dumps(content, indent=1) + "\n")
-
-    def seconds(self, name: str) -> float | None:
-        """Wall time of a job over all sessions, None if it is not known."""
-        return self._jobs.get(name, {}).get("seconds")
 
 
 def _machine() -> dict[str, str]:
@@ -123,17 +120,20 @@ def _values(job: Job, root: Path) -> dict[str, str]:
     for name in _COLUMNS:
         value = measured.of_setting(setting, name) or measured.distance(setting, name)
         if value is not None:
-            found[name] = plain_cell(text(value))
+            found[name] = _plain(text(value))
     return found
 
 
-def plain_cell(cell: Any) -> str:
+def _plain(cell: Any) -> str:
     """The text of a cell of the report."""
     return str(getattr(cell, "text", cell))
 
 
 def keep(jobs: Sequence[Job], root: Path, place: Path) -> None:
-    """Copies the raw numbers of all runs: small files, no images, no paths.
+    """Copies the raw numbers of all runs: small files, no images.
+
+    Folders have names instead: ``out`` for that of the study, and the flag's name in
+    capitals for others, as in ``DATA_DIR``.
 
     Args:
         jobs: the plan.
@@ -143,19 +143,35 @@ def keep(jobs: Sequence[Job], root: Path, place: Path) -> None:
     Raises:
         OSError: it cannot be written.
     """
+    names = {
+        value: name.upper()
+        for job in jobs
+        for name, value in job.flags.items()
+        if isinstance(value, str) and "/" in value
+    }
+    names[str(root)] = "out"
+    files = {_STATE: root / _STATE}
+    for job in jobs:
+        if job.trains:
+            files |= {f"{job.name}-{name}": root / job.name / name for name in _RAW}
     place.mkdir(parents=True, exist_ok=True)
-    for job in (job for job in jobs if job.trains):
-        data_dir = str(job.flags.get("data_dir", ""))
-        for name in _RAW:
-            try:
-                content = (root / job.name / name).read_text()
-            except OSError:
-                continue
-            content = content.replace(str(root), "out")
-            if data_dir:
-                content = content.replace(data_dir, "DATA_DIR")
-            (place / f"{job.name}-{name}").write_text(content)
-    content = (root / _STATE).read_text().replace(str(root), "out")
-    for path in {str(job.flags.get("data_dir") or "") for job in jobs} - {""}:
-        content = content.replace(path, "DATA_DIR")
-    (place / _STATE).write_text(content)
+    for name, path in files.items():
+        try:
+            content = json.loads(path.read_text())
+        except (FileNotFoundError, ValueError):
+            continue
+        text = json.dumps(_named(content, names), indent=1)
+        write_atomically(place / name, text + "\n")
+
+
+def _named(content: Any, names: Mapping[str, str]) -> Any:
+    """JSON with names in the place of paths, wherever these stand whole or lead."""
+    if isinstance(content, dict):
+        return {key: _named(value, names) for key, value in content.items()}
+    if isinstance(content, list):
+        return [_named(value, names) for value in content]
+    if isinstance(content, str):
+        for path in sorted(names, key=len, reverse=True):
+            whole = rf"(?<![\w./-]){re.escape(path)}(?![\w.-])"
+            content = re.sub(whole, names[path], content)
+    return content

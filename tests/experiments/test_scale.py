@@ -16,7 +16,9 @@ from experiments.device_loop import DeviceLoop
 from experiments.flags import Settings
 from experiments.mixture import MixtureSettings
 from experiments.mmd import MmdSettings
+from experiments.trained import PROGRAMS
 from tests.experiments import runs
+from tests.experiments.data.real import REAL, needs
 from tests.experiments.tiny import tiny_digits
 
 # The step size is small because Adam divides a gradient by its size: one that is only
@@ -29,7 +31,6 @@ SMALL: dict[str, Any] = {
     "learning_rate": 1e-5,
 }
 FLAGS = tuple(f"--{name}={value}" for name, value in SMALL.items())
-MNIST = runs.ROOT.parent / "shared" / "data"
 
 
 def assert_same(array: Any, other: Any) -> None:
@@ -112,7 +113,12 @@ SMALL_FLAGS = {
     "mmd_gan": ["--mmd_filters=2", "--mmd_critic_busy_steps=1", "--mmd_critic_steps=1"],
     "vae": ["--match_params=circuit"],
     "classifier": ["--classifier_filters=2"],
+    "ade": ["--pretrain_steps=1", "--adv_filters=2", "--flow=colour"],
 }
+
+
+def test_every_program_is_among_them():
+    assert set(SMALL_FLAGS) == set(PROGRAMS)
 
 
 @pytest.mark.slow
@@ -128,13 +134,11 @@ def test_every_program_continues_bit_for_bit(name: str, tmp_path: Path):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(
-    not (MNIST / "mnist").is_dir(), reason="../shared/data/mnist is not there"
-)
+@needs("mnist")
 @pytest.mark.parametrize("name", SMALL_FLAGS)
 def test_every_program_runs_on_mnist(name: str, tmp_path: Path):
     program = importlib.import_module(f"experiments.{name}")
-    words = [f"--workdir={tmp_path}", "--dataset=mnist", f"--data_dir={MNIST}"]
+    words = [f"--workdir={tmp_path}", "--dataset=mnist", f"--data_dir={REAL}"]
     words += ["--num_steps=2", *FLAGS, *SMALL_FLAGS[name]]
     assert program.main(program.parse([name, *words])) == 0
     result = json.loads((tmp_path / "result.json").read_text())
@@ -143,12 +147,10 @@ def test_every_program_runs_on_mnist(name: str, tmp_path: Path):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(
-    not (MNIST / "mnist").is_dir(), reason="../shared/data/mnist is not there"
-)
+@needs("mnist")
 def test_mnist_trains_at_full_size(tmp_path: Path):
     code, out, err = runs.run(
-        *("--dataset=mnist", f"--data_dir={MNIST}", f"--workdir={tmp_path}"),
+        *("--dataset=mnist", f"--data_dir={REAL}", f"--workdir={tmp_path}"),
         *("--num_steps=6", "--log_every=3", *FLAGS, "--learning_rate=0.03"),
         program="experiments.ll",
     )

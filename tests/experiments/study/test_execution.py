@@ -145,17 +145,35 @@ def test_the_table_says_what_failed(tmp_path):
 
 
 def test_kept_numbers_name_no_folder_of_this_machine(tmp_path):
-    root, data_dir = tmp_path / "study", "/somewhere/data"
-    flags = {"dataset": "mnist", "data_dir": data_dir}
-    job = Job("a", "ll", flags)
+    root, data_dir, critics = tmp_path / "study", "/somewhere/data", "../critics"
+    flags = {"dataset": "mnist", "data_dir": data_dir, "mmd_classifier": critics}
+    job = Job("a", "mmd", flags)
     (root / "a").mkdir(parents=True)
-    config = {"flags": {**flags, "workdir": str(root / "a")}}
+    config = {"flags": {**flags, "workdir": str(root / "a"), "note": f"{root}ious"}}
     (root / "a" / "config.json").write_text(json.dumps(config))
     record.Record(root, {}).add(job, Outcome("finished"))
-    record.keep([job], root, tmp_path / "kept")
-    assert sorted(p.name for p in (tmp_path / "kept").iterdir()) == [
-        *("a-config.json", "study.json")
-    ]
-    for path in (tmp_path / "kept").iterdir():
-        assert str(tmp_path) not in path.read_text()
-        assert data_dir not in path.read_text()
+    place = tmp_path / "kept"
+    record.keep([job], root, place)
+    assert {path.name for path in place.iterdir()} == {"a-config.json", "study.json"}
+    kept = json.loads((place / "a-config.json").read_text())["flags"]
+    assert kept == {
+        **{"dataset": "mnist", "data_dir": "DATA_DIR", "workdir": "out/a"},
+        **{"mmd_classifier": "MMD_CLASSIFIER", "note": f"{root}ious"},
+    }
+    command = json.loads((place / "study.json").read_text())["jobs"]["a"]["command"]
+    assert command == (
+        "python -m experiments.mmd --dataset=mnist --data_dir=DATA_DIR "
+        "--mmd_classifier=MMD_CLASSIFIER --workdir=out/a"
+    )
+
+
+def test_a_short_folder_leaves_other_words_alone(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    root = Path("o")
+    job = Job("a", "ll", {"dataset": "folder"})
+    (root / "a").mkdir(parents=True)
+    (root / "a" / "result.json").write_text('{"dataset": "folder", "of": "o/a"}')
+    record.Record(root, {}).add(job, Outcome("finished"))
+    record.keep([job], root, Path("kept"))
+    kept = json.loads(Path("kept/a-result.json").read_text())
+    assert kept == {"dataset": "folder", "of": "out/a"}

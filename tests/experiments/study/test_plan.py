@@ -83,8 +83,11 @@ def test_one_correction_changes_one_thing():
 
 
 def test_overrides_reach_every_job_that_knows_the_flag():
-    jobs = plan.with_overrides(jobs_of("best"), {"num_sums": "3", "pae_latents": "5"})
+    overrides = {"num_sums": "3", "pae_latents": "5", "num_samples": "77"}
+    jobs = plan.with_overrides(jobs_of("best"), overrides)
     for job in jobs:
+        if job.program == "evaluate":
+            assert job.flags["num_samples"] == 77
         if job.program in ("ll", "mmd", "adv", "pae"):
             assert job.flags["num_sums"] == 3
         assert job.flags.get("pae_latents", 5) == 5
@@ -122,13 +125,17 @@ def test_a_job_is_done_when_its_result_is_of_its_flags(tmp_path):
     assert not job.is_done(tmp_path)
     (folder / "result.json").write_text('{"step": 20}')
     assert job.is_done(tmp_path)
-    measured = Job("evaluate a", "evaluate", {"run": Of("a"), "num_samples": 7})
+    flags_of_measure = {"run": Of("a"), "num_samples": 7, "classifier": "judge"}
+    measured = Job("evaluate a", "evaluate", flags_of_measure)
     assert measured.words(tmp_path)[1] == f"--run={folder}"
     assert not measured.is_done(tmp_path)
+    written = {"run": str(folder), "num_samples": 7, "classifier": "judge"}
     for content, done in (
-        ({"step": 20, "num_samples": 7}, True),
-        ({"step": 20, "num_samples": 8}, False),
-        ({"step": 10, "num_samples": 7}, False),
+        ({"step": 20, "flags": written | {"sample_seed": 0}}, True),
+        ({"step": 20, "flags": written | {"num_samples": 8}}, False),
+        ({"step": 20, "flags": written | {"classifier": "another"}}, False),
+        ({"step": 10, "flags": written}, False),
+        ({"step": 20}, False),
         ([], False),
     ):
         (folder / "evaluation.json").write_text(json.dumps(content))
