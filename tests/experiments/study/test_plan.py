@@ -1,11 +1,13 @@
 """What studies consist of: every preset is a legal plan, and no job runs twice."""
 
+import importlib
 import json
 from pathlib import Path
 
+import jax
 import pytest
 
-from experiments import study, workdir
+from experiments import data, study, workdir
 from experiments.errors import UserError
 from experiments.study import plan
 from experiments.study.plan import Job, Of
@@ -15,9 +17,11 @@ from experiments.study.settings import SCALES, Context
 ROOT = Path("out/study")
 
 
-def jobs_of(preset: str, *, has_labels: bool = True, scale: str = "cpu") -> list[Job]:
+def jobs_of(
+    preset: str, *, has_labels: bool = True, scale: str = "cpu", height: int = 28
+) -> list[Job]:
     networks = (Of("judge"), Of("critics")) if has_labels else (None, None)
-    context = Context({"dataset": "digits"}, *networks, 2, SCALES[scale], 28)
+    context = Context({"dataset": "digits"}, *networks, 2, SCALES[scale], height)
     return PRESETS[preset](context)
 
 
@@ -26,6 +30,31 @@ def jobs_of(preset: str, *, has_labels: bool = True, scale: str = "cpu") -> list
 def test_every_preset_is_a_plan_that_its_programs_accept(preset, has_labels):
     for scale in SCALES:
         plan.check(jobs_of(preset, has_labels=has_labels, scale=scale), ROOT)
+
+
+@pytest.mark.parametrize(
+    "preset",
+    [
+        "best",
+        *(pytest.param(p, marks=pytest.mark.slow) for p in PRESETS if p != "best"),
+    ],
+)
+def test_flags_of_every_preset_fit_one_another(preset):
+    # A parser looks at one flag at a time; a program's system at all of them.
+    digits = data.load("digits", None)
+    seen = set()
+    for job in jobs_of(preset, scale="smoke", height=8):
+        flags = {n: v for n, v in job.flags.items() if not isinstance(v, Of)}
+        if flags.get("mmd_kernel") == "classifier":
+            del flags["mmd_kernel"]  # there is none yet
+        job = Job("job", job.program, flags)
+        words = tuple(job.words(ROOT))
+        if job.trains and words not in seen:
+            seen.add(words)
+            program = importlib.import_module(words[0]).PROGRAM
+            system = program.make_system(*program.parse(list(words)), dataset=digits)
+            jax.eval_shape(system.init, jax.random.key(0))
+    assert seen
 
 
 @pytest.mark.parametrize("preset", PRESETS)
