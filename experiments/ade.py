@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from dspc_jax import networks
 from dspc_jax.objectives import mmd2_unbiased, sample_spread
@@ -26,6 +27,8 @@ from experiments.mmd import MmdSettings
 from experiments.preprocessing import per_example_bits, preprocessing
 from experiments.program import training_program
 
+_NETWORKS = ("flow", "vae")  # among the parameters of a density
+
 
 @dataclasses.dataclass(frozen=True)
 class AdeSettings:
@@ -36,14 +39,22 @@ class AdeSettings:
         "loss on samples: adv (a discriminator, --adv_...) or mmd (--mmd_...)",
         flags.one_of("adv", "mmd"),
     )
+    network_rate: float = flags.flag(
+        0.2,
+        "step size of the flow and of networks, as a share of that of all else",
+        flags.above(0),
+    )
 
 
-def density_generator(density: Density, dataset: data.Dataset) -> Generator:
+def density_generator(
+    density: Density, dataset: data.Dataset, network_rate: float = 1.0
+) -> Generator:
     """A density as what programs train through samples.
 
     Args:
         density: of dequantised grey values in [0, 1].
         dataset: the images.
+        network_rate: step size of flow and networks as a share of that of all else.
 
     Returns:
         The generator. Its evaluation is ``bits_per_dim`` where the likelihood is exact
@@ -80,6 +91,12 @@ def density_generator(density: Density, dataset: data.Dataset) -> Generator:
         drawn = density.draw(params, key, num)
         return {title: codec.to_levels(x) for title, x in drawn.items()}
 
+    def paced(updates):
+        return {
+            name: optax.tree.scale(network_rate, of) if name in _NETWORKS else of
+            for name, of in updates.items()
+        }
+
     def complete(params, key, levels, observed):
         assert density.complete is not None
         found = density.complete(params, codec.encode(key, levels), observed)
@@ -98,6 +115,7 @@ def density_generator(density: Density, dataset: data.Dataset) -> Generator:
         pictures=pictures,
         circuit=None,
         complete=complete if density.complete else None,
+        paced=paced,
     )
 
 
@@ -133,7 +151,7 @@ def make_system(
     codec = preprocessing("normal", dataset.num_values)
     before = mixture_settings.pretrain_steps
     density = make_density(settings, density_settings, dataset, codec, before)
-    generator = density_generator(density, dataset)
+    generator = density_generator(density, dataset, ade_settings.network_rate)
     if ade_settings.sample_loss == "adv":
         term = adversarial_term(settings, adversary_settings, dataset, generator)
     else:
@@ -169,10 +187,11 @@ PROGRAM = training_program(
     MmdSettings,
     CriticSettings,
     defaults={
-        "learning_rate": 1e-3,
+        "learning_rate": 5e-3,
         "sampler_learning_rate": 1e-3,
         "ll_weight": 1.0,
         "balance": "norm",
+        "clip_norm": 1.0,
         "leaf_max_scale": 3.0,
     },
 )

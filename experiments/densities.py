@@ -22,6 +22,7 @@ from experiments import flags, model, temperature
 from experiments.data import Dataset
 from experiments.errors import UserError
 from experiments.flags import Settings
+from experiments.network_generators import matching_width, num_circuit_params
 from experiments.preprocessing import Preprocessing
 
 _LOG_2PI = math.log(2 * math.pi)
@@ -71,8 +72,12 @@ class DensitySettings:
         "networks of --density=vae: fully connected (mlp) or convolutional (conv)",
         flags.one_of("mlp", "conv"),
     )
-    density_width: int = flags.flag(
-        32, "their hidden units, or filters of the first layer", flags.at_least(1)
+    density_width: int | None = flags.flag(
+        None,
+        "their hidden units, or filters of the first layer (default: as many numbers "
+        "to learn as the circuit of the flags has)",
+        flags.at_least(1),
+        kind=int,
     )
     density_centres: int = flags.flag(
         2000, "training images of --density=kernel", flags.at_least(2)
@@ -170,7 +175,7 @@ def make_density(
     if density_settings.density == "circuit":
         return circuit_density(settings, dataset, flow, num_steps_before)
     if density_settings.density == "vae":
-        return vae_density(density_settings, dataset, flow)
+        return vae_density(settings, density_settings, dataset, flow)
     if density_settings.density == "gaussian":
         return gaussian_density(flow, dataset.train.shape[1:])
     num = min(density_settings.density_centres, len(dataset.train))
@@ -249,7 +254,9 @@ def gaussian_density(flow: Flow, shape: tuple[int, ...]) -> Density:
     return _fixed(lambda key, x: {"flow": flow.init(key, x)}, log_prob, True, sampler)
 
 
-def vae_density(settings: DensitySettings, dataset: Dataset, flow: Flow) -> Density:
+def vae_density(
+    settings: Settings, density_settings: DensitySettings, dataset: Dataset, flow: Flow
+) -> Density:
     r"""A variational auto-encoder of the features: the system of Lucas et al. 2019.
 
     .. math:: \log p(x) \ge E_q \log N(f(x); \mu(z), \sigma^2) - KL(q(z \mid f(x)) \|
@@ -258,19 +265,24 @@ def vae_density(settings: DensitySettings, dataset: Dataset, flow: Flow) -> Dens
     with a learned deviation for each channel. A loss on samples sees
     :math:`f^{-1}(\mu(z))`.
     """
-    latents, width = settings.density_latents, settings.density_width
-    if settings.density_network == "mlp":
-        vae = networks.mlp_variational_auto_encoder(
-            *dataset.train.shape[1:], width=width, num_latents=latents
-        )
-    else:
-        vae = networks.convolutional_variational_auto_encoder(
+    latents, width = density_settings.density_latents, density_settings.density_width
+
+    def network_of(width):
+        if density_settings.density_network == "mlp":
+            return networks.mlp_variational_auto_encoder(
+                *dataset.train.shape[1:], width=width, num_latents=latents
+            )
+        return networks.convolutional_variational_auto_encoder(
             dataset.height,
             dataset.width,
             dataset.num_channels,
             num_filters=width,
             num_latents=latents,
         )
+
+    if width is None:
+        width = matching_width(network_of, num_circuit_params(settings, dataset))
+    vae = network_of(width)
 
     def init(key, x):
         flow_key, vae_key = jax.random.split(key)

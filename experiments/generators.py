@@ -35,6 +35,8 @@ class Generator(NamedTuple):
             loss takes labels, too.
         expected_counts: ``(params, x) ->`` those of EM, where they are not simply the
             circuit's on ``x``.
+        paced: ``updates -> updates`` of Adam, in the parameters' shape: some parts take
+            shorter steps than others. None: all alike.
     """
 
     codec: Preprocessing
@@ -48,6 +50,7 @@ class Generator(NamedTuple):
     complete: Callable[..., dict[str, jax.Array]] | None = None
     sample_class: Callable[..., jax.Array] | None = None
     expected_counts: Callable[[Any, jax.Array], Any] | None = None
+    paced: Callable[[Any], Any] | None = None
 
 
 def circuit_generator(

@@ -54,6 +54,12 @@ class MixtureSettings:
         "or each divided by its norm first (norm)",
         flags.one_of("none", "norm"),
     )
+    clip_norm: float | None = flags.flag(
+        None,
+        "greatest norm of a gradient: a longer one is shortened to it (default: none)",
+        flags.above(0),
+        kind=float,
+    )
 
 
 NO_LIKELIHOOD = MixtureSettings(pretrain_steps=0, ll_weight=0.0)
@@ -137,6 +143,8 @@ def make_system(
         scored = generator.circuit
     sampler_rate = mixture.sampler_learning_rate or settings.learning_rate
     adam = optax.scale_by_adam()
+    if mixture.clip_norm is not None:
+        adam = optax.chain(optax.clip_by_global_norm(mixture.clip_norm), adam)
     pretrain_em = _em(settings, mixture, generator)
 
     def init(key):
@@ -160,6 +168,8 @@ def make_system(
     def apply_adam(state, grads, rate):
         updates, opt_state = adam.update(grads, state.opt_state, state.params)
         updates = jax.tree.map(lambda u: -rate * u, updates)
+        if generator.paced is not None:
+            updates = generator.paced(updates)
         return state._replace(
             params=optax.apply_updates(state.params, updates), opt_state=opt_state
         )

@@ -65,15 +65,16 @@ def run(program: str, system: System, dataset: Dataset, groups: Sequence[Any]) -
     with claim(workdir, program, values, flags_lib.free_flags(groups)):
         failure.unlink(missing_ok=True)
         try:
-            return _run(name, system, dataset, settings, workdir)
+            return _run(name, system, dataset, groups, workdir)
         except RunFailed as error:
             write_atomically(failure, json.dumps({"reason": str(error)}) + "\n")
             raise
 
 
 def _run(
-    name: str, system: System, dataset: Dataset, settings: Settings, workdir: Path
+    name: str, system: System, dataset: Dataset, groups: Sequence[Any], workdir: Path
 ) -> int:
+    settings: Settings = groups[0]
     start = time.perf_counter()
     with contextlib.ExitStack() as stack:
         checkpoints = Checkpoints(workdir / "checkpoints")
@@ -103,7 +104,7 @@ def _run(
         else:
             carry = loop.init()
             if settings.start_from is not None:
-                carry = loop.put(starting.started(carry, settings))
+                carry = loop.put(starting.started(carry, groups))
         writer = MetricWriter(workdir, step)
         stack.callback(writer.close)
         pace = _Pace(loop.max_chunk)

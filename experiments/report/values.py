@@ -10,6 +10,7 @@ _SPECIAL = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
 TITLES = {
     "bits_per_dim": "bits/dim \N{DOWNWARDS ARROW}",
+    "bits_per_dim_bound": "bits/dim, bound \N{DOWNWARDS ARROW}",
     "mmd2": "MMD\N{SUPERSCRIPT TWO} on pixels \N{DOWNWARDS ARROW}",
     "reconstruction_bce": "BCE, nats \N{DOWNWARDS ARROW}",
     "reconstruction_mse": "squared error \N{DOWNWARDS ARROW}",

@@ -27,7 +27,8 @@ class StudySettings:
         "smoke",
         "what is run: smoke (a little of everything), paper (its settings, faults "
         "included), corrected (one change at a time from paper), best (ours), "
-        "temperature, grid (step size by batch size), data_efficiency, convergence",
+        "temperature, grid (step size by batch size), data_efficiency, convergence, "
+        "ade (densities behind flows)",
         flags.one_of(*PRESETS),
     )
     scale: str | None = flags.flag(

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from experiments.study.densities import ade
 from experiments.study.parts import (
     auto_encoder_jobs,
     critic_jobs,
@@ -220,4 +221,5 @@ PRESETS: dict[str, Callable[[Context], list[Job]]] = {
     "grid": grid,
     "data_efficiency": data_efficiency,
     "convergence": convergence,
+    "ade": ade,
 }

@@ -2,16 +2,21 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 import numpy as np
 import pytest
 
+from dspc_jax import networks
 from experiments import ade, data, densities, trained
+from experiments.device_loop import DeviceLoop
 from experiments.errors import UserError
 from experiments.flags import Settings
 from experiments.preprocessing import preprocessing
+from experiments.starting import started
 
 SMALL = ("--num_sums=3", "--num_leaves=3", "--batch_size=16", "--flow_steps=2")
 SMALL += ("--flow_filters=8", "--density_width=8", "--density_latents=3")
@@ -154,6 +159,75 @@ def test_what_does_not_fit_is_named(words, message, tmp_path):
     with pytest.raises(UserError, match=message):
         ade.main(ade.parse(["ade", *SMALL, f"--workdir={tmp_path / 'run'}", *words]))
     assert not (tmp_path / "run" / "result.json").exists()
+
+
+GAUSSIAN = ("--density=gaussian", "--flow=colour", "--num_steps=1")
+
+
+def test_a_density_starts_from_another_with_its_flow(tmp_path: Path):
+    source = tmp_path / "source"
+    words = ["ade", *SMALL, *GAUSSIAN, "--pretrain_steps=1"]
+    assert ade.main(ade.parse([*words, f"--workdir={source}"])) == 0
+    theirs = trained.load(source, "start_from")
+    groups = ade.parse([*words, f"--start_from={source}"])
+    carry = jax.device_get(loop_of(groups, theirs.dataset).init())
+    given = started(carry, groups).state.params
+    jax.tree.map(np.testing.assert_array_equal, given, theirs.carry.state.params)
+    moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), carry.state.params, given)
+    assert max(jax.tree.leaves(moved)) > 1e-4
+    groups = ade.parse([*words, f"--start_from={source}", "--preprocess=logit"])
+    with pytest.raises(UserError, match="--preprocess must be that of --start_from"):
+        started(carry, groups)
+
+
+def loop_of(groups: list[Any], dataset: data.Dataset) -> DeviceLoop:
+    mesh = Mesh(np.array(jax.devices()[:1]), ("batch",))
+    system = ade.make_system(*groups, dataset=dataset)
+    return DeviceLoop(system, dataset, 0, 1, 16, mesh, resident_bytes=2**30)
+
+
+def test_long_gradients_are_shortened():
+    dataset = data.load("digits", None)
+    for clip in (1e-3, 1e3):
+        words = ["ade", *SMALL, *GAUSSIAN, "--pretrain_steps=1", f"--clip_norm={clip}"]
+        loop = loop_of(ade.parse(words), dataset)
+        carry, _ = loop.run(loop.init(), 0, 1)
+        adam = jax.device_get(carry.state.opt_state[1])
+        norm = float(np.sqrt(sum((m**2).sum() for m in jax.tree.leaves(adam.mu))))
+        if clip < 1:
+            assert norm == pytest.approx(0.1 * clip, rel=1e-4)  # Adam's 1 - b1
+        else:
+            assert 0.1 * 1e-3 < norm < 0.1 * clip
+
+
+def test_the_vae_has_as_many_parameters_as_the_circuit():
+    dataset = data.load("digits", None)
+    codec = preprocessing("normal", dataset.num_values)
+    counts = []
+    for kind in ("circuit", "vae"):
+        words = ["ade", "--num_sums=16", "--num_leaves=16", f"--density={kind}"]
+        settings, _, of_density, *_ = ade.parse(words)
+        density = densities.make_density(settings, of_density, dataset, codec, 0)
+        counts.append(networks.count_params(lambda k, d=density: d.init(k, images(4))))
+    assert abs(counts[1] / counts[0] - 1) < 0.1
+
+
+def test_missing_pixels_are_filled_in_where_features_are_pixels():
+    def complete_of(*words):
+        return density_of(*words).complete
+
+    assert complete_of("--flow=patch") is None
+    assert complete_of("--flow=colour", "--preprocess=logit") is None
+    assert complete_of("--density=gaussian") is None
+    density = density_of("--flow=colour")
+    x = images(3)
+    params = density.init(jax.random.key(0), x)
+    observed = np.arange(64) < 32
+    assert density.complete is not None
+    found = density.complete(params, x, np.broadcast_to(observed, (3, 64)))
+    for values in found.values():
+        np.testing.assert_array_equal(values[:, :32], x[:, :32])
+        assert np.abs(values[:, 32:] - x[:, 32:]).max() > 0.01
 
 
 def test_defaults_are_those_of_the_help():

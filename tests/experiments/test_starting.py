@@ -47,7 +47,7 @@ def test_the_circuit_is_that_of_the_run_seed_by_seed(source: Path):
     system = mmd.make_system(*groups, CriticSettings(), dataset=run.dataset)
     loop = loop_of(system, settings)
     first = jax.device_get(loop.init())
-    carry = started(first, settings)
+    carry = started(first, [settings])
     theirs = run.state(1).params
     jax.tree.map(
         lambda own, other: np.testing.assert_array_equal(own[0], other),
@@ -58,7 +58,7 @@ def test_the_circuit_is_that_of_the_run_seed_by_seed(source: Path):
         lambda a, b: np.abs(a - b).max(), first.state.params["circuit"], theirs
     )
     assert max(jax.tree.leaves(moved)) > 0.01  # it was another one before
-    again = started(jax.device_get(loop_of_ll(settings).init()), settings)
+    again = started(jax.device_get(loop_of_ll(settings).init()), [settings])
     jax.tree.map(
         lambda own, other: np.testing.assert_array_equal(own[0], other),
         again.state.params,
@@ -84,7 +84,7 @@ def test_another_circuit_is_refused(source: Path, changed: dict[str, Any], words
     settings = Settings(seed=4, start_from=str(source), **SMALL)
     carry = jax.device_get(loop_of_ll(settings).init())
     with pytest.raises(UserError, match=words):
-        started(carry, dataclasses.replace(settings, **changed))
+        started(carry, [dataclasses.replace(settings, **changed)])
 
 
 def test_a_run_of_an_unknown_program_is_refused(tmp_path: Path):

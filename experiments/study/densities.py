@@ -1,0 +1,80 @@
+"""The study of densities behind flows: likelihood, samples, and both."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from experiments.study.parts import (
+    critic_jobs,
+    evaluation_jobs,
+    job_of,
+    judge_jobs,
+    network_jobs,
+)
+from experiments.study.plan import Job, Of
+from experiments.study.settings import Context, Flags, perceptual
+
+# Density and flow. The logit comes before every flow but the identity, so that the
+# circuit in pixel space is that of the other programs.
+_PAIRS = (
+    ("circuit", "identity"),
+    ("circuit", "colour"),
+    ("circuit", "patch"),
+    ("circuit", "multi_scale"),
+    ("vae", "identity"),
+    ("vae", "multi_scale"),
+    ("gaussian", "multi_scale"),
+)
+
+
+def ade(context: Context) -> list[Job]:
+    """Every density by likelihood, through samples, and by both, from one start."""
+    units = min(context.scale.units, 32)
+    circuit = {"num_sums": units, "num_leaves": units}
+    steps = context.scale.ladder_steps
+    jobs = []
+    for density, flow in _PAIRS:
+        logit = "none" if flow == "identity" else "logit"
+        common: Flags = {
+            **circuit,
+            **{"density": density, "flow": flow, "preprocess": logit},
+        }
+        jobs += _ways(context, f"{density}_{flow}", common, steps)
+    kernel = {"density": "kernel", "sample_weight": 0.0, "learning_rate": 0.03}
+    training = [
+        *jobs,
+        job_of(
+            context, "kernel", "ade", "Gaussians at training images", kernel,
+            {"num_steps": steps, "pretrain_steps": 0},
+        ),
+        *network_jobs(context),
+    ]  # fmt: skip
+    before = [*judge_jobs(context), *critic_jobs(context)]
+    return [*before, *training, *evaluation_jobs(context, training)]
+
+
+def _ways(
+    context: Context, name: str, common: Mapping[str, Any], steps: int
+) -> list[Job]:
+    """A start by likelihood, and the ways to go on."""
+    title = name.replace("_", " ", 1)
+    start = job_of(
+        context, f"{name}_start", "ade", f"{title}: start", common,
+        {"num_steps": 2 * steps, "pretrain_steps": 2 * steps},
+    )  # fmt: skip
+    more: Flags = {
+        **common,
+        "num_steps": steps,
+        "pretrain_steps": 0,
+        "start_from": Of(start.name),
+    }
+    ways: list[tuple[str, str, Flags]] = [
+        ("ll", "LL", {"sample_weight": 0.0}),
+        ("adv", "ADV", {"ll_weight": 0.0}),
+        ("joint", "LL and ADV", {}),
+        ("joint_mmd", "LL and MMD", {"sample_loss": "mmd", **perceptual(context)}),
+    ]
+    going_on = [
+        job_of(context, f"{name}_{way}", "ade", f"{title}: {words}", more, own)
+        for way, words, own in ways
+    ]
+    return [start, *going_on]
