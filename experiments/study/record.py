@@ -20,15 +20,8 @@ from experiments.workdir import write_atomically
 
 _STATE = "study.json"
 _COLUMNS = (
-    *(
-        "bits_per_dim",
-        "bits_per_dim_bound",
-        "fid",
-        "kid",
-        "fd_classifier",
-        "kd_classifier",
-        "mmd2",
-    ),
+    *("bits_per_dim", "bits_per_dim_bound", "fid", "kid"),
+    *("fd_classifier", "kd_classifier", "mmd2"),
     *("reconstruction_bce", "num_params", "accuracy"),
 )
 _RAW = ("config.json", "result.json", "evaluation.json")
