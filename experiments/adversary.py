@@ -52,7 +52,8 @@ class AdversarySettings:
 
     adv_loss: str = flags.flag(
         "vanilla",
-        "vanilla (non-saturating), minmax (the paper's formula) or hinge",
+        "vanilla (non-saturating), minmax (the paper's formula), log_ratio (minus the "
+        "samples' logit) or hinge",
         flags.one_of(*ADVERSARIAL_LOSSES),
     )
     adv_discriminator: str = flags.flag(

@@ -12,6 +12,7 @@ import optax
 import dspc_jax as pc
 from dspc_jax.networks import mlp_discriminator
 from dspc_jax.objectives import (
+    ADVERSARIAL_LOSSES,
     class_discriminator,
     discriminator_loss,
     exact_mmd_loss,
@@ -85,7 +86,7 @@ class TrainingSettings:
         flags.one_of(1, 2),
     )
     adv_loss: str = flags.flag(
-        "vanilla", "adversarial loss", flags.one_of("vanilla", "minmax", "hinge")
+        "vanilla", "adversarial loss", flags.one_of(*ADVERSARIAL_LOSSES)
     )
     adv_discriminator: str = flags.flag(
         "circuit",

@@ -8,12 +8,15 @@ loss       discriminator minimises              sampler minimises
 =========  ===================================  ===================
 vanilla    :math:`E\,s(-d(x)) + E\,s(d(y))`     :math:`E\,s(-d(y))`
 minmax     the same                             :math:`-E\,s(d(y))`
+log_ratio  the same                             :math:`-E\,d(y)`
 hinge      :math:`E(1-d(x))_+ + E(1+d(y))_+`    :math:`-E\,d(y)`
 =========  ===================================  ===================
 
 ``minmax`` is the value that the paper prints, ``vanilla`` (non-saturating) the one that
 its source computes: there the sampler's gradient does not vanish while the
-discriminator is sure. The discriminator's loss may carry R1 or the gradient penalty.
+discriminator is sure. ``log_ratio`` is, for the best discriminator, the divergence
+:math:`KL(q \| p)` of the samples' law q from the data's p. The
+discriminator's loss may carry R1 or the gradient penalty.
 
 One step of each, with pure functions throughout::
 
@@ -29,6 +32,8 @@ One step of each, with pure functions throughout::
 References:
   Goodfellow et al., "Generative adversarial nets", NeurIPS 2014 (vanilla, minmax).
   Lim and Ye, "Geometric GAN", 2017 (hinge).
+  Lucas, Shmelkov, Alahari, Schmid and Verbeek, "Adaptive Density Estimation for
+  Generative Models", NeurIPS 2019 (log_ratio).
 """
 
 from collections.abc import Callable
@@ -39,7 +44,7 @@ import jax.numpy as jnp
 
 from dspc_jax.types import Array, Discriminator, Key, Metrics, PyTree
 
-ADVERSARIAL_LOSSES = ("vanilla", "minmax", "hinge")
+ADVERSARIAL_LOSSES = ("vanilla", "minmax", "log_ratio", "hinge")
 
 Augment: TypeAlias = Callable[[Array, Array], Array]
 """``(key, x[B, V, C]) -> [B, V, C]``, differentiable in x."""
@@ -79,7 +84,7 @@ def generator_risk(fake: Array, loss: str = "vanilla") -> Array:
       ValueError: an unknown loss.
     """
     _check_loss(loss)
-    if loss == "hinge":
+    if loss in ("log_ratio", "hinge"):
         return -jnp.mean(fake)
     if loss == "minmax":
         return -jnp.mean(jax.nn.softplus(fake))

@@ -67,10 +67,11 @@ def _ways(
         "pretrain_steps": 0,
         "start_from": Of(start.name),
     }
+    log_ratio = {"adv_loss": "log_ratio"}
     ways: list[tuple[str, str, Flags]] = [
         ("ll", "LL", {"sample_weight": 0.0}),
-        ("adv", "ADV", {"ll_weight": 0.0}),
-        ("joint", "LL and ADV", {}),
+        ("adv", "ADV", {"ll_weight": 0.0, **log_ratio}),
+        ("joint", "LL and ADV", log_ratio),
         ("joint_mmd", "LL and MMD", {"sample_loss": "mmd", **perceptual(context)}),
     ]
     going_on = [

@@ -312,7 +312,7 @@ def test_what_does_not_fit_is_refused_in_one_line(tiny: Dataset):
     for word, message in (
         ("--adv_augment=flip", "--adv_augment must be none, all, or some of"),
         ("--adv_dropout=1", "--adv_dropout must be at least 0 and less than 1"),
-        ("--adv_loss=wgan", "--adv_loss must be one of vanilla, minmax, hinge"),
+        ("--adv_loss=wgan", "--adv_loss must be one of vanilla, minmax, log_ratio"),
         ("--adv_steps=0", "--adv_steps must be at least 1, got 0"),
     ):
         with pytest.raises(UserError, match=message):

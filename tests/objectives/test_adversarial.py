@@ -50,7 +50,7 @@ def test_the_risks_are_those_of_probabilities():
     log_real, log_fake = special.log_expit(REAL), special.log_expit(FAKE)
     log_not_fake = special.log_expit(-FAKE)
     expected = -log_real.mean() - log_not_fake.mean()
-    for loss in ("vanilla", "minmax"):
+    for loss in ("vanilla", "minmax", "log_ratio"):
         np.testing.assert_allclose(
             discriminator_risk(jnp.asarray(REAL), jnp.asarray(FAKE), loss),
             expected,
@@ -60,6 +60,9 @@ def test_the_risks_are_those_of_probabilities():
     np.testing.assert_allclose(generator_risk(fake), -log_fake.mean(), rtol=1e-6)
     np.testing.assert_allclose(
         generator_risk(fake, "minmax"), log_not_fake.mean(), rtol=1e-6
+    )
+    np.testing.assert_allclose(
+        generator_risk(fake, "log_ratio"), (log_not_fake - log_fake).mean(), rtol=1e-6
     )
 
 
@@ -80,7 +83,8 @@ def test_the_paper_s_loss_saturates_where_the_other_does_not():
         for loss in ADVERSARIAL_LOSSES
     }
     assert abs(slopes["minmax"]) < 1e-8
-    np.testing.assert_allclose([slopes["vanilla"], slopes["hinge"]], -1, rtol=1e-6)
+    others = [slopes[name] for name in ("vanilla", "log_ratio", "hinge")]
+    np.testing.assert_allclose(others, -1, rtol=1e-6)
 
 
 def test_r1_of_a_linear_discriminator_is_its_squared_weight():
@@ -286,7 +290,9 @@ def test_a_location_family_finds_its_data(loss):
 
 
 def test_bad_arguments_are_refused():
-    with pytest.raises(ValueError, match="loss must be one of vanilla, minmax, hinge"):
+    with pytest.raises(
+        ValueError, match="loss must be one of vanilla, minmax, log"
+    ):
         generator_risk(jnp.zeros(3), "wasserstein")
     with pytest.raises(ValueError, match="loss must be one of"):
         discriminator_risk(jnp.zeros(3), jnp.zeros(3), "")
