@@ -24,6 +24,8 @@ _PAIRS = (
     ("vae", "multi_scale"),
     ("gaussian", "multi_scale"),
 )
+# Alone, so that nothing else is compiled.
+_LIKELIHOOD: Flags = {"sample_weight": 0.0, "pretrain_steps": 0}
 
 
 def ade(context: Context) -> list[Job]:
@@ -39,12 +41,12 @@ def ade(context: Context) -> list[Job]:
             **{"density": density, "flow": flow, "preprocess": logit},
         }
         jobs += _ways(context, f"{density}_{flow}", common, steps)
-    kernel = {"density": "kernel", "sample_weight": 0.0, "learning_rate": 0.03}
+    kernel = {"density": "kernel", "sampler_learning_rate": 0.03}
     training = [
         *jobs,
         job_of(
             context, "kernel", "ade", "Gaussians at training images", kernel,
-            {"num_steps": steps, "pretrain_steps": 0},
+            _LIKELIHOOD, {"num_steps": steps},
         ),
         *network_jobs(context),
     ]  # fmt: skip
@@ -59,7 +61,7 @@ def _ways(
     title = name.replace("_", " ", 1)
     start = job_of(
         context, f"{name}_start", "ade", f"{title}: start", common,
-        {"num_steps": 2 * steps, "pretrain_steps": 2 * steps},
+        _LIKELIHOOD, {"num_steps": 2 * steps, "sampler_learning_rate": 0.005},
     )  # fmt: skip
     more: Flags = {
         **common,
@@ -69,7 +71,7 @@ def _ways(
     }
     log_ratio = {"adv_loss": "log_ratio"}
     ways: list[tuple[str, str, Flags]] = [
-        ("ll", "LL", {"sample_weight": 0.0}),
+        ("ll", "LL", _LIKELIHOOD),
         ("adv", "ADV", {"ll_weight": 0.0, **log_ratio}),
         ("joint", "LL and ADV", log_ratio),
         ("joint_mmd", "LL and MMD", {"sample_loss": "mmd", **perceptual(context)}),
