@@ -103,8 +103,13 @@ def network_jobs(context: Context) -> list[Job]:
 
 
 def auto_encoder_jobs(context: Context) -> list[Job]:
-    """PAE beside VAEs with as many parameters: 20 latents, and as many as PAE."""
-    scale, latents = context.scale, (context.height // 2) ** 2
+    """PAE beside VAEs with as many parameters: 20 latents, and as many as PAE.
+
+    A latent stands beside each region of 2 x 2 pixels of the quad tree, whose sides are
+    halved until they are 1: it counts as if they were powers of 2.
+    """
+    scale = context.scale
+    latents = 4 ** ((context.height - 1).bit_length() - 1)
     steps = max(scale.pae_steps // 5, 1)
     circuit: Flags = {
         "pae_latents": latents,
