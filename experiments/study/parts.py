@@ -103,7 +103,7 @@ def network_jobs(context: Context) -> list[Job]:
 
 
 def auto_encoder_jobs(context: Context) -> list[Job]:
-    """PAE beside VAEs with as many parameters: 20 latents, and as many as PAE.
+    """PAE beside VAEs with as many parameters: 20 latents, as many as PAE, a free code.
 
     A latent stands beside each region of 2 x 2 pixels of the quad tree, whose sides are
     halved until they are 1: it counts as if they were powers of 2.
@@ -124,5 +124,9 @@ def auto_encoder_jobs(context: Context) -> list[Job]:
         job_of(
             context, "vae_wide", "vae", f"VAE, {latents} latents", vae,
             {"vae_latents": latents},
+        ),
+        job_of(
+            context, "vae_free", "vae", "VAE, convolutions, 64 latents, KL times 0.1",
+            vae, {"vae_network": "conv", "vae_latents": 64, "vae_kl_weight": 0.1},
         ),
     ]  # fmt: skip
