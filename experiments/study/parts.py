@@ -126,7 +126,7 @@ def auto_encoder_jobs(context: Context) -> list[Job]:
             {"vae_latents": latents},
         ),
         job_of(
-            context, "vae_free", "vae", "VAE, convolutions, 64 latents, KL times 0.1",
-            vae, {"vae_network": "conv", "vae_latents": 64, "vae_kl_weight": 0.1},
+            context, "vae_free", "vae", "VAE, 64 latents, KL times 0.1", vae,
+            {"vae_latents": 64, "vae_kl_weight": 0.1},
         ),
     ]  # fmt: skip
