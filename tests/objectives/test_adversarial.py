@@ -290,9 +290,7 @@ def test_a_location_family_finds_its_data(loss):
 
 
 def test_bad_arguments_are_refused():
-    with pytest.raises(
-        ValueError, match="loss must be one of vanilla, minmax, log"
-    ):
+    with pytest.raises(ValueError, match="loss must be one of vanilla, minmax, log"):
         generator_risk(jnp.zeros(3), "wasserstein")
     with pytest.raises(ValueError, match="loss must be one of"):
         discriminator_risk(jnp.zeros(3), jnp.zeros(3), "")
