@@ -22,7 +22,7 @@ from dspc_jax.objectives import (
     repeat_update,
 )
 from dspc_jax.types import Discriminator
-from experiments import flags, model
+from experiments import flags, model, perceptual
 from experiments.data import Dataset
 from experiments.errors import UserError
 from experiments.flags import Settings
@@ -31,8 +31,14 @@ from experiments.mixture import Term
 
 _CIRCUIT_MIN_SCALE = 0.1  # grey values; a narrower leaf's score is too steep to follow
 # Tuned on digits, from a circuit that the likelihood has trained; mlp's is the paper's.
-_RATES = {"mlp": 2e-4, "conv": 2e-3, "circuit": 0.03, "self": 3e-3}
-_R1_WEIGHTS = {"mlp": 0.1, "conv": 0.1, "circuit": 1e-4, "self": 0.0}
+_RATES = {
+    **{"mlp": 2e-4, "conv": 2e-3, "classifier": 1e-3, "circuit": 0.03},
+    "self": 3e-3,
+}
+_R1_WEIGHTS = {
+    **{"mlp": 0.1, "conv": 0.1, "classifier": 0.1, "circuit": 1e-4},
+    "self": 0.0,
+}
 
 
 def _words(numbers: dict[str, float]) -> str:
@@ -59,9 +65,16 @@ class AdversarySettings:
     adv_discriminator: str = flags.flag(
         "conv",
         "who tells samples from data: mlp (the paper's network), conv (convolutions "
-        "with spectral normalisation), circuit (one with a root for data and one for "
-        "samples), self (the trained circuit's own density against that of a copy)",
-        flags.one_of("mlp", "conv", "circuit", "self"),
+        "with spectral normalisation), classifier (a network on the features of "
+        "trained classifiers, which stay as they are), circuit (one with a root for "
+        "data and one for samples), self (the trained circuit's own density against "
+        "that of a copy)",
+        flags.one_of("mlp", "conv", "classifier", "circuit", "self"),
+    )
+    adv_classifier: str | None = flags.flag(
+        None,
+        "folder of a run of experiments.classifier, on this data set or one like it, "
+        "for --adv_discriminator=classifier",
     )
     adv_steps: int = flags.flag(
         1, "steps of the discriminator before each of the generator", flags.at_least(1)
@@ -240,6 +253,11 @@ def _independent(
         network = mlp_discriminator(
             num_variables, num_channels, dropout_rate=adv.adv_dropout
         )
+    elif adv.adv_discriminator == "classifier":
+        see = perceptual.classifier_features(
+            adv.adv_classifier, "adv_classifier", dataset, settings.data_dir
+        )
+        network = perceptual.feature_discriminator(see, dataset)
     elif adv.adv_discriminator == "conv":
         network = convolutional_discriminator(
             dataset.height, dataset.width, num_channels, num_filters=adv.adv_filters
@@ -274,8 +292,8 @@ def _own_density(
     circuit = generator.circuit
     if circuit is None:
         raise UserError(
-            "--adv_discriminator must be mlp, conv or circuit for a generator without "
-            "likelihood, got 'self'"
+            "--adv_discriminator must be mlp, conv, classifier or circuit for a "
+            "generator without likelihood, got 'self'"
         )
     if isinstance(circuit.circuit.config.leaves[0], pc.Categorical):
         raise UserError(

@@ -79,6 +79,12 @@ class DensitySettings:
         flags.at_least(1),
         kind=int,
     )
+    density_output: str = flags.flag(
+        "mean",
+        "what a loss on samples sees of --density=vae: the decoder's mean, as in Lucas "
+        "et al., or a sample, with the noise around it",
+        flags.one_of("mean", "sample"),
+    )
     density_centres: int = flags.flag(
         2000, "training images of --density=kernel", flags.at_least(2)
     )
@@ -263,7 +269,7 @@ def vae_density(
         N(0, I)) + \log |\det \partial f / \partial x|
 
     with a learned deviation for each channel. A loss on samples sees
-    :math:`f^{-1}(\mu(z))`.
+    :math:`f^{-1}(\mu(z))`, or that of a sample around it.
     """
     latents, width = density_settings.density_latents, density_settings.density_width
 
@@ -310,19 +316,29 @@ def vae_density(
     def means(keys, params):
         return decode(params, _normal(keys, (latents,)))
 
+    def samples(keys, params):
+        """Means, and samples around them."""
+        pairs = jax.vmap(jax.random.split)(keys)
+        mean = means(pairs[:, 0], params)
+        noise = _normal(pairs[:, 1], mean.shape[1:])
+        return mean, mean + jnp.exp(params["log_scale"])[None, None] * noise
+
     def draw(params, key, num):
-        mean_key, noise_key = jax.random.split(key)
-        mean = means(jax.random.split(mean_key, num), params)
-        noise = jax.random.normal(noise_key, mean.shape)
-        noise *= jnp.exp(params["log_scale"])[None, None]
+        mean, sampled = samples(jax.random.split(key, num), params)
         return {
-            "sampled": flow.inverse(params["flow"], mean + noise),
+            "sampled": flow.inverse(params["flow"], sampled),
             "sampled, means": flow.inverse(params["flow"], mean),
         }
 
     def sampler(params, step):
         del params, step
-        return lambda keys, params: flow.inverse(params["flow"], means(keys, params))
+
+        def sample(keys, params):
+            of_means = density_settings.density_output == "mean"
+            z = means(keys, params) if of_means else samples(keys, params)[1]
+            return flow.inverse(params["flow"], z)
+
+        return sample
 
     return _fixed(init, log_prob, False, sampler)._replace(draw=draw)
 

@@ -181,7 +181,10 @@ def sample_term(
         return learned_kernel_term(mmd_settings.mmd_kernel, critic_settings, dataset)
     if mmd_settings.mmd_kernel == "classifier":
         seen = perceptual.classifier_features(
-            mmd_settings.mmd_classifier, dataset, settings.data_dir
+            mmd_settings.mmd_classifier,
+            "mmd_classifier",
+            dataset,
+            settings.data_dir,
         )
         kernel = perceptual.feature_kernel(seen, dataset)
         return perceptual.through(seen, pixel_term(kernel, mmd_settings))

@@ -1,4 +1,4 @@
-"""A loss on samples as a trained classifier sees them: on its features, not pixels.
+"""A loss on samples as trained classifiers see them: on their features, not pixels.
 
 References:
     dos Santos et al., "Learning implicit generative models by matching perceptual
@@ -11,19 +11,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dspc_jax.networks import mlp_discriminator
 from dspc_jax.objectives import Kernel, gaussian_kernel, median_bandwidths
+from dspc_jax.types import Discriminator
 from experiments import classifier, model
 from experiments.data import Dataset
 from experiments.errors import UserError
 from experiments.features import trained_classifiers
 from experiments.mixture import Term
 
+_MIN_DEVIATION = 0.01  # of a feature that is almost never active
+
 See = Callable[[jax.Array], jax.Array]
 """Grey values ``[B, V, C]`` to features ``[B, D]``, differentiable."""
 
 
 def classifier_features(
-    workdir: str | None, dataset: Dataset, data_dir: str | None
+    workdir: str | None, flag: str, dataset: Dataset, data_dir: str | None
 ) -> See:
     """The hidden layers of classifiers that are not trained any more.
 
@@ -33,6 +37,7 @@ def classifier_features(
     Args:
         workdir: the folder of a run of `experiments.classifier`; all its seeds are
             asked, their features side by side.
+        flag: the flag that named it, for errors.
         dataset: the images.
         data_dir: folder of the data set's files.
 
@@ -43,8 +48,8 @@ def classifier_features(
         UserError: no classifier that can see these images is named.
     """
     if workdir is None:
-        raise UserError("--mmd_classifier must be given with --mmd_kernel=classifier")
-    _, networks = trained_classifiers(workdir, "mmd_classifier", dataset, data_dir)
+        raise UserError(f"--{flag} must be given where a loss sees a classifier")
+    _, networks = trained_classifiers(workdir, flag, dataset, data_dir)
     return lambda x: jnp.concatenate([of(x)[0] for of in networks], axis=-1)
 
 
@@ -53,6 +58,41 @@ def feature_kernel(see: See, dataset: Dataset) -> Kernel:
     levels = jnp.asarray(model.references(dataset))
     bandwidths = median_bandwidths(see(classifier.to_unit(dataset, levels)))
     return gaussian_kernel(np.asarray(bandwidths).tolist())
+
+
+def feature_discriminator(see: See, dataset: Dataset) -> Discriminator:
+    """A small network on features: it need not learn to see, only to tell apart.
+
+    Args:
+        see: the map; each feature is centred and scaled to training images first.
+        dataset: the images.
+
+    Returns:
+        Two hidden layers with spectral normalisation, no dropout.
+
+    References:
+        Sauer et al., "Projected GANs converge faster", NeurIPS 2021 (discriminators on
+        features of fixed networks).
+    """
+    levels = jnp.asarray(model.references(dataset))
+    found = np.asarray(see(classifier.to_unit(dataset, levels)))
+    mean, deviation = found.mean(0), np.maximum(found.std(0), _MIN_DEVIATION)
+    network = mlp_discriminator(
+        found.shape[1],
+        value_range=None,
+        hidden_sizes=(128, 128),
+        dropout_rate=0.0,
+        spectral=True,
+    )
+
+    def seen(x):
+        return ((see(x) - mean[None]) / deviation[None])[..., None]
+
+    return Discriminator(
+        network.init,
+        lambda params, x: network.logits(params, seen(x)),
+        lambda key, params, x: network.train_logits(key, params, seen(x)),
+    )
 
 
 def through(see: See, term: Term) -> Term:

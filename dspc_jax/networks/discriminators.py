@@ -24,6 +24,7 @@ def mlp_discriminator(
     value_range: tuple[float, float] | None = (0.0, 1.0),
     hidden_sizes: tuple[int, ...] = (1024, 512, 256),
     dropout_rate: float = 0.3,
+    spectral: bool = False,
 ) -> Discriminator:
     """The paper's discriminator: fully connected, LeakyReLU, dropout in training.
 
@@ -37,6 +38,7 @@ def mlp_discriminator(
         are taken as they are.
       hidden_sizes: units of the hidden layers.
       dropout_rate: in [0, 1), for ``train_logits``.
+      spectral: whether every kernel is divided by its spectral norm.
 
     Returns:
       A `Discriminator`; the same object for the same arguments.
@@ -55,7 +57,7 @@ def mlp_discriminator(
         (num_variables, num_channels),
         (num_variables * num_channels,),
         value_range,
-        spectral=False,
+        spectral=spectral,
     )
 
 

@@ -216,6 +216,30 @@ def test_long_gradients_are_shortened():
             assert 0.1 * 1e-3 < norm < 0.1 * clip
 
 
+def test_a_loss_sees_the_noise_of_a_vae_if_asked_to(key: jax.Array):
+    words = ("--density=vae", "--density_network=mlp")
+    density = density_of(*words)
+    noisy = density_of(*words, "--density_output=sample")
+    init_key, sample_key = jax.random.split(key)
+    params = jax.jit(density.init)(init_key, images(12))
+    keys, step = jax.random.split(sample_key, 20_000), jnp.zeros((), jnp.int32)
+
+    def spread(density):
+        def of(params):
+            samples = density.sampler(params, step)(jax.random.clone(keys), params)
+            return jnp.mean(jnp.var(samples, 0))
+
+        return jax.jit(jax.value_and_grad(of))(params)
+
+    mean, grads = spread(density)
+    assert float(jnp.abs(grads["log_scale"]).max()) == 0
+    sampled, grads = spread(noisy)
+    variance = float(jnp.exp(2 * params["log_scale"]).mean())
+    assert float(sampled - mean) == pytest.approx(variance, rel=0.1)
+    # d/d(log scale) of the mean variance is twice the noise's share of it.
+    assert float(grads["log_scale"].sum()) == pytest.approx(2 * variance, rel=0.1)
+
+
 def test_the_vae_has_as_many_parameters_as_the_circuit():
     dataset = data.load("digits", None)
     codec = preprocessing("normal", dataset.num_values)

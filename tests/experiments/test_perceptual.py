@@ -1,4 +1,4 @@
-"""The MMD between features of trained classifiers."""
+"""Losses on the features of trained classifiers."""
 
 from typing import Any
 
@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from dspc_jax.objectives import mmd2_unbiased
-from experiments import classifier, data, mmd, perceptual
+from experiments import adv, classifier, data, mmd, model, perceptual
+from experiments.adversary import AdversarySettings
 from experiments.critic import CriticSettings
 from experiments.device_loop import DeviceLoop
 from experiments.errors import UserError
@@ -33,7 +34,7 @@ def judges(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def test_the_loss_is_that_of_the_features(judges: str):
     dataset = data.load("digits", None)
-    see = perceptual.classifier_features(judges, dataset, None)
+    see = perceptual.classifier_features(judges, "mmd_classifier", dataset, None)
     x, y = (jnp.asarray(dataset.train[i : i + 12]) / 16.0 for i in (0, 100))
     assert see(x).shape == (12, 10)  # of two networks side by side
     kernel = perceptual.feature_kernel(see, dataset)
@@ -48,6 +49,43 @@ def test_the_loss_is_that_of_the_features(judges: str):
     assert term.advantages is not None
     advantages = term.advantages(x, drawn, ())
     assert advantages.shape == (12,)
+
+
+def test_a_discriminator_of_features_sees_nothing_else(judges: str):
+    dataset = data.load("digits", None)
+    see = perceptual.classifier_features(judges, "adv_classifier", dataset, None)
+    discriminator = perceptual.feature_discriminator(see, dataset)
+    x = jnp.asarray(dataset.train[:40]) / 16.0
+    params = discriminator.init(jax.random.key(0))
+    logits = discriminator.logits(params, x)
+    assert logits.shape == (40,)
+    assert float(jnp.std(logits)) > 0
+    # With spectral norms of 1 no logit moves more than the scaled features do.
+    levels = jnp.asarray(model.references(dataset))
+    features = np.asarray(see(classifier.to_unit(dataset, levels)))
+    scaled = np.asarray(see(x)) / np.maximum(features.std(0), 0.01)
+    moved = np.abs(np.diff(logits))
+    assert (moved <= 1.01 * np.linalg.norm(np.diff(scaled, axis=0), axis=1)).all()
+    slopes = jax.grad(lambda x: discriminator.logits(params, x).sum())(x)
+    assert np.isfinite(slopes).all()
+    assert float(jnp.abs(slopes).max()) > 0
+
+
+def test_adversarial_training_on_features_moves_both_sides(judges: str):
+    dataset = data.load("digits", None)
+    settings = AdversarySettings(adv_discriminator="classifier", adv_classifier=judges)
+    groups = Settings(**SMALL), MixtureSettings(0, ll_weight=0.0), settings
+    system = adv.make_system(*groups, dataset=dataset)
+    mesh = Mesh(np.array(jax.devices()[:1]), ("batch",))
+    loop = DeviceLoop(system, dataset, 0, 1, 16, mesh, resident_bytes=2**30)
+    carry = loop.init()
+    before = jax.device_get(carry.state)
+    carry, failure = loop.run(carry, 0, 4)
+    assert failure is None
+    after = jax.device_get(carry.state)
+    for part in (lambda s: s.params["circuit"], lambda s: s.adversary.params):
+        pairs = zip(*(jax.tree.leaves(part(s)) for s in (before, after)), strict=True)
+        assert max(np.abs(a - b).max() for a, b in pairs) > 1e-4
 
 
 @pytest.mark.slow
@@ -71,12 +109,17 @@ def test_a_circuit_learns_through_it(judges: str):
 @pytest.mark.parametrize(
     ("given", "complaint"),
     [
-        (None, "--mmd_classifier must be given with --mmd_kernel=classifier"),
-        ("/nowhere", "--mmd_classifier must be the folder of a run"),
+        (None, "classifier must be given where a loss sees a classifier"),
+        ("/nowhere", "classifier must be the folder of a run"),
     ],
 )
 def test_a_classifier_must_be_there(given: str | None, complaint: str):
+    dataset = data.load("digits", None)
     settings = MmdSettings(mmd_kernel="classifier", mmd_classifier=given)
     groups = Settings(**SMALL), MixtureSettings(), settings, CriticSettings()
-    with pytest.raises(UserError, match=complaint):
-        mmd.make_system(*groups, dataset=data.load("digits", None))
+    with pytest.raises(UserError, match=f"--mmd_{complaint}"):
+        mmd.make_system(*groups, dataset=dataset)
+    settings = AdversarySettings(adv_discriminator="classifier", adv_classifier=given)
+    groups = Settings(**SMALL), MixtureSettings(), settings
+    with pytest.raises(UserError, match=f"--adv_{complaint}"):
+        adv.make_system(*groups, dataset=dataset)
