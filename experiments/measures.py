@@ -81,16 +81,11 @@ def samples(run: Trained, place: int, num: int, seed: int) -> dict[str, np.ndarr
         Title to levels ``[num, V, C]`` uint8, for everything that the run calls sampled
         or decoded.
     """
-
-    @functools.partial(jax.jit, static_argnums=2)
-    def draw(state, key, size):
-        pictures = run.system.sample(state, key, size)
-        return {t: v for t, v in pictures.items() if t.startswith(("sampled", "dec"))}
-
     state, parts = run.state(place), []
     key = jax.random.key(seed)
     for number in _progress(-(-num // _BATCH), f"samples, seed {run.seeds[place]}"):
-        drawn = draw(state, jax.random.fold_in(key, number), _BATCH)
+        step_key = jax.random.fold_in(key, number)
+        drawn = _draw(run.system.sample, state, step_key, _BATCH)
         parts.append(jax.device_get(drawn))
     return {
         title: np.concatenate([part[title] for part in parts])[:num]
@@ -125,17 +120,6 @@ def completions(
     rows = np.arange(len(levels))
     masks = {"stripes": stripes[rows % len(stripes)], "random": random}
 
-    @jax.jit
-    def errors(state, key, levels, observed):
-        filled = complete(state, key, levels, observed)
-        grey = levels.astype(jnp.float32) / top
-        missing = ~observed[..., None]
-        share = jnp.sum(missing) * grey.shape[-1]
-        return {
-            how: jnp.sum(jnp.where(missing, (values - grey) ** 2, 0.0)) / share
-            for how, values in filled.items()
-        }, filled
-
     state, found, pictures = run.state(place), {}, {}
     starts = range(0, len(levels) - len(levels) % _BATCH or len(levels), _BATCH)
     for name, observed in masks.items():
@@ -143,12 +127,12 @@ def completions(
         for start in starts:
             part = slice(start, start + _BATCH)
             key = jax.random.fold_in(jax.random.key(seed), start)
-            error, filled = errors(state, key, levels[part], observed[part])
+            given, known = levels[part], observed[part]
+            error, filled = _complete(complete, top, state, key, given, known)
             for how, value in error.items():
                 totals.setdefault(how, []).append(float(value))
             if start == 0:
-                seen = np.asarray(observed[part])[..., None]
-                given = levels[part]
+                seen = np.asarray(known)[..., None]
                 pictures[f"{name}: given"] = np.where(seen, given, top // 2)
                 for how, values in filled.items():
                     grey = np.clip(np.round(np.asarray(values) * top), 0, top)
@@ -181,6 +165,26 @@ def floors(dataset: Dataset, num: int, seed: int) -> dict[str, np.ndarray]:
         "mean image": np.broadcast_to(mean, (num, *mean.shape)),
         "independent pixels": np.take_along_axis(some, picked, axis=0),
     }
+
+
+# One compilation for all seeds of a run: its functions are static arguments.
+@functools.partial(jax.jit, static_argnums=(0, 3))
+def _draw(sample, state, key, num):
+    pictures = sample(state, key, num)
+    return {t: v for t, v in pictures.items() if t.startswith(("sampled", "dec"))}
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _complete(complete, top, state, key, levels, observed):
+    """Values of every kind of completion, and the squared error of missing ones."""
+    filled = complete(state, key, levels, observed)
+    grey = levels.astype(jnp.float32) / top
+    missing = ~observed[..., None]
+    share = jnp.sum(missing) * grey.shape[-1]
+    return {
+        how: jnp.sum(jnp.where(missing, (values - grey) ** 2, 0.0)) / share
+        for how, values in filled.items()
+    }, filled
 
 
 def _progress(num: int, title: str) -> Iterator[int]:
