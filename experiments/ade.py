@@ -17,7 +17,8 @@ from dspc_jax.objectives import mmd2_unbiased, sample_spread
 from experiments import data, flags, mixture, mmd, model, score_function
 from experiments.adversary import AdversarySettings, adversarial_term
 from experiments.critic import CriticSettings
-from experiments.densities import Density, DensitySettings, make_density
+from experiments.densities import Density, make_density
+from experiments.density_settings import DensitySettings
 from experiments.device_loop import System
 from experiments.errors import UserError
 from experiments.flags import Settings

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from experiments import trained
-from experiments.densities import DensitySettings
+from experiments.density_settings import DensitySettings
 from experiments.device_loop import Carry
 from experiments.errors import UserError
 from experiments.flags import Settings
@@ -19,7 +19,11 @@ _SHAPING = (
     *("structure", "depth", "num_repetitions", "structure_seed"),
     *("num_sums", "num_leaves", "num_classes", "labels", "sum_layer", "leaf"),
     *("leaf_min_scale", "leaf_max_scale"),
-    *(field.name for field in dataclasses.fields(DensitySettings)),
+    *(
+        field.name
+        for field in dataclasses.fields(DensitySettings)
+        if field.name != "density_output"  # what a loss sees shapes nothing
+    ),
 )
 
 

@@ -11,7 +11,7 @@ from experiments.study.parts import (
     network_jobs,
 )
 from experiments.study.plan import Job, Of
-from experiments.study.settings import Context, Flags, perceptual
+from experiments.study.settings import Context, Flags, discriminating, perceptual
 
 # Density and flow. The logit comes before every flow but the identity, so that the
 # circuit in pixel space is that of the other programs.
@@ -70,11 +70,16 @@ def _ways(
         "start_from": Of(start.name),
     }
     log_ratio = {"adv_loss": "log_ratio"}
+    # Theirs sees the decoder's mean, ours what is measured: samples.
+    output = {"density_output": "sample"} if common["density"] == "vae" else {}
+    tell = {**discriminating(context), **output}
+    see = {"sample_loss": "mmd", **perceptual(context), **output}
     ways: list[tuple[str, str, Flags]] = [
         ("ll", "LL", _LIKELIHOOD),
         ("adv", "ADV", {"ll_weight": 0.0, **log_ratio}),
         ("joint", "LL and ADV", log_ratio),
-        ("joint_mmd", "LL and MMD", {"sample_loss": "mmd", **perceptual(context)}),
+        ("joint_features", "LL and ADV on features", tell),
+        ("joint_mmd", "LL and MMD on features", see),
     ]
     going_on = [
         job_of(context, f"{name}_{way}", "ade", f"{title}: {words}", more, own)

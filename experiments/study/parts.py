@@ -4,7 +4,13 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from experiments.study.plan import Job, Of
-from experiments.study.settings import Context, Flags, ours_flags, perceptual
+from experiments.study.settings import (
+    Context,
+    Flags,
+    discriminating,
+    ours_flags,
+    perceptual,
+)
 
 
 def job_of(
@@ -92,7 +98,10 @@ def further_jobs(context: Context) -> list[Job]:
             context, "mmd", "mmd", "LL and MMD on features", common, balanced,
             perceptual(context),
         ),
-        job_of(context, "adv", "adv", "LL and ADV", common, balanced),
+        job_of(
+            context, "adv", "adv", "LL and ADV on features", common, balanced,
+            discriminating(context),
+        ),
     ]  # fmt: skip
 
 

@@ -24,6 +24,7 @@ from experiments.study.settings import (
     Flags,
     annealed,
     corrections,
+    discriminating,
     ours_flags,
     perceptual,
     union,
@@ -97,7 +98,10 @@ def temperature(context: Context) -> list[Job]:
         "num_steps": context.scale.ladder_steps,
         "pretrain_steps": context.scale.ladder_steps // 2,
     }
-    objectives: list[tuple[str, Flags]] = [("adv", {}), ("mmd", perceptual(context))]
+    objectives: list[tuple[str, Flags]] = [
+        ("adv", discriminating(context)),
+        ("mmd", perceptual(context)),
+    ]
     jobs = []
     for program, own in objectives:
         for relaxation in ("gumbel_softmax", "straight_through"):
@@ -133,7 +137,7 @@ def grid(context: Context) -> list[Job]:
     half = {"pretrain_steps": context.scale.ladder_steps // 2}
     programs: list[tuple[str, Flags]] = [
         ("ll", {}),
-        ("adv", {**BALANCED, **half}),
+        ("adv", {**BALANCED, **half, **discriminating(context)}),
         ("mmd", {**BALANCED, **half, **perceptual(context)}),
         ("pae", half),
     ]
@@ -172,9 +176,10 @@ def data_efficiency(context: Context) -> list[Job]:
         part = {"train_fraction": fraction}
         critics = critic_jobs(context, f"critics_{fraction}", **part)
         before += critics
-        see = perceptual(context)
+        within = context
         if critics:  # which have seen no more images than the circuit
-            see = {"mmd_kernel": "classifier", "mmd_classifier": Of(critics[0].name)}
+            within = context._replace(critics=Of(critics[0].name))
+        see, tell = perceptual(within), discriminating(within)
         hybrid = {**BALANCED, **half}
         network = {"num_steps": context.scale.network_steps}
         title = f"{fraction:.0%} of the images"
@@ -189,7 +194,7 @@ def data_efficiency(context: Context) -> list[Job]:
             ),
             job_of(
                 context, f"adv_{fraction}", "adv", f"LL and ADV, {title}",
-                ours_flags(context), steps, hybrid, part,
+                ours_flags(context), steps, hybrid, tell, part,
             ),
             job_of(context, f"gan_{fraction}", "gan", f"GAN, {title}", network, part),
         ]  # fmt: skip
@@ -201,10 +206,10 @@ def convergence(context: Context) -> list[Job]:
     steps = context.scale.ladder_steps
     often = {"num_steps": steps, "eval_every": max(steps // 20, 1)}
     hybrid = {**BALANCED, "pretrain_steps": steps // 2}
-    ours, see = ours_flags(context), perceptual(context)
+    ours, see, tell = ours_flags(context), perceptual(context), discriminating(context)
     jobs = [
         job_of(context, "ll", "ll", "LL", ours, often),
-        job_of(context, "adv", "adv", "LL, then LL and ADV", ours, often, hybrid),
+        job_of(context, "adv", "adv", "LL, then LL and ADV", ours, often, hybrid, tell),
         job_of(context, "mmd", "mmd", "LL, then LL and MMD", ours, often, hybrid, see),
         job_of(context, "gan", "gan", "GAN (network)", often),
     ]

@@ -113,12 +113,6 @@ PAPER_PAE: Flags = {
     "pae_latents": 20,
 }
 
-_CONV: Flags = {
-    "adv_discriminator": "conv",
-    "adv_learning_rate": None,
-    "adv_r1_weight": None,
-}
-
 
 def ours_flags(context: Context) -> Flags:
     """Our circuit: quad tree, one product a unit, discretised logistic leaves."""
@@ -131,6 +125,19 @@ def perceptual(context: Context) -> Flags:
     if context.critics is None:
         return {"mmd_kernel": "pixel"}
     return {"mmd_kernel": "classifier", "mmd_classifier": context.critics}
+
+
+def discriminating(context: Context) -> Flags:
+    """Our ADV: on classifiers' features, or by convolutions where there are none."""
+    tuned: Flags = {"adv_learning_rate": None, "adv_r1_weight": None}  # the defaults
+    if context.critics is None:
+        return {"adv_discriminator": "conv", **tuned}
+    return {
+        "adv_discriminator": "classifier",
+        "adv_classifier": context.critics,
+        "adv_loss": "hinge",
+        **tuned,
+    }
 
 
 def annealed(context: Context) -> Flags:
@@ -174,7 +181,7 @@ def corrections(context: Context) -> list[Correction]:
         both("locality", {"structure": "quad_tree", "sum_layer": "cp"}),
         both("leaves", leaves),
         Correction("step size", rate, {"sampler_learning_rate": 0.001}),
-        Correction("critic", _CONV, perceptual(context)),
+        Correction("critic", discriminating(context), perceptual(context)),
         both("likelihood", {**BALANCED, **half}),
     ]
 

@@ -45,8 +45,9 @@ def test_flags_of_every_preset_fit_one_another(preset):
     seen = set()
     for job in jobs_of(preset, scale="smoke", height=8):
         flags = {n: v for n, v in job.flags.items() if not isinstance(v, Of)}
-        if flags.get("mmd_kernel") == "classifier":
-            del flags["mmd_kernel"]  # there is none yet
+        for name in ("mmd_kernel", "adv_discriminator"):
+            if flags.get(name) == "classifier":
+                del flags[name]  # there is none yet
         job = Job("job", job.program, flags)
         words = tuple(job.words(ROOT))
         if job.trains and words not in seen:
@@ -76,7 +77,9 @@ def test_what_is_compared_has_one_start_and_as_many_steps():
     by_name = {job.name: dict(job.flags) for job in jobs_of("best")}
     alone = by_name["likelihood"]
     assert alone.pop("sample_weight") == 0.0
-    for name, own in (("mmd", ("mmd_kernel", "mmd_classifier")), ("adv", ())):
+    discriminator = ("adv_discriminator", "adv_classifier", "adv_loss")
+    kernel = ("mmd_kernel", "mmd_classifier")
+    for name, own in (("mmd", kernel), ("adv", discriminator)):
         hybrid = by_name[name]
         assert hybrid.pop("balance") == "norm"
         assert hybrid == alone | {flag: hybrid[flag] for flag in own}
@@ -130,7 +133,7 @@ def test_overrides_reach_every_job_that_knows_the_flag():
 
 def test_a_chosen_job_brings_what_it_needs():
     names = [job.name for job in plan.with_needs(jobs_of("best"), ["evaluate adv"])]
-    assert names == ["judge", "first", "start", "adv", "evaluate adv"]
+    assert names == ["judge", "critics", "first", "start", "adv", "evaluate adv"]
 
 
 def test_a_plan_in_the_wrong_order_is_an_error():
