@@ -100,7 +100,7 @@ def test_the_judge_trains_nothing():
 
 
 def test_one_correction_changes_one_thing():
-    jobs = {job.name: job.flags for job in jobs_of("corrected")}
+    jobs = {job.name: dict(job.flags) for job in jobs_of("corrected")}
     for program in ("adv", "mmd"):
         paper = jobs[f"{program}_the_papers"]
         changed = jobs[f"{program}_with_locality"]
