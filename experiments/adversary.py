@@ -32,11 +32,17 @@ from experiments.mixture import Term
 _CIRCUIT_MIN_SCALE = 0.1  # grey values; a narrower leaf's score is too steep to follow
 # Tuned on digits, from a circuit that the likelihood has trained; mlp's is the paper's.
 _RATES = {
-    **{"mlp": 2e-4, "conv": 2e-3, "classifier": 1e-3, "circuit": 0.03},
+    "mlp": 2e-4,
+    "conv": 2e-3,
+    "classifier": 1e-3,
+    "circuit": 0.03,
     "self": 3e-3,
 }
 _R1_WEIGHTS = {
-    **{"mlp": 0.1, "conv": 0.1, "classifier": 0.1, "circuit": 1e-4},
+    "mlp": 0.1,
+    "conv": 0.1,
+    "classifier": 0.1,
+    "circuit": 1e-4,
     "self": 0.0,
 }
 
