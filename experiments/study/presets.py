@@ -70,7 +70,9 @@ def corrected(context: Context) -> list[Job]:
     rungs += [(f"with {c.title}", c.adv, c.mmd) for c in rules]
     rungs.append(("ours", *union(used)))
     for left_out in used:
-        if left_out.title != "deviation":  # other leaves than binomial have no such
+        # Other leaves than binomial have no such deviation, and the likelihood brings a
+        # step size of its own.
+        if left_out.title not in ("deviation", "step size"):
             others = (c for c in used if c is not left_out)
             rungs.append((f"ours without {left_out.title}", *union(others)))
     jobs = [
