@@ -1,12 +1,13 @@
 """Small circuits of every kind, each compiled once for the whole test session."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Container, Iterable
 import functools
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import dspc_jax as pc
 from dspc_jax.region_graph import Partition, RegionGraph
@@ -78,6 +79,17 @@ NORMAL = {
     "normal-trees": _config(_trees(2, 1, 2), pc.Normal(), 2, 2, 1, "tucker"),
     "normal-channels": _config(_trees(1, 0, 2), pc.Normal(), 2, 2, 2, "cp", 2),
 }
+
+# By name only (`pytest -m slow`): of each, another circuit has the parts.
+LONG = ("odd-trees-cp", "depth-0", "quad-3x3", "shared")
+
+
+def parameters(names: Iterable[str], long: Container[str] = LONG) -> list[Any]:
+    """Names of circuits for `pytest.mark.parametrize`, the long ones marked slow."""
+    return [
+        pytest.param(name, marks=pytest.mark.slow) if name in long else name
+        for name in names
+    ]
 
 
 def fresh_keys(seed: int, count: int) -> jax.Array:
@@ -166,7 +178,10 @@ def jit(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
     and the estimators are compiled as users compile.
     """
     less = {"xla_backend_optimization_level": 0}
-    return jax.jit(function, compiler_options=less, **options)
+    return _jit(function, compiler_options=less, **options)
+
+
+_jit = jax.jit  # by this name even where a test has put `jit` in its place
 
 
 @functools.cache
