@@ -17,11 +17,21 @@ from experiments.errors import UserError
 from experiments.flags import Settings
 from experiments.preprocessing import preprocessing
 from experiments.starting import started
+from tests import cases
+from tests.experiments.tiny import tiny_digits
 
 SMALL = ("--num_sums=3", "--num_leaves=3", "--batch_size=16", "--flow_steps=2")
 SMALL += ("--flow_filters=8", "--density_width=8", "--density_latents=3")
-SMALL += ("--adv_filters=4", "--density_centres=50")
+SMALL += ("--adv_filters=4", "--density_centres=50", "--flow_patch=2")
 FLOWS = ("identity", "colour", "patch", "multi_scale")
+
+
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch: pytest.MonkeyPatch) -> data.Dataset:
+    """A piece of the digits, 2x4 pixels, in their place: programs compile fast."""
+    dataset = tiny_digits()
+    monkeypatch.setattr(data, "load", lambda *_: dataset)
+    return dataset
 
 
 def density_of(*words: str) -> densities.Density:
@@ -52,7 +62,7 @@ def test_likelihood_and_samples_have_gradients_everywhere(kind, flow, key):
     density = density_of(f"--density={kind}", f"--flow={flow}")
     x = images(12)
     init_key, bound_key, sample_key = jax.random.split(key, 3)
-    params = jax.jit(density.init)(init_key, x)
+    params = cases.jit(density.init)(init_key, x)
     keys = jax.random.split(sample_key, 4)
 
     def likelihood(params):
@@ -62,13 +72,13 @@ def test_likelihood_and_samples_have_gradients_everywhere(kind, flow, key):
         sample = density.sampler(params, jnp.zeros((), jnp.int32))
         return jnp.mean(sample(keys, params) ** 2)
 
-    value, grads = jax.jit(jax.value_and_grad(likelihood))(params)
+    value, grads = cases.jit(jax.value_and_grad(likelihood))(params)
     assert np.isfinite(value)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(grads))
-    value, grads = jax.jit(jax.value_and_grad(through_samples))(params)
+    value, grads = cases.jit(jax.value_and_grad(through_samples))(params)
     assert np.isfinite(value)
     norms = {
-        name: sum(float(jnp.abs(leaf).sum()) for leaf in jax.tree.leaves(of))
+        name: sum(float(np.abs(leaf).sum()) for leaf in jax.tree.leaves(of))
         for name, of in grads.items()
         if jax.tree.leaves(of)
     }
@@ -81,19 +91,18 @@ def test_the_bound_is_below_the_likelihood():
     """One latent and a linear decoder that ignores it: the marginal is known."""
     density = density_of("--density=vae", "--density_network=mlp")
     x = images(20)
-    params = density.init(jax.random.key(0), x)
+    params = cases.jit(density.init)(jax.random.key(0), x)
+    log_prob = cases.jit(density.log_prob)
     last = params["vae"]["decoder"]
     zero = jax.tree.map(jnp.zeros_like, last)
     params = params | {"vae": params["vae"] | {"decoder": zero}}
     params = params | {"shift": jnp.array([0.3]), "log_scale": jnp.array([-1.0])}
     exact = jax.scipy.stats.norm.logpdf(x, 0.3, np.exp(-1.0)).sum((1, 2))
-    bound = density.log_prob(params, jax.random.key(1), x)
+    bound = log_prob(params, jax.random.key(1), x)
     assert (bound <= exact + 1e-3).all()
     encoder = jax.tree.map(jnp.zeros_like, params["vae"]["encoder"])  # q = N(0, I)
     params = params | {"vae": params["vae"] | {"encoder": encoder}}
-    np.testing.assert_allclose(
-        density.log_prob(params, jax.random.key(1), x), exact, rtol=1e-5
-    )
+    np.testing.assert_allclose(log_prob(params, jax.random.key(1), x), exact, rtol=1e-5)
 
 
 def test_a_centre_does_not_explain_itself():
@@ -104,22 +113,23 @@ def test_a_centre_does_not_explain_itself():
     params = {"log_scale": jnp.log(0.2)}
     others = images(30)[20:]
     square = ((np.asarray(others)[:, None] - centres[None]) ** 2).sum((2, 3))
-    each = np.exp(-square / (2 * 0.2**2)) / np.sqrt(2 * np.pi * 0.2**2) ** 64
-    found = density.log_prob(params, jax.random.key(1), others)
+    each = np.exp(-square / (2 * 0.2**2)) / np.sqrt(2 * np.pi * 0.2**2) ** 8
+    log_prob = cases.jit(density.log_prob)
+    found = log_prob(params, jax.random.key(1), others)
     np.testing.assert_allclose(found, np.log(each.mean(1)), rtol=1e-4)
     noise = np.random.default_rng(0).uniform(-0.5, 0.5, centres.shape)
     again = centres + bin_width * noise
     without = ((again[:, None] - centres[None]) ** 2).sum((2, 3))
     np.fill_diagonal(without, np.inf)
-    each = np.exp(-without / (2 * 0.2**2)) / np.sqrt(2 * np.pi * 0.2**2) ** 64
-    found = density.log_prob(params, jax.random.key(2), jnp.asarray(again, jnp.float32))
+    each = np.exp(-without / (2 * 0.2**2)) / np.sqrt(2 * np.pi * 0.2**2) ** 8
+    found = log_prob(params, jax.random.key(2), jnp.asarray(again, jnp.float32))
     np.testing.assert_allclose(found, np.log(each.mean(1)), rtol=1e-4)
 
 
 def test_uniform_noise_has_the_bits_of_the_uniform_code(key, tmp_path):
     """A gaussian density behind the identity, measured by its program."""
     words = ["--density=gaussian", "--num_steps=1"]
-    words += ["--sample_weight=0", "--pretrain_steps=0"]
+    words += ["--sample_weight=0", "--pretrain_steps=0", "--adv_discriminator=mlp"]
     words += [f"--workdir={tmp_path / 'run'}", *SMALL]
     assert ade.main(ade.parse(["ade", *words])) == 0
     metrics = json.loads((tmp_path / "run" / "result.json").read_text())["metrics"]
@@ -133,7 +143,9 @@ def test_uniform_noise_has_the_bits_of_the_uniform_code(key, tmp_path):
 @pytest.mark.parametrize(
     "words",
     [
-        ("--density=circuit", "--flow=patch", "--preprocess=logit"),
+        # The default discriminator, convolutions, takes long to compile.
+        ("--density=circuit", "--flow=patch", "--preprocess=logit")
+        + ("--flow_steps=1", "--adv_discriminator=mlp"),
         pytest.param(
             ("--density=vae", "--flow=multi_scale", "--sample_loss=mmd"),
             marks=pytest.mark.slow,
@@ -144,8 +156,8 @@ def test_uniform_noise_has_the_bits_of_the_uniform_code(key, tmp_path):
 )
 def test_the_program_trains_and_is_read_back(words, tmp_path: Path):
     run = tmp_path / "run"
-    words = ["--num_steps=4", "--pretrain_steps=2", *words]
-    words += [f"--workdir={run}", *SMALL]
+    words = [*SMALL, "--num_steps=4", "--pretrain_steps=2", *words]
+    words += [f"--workdir={run}"]
     assert ade.main(ade.parse(["ade", *words])) == 0
     metrics = json.loads((run / "result.json").read_text())["metrics"]
     bits = "bits_per_dim_bound" if "--density=vae" in words else "bits_per_dim"
@@ -153,7 +165,7 @@ def test_the_program_trains_and_is_read_back(words, tmp_path: Path):
     found = trained.load(run, "run")
     assert (found.program, found.step) == ("ade", 4)
     drawn = found.system.sample(found.state(0), jax.random.key(0), 3)
-    assert drawn["sampled"].shape == (3, 64, 1)
+    assert drawn["sampled"].shape == (3, 8, 1)
 
 
 @pytest.mark.parametrize(
@@ -177,7 +189,7 @@ def test_what_does_not_fit_is_named(words, message, tmp_path):
 
 # Without an adversary, which takes long to compile.
 GAUSSIAN = ("--density=gaussian", "--flow=colour", "--num_steps=1")
-GAUSSIAN += ("--sample_weight=0", "--pretrain_steps=0")
+GAUSSIAN += ("--sample_weight=0", "--pretrain_steps=0", "--sample_loss=mmd")
 
 
 def test_a_density_starts_from_another_with_its_flow(tmp_path: Path):
@@ -221,7 +233,7 @@ def test_a_loss_sees_the_noise_of_a_vae_if_asked_to(key: jax.Array):
     density = density_of(*words)
     noisy = density_of(*words, "--density_output=sample")
     init_key, sample_key = jax.random.split(key)
-    params = jax.jit(density.init)(init_key, images(12))
+    params = cases.jit(density.init)(init_key, images(12))
     keys, step = jax.random.split(sample_key, 20_000), jnp.zeros((), jnp.int32)
 
     def spread(density):
@@ -229,7 +241,7 @@ def test_a_loss_sees_the_noise_of_a_vae_if_asked_to(key: jax.Array):
             samples = density.sampler(params, step)(jax.random.clone(keys), params)
             return jnp.mean(jnp.var(samples, 0))
 
-        return jax.jit(jax.value_and_grad(of))(params)
+        return cases.jit(jax.value_and_grad(of))(params)
 
     mean, grads = spread(density)
     assert float(jnp.abs(grads["log_scale"]).max()) == 0
@@ -261,13 +273,13 @@ def test_missing_pixels_are_filled_in_where_features_are_pixels():
     assert complete_of("--density=gaussian") is None
     density = density_of("--flow=colour")
     x = images(3)
-    params = density.init(jax.random.key(0), x)
-    observed = np.arange(64) < 32
+    params = cases.jit(density.init)(jax.random.key(0), x)
+    observed = np.arange(8) < 4
     assert density.complete is not None
-    found = density.complete(params, x, np.broadcast_to(observed, (3, 64)))
+    found = cases.jit(density.complete)(params, x, np.broadcast_to(observed, (3, 8)))
     for values in found.values():
-        np.testing.assert_array_equal(values[:, :32], x[:, :32])
-        assert np.abs(values[:, 32:] - x[:, 32:]).max() > 0.01
+        np.testing.assert_array_equal(values[:, :4], x[:, :4])
+        assert np.abs(values[:, 4:] - x[:, 4:]).max() > 0.01
 
 
 def test_defaults_are_those_of_the_help():
