@@ -13,6 +13,7 @@ from dspc_jax.objectives import (
     gaussian_kernel,
     mmd2_unbiased,
 )
+from tests import cases
 
 CASES = {
     "mixture": pc.CircuitConfig(
@@ -36,12 +37,17 @@ BANDWIDTH = 0.7
 
 def build(name):
     circuit = pc.build(CASES[name])
-    return circuit, circuit.init(jax.random.key(0)), circuit.init(jax.random.key(1))
+    init = cases.jit(circuit.init)
+    return circuit, init(jax.random.key(0)), init(jax.random.key(1))
+
+
+of_laws = cases.jit(log_expected_kernel, static_argnums=(0, 3))
+of_points = cases.jit(log_mean_kernel, static_argnums=(0, 3))
 
 
 def draw(circuit, params, seed, num):
     keys = jax.random.split(jax.random.key(seed), num)
-    return np.asarray(jax.jit(jax.vmap(circuit.sample, (0, None)))(keys, params))
+    return np.asarray(cases.jit(jax.vmap(circuit.sample, (0, None)))(keys, params))
 
 
 def kernel(x, y, seen):
@@ -64,7 +70,7 @@ def test_a_mixture_is_the_sum_over_its_components():
             v = BANDWIDTH**2 + sp**2 + sq**2
             k = BANDWIDTH / np.sqrt(v) * np.exp(-((mp - mq) ** 2) / 2 / v)
             total += wp * wq * np.prod(k)
-    found = np.exp(log_expected_kernel(circuit, params, other, BANDWIDTH))
+    found = np.exp(of_laws(circuit, params, other, BANDWIDTH))
     np.testing.assert_allclose(found, total, rtol=1e-5)
 
 
@@ -79,14 +85,14 @@ def test_against_samples(name, part):
     variables = jnp.asarray(seen) if part else None
     x, y = draw(circuit, params, 2, 20_000), draw(circuit, other, 3, 20_000)
     k = kernel(x, y, seen)
-    found = np.exp(log_expected_kernel(circuit, params, other, BANDWIDTH, variables))
+    found = np.exp(of_laws(circuit, params, other, BANDWIDTH, variables))
     error = 5 * k.std() / np.sqrt(len(k))
     assert abs(found - k.mean()) < error
-    same = np.exp(log_expected_kernel(circuit, params, params, BANDWIDTH, variables))
+    same = np.exp(of_laws(circuit, params, params, BANDWIDTH, variables))
     assert abs(same - k.mean()) > error
     point = y[:1]
     k = kernel(x, point, seen)
-    found = np.exp(log_mean_kernel(circuit, params, point, BANDWIDTH, variables))[0]
+    found = np.exp(of_points(circuit, params, point, BANDWIDTH, variables))[0]
     assert abs(found - k.mean()) < 5 * k.std() / np.sqrt(len(k))
 
 
@@ -94,13 +100,18 @@ def test_against_samples(name, part):
 def test_the_sampled_estimate_is_unbiased_for_the_exact_mmd(name):
     circuit, params, other = build(name)
     data = jnp.asarray(draw(circuit, other, 4, 50))
-    exact, metrics = exact_mmd_loss(
-        params, None, data, circuit=circuit, bandwidths=[0.5, 1.0]
-    )
+
+    @cases.jit
+    def loss(params, data):
+        return exact_mmd_loss(
+            params, None, data, circuit=circuit, bandwidths=[0.5, 1.0]
+        )
+
+    exact, metrics = loss(params, data)
     assert metrics["mmd2"] == exact
     of_kernel = gaussian_kernel((0.5, 1.0))
 
-    @jax.jit
+    @cases.jit
     @jax.vmap
     def estimate(key):
         keys = jax.random.split(key, 50)
@@ -116,6 +127,7 @@ def test_patches_are_averaged():
     data = jnp.asarray(draw(circuit, params, 6, 8))
     patches = jnp.array([[1, 1, 1, 0, 0, 0], [0, 0, 0, 1, 1, 1]], bool)
 
+    @cases.jit
     def loss(patches):
         return exact_mmd_loss(
             params, None, data, circuit=circuit, bandwidths=[0.5], patches=patches
@@ -144,9 +156,8 @@ def test_training_moves_a_mixture_onto_its_data():
         updates, opt_state = optimizer.update(grads, opt_state)
         return (optax.apply_updates(params, updates), opt_state), loss
 
-    (params, _), losses = jax.jit(lambda state: jax.lax.scan(step, state, None, 200))(
-        (params, optimizer.init(params))
-    )
+    train = cases.jit(lambda state: jax.lax.scan(step, state, None, 200))
+    (params, _), losses = train((params, optimizer.init(params)))
     assert all(np.isfinite(np.asarray(p)).all() for p in jax.tree.leaves(params))
     assert losses[-1] < 0.1 * losses[0]
 
@@ -158,13 +169,13 @@ def test_what_has_no_closed_form_is_refused():
             pc.Normal(),
         )
     )
-    params = forest.init(jax.random.key(0))
+    params = cases.random_params(forest, seed=0)
     with pytest.raises(ValueError, match="one partition of every region"):
         log_expected_kernel(forest, params, params, 1.0)
     counts = pc.build(
         pc.CircuitConfig(pc.RandomBinaryTrees(num_variables=2, depth=0), pc.Bernoulli())
     )
-    params = counts.init(jax.random.key(0))
+    params = cases.random_params(counts, seed=0)
     with pytest.raises(ValueError, match="need Normal leaves, got Bernoulli"):
         log_mean_kernel(counts, params, jnp.zeros((1, 2, 1)), 1.0)
     circuit, params, _ = build("mixture")
