@@ -1,5 +1,6 @@
 """Every program, small: it runs, learns, continues, and its flags do what they say."""
 
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from experiments.device_loop import DeviceLoop, System
 from experiments.flags import Settings
 from experiments.mixture import MixtureSettings
 from experiments.mmd import MmdSettings
+from tests import cases
 from tests.experiments import runs
 from tests.experiments.tiny import tiny_digits
 
@@ -91,15 +93,16 @@ def test_the_reported_loss_is_that_of_the_library(tiny: Dataset):
     """Evaluated bits against a plain computation outside the programs."""
     settings = small(leaf="binomial")
     circuit = ll.model.make_model(settings, tiny)
-    params = ll.model.init(circuit, jax.random.key(1))
+    params = cases.jit(functools.partial(ll.model.init, circuit))(jax.random.key(1))
     loop = loop_of(tiny, ll.make_system(settings, tiny))
     carry = loop.init()
     carry = carry._replace(
         state=carry.state._replace(params=jax.tree.map(lambda p: p[None], params))
     )
     bits = loop.evaluate(loop.put(carry), tiny.valid)["bits_per_dim"]
+    log_prob = cases.jit(circuit.circuit.log_prob)
     log_p = [
-        float(circuit.circuit.log_prob(params, jnp.asarray(image, jnp.float32)))
+        float(log_prob(params, jnp.asarray(image, jnp.float32)))
         for image in tiny.valid[:20]
     ]
     few = tiny._replace(valid=tiny.valid[:20], test=tiny.valid[:20])

@@ -1,5 +1,6 @@
 """A run that starts from another's circuit, and the control without samples."""
 
+from collections.abc import Iterator
 import dataclasses
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from jax.sharding import Mesh
 import numpy as np
 import pytest
 
-from experiments import ll, mmd, trained
+from experiments import data, ll, mmd, trained
 from experiments.critic import CriticSettings
 from experiments.device_loop import DeviceLoop, System
 from experiments.errors import UserError
@@ -22,8 +23,17 @@ from tests.experiments.tiny import tiny_digits
 SMALL: dict[str, Any] = {"num_sums": 2, "num_leaves": 3, "batch_size": 16}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def tiny() -> Iterator[data.Dataset]:
+    """A piece of the digits, 2x4 pixels, in their place: programs compile fast."""
+    dataset = tiny_digits()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(data, "load", lambda *_: dataset)
+        yield dataset
+
+
 @pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def source(tiny: data.Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two steps of likelihood on the digits, seeds 4 and 5."""
     workdir = tmp_path_factory.mktemp("source") / "run"
     words = [f"--{name}={value}" for name, value in SMALL.items()]
@@ -34,7 +44,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def loop_of(system: System, settings: Settings) -> DeviceLoop:
     mesh = Mesh(np.array(jax.devices()[:1]), ("batch",))
-    dataset = trained.data.load("digits", None)
+    dataset = data.load("digits", None)
     seeds = settings.seed, settings.num_seeds
     return DeviceLoop(system, dataset, *seeds, 16, mesh, resident_bytes=2**30)
 
@@ -67,8 +77,14 @@ def test_the_circuit_is_that_of_the_run_seed_by_seed(source: Path):
 
 
 def loop_of_ll(settings: Settings) -> DeviceLoop:
-    dataset = trained.data.load("digits", None)
+    dataset = data.load("digits", None)
     return loop_of(ll.make_system(settings, dataset), settings)
+
+
+@pytest.fixture(scope="module")
+def carry() -> Any:
+    """A circuit of the same flags, untrained."""
+    return jax.device_get(loop_of_ll(Settings(seed=4, **SMALL)).init())
 
 
 @pytest.mark.parametrize(
@@ -80,9 +96,10 @@ def loop_of_ll(settings: Settings) -> DeviceLoop:
         ({"start_from": "/nowhere"}, "there is no config.json in '/nowhere'"),
     ],
 )
-def test_another_circuit_is_refused(source: Path, changed: dict[str, Any], words: str):
+def test_another_circuit_is_refused(
+    source: Path, carry: Any, changed: dict[str, Any], words: str
+):
     settings = Settings(seed=4, start_from=str(source), **SMALL)
-    carry = jax.device_get(loop_of_ll(settings).init())
     with pytest.raises(UserError, match=words):
         started(carry, [dataclasses.replace(settings, **changed)])
 
@@ -94,9 +111,8 @@ def test_a_run_of_an_unknown_program_is_refused(tmp_path: Path):
 
 
 @pytest.mark.slow
-def test_without_weight_the_samples_change_nothing():
+def test_without_weight_the_samples_change_nothing(tiny: data.Dataset):
     """The control: steps of likelihood, whatever the loss on samples is."""
-    tiny = tiny_digits()
     settings = Settings(**SMALL)
 
     def after(mmd_settings: MmdSettings, weight: float) -> tuple[Any, dict]:
@@ -121,8 +137,7 @@ def test_without_weight_the_samples_change_nothing():
     assert max(jax.tree.leaves(moved)) > 1e-4
 
 
-def test_no_weight_at_all_is_refused():
-    tiny = tiny_digits()
+def test_no_weight_at_all_is_refused(tiny: data.Dataset):
     groups = Settings(**SMALL), MixtureSettings(0, 0.0, 0.0), MmdSettings()
     with pytest.raises(UserError, match="--ll_weight must be greater than 0"):
         mmd.make_system(*groups, CriticSettings(), dataset=tiny)
