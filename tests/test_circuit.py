@@ -76,7 +76,7 @@ def keys():
 
 def looped(function, params):
     """One example after the other."""
-    single = jax.jit(function)
+    single = jax.jit(function)  # as users compile
     rows = zip(keys(), X, OBSERVED, strict=True)
     return stack([single(params, *row) for row in rows])
 
@@ -89,7 +89,9 @@ def loop():
 BATCH = jax.vmap(queries, (None, 0, 0, 0))
 
 
-@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize(
+    "jit", [pytest.param(False, marks=pytest.mark.slow), True], ids=["eager", "jit"]
+)
 def test_batches_are_loops(loop, jit):
     function = cases.jit(BATCH) if jit else BATCH
     assert_same(function(PARAMS, keys(), X, OBSERVED), loop)
