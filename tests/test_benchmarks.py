@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import pytest
 
 from benchmarks import cell, circuit, measure
+from tests import cases
 
 TINY = {
     "channels": 2,
@@ -24,9 +25,20 @@ TINY = {
 }
 
 
+# The others by name: they share the measuring, and their queries have other tests.
+QUICK = ("train", "differentiable[simple]", "conditional")
+
+
 @pytest.mark.optax
-@pytest.mark.parametrize("task", cell.TASKS)
-def test_every_task_is_measured(task):
+@pytest.mark.parametrize(
+    "task",
+    [
+        pytest.param(task, marks=() if task in QUICK else pytest.mark.slow)
+        for task in cell.TASKS
+    ],
+)
+def test_every_task_is_measured(task, monkeypatch):
+    monkeypatch.setattr(jax, "jit", cases.jit)
     result = json.loads(json.dumps(cell.run(cell.Cell(task, **TINY))))
     assert result["shape"] == "2x4x4"
     assert 0 < result["min_ms"] <= result["median_ms"] <= result["max_ms"]
@@ -37,7 +49,8 @@ def test_every_task_is_measured(task):
     assert result["params"] == 2 * (2 * 3 * 9 + 9) + 2 + 1 + 2 * 3 * 4 * 4 * 2
 
 
-def test_the_quad_tree_is_measured():
+def test_the_quad_tree_is_measured(monkeypatch):
+    monkeypatch.setattr(jax, "jit", cases.jit)
     fields = {**TINY, "structure": "quad_tree", "sum_layer": "cp"}
     assert cell.run(cell.Cell("log_prob", **fields))["median_ms"] > 0
 
