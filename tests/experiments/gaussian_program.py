@@ -135,14 +135,13 @@ def main(groups: list[Any]) -> int:
     return training.run("gaussian_program", system, dataset, groups)
 
 
+parse = app.parser(
+    "gaussian_program",
+    "fits a Gaussian",
+    flags.Settings,
+    GaussianSettings,
+    defaults={"learning_rate": 0.05},
+)
+
 if __name__ == "__main__":
-    app.run(
-        main,
-        app.parser(
-            "gaussian_program",
-            "fits a Gaussian",
-            flags.Settings,
-            GaussianSettings,
-            defaults={"learning_rate": 0.05},
-        ),
-    )
+    app.run(main, parse)

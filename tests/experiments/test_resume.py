@@ -1,4 +1,4 @@
-"""Runs that are killed, stopped or broken, in processes of their own."""
+"""Runs that are killed or stopped, in processes of their own, continued or broken."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,8 @@ import time
 
 import pytest
 
-from tests.experiments import runs
+from experiments.errors import exit_code
+from tests.experiments import gaussian_program, runs
 
 # Two seeds, windows and checkpoints that do not coincide, and a state that changes at
 # every step with batches, flips and noise of its own.
@@ -98,21 +99,31 @@ def test_sigterm_saves_and_stops(whole: Path, tmp_path: Path):
     assert_same_run(tmp_path, whole)
 
 
-def test_a_longer_run_continues_a_finished_one(whole: Path, tmp_path: Path):
+def run_here(*words: str) -> int:
+    """Runs the program in this process: its exit code."""
+    groups = gaussian_program.parse(["gaussian_program", *words])
+    return exit_code(lambda: gaussian_program.main(groups))
+
+
+def test_a_longer_run_continues_a_finished_one(tmp_path: Path):
     """Half of the steps, then the command with all of them."""
-    workdir = f"--workdir={tmp_path}"
-    assert runs.run(workdir, *FLAGS, "--num_steps=100")[0] == 0
-    assert runs.run(workdir, *FLAGS)[0] == 0
-    runs.assert_same_bits(tmp_path, whole, 200)
+    once, twice = tmp_path / "once", tmp_path / "twice"
+    for workdir, steps in ((once, 200), (twice, 100), (twice, 200)):
+        words = (f"--workdir={workdir}", *FLAGS, f"--num_steps={steps}")
+        assert run_here(*words) == 0
+    runs.assert_same_bits(once, twice, 200)
 
 
-def test_a_non_finite_loss_stops_the_run(tmp_path: Path):
+def test_a_non_finite_loss_stops_the_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
     """Only the seed 4 starts above; its step is named though chunks are longer."""
-    code, _, err = runs.run(
+    code = run_here(
         f"--workdir={tmp_path}",
         *("--seed=3", "--num_seeds=2", "--num_steps=200", "--checkpoint_every=50"),
         *("--nan_at_step=137", "--nan_seed=4"),
     )
+    err = capsys.readouterr().err
     assert code == 1
     assert err == (
         "failed: loss is nan at step 137 (seed 4); the checkpoint of step 100 is kept\n"
