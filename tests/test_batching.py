@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from dspc_jax.batching import foldable
+from tests import cases
 
 W = jnp.asarray(np.random.default_rng(0).normal(size=(3, 3)), jnp.float32)
 X = jnp.asarray(np.random.default_rng(1).normal(size=(2, 4, 3)), jnp.float32)
@@ -42,7 +43,7 @@ def assert_same(a, b):
 def test_vmaps_fold_into_one_call(jit):
     function, sizes = counted()
     one = jax.vmap(jax.vmap(function, (None, 0, None)), (None, 0, None))
-    one = jax.jit(one) if jit else one
+    one = cases.jit(one) if jit else one
     out = one({"w": W}, X, jnp.float32(2))
     assert sizes[-1] == 8  # both axes in one batch
     assert_same(out, loop(function, {"w": W}, X, jnp.float32(2)))
@@ -97,18 +98,19 @@ def test_derivatives_commute_with_vmap():
     def mean(params):
         return jnp.mean(jax.vmap(total, (None, 0))(params, X[0]))
 
-    each = jax.vmap(jax.grad(total, (0, 1)), (None, 0))(params, X[0])
-    plain = [jax.grad(total, (0, 1))(params, x) for x in X[0]]
+    each = cases.jit(jax.vmap(jax.grad(total, (0, 1)), (None, 0)))(params, X[0])
+    one, slope = cases.jit(jax.grad(total, (0, 1))), cases.jit(jax.grad(mean))
+    plain = [one(params, x) for x in X[0]]
     assert_same(each, jax.tree.map(lambda *leaves: jnp.stack(leaves), *plain))
-    assert_same(jax.grad(mean)(params), jax.tree.map(lambda a: a.mean(0), each[0]))
+    assert_same(slope(params), jax.tree.map(lambda a: a.mean(0), each[0]))
     # Forward mode, and forward over reverse.
     tangent = {"w": jnp.ones_like(W)}
-    _, along = jax.jvp(mean, (params,), (tangent,))
-    np.testing.assert_allclose(along, jnp.sum(jax.grad(mean)(params)["w"]), rtol=1e-5)
-    hessian = jax.hessian(lambda w: mean({"w": w}))(W)
+    _, along = cases.jit(lambda p, t: jax.jvp(mean, (p,), (t,)))(params, tangent)
+    np.testing.assert_allclose(along, jnp.sum(slope(params)["w"]), rtol=1e-5)
+    hessian = cases.jit(jax.hessian(lambda w: mean({"w": w})))(W)
     numeric = (
-        jax.grad(mean)({"w": W + 1e-2 * tangent["w"]})["w"]
-        - jax.grad(mean)({"w": W - 1e-2 * tangent["w"]})["w"]
+        slope({"w": W + 1e-2 * tangent["w"]})["w"]
+        - slope({"w": W - 1e-2 * tangent["w"]})["w"]
     ) / 2e-2
     np.testing.assert_allclose(hessian.sum(axis=(2, 3)), numeric, rtol=2e-3, atol=1e-3)
 
@@ -121,7 +123,7 @@ def test_keys_and_booleans_are_examples_too():
 
     keys = jax.random.split(jax.random.key(0), 3)
     flags = jnp.array([True, False, True])
-    out = jax.jit(jax.vmap(noisy, (None, 0, 0)))(2.0, keys, flags)
+    out = cases.jit(jax.vmap(noisy, (None, 0, 0)))(2.0, keys, flags)
     keys = jax.random.split(jax.random.key(0), 3)
     for i in range(3):
         expected = 2 * jax.random.normal(keys[i], (2,)) * flags[i].astype(float)
@@ -138,14 +140,14 @@ def test_scan_and_remat():
     def step(carry, x):
         return carry + jax.checkpoint(function)(params, x, shift)["total"], None
 
-    total = jax.jit(lambda x: jax.lax.scan(step, 0.0, x)[0])(X[0])
+    total = cases.jit(lambda x: jax.lax.scan(step, 0.0, x)[0])(X[0])
     expected = sum(float(function(params, x, shift)["total"]) for x in X[0])
     np.testing.assert_allclose(total, expected, rtol=1e-5)
 
 
 def test_equal_calls_are_traced_once():
     function, sizes = counted()
-    one = jax.jit(jax.vmap(function, (None, 0, None)))
+    one = cases.jit(jax.vmap(function, (None, 0, None)))
     one({"w": W}, X[0], jnp.float32(0))
     traces = len(sizes)
     one({"w": 2 * W}, X[1], jnp.float32(1))

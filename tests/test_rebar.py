@@ -26,13 +26,15 @@ def flat(tree):
     return [np.asarray(a).reshape(COUNT, -1) for a in jax.tree.leaves(tree)]
 
 
-@pytest.mark.parametrize("name", ["trees, tucker", "trees, cp"])
+@pytest.mark.parametrize(
+    "name", ["trees, tucker", pytest.param("trees, cp", marks=pytest.mark.slow)]
+)
 def test_noise_given_the_choices(name):
     """It leads to the same choices, has the law of all noise, and is other noise."""
     circuit, params = setting(name)
     layout = circuit.layout
 
-    @jax.jit
+    @cases.jit
     def both(params, keys):
         weights = parameters.normalize(layout, params)
         drawn = noise.draw(layout, keys)
@@ -70,7 +72,7 @@ def test_noise_given_the_choices(name):
 def test_the_probability_of_the_choices():
     """Its mean inverse is the number of paths: each is counted once."""
     circuit, params = setting("quad tree")
-    draw = jax.jit(lambda keys: rebar.draw(circuit, keys, params, 0.5).log_choices)
+    draw = cases.jit(lambda keys: rebar.draw(circuit, keys, params, 0.5).log_choices)
     log_choices = np.asarray(draw(jax.random.split(jax.random.key(1), 40_000)))
     # Quad tree of 2x2 by halves with 2 units: 4 pairs at the root, and for each side.
     num_paths = 4**3
@@ -84,9 +86,10 @@ def test_the_probability_of_the_choices():
 
 def test_cold_relaxations_are_the_sample():
     circuit, params = setting("two variables, normal")
-    draw = jax.jit(functools.partial(rebar.draw, circuit))
+    draw = cases.jit(functools.partial(rebar.draw, circuit))
     samples = draw(cases.fresh_keys(2, 500), params, jnp.float32(1e-3))
-    exact = jax.vmap(circuit.sample, (0, None))(cases.fresh_keys(2, 500), params)
+    sample = cases.jit(jax.vmap(circuit.sample, (0, None)))
+    exact = sample(cases.fresh_keys(2, 500), params)
     np.testing.assert_allclose(samples.exact, exact, rtol=1e-5, atol=1e-6)
     for soft in (samples.relaxed, samples.conditional):
         close = np.isclose(soft, exact, rtol=1e-3, atol=1e-3).all(axis=(1, 2))
@@ -103,7 +106,7 @@ def test_who_gets_which_gradient():
         keys = cases.fresh_keys(3, 50)
         return jax.tree.map(jnp.mean, rebar.draw(circuit, keys, params, 0.5))
 
-    jacobian = jax.jit(jax.jacrev(means))(params)
+    jacobian = cases.jit(jax.jacrev(means))(params)
     for name, of in jacobian._asdict().items():
         leaf, rest = of.leaves, of._replace(leaves=())
         sizes = [
@@ -130,7 +133,7 @@ def test_the_gradient_of_the_conditional_sample_is_that_of_its_value():
     direction = direction._replace(
         leaves=jax.tree.map(jnp.zeros_like, direction.leaves)
     )
-    both = jax.jit(jax.value_and_grad(value))
+    both = cases.jit(jax.value_and_grad(value))
     _, gradient = both(params)
     slope = sum(
         float(jnp.vdot(g, d))
@@ -186,7 +189,7 @@ def test_it_is_unbiased_with_any_weight_of_its_control():
         )
         return f.mean() + value
 
-    @jax.jit
+    @cases.jit
     def batches(params, keys, control_weight):
         gradient = jax.grad(surrogate)
         tree = jax.lax.map(lambda k: gradient(params, k, control_weight), keys)

@@ -65,7 +65,10 @@ def assert_close(a, b, **tolerance):
 CLOSE = {"rtol": 2e-4, "atol": 2e-5}
 
 
-@pytest.mark.parametrize("temperature", [0.1, 0.5, 1.0, 3.0])
+@pytest.mark.parametrize(
+    "temperature",
+    [0.1, 1.0, *(pytest.param(t, marks=pytest.mark.slow) for t in (0.5, 3.0))],
+)
 def test_gumbel_softmax(temperature):
     """Value and gradient, with respect to the temperature too."""
     choice, noise = random_choice()
