@@ -38,6 +38,8 @@ def circuit(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small circuit after a few steps of likelihood, two seeds."""
     workdir = tmp_path_factory.mktemp("circuit") / "run"
     words = ["--num_sums=4", "--num_leaves=4", "--num_steps=5", "--batch_size=32"]
+    # Fewer levels than the quad tree has: evaluation compiles every query.
+    words += ["--structure=random_binary_trees", "--depth=2", "--num_repetitions=2"]
     words += ["--num_seeds=2", f"--workdir={workdir}"]
     assert ll.main(ll.parse(["ll", *words])) == 0
     return workdir

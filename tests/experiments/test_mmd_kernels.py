@@ -20,6 +20,7 @@ from experiments.mixture import MixtureSettings
 from experiments.mmd import MmdSettings
 from experiments.network_generators import NetworkSettings
 from experiments.penalized_critic import penalized_term
+from tests import cases
 from tests.experiments import runs
 from tests.experiments.tiny import tiny_digits
 
@@ -173,7 +174,7 @@ def test_the_exact_term_is_the_loss_of_the_library(tiny: Dataset):
     settings = Settings(**SMALL)
     circuit = generators.circuit_generator(settings, tiny).circuit
     assert circuit is not None
-    params = {"circuit": circuit.circuit.init(jax.random.key(0))}
+    params = {"circuit": cases.jit(circuit.circuit.init)(jax.random.key(0))}
     x = jnp.asarray(tiny.train[:6], jnp.float32) / 16
     bandwidths = np.asarray(mmd.pixel_bandwidths(circuit.codec, circuit.references))
     halves = jnp.asarray([[1, 1, 0, 0] * 2, [0, 0, 1, 1] * 2], bool)
@@ -184,7 +185,7 @@ def test_the_exact_term_is_the_loss_of_the_library(tiny: Dataset):
     def sample(keys, params):
         raise AssertionError("the exact MMD needs no samples")
 
-    @jax.jit
+    @cases.jit
     def both(params):
         expected = exact_mmd_loss(
             params["circuit"],

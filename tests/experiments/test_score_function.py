@@ -20,6 +20,7 @@ from experiments.data import Dataset
 from experiments.errors import UserError
 from experiments.flags import Settings
 from experiments.mmd import MmdSettings
+from tests import cases
 from tests.experiments.tiny import tiny_digits
 
 SETTINGS = Settings(
@@ -43,7 +44,7 @@ def test_gradients_of_a_term_are_those_of_the_library(tiny: Dataset):
     generator = generators.circuit_generator(SETTINGS, tiny)
     circuit = generator.circuit
     assert circuit is not None
-    params = generator.init(jax.random.key(0))
+    params = cases.jit(generator.init)(jax.random.key(0))
     x = jnp.asarray(tiny.train[:6], jnp.float32) / 16
     term = mmd.pixel_term(circuit.kernel, MmdSettings())
     assert term.advantages is not None
@@ -78,7 +79,7 @@ def test_gradients_of_a_term_are_those_of_the_library(tiny: Dataset):
         )
 
     both = jax.value_and_grad(by_library, has_aux=True)
-    (value, _), expected = jax.jit(both)(params)
+    (value, _), expected = cases.jit(both)(params)
     assert any(np.abs(leaf).max() > 1e-3 for leaf in jax.tree.leaves(expected))
     for advantages in (None, term.advantages):
 
@@ -86,7 +87,7 @@ def test_gradients_of_a_term_are_those_of_the_library(tiny: Dataset):
             return by_term(params, advantages)
 
         both = jax.value_and_grad(run, has_aux=True)
-        (loss, metrics), found = jax.jit(both)(params)
+        (loss, metrics), found = cases.jit(both)(params)
         np.testing.assert_allclose(loss, value, rtol=1e-5)
         np.testing.assert_allclose(metrics["mmd2"], value, rtol=1e-5)
         jax.tree.map(
@@ -103,7 +104,7 @@ def test_pathwise_leaves(tiny: Dataset):
     )
     circuit = generator.circuit
     assert circuit is not None
-    params = generator.init(jax.random.key(0))
+    params = cases.jit(generator.init)(jax.random.key(0))
     x = jnp.asarray(tiny.train[:6], jnp.float32) / 16
     term = mmd.pixel_term(circuit.kernel, MmdSettings())
 
@@ -132,7 +133,7 @@ def test_pathwise_leaves(tiny: Dataset):
             jax.grad(by_samples)(params),
         )
 
-    found, scored, pathwise = (tree["circuit"] for tree in jax.jit(all_three)(params))
+    found, scored, pathwise = (tree["circuit"] for tree in cases.jit(all_three)(params))
     expected = scored._replace(leaves=pathwise.leaves)
     jax.tree.map(
         lambda f, e: np.testing.assert_allclose(f, e, rtol=1e-4, atol=1e-6),
@@ -149,7 +150,7 @@ def test_rebar(tiny: Dataset):
     )
     circuit = generator.circuit
     assert circuit is not None
-    params = generator.init(jax.random.key(0))
+    params = cases.jit(generator.init)(jax.random.key(0))
     x = jnp.asarray(tiny.train[:6], jnp.float32) / 16
     term = mmd.pixel_term(circuit.kernel, MmdSettings())
 
@@ -186,7 +187,7 @@ def test_rebar(tiny: Dataset):
             both(by_term)(params, "score_pathwise"),
         )
 
-    found, expected, pathwise = jax.jit(all_three)(params)
+    found, expected, pathwise = cases.jit(all_three)(params)
     jax.tree.map(
         lambda f, e: np.testing.assert_allclose(f, e, rtol=1e-3, atol=1e-5),
         found,
@@ -206,7 +207,7 @@ def test_rebar(tiny: Dataset):
 def test_a_loss_of_two_sets_is_refused(tiny: Dataset):
     generator = generators.circuit_generator(SETTINGS, tiny)
     assert generator.circuit is not None
-    params = generator.init(jax.random.key(0))
+    params = cases.jit(generator.init)(jax.random.key(0))
 
     def loss(params, key, x, adversary, sample):
         first, second = jax.random.split(key)
