@@ -62,21 +62,13 @@ BANDS = {
 BANDS |= {("gumbel_rao", f): BANDS["straight_through", f] for f in estimators.FUNCTIONS}
 
 NORMAL = "two variables, normal"
-# One discrete circuit and the continuous one in every run, the others by name.
-LONG = {"trees, cp", "quad tree"}
-
-
-def _named(*names):
-    return [
-        pytest.param(name, marks=pytest.mark.slow) if name in LONG else name
-        for name in names
-    ]
-
-
-circuits = pytest.mark.parametrize("name", _named(*estimators.CIRCUITS))
-discrete = pytest.mark.parametrize(
-    "name", _named(*sorted({*estimators.CIRCUITS} - {NORMAL}))
+DISCRETE = sorted({*estimators.CIRCUITS} - {NORMAL})
+# In every run the continuous circuit with all estimators, and a discrete one with some.
+SOME = ("simple", "straight_through")
+circuits = pytest.mark.parametrize(
+    "name", cases.parameters([NORMAL, *DISCRETE], DISCRETE)
 )
+discrete = pytest.mark.parametrize("name", cases.parameters(DISCRETE, DISCRETE))
 
 
 def band(relaxation, temperature, function):
@@ -88,14 +80,18 @@ def band(relaxation, temperature, function):
 
 
 @functools.cache
-def measured(name):
-    rows = estimators.measure(name, NUM_BATCHES)
+def measured(name, only=None):
+    rows = estimators.measure(name, NUM_BATCHES, only)
     return {row[:-1]: row[-1] for row in rows}
 
 
 @circuits
 def test_bias_is_within_the_stated_band(name):
-    for (relaxation, temperature, function), found in measured(name).items():
+    check_bias(name, measured(name))
+
+
+def check_bias(name, rows):
+    for (relaxation, temperature, function), found in rows.items():
         low, high = band(relaxation, temperature, function)
         where = (relaxation, temperature, function, found)
         assert low - 3 * found.error <= found.bias <= high + 3 * found.error, where
@@ -115,7 +111,20 @@ HARD = (
 @discrete
 def test_hard_samples_have_unbiased_leaf_gradients(name):
     """Exact up to quadratic functions: draws are matched in their first two moments."""
-    for (relaxation, _, function), found in measured(name).items():
+    check_leaves(measured(name))
+
+
+@pytest.mark.parametrize("relaxation", SOME)
+def test_some_estimators_on_a_discrete_circuit(relaxation):
+    """As the others of it, which are checked by name."""
+    rows = measured("trees, tucker", relaxation)
+    assert {row[0] for row in rows} == {relaxation}
+    check_bias("trees, tucker", rows)
+    check_leaves(rows)
+
+
+def check_leaves(rows):
+    for (relaxation, _, function), found in rows.items():
         if relaxation in HARD and function != "kernel":
             assert found.leaf_bias < 3 * found.leaf_error
         if function == "kernel" and relaxation != "score_function":  # and no further
@@ -235,7 +244,7 @@ def test_a_wrong_gradient_is_seen():
         flat(gradient(cases.randomize(params, 0, 0.1))),
     )
     off = np.linalg.norm(exact - other) / np.linalg.norm(exact)
-    assert off > 3 * 3 * measured(name)["simple", None, "linear"].error
+    assert off > 3 * 3 * measured(name, "simple")["simple", None, "linear"].error
 
 
 def test_the_document_tells_what_is_measured():
