@@ -373,17 +373,14 @@ def test_the_circuit_of_one_class():
         num_classes=4,
     )
     circuit = pc.build(config)
-    params = cases.random_params(circuit, seed=0)
-    params = params._replace(classes=jnp.array([0.3, -1.0, 0.0, 2.0]))
+    params = cases.random_params(circuit, seed=0)  # classes of unequal weights, too
     cube = np.stack(np.meshgrid(*[[0.0, 1.0]] * 3), -1).reshape(8, 3, 1)
 
     @cases.jit
     def answers(params):
-        return (
-            jax.vmap(circuit.log_prob, (None, 0))(params, cube),
-            jax.vmap(circuit.class_log_probs, (None, 0))(params, cube),
-            circuit.mean(params),
-        )
+        log_p = jax.vmap(circuit.log_prob, (None, 0))(params, cube)
+        each = jax.vmap(circuit.class_log_probs, (None, 0))(params, cube)
+        return log_p, each, circuit.mean(params)
 
     sample = cases.jit(jax.vmap(circuit.sample, (0, None)))
     _, expected, mean_of_all = answers(params)
@@ -396,8 +393,8 @@ def test_the_circuit_of_one_class():
         error = 4 * np.sqrt(0.25 / len(drawn))
         np.testing.assert_allclose(np.mean(drawn, 0), mean, atol=error)
         assert np.abs(mean_of_all - mean).max() > 1e-3
-    gradient = jax.grad(lambda p: circuit.log_prob(pc.given_class(p, 1), cube[0]))
-    grads = cases.jit(gradient)(params)
+    slope = jax.grad(lambda p: circuit.log_prob(pc.given_class(p, 1), cube[0]))
+    grads = cases.jit(slope)(params)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(grads))
     with pytest.raises(ValueError, match=r"label: must be in 0 .. 3, got 4"):
         pc.given_class(params, 4)
