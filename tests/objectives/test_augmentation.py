@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from dspc_jax.objectives import AUGMENTATIONS, augment_images
+from tests import cases
 
 HEIGHT, WIDTH = 8, 16
 
@@ -15,9 +16,12 @@ def images(num: int, num_channels: int = 1, low: float = 0.2) -> jax.Array:
     return jax.random.uniform(jax.random.key(1), shape, minval=low)
 
 
+compiled = cases.jit(augment_images, static_argnames=("height", "width", "policy"))
+
+
 def augment(x: jax.Array, *policy: str, **options) -> np.ndarray:
     options = {"height": HEIGHT, "width": WIDTH, "policy": policy} | options
-    out = augment_images(jax.random.key(0), x, **options)
+    out = compiled(jax.random.key(0), x, **options)
     return np.asarray(out).reshape(len(x), HEIGHT, WIDTH, -1)
 
 
@@ -101,14 +105,16 @@ def test_gradients_pass():
         )
 
     cut = augment(x, "cutout") == 0
-    np.testing.assert_array_equal(grid(jax.grad(total)(x)), np.where(cut, 0.0, 1.0))
-    everything = jax.grad(
-        lambda x: jnp.sum(
-            augment_images(jax.random.key(0), x, height=HEIGHT, width=WIDTH) ** 2
-        )
-    )(x)
-    assert jnp.all(jnp.isfinite(everything))
-    assert jnp.any(everything != 0)
+    slopes = cases.jit(jax.grad(total))(x)
+    np.testing.assert_array_equal(grid(slopes), np.where(cut, 0.0, 1.0))
+
+    def squares(x):
+        out = augment_images(jax.random.key(0), x, height=HEIGHT, width=WIDTH)
+        return jnp.sum(out**2)
+
+    everything = np.asarray(cases.jit(jax.grad(squares))(x))
+    assert np.all(np.isfinite(everything))
+    assert np.any(everything != 0)
 
 
 def test_equal_keys_augment_equally_and_none_changes_nothing():

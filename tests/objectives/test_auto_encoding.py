@@ -1,6 +1,7 @@
 """Encoding, decoding and the loss, on a circuit over 2x2 pixels and two latents."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -44,6 +45,20 @@ def keys(count: int = B) -> jax.Array:
     return cases.fresh_keys(7, count)
 
 
+@functools.cache
+def encoder(method: Any):
+    """Codes of images with masks, compiled."""
+    circuit, _ = built()
+    return cases.jit(jax.vmap(circuit_encoder(circuit, method), (None, 0, 0, 0)))
+
+
+@functools.cache
+def mean_decoder():
+    """The mean image of one code, compiled."""
+    circuit, _ = built()
+    return cases.jit(circuit_decoder(circuit, "mean"))
+
+
 GRID = np.linspace(-12.0, 12.0, 2401)
 
 
@@ -69,11 +84,10 @@ def mean_by_quadrature(x: np.ndarray, observed: np.ndarray, variable: int) -> fl
 
 @pytest.mark.parametrize("hidden", [(), (1, 2)])
 def test_the_encoded_mean_is_the_conditional_mean(hidden):
-    circuit, params = built()
+    _, params = built()
     x = images()
     seen = np.array([v not in hidden for v in range(V)])
-    encode = jax.vmap(circuit_encoder(circuit, "mean"), (None, 0, 0, None))
-    codes = encode(params, keys(), x, jnp.asarray(seen))
+    codes = encoder("mean")(params, keys(), x, jnp.tile(seen, (B, 1)))
     assert codes.shape == (B, L, 1)
     for image, code in zip(x[:2], codes[:2], strict=True):
         joint = np.concatenate([np.asarray(image), np.zeros((L, 1))])
@@ -83,9 +97,9 @@ def test_the_encoded_mean_is_the_conditional_mean(hidden):
 
 
 def test_the_decoded_mean_is_the_conditional_mean():
-    circuit, params = built()
+    _, params = built()
     z = jnp.asarray(np.random.default_rng(1).normal(size=(L, 1)), jnp.float32)
-    decoded = circuit_decoder(circuit, "mean")(params, jax.random.key(0), z)
+    decoded = mean_decoder()(params, jax.random.key(0), z)
     joint = np.concatenate([np.zeros((V, 1)), np.asarray(z)])
     observed = np.arange(V + L) >= V
     expected = [mean_by_quadrature(joint, observed, v) for v in range(V)]
@@ -98,11 +112,12 @@ def test_samples_have_the_conditional_mean():
     x, num = images()[0], 4000
     encode = circuit_encoder(circuit, "sample")
     codes = cases.jit(jax.vmap(encode, (None, 0, None)))(params, keys(num), x)
-    exact = circuit_encoder(circuit, "mean")(params, jax.random.key(0), x)
+    everything = jnp.ones((B, V), bool)
+    exact = encoder("mean")(params, keys(), images(), everything)[0]
     spread = codes.std(axis=0) / np.sqrt(num)
     assert (jnp.abs(codes.mean(axis=0) - exact) < 5 * spread).all()
     z = codes[0]
-    exact = circuit_decoder(circuit, "mean")(params, jax.random.key(0), z)
+    exact = mean_decoder()(params, jax.random.key(0), z)
     for method in ("sample", "leaf_mean"):
         decode = circuit_decoder(circuit, method)
         decode = cases.jit(jax.vmap(decode, (None, 0, None)))
@@ -136,11 +151,12 @@ def test_mpe_has_its_value_and_the_gradient_of_the_mean():
     jax.tree.map(np.testing.assert_array_equal, mpe_grad, mean_grad)
 
 
-@pytest.mark.parametrize("method", ["mean", "mpe", "sample"])
+@pytest.mark.parametrize(
+    "method", ["mean", "mpe", pytest.param("sample", marks=pytest.mark.slow)]
+)
 def test_missing_pixels_do_not_matter_and_none_missing_changes_nothing(method):
     circuit, params = built()
-    encode = cases.jit(jax.vmap(circuit_encoder(circuit, method), (None, 0, 0, 0)))
-    x = images()
+    encode, x = encoder(method), images()
     everything = jnp.ones((B, V), bool)
     with_mask = encode(params, keys(), x, everything)
     without = cases.jit(jax.vmap(circuit_encoder(circuit, method), (None, 0, 0)))(
@@ -166,9 +182,8 @@ def test_the_likelihood_of_the_image_integrates_the_latents():
         jnp.asarray(points, jnp.float32), jnp.broadcast_to(mask, (len(GRID), V + L))
     )
     total = np.exp(np.asarray(log_p, np.float64)).sum() * (GRID[1] - GRID[0])
-    np.testing.assert_allclose(
-        image_log_prob(circuit, params, x), np.log(total), atol=1e-4
-    )
+    found = cases.jit(lambda params: image_log_prob(circuit, params, x))(params)
+    np.testing.assert_allclose(found, np.log(total), atol=1e-4)
 
 
 def test_errors_against_scipy():
@@ -211,28 +226,35 @@ def loss_of(encode="mean", decode="mean", observed=None, **how):
 
 def test_the_terms_of_the_loss():
     circuit, params = built()
-    plain, metrics = loss_of()
+
+    @cases.jit
+    def losses():
+        weighted = loss_of(joint_weight=0.3, ll_weight=0.2, kl_weight=0.1)
+        return loss_of(), loss_of(reconstruction="mse"), weighted
+
+    (plain, metrics), (by_squares, _), (total, all_metrics) = losses()
     assert set(metrics) == {"reconstruction"}
     x = images()
-    nothing = jax.random.key(0)
-    codes = [circuit_encoder(circuit, "mean")(params, nothing, image) for image in x]
-    decode = circuit_decoder(circuit, "mean")
-    decoded = np.stack([np.asarray(decode(params, nothing, z)) for z in codes])
+
+    @cases.jit
+    def by_hand(params, x):
+        """One image: its code, what this decodes to, joint and own likelihood."""
+        nothing = jax.random.key(0)
+        code = circuit_encoder(circuit, "mean")(params, jax.random.clone(nothing), x)
+        decoded = circuit_decoder(circuit, "mean")(params, nothing, code)
+        joint = circuit.log_prob(params, jnp.concatenate([x, code]))
+        return decoded, joint, image_log_prob(circuit, params, x)
+
+    each = zip(*(by_hand(params, image) for image in x), strict=True)
+    decoded, joint, alone = map(np.stack, each)
     low = np.clip(decoded, 1e-3, 1 - 1e-3).astype(np.float64)
     expected = -(special.xlogy(x, low) + special.xlog1py(1 - np.asarray(x), -low))
     np.testing.assert_allclose(plain, expected.sum(axis=(1, 2)).mean(), rtol=1e-4)
-    by_squares, _ = loss_of(reconstruction="mse")
     errors = ((np.asarray(x) - decoded) ** 2).sum(axis=(1, 2))
     np.testing.assert_allclose(by_squares, errors.mean(), rtol=1e-4)
 
-    total, metrics = loss_of(joint_weight=0.3, ll_weight=0.2, kl_weight=0.1)
-    joint = np.mean(
-        [
-            circuit.log_prob(params, jnp.concatenate([image, z]))
-            for image, z in zip(x, codes, strict=True)
-        ]
-    )
-    alone = np.mean([image_log_prob(circuit, params, image) for image in x])
+    metrics = all_metrics
+    joint, alone = joint.mean(), alone.mean()
     np.testing.assert_allclose(metrics["joint_ll"], joint, rtol=1e-4)
     np.testing.assert_allclose(metrics["ll"], alone, rtol=1e-4)
     np.testing.assert_allclose(
@@ -251,9 +273,8 @@ def test_the_divergence_against_quadrature():
     points = jnp.concatenate(
         [jnp.broadcast_to(x, (len(GRID), 2, 1)), jnp.float32(GRID)[:, None, None]], 1
     )
-    log_p = np.asarray(
-        jax.vmap(circuit.log_prob, (None, 0))(params, points), np.float64
-    )
+    log_prob = cases.jit(jax.vmap(circuit.log_prob, (None, 0)))
+    log_p = np.asarray(log_prob(params, points), np.float64)
     log_p -= special.logsumexp(log_p) + np.log(GRID[1] - GRID[0])
     step = GRID[1] - GRID[0]
     exact = (np.exp(log_p) * (log_p - stats.norm.logpdf(GRID))).sum() * step
@@ -280,7 +301,11 @@ def test_the_divergence_against_quadrature():
 
 @pytest.mark.parametrize(
     ("encode", "decode"),
-    [("mean", "mean"), ("mpe", "leaf_mean"), ("sample", "sample")],
+    [
+        pytest.param("mean", "mean", marks=pytest.mark.slow),
+        ("mpe", "leaf_mean"),
+        ("sample", "sample"),
+    ],
 )
 def test_gradients_reach_all_parameters(encode, decode):
     circuit, params = built()
@@ -308,14 +333,20 @@ def test_gradients_reach_all_parameters(encode, decode):
 
 def test_a_neural_decoder_has_the_same_interface():
     circuit, params = built()
-    loss, _ = auto_encoding_loss(
-        {"circuit": params, "weights": jnp.full((V, L), 0.1)},
-        jax.random.key(0),
-        images(),
-        encode=lambda p, *rest: circuit_encoder(circuit, "mean")(p["circuit"], *rest),
-        decode=lambda p, key, z: jax.nn.sigmoid(p["weights"] @ z),
-    )
-    assert np.isfinite(loss)
+
+    @cases.jit
+    def loss(params):
+        return auto_encoding_loss(
+            params,
+            jax.random.key(0),
+            images(),
+            encode=lambda p, *rest: circuit_encoder(circuit, "mean")(
+                p["circuit"], *rest
+            ),
+            decode=lambda p, key, z: jax.nn.sigmoid(p["weights"] @ z),
+        )[0]
+
+    assert np.isfinite(loss({"circuit": params, "weights": jnp.full((V, L), 0.1)}))
 
 
 @pytest.mark.parametrize(

@@ -80,9 +80,11 @@ def test_divergences_against_quadrature():
     )
     step = GRID[1] - GRID[0]
 
+    log_prob = cases.jit(jax.vmap(circuit().log_prob, (None, 0, 0)))
+
     def normalised(seen):
         observed = jnp.broadcast_to(jnp.array(seen), (len(GRID), 3))
-        log_p = jax.vmap(circuit().log_prob, (None, 0, 0))(params, points, observed)
+        log_p = log_prob(params, points, observed)
         log_p = np.asarray(log_p, np.float64)
         return log_p - special.logsumexp(log_p) - np.log(step)
 
@@ -99,6 +101,7 @@ def test_a_code_that_ignores_the_image_carries_nothing():
     params = cases.random_params(circuit(), seed=2)
     x = jnp.asarray(np.random.default_rng(3).uniform(size=(9, 2, 1)), jnp.float32)
     encode = jax.vmap(circuit_encoder(circuit(), "mean"), (None, 0, 0, None))
+    encode = cases.jit(encode)
     one = jnp.ones((1, 1))
     healthy = code_spread(encode(params, cases.fresh_keys(1, 9), x, None), one)
     assert active_latents(healthy) == 1

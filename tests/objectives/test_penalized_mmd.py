@@ -19,6 +19,7 @@ from dspc_jax.objectives import (
     witness,
 )
 from dspc_jax.types import FeatureCritic
+from tests import cases
 
 ALPHAS = (0.2, 0.5, 1.0, 2.0, 5.0)
 KERNEL = rational_quadratic_kernel(linear_weight=1.0)
@@ -71,9 +72,11 @@ def points(seed, *shape):
 
 def test_the_linear_part_is_an_inner_product():
     x, y, t = points(0, 7, 4) + 2, points(1, 5, 4), points(2, 6, 4)
-    found = jax.jit(mmd2_unbiased, static_argnums=2)(*map(jnp.float32, (x, y)), KERNEL)
+    found = cases.jit(mmd2_unbiased, static_argnums=2)(
+        *map(jnp.float32, (x, y)), KERNEL
+    )
     np.testing.assert_allclose(found, unbiased(x, y), rtol=1e-4)
-    of = jax.jit(witness, static_argnums=3)
+    of = cases.jit(witness, static_argnums=3)
     found = of(*map(jnp.float32, (t, x, y)), KERNEL)
     expected = matrix(t, x).mean(1) - matrix(t, y).mean(1)
     np.testing.assert_allclose(
@@ -116,7 +119,7 @@ def test_the_penalty_of_a_linear_critic():
         )
 
     w = np.asarray(weights, np.float64)
-    both = jax.jit(jax.value_and_grad(loss, has_aux=True))
+    both = cases.jit(jax.value_and_grad(loss, has_aux=True))
     (value, metrics), grads = both(weights)
     np.testing.assert_allclose(metrics["gradient_penalty"], penalty(w), rtol=1e-4)
 
@@ -182,7 +185,7 @@ def test_value_and_gradient_against_numpy():
             activation_penalty_weight=0.3,
         )
 
-    both = jax.jit(jax.value_and_grad(loss, has_aux=True))
+    both = cases.jit(jax.value_and_grad(loss, has_aux=True))
     (value, metrics), grads = both(critic_params)
     first, second = (
         np.asarray(critic_params[name], np.float64) for name in ("first", "second")
@@ -227,7 +230,7 @@ def test_the_critic_does_not_move_the_sampler_and_weights_are_checked():
             **weights,
         )[0]
 
-    np.testing.assert_array_equal(jax.jit(jax.grad(loss))(params), 0)
+    np.testing.assert_array_equal(cases.jit(jax.grad(loss))(params), 0)
     with pytest.raises(ValueError, match="gradient_penalty_weight must be .* got -1"):
         loss(params, gradient_penalty_weight=-1)
 
@@ -236,13 +239,13 @@ def test_features_of_the_network():
     """Each example's depend on it alone; all layers are told."""
     critic = convolutional_critic(3, 9, 2, num_filters=4, num_features=5)
     assert critic is convolutional_critic(3, 9, 2, num_filters=4, num_features=5)
-    params = jax.jit(critic.init)(jax.random.key(0))
+    params = cases.jit(critic.init)(jax.random.key(0))
     x = jax.random.uniform(jax.random.key(1), (4, 27, 2))
     scaled = convolutional_critic(
         3, 9, 2, num_filters=4, num_features=5, value_range=(0.0, 255.0)
     )
 
-    @jax.jit
+    @cases.jit
     def all_of(params, x):
         others = critic.features(params, x.at[1:].multiply(0.5))
         return critic.activations(params, x), others, scaled.features(params, 255 * x)
@@ -306,7 +309,7 @@ def test_training_moves_the_sampler_to_the_data():
         (critic_params, critic_optimizer.init(critic_params)),
     )
     keys = jax.random.split(jax.random.key(3), 200)
-    _, (errors, metrics) = jax.jit(lambda c: jax.lax.scan(step, c, keys))(start)
+    _, (errors, metrics) = cases.jit(lambda c: jax.lax.scan(step, c, keys))(start)
     assert errors[0] == 1.5
     assert errors[-1] < 0.5
     assert metrics["mmd2"][-1] < metrics["mmd2"][5]
