@@ -76,6 +76,15 @@ _jit_log_prob = cases.jit(_log_prob, static_argnums=0)
 _jit_draw = cases.jit(_draw, static_argnums=0)
 
 
+def _total(leaf, params, uniform):
+    """The sum of draws, and the draws."""
+    draws = _draw(leaf, params, uniform)
+    return jnp.sum(draws), draws
+
+
+_jit_slopes = cases.jit(jax.grad(_total, 1, has_aux=True), static_argnums=0)
+
+
 def _line(*values):
     return jnp.asarray(values, jnp.float32)
 
@@ -221,13 +230,8 @@ def test_extreme_coins(logit):
     """A certain coin: right draws, finite gradients, nothing impossible drawn."""
     for leaf in (pc.Bernoulli(), pc.Binomial(255)):
         family = Family(leaf, BinomialParams(_line(logit)))
-        u = jnp.array([2.0**-24, 0.3, 0.7, 1 - 2.0**-24])
-
-        def drawn(params, leaf=leaf, u=u):
-            draws = _draw(leaf, params, u)
-            return jnp.sum(draws), draws
-
-        gradient, values = cases.jit(jax.grad(drawn, has_aux=True))(family.params)
+        u = np.array([2.0**-24, 0.3, 0.7, 1 - 2.0**-24], np.float32)
+        gradient, values = _jit_slopes(leaf, family.params, u)
         expected = leaf.num_trials * (logit > 0)
         np.testing.assert_array_equal(values, np.full((1, 4), expected))
         assert np.isfinite(gradient.logits).all()

@@ -7,7 +7,7 @@ import pytest
 
 import dspc_jax as pc
 from dspc_jax.layers import input_layer
-from tests import oracles
+from tests import cases, oracles
 
 SCOPES = np.array([[0, 3, 4], [1, 2, -1], [2, 0, -1]])
 V, C, K, N = 5, 2, 3, 7
@@ -88,7 +88,7 @@ def plain(blocks, params, x, observed):
 @pytest.mark.parametrize("name", FAMILIES)
 def test_products_of_leaves(name):
     blocks, params, x = random_layer(FAMILIES[name])
-    layer_log_prob = jax.jit(layer_log_prob_of(blocks))
+    layer_log_prob = cases.jit(layer_log_prob_of(blocks))
     out = layer_log_prob(params, x, None)
     everything = np.ones((V, N), bool)
     np.testing.assert_allclose(out, plain(blocks, params, x, everything), rtol=1e-4)

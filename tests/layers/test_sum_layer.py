@@ -53,7 +53,13 @@ def test_sums_and_maxima(kind, sides, spread):
         np.testing.assert_allclose(out, exact, rtol=1e-6, atol=1e-5)
 
 
-@kinds
+@pytest.mark.parametrize(
+    ("kind", "sides"),
+    [
+        *(("tucker", 2), ("cp", 2)),
+        *(pytest.param(kind, 1, marks=pytest.mark.slow) for kind in ("tucker", "cp")),
+    ],
+)
 def test_gradients(kind, sides, x64):
     """The custom derivative against finite differences, and its own derivative."""
     weights, children = random_layer(kind, sides)
