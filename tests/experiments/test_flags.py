@@ -124,7 +124,7 @@ def test_help_explains_every_flag(program, capsys: pytest.CaptureFixture[str]):
         assert entry.replace(" ", "") in text.replace(" ", ""), field.name
 
 
-@pytest.mark.parametrize("name", ["ll", "mmd"])
+@pytest.mark.parametrize("name", ["mmd", pytest.param("ll", marks=pytest.mark.slow)])
 def test_the_programs_run_under_absl(name: str):
     """A mistake and ``--help`` in processes of their own, by module and by script."""
     code, out, err = runs.run("--num_steps=0", program=f"experiments.{name}")
