@@ -180,6 +180,7 @@ def test_the_program_trains_and_is_read_back(words, tmp_path: Path):
         (["--relaxation=score_function"], "--relaxation must be a path"),
         (["--labels=roots"], "--labels must be unused in this program"),
         (["--adv_discriminator=self"], "--adv_discriminator must be"),
+        (["--density=gaussian", "--sample_loss=mmd"], "--flow must have weights"),
     ],
 )
 def test_what_does_not_fit_is_named(words, message, tmp_path):

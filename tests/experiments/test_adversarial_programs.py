@@ -307,7 +307,7 @@ def test_grey_values_come_back_to_the_leaves_units():
 def test_what_does_not_fit_is_refused_in_one_line(tiny: Dataset):
     with pytest.raises(UserError, match="--leaf must have a density .* 'categorical'"):
         adv_system(tiny, changed={"leaf": "categorical"}, adv_discriminator="self")
-    with pytest.raises(UserError, match="--adv_discriminator must be mlp, conv or"):
+    with pytest.raises(UserError, match="--adv_discriminator must be mlp, conv, class"):
         gan_system(tiny, NetworkSettings(), adv_discriminator="self")
     for word, message in (
         ("--adv_augment=flip", "--adv_augment must be none, all, or some of"),
