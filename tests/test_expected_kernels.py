@@ -58,6 +58,7 @@ def kernel(x, y, seen):
 def test_a_mixture_is_the_sum_over_its_components():
     circuit, params, other = build("mixture")
     leaf = circuit.config.leaf
+    assert isinstance(leaf, pc.Normal)
 
     def parts(params):
         mean, std = leaf.components(params.leaves[0])

@@ -183,9 +183,9 @@ def test_it_is_unbiased_with_any_weight_of_its_control():
     def surrogate(params, keys, control_weight):
         s = rebar.draw(circuit, keys, params, 0.5)
         f, g, h = (loss(x) for x in (s.exact, s.relaxed, s.conditional))
-        left = [(v - v.mean()) / (len(v) - 1) for v in (f, h)]
+        one, other = ((v - v.mean()) / (len(v) - 1) for v in (f, h))
         value = rebar_surrogate(
-            s.log_choices, *left, g.mean(), h.mean(), control_weight=control_weight
+            s.log_choices, one, other, g.mean(), h.mean(), control_weight=control_weight
         )
         return f.mean() + value
 

@@ -235,6 +235,7 @@ def test_choices_follow_their_probabilities():
 def test_the_impossible_is_never_chosen(relaxation):
     choice, noise = random_choice()
     weight = choice.weight.at[:, 0].set(0.0).at[0, 1, 2].set(0.0)
+    assert choice.right is not None
     choice = choice._replace(weight=weight, right=choice.right.at[:, 3].set(-jnp.inf))
     left, right = choose(relaxation, choice, noise, jnp.float32(0.5))
     assert (np.asarray(left)[:, 0] == 0).all()
@@ -250,6 +251,7 @@ def test_the_impossible_is_never_chosen(relaxation):
 def test_nothing_possible(relaxation):
     """The first pair if it must be one, else nothing; the gradient is 0."""
     choice, noise = random_choice()
+    assert choice.left is not None
     choice = choice._replace(left=jnp.full_like(choice.left, -jnp.inf))
     left, right = choose(relaxation, choice, noise, jnp.float32(0.5))
     first = 0.0 if relaxation == SOFT else 1.0

@@ -266,7 +266,7 @@ def test_the_matching_width_is_the_nearest():
         def num_params(self) -> int:
             return self._width**2
 
-    found = [matching_width(Square, target) for target in (1, 2, 3, 90, 91, 10_000)]  # pyright: ignore[reportArgumentType]
+    found = [matching_width(Square, target) for target in (1, 2, 3, 90, 91, 10_000)]
     assert found == [1, 1, 2, 9, 10, 100]
 
 

@@ -58,12 +58,12 @@ def pae_system(
     shared: dict[str, Any] | None = None,
     **changed: Any,
 ) -> System:
-    own = PaeSettings(**({"pae_latents": 4, "pae_patch": 2} | changed))
+    own = PaeSettings(**dict[str, Any](pae_latents=4, pae_patch=2) | changed)
     return pae.make_system(settings(**(shared or {})), mixture, own, dataset)
 
 
 def vae_system(dataset: Dataset, **changed: Any) -> System:
-    own = VaeSettings(**({"vae_width": 12, "vae_latents": 3} | changed))
+    own = VaeSettings(**dict[str, Any](vae_width=12, vae_latents=3) | changed)
     return vae.make_system(settings(learning_rate=0.02), own, PaeSettings(), dataset)
 
 
@@ -273,9 +273,11 @@ def test_errors_of_reconstructions_against_numpy(tiny: Dataset):
 
     def reconstruct(params, key, levels, observed):
         given.append(observed)
-        return np.full(levels.shape, 0.7, np.float32)
+        return jnp.full(levels.shape, 0.7)
 
-    metrics = reconstruction.evaluate(reconstruct, tiny, {}, jax.random.key(0), levels)
+    metrics = reconstruction.evaluate(
+        reconstruct, tiny, {}, jax.random.key(0), jnp.asarray(levels)
+    )
     x = levels.astype(np.float64) / 16
     bce = -(x * np.log(0.7) + (1 - x) * np.log(0.3)).sum(axis=(1, 2))
     np.testing.assert_allclose(metrics["reconstruction_bce"], bce, rtol=1e-5)

@@ -42,6 +42,7 @@ def test_digits_are_split_once_and_evenly():
         assert part_labels.dtype == np.int32
         assert part_labels.tolist() == [label_of[image.tobytes()] for image in part]
     for part_labels in given[1:]:
+        assert part_labels is not None
         counts = np.bincount(part_labels)
         assert counts.min() >= 17
         assert counts.max() <= 18

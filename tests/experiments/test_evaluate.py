@@ -60,6 +60,7 @@ def test_features_do_not_depend_on_the_batch(judge: Path):
     assert (whole.shape, logits.shape) == ((601, 16), (601, 10))
     alone, _ = extracted.extract(images[590:])
     np.testing.assert_allclose(whole[590:], alone, rtol=1e-5, atol=1e-6)
+    assert dataset.train_labels is not None
     right = logits.argmax(1) == dataset.train_labels[:601]
     assert right.mean() > 0.8
 

@@ -160,7 +160,7 @@ def test_value_and_gradient_against_numpy():
             """Of the mean kernel in the features at z."""
             away = h[:, None] - others[None]
             squares = (away**2).sum(-1)
-            pull = sum((1 + squares / 2 / a) ** (-a - 1) for a in ALPHAS)
+            pull = np.sum([(1 + squares / 2 / a) ** (-a - 1) for a in ALPHAS], axis=0)
             return (others[None] - pull[..., None] * away).mean(1)
 
         slope = (slopes(f) - slopes(g)) @ second.T * (1 - hidden[2] ** 2) @ first.T
