@@ -229,4 +229,4 @@ def test_temperature_schedules_are_functions_of_the_step():
     with pytest.raises(UserError, match="--temperature must be less than 1"):
         temperatures([0], temperature=1.0, temperature_schedule="learned")
     with pytest.raises(UserError, match="--relaxation must have a temperature"):
-        temperatures([0], **learned, relaxation="simple")
+        temperatures([0], 0, **(learned | {"relaxation": "simple"}))
