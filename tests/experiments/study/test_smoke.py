@@ -9,6 +9,7 @@ from experiments import study
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(2400)  # ten minutes beside other work
 def test_a_study_runs_goes_on_and_ends_with_its_report(tmp_path: Path, capsys):
     root = tmp_path / "study"
     words = ["study", f"--workdir={root}", "--num_seeds=2"]
