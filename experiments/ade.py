@@ -149,12 +149,6 @@ def make_system(
         UserError: the flags do not fit one another or the images.
     """
     _check(settings)
-    which = density_settings.density, density_settings.flow, ade_settings.sample_loss
-    if which == ("gaussian", "identity", "mmd"):
-        raise UserError(
-            "--flow must have weights with --density=gaussian and --sample_loss=mmd, "
-            "or there is nothing to train, got 'identity'"
-        )
     codec = preprocessing("normal", dataset.num_values)
     before = mixture_settings.pretrain_steps
     density = make_density(settings, density_settings, dataset, codec, before)

@@ -385,10 +385,10 @@ def _one_seed(function: Callable, in_axes: tuple) -> Callable:
 
 
 def _any_nan(state: Any) -> jax.Array:
-    """Whether each seed's state holds a NaN, ``[S]``."""
-    found = [
-        jnp.isnan(leaf).reshape(leaf.shape[0], -1).any(1)
-        for leaf in jax.tree.leaves(state)
-        if jnp.issubdtype(leaf.dtype, jnp.floating)
-    ]
-    return jnp.stack(found).any(0)
+    """Whether each seed's state, at least a count of steps, holds a NaN: ``[S]``."""
+    leaves = jax.tree.leaves(state)
+    broken = jnp.zeros(leaves[0].shape[0], bool)
+    for leaf in leaves:
+        if jnp.issubdtype(leaf.dtype, jnp.floating):
+            broken |= jnp.isnan(leaf).reshape(leaf.shape[0], -1).any(1)
+    return broken
