@@ -261,7 +261,10 @@ def _independent(
         )
     elif adv.adv_discriminator == "classifier":
         see = perceptual.classifier_features(
-            adv.adv_classifier, "adv_classifier", dataset, settings.data_dir
+            adv.adv_classifier,
+            ("adv_classifier", "adv_discriminator"),
+            dataset,
+            settings.data_dir,
         )
         network = perceptual.feature_discriminator(see, dataset)
     elif adv.adv_discriminator == "conv":

@@ -182,7 +182,7 @@ def sample_term(
     if mmd_settings.mmd_kernel == "classifier":
         seen = perceptual.classifier_features(
             mmd_settings.mmd_classifier,
-            "mmd_classifier",
+            ("mmd_classifier", "mmd_kernel"),
             dataset,
             settings.data_dir,
         )

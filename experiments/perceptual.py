@@ -27,7 +27,7 @@ See = Callable[[jax.Array], jax.Array]
 
 
 def classifier_features(
-    workdir: str | None, flag: str, dataset: Dataset, data_dir: str | None
+    workdir: str | None, flags: tuple[str, str], dataset: Dataset, data_dir: str | None
 ) -> See:
     """The hidden layers of classifiers that are not trained any more.
 
@@ -37,7 +37,7 @@ def classifier_features(
     Args:
         workdir: the folder of a run of `experiments.classifier`; all its seeds are
             asked, their features side by side.
-        flag: the flag that named it, for errors.
+        flags: the flag that names it and the one that asks for it, for errors.
         dataset: the images.
         data_dir: folder of the data set's files.
 
@@ -47,8 +47,9 @@ def classifier_features(
     Raises:
         UserError: no classifier that can see these images is named.
     """
+    flag, chosen_by = flags
     if workdir is None:
-        raise UserError(f"--{flag} must be given where a loss sees a classifier")
+        raise UserError(f"--{flag} must be given with --{chosen_by}=classifier")
     _, networks = trained_classifiers(workdir, flag, dataset, data_dir)
     return lambda x: jnp.concatenate([of(x)[0] for of in networks], axis=-1)
 
@@ -68,7 +69,8 @@ def feature_discriminator(see: See, dataset: Dataset) -> Discriminator:
         dataset: the images.
 
     Returns:
-        Two hidden layers with spectral normalisation, no dropout.
+        A `Discriminator` of grey values ``[B, V, C]``: two hidden layers of 128 units
+        on their features, with spectral normalisation, without dropout.
 
     References:
         Sauer et al., "Projected GANs converge faster", NeurIPS 2021 (discriminators on
@@ -89,9 +91,9 @@ def feature_discriminator(see: See, dataset: Dataset) -> Discriminator:
         return ((see(x) - mean[None]) / deviation[None])[..., None]
 
     return Discriminator(
-        network.init,
-        lambda params, x: network.logits(params, seen(x)),
-        lambda key, params, x: network.train_logits(key, params, seen(x)),
+        init=network.init,
+        logits=lambda params, x: network.logits(params, seen(x)),
+        train_logits=lambda key, params, x: network.train_logits(key, params, seen(x)),
     )
 
 

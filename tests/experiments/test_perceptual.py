@@ -18,6 +18,7 @@ from experiments.flags import Settings
 from experiments.mixture import MixtureSettings
 from experiments.mmd import MmdSettings
 
+FLAGS = ("mmd_classifier", "mmd_kernel")
 SMALL: dict[str, Any] = {"num_sums": 2, "num_leaves": 3, "batch_size": 16}
 
 
@@ -34,7 +35,7 @@ def judges(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def test_the_loss_is_that_of_the_features(judges: str):
     dataset = data.load("digits", None)
-    features = perceptual.classifier_features(judges, "mmd_classifier", dataset, None)
+    features = perceptual.classifier_features(judges, FLAGS, dataset, None)
     see = jax.jit(features)
     x, y = (jnp.asarray(dataset.train[i : i + 12]) / 16.0 for i in (0, 100))
     assert see(x).shape == (12, 10)  # of two networks side by side
@@ -62,7 +63,7 @@ def test_the_loss_is_that_of_the_features(judges: str):
 
 def test_a_discriminator_of_features_sees_nothing_else(judges: str):
     dataset = data.load("digits", None)
-    features = perceptual.classifier_features(judges, "adv_classifier", dataset, None)
+    features = perceptual.classifier_features(judges, FLAGS, dataset, None)
     see = jax.jit(features)
     discriminator = perceptual.feature_discriminator(features, dataset)
     x = jnp.asarray(dataset.train[:40]) / 16.0
@@ -122,17 +123,17 @@ def test_a_circuit_learns_through_it(judges: str):
 @pytest.mark.parametrize(
     ("given", "complaint"),
     [
-        (None, "classifier must be given where a loss sees a classifier"),
-        ("/nowhere", "classifier must be the folder of a run"),
+        (None, "--{}_classifier must be given with --{}=classifier"),
+        ("/nowhere", "--{}_classifier must be the folder of a run"),
     ],
 )
 def test_a_classifier_must_be_there(given: str | None, complaint: str):
     dataset = data.load("digits", None)
     settings = MmdSettings(mmd_kernel="classifier", mmd_classifier=given)
     groups = Settings(**SMALL), MixtureSettings(), settings, CriticSettings()
-    with pytest.raises(UserError, match=f"--mmd_{complaint}"):
+    with pytest.raises(UserError, match=complaint.format("mmd", "mmd_kernel")):
         mmd.make_system(*groups, dataset=dataset)
     settings = AdversarySettings(adv_discriminator="classifier", adv_classifier=given)
     groups = Settings(**SMALL), MixtureSettings(), settings
-    with pytest.raises(UserError, match=f"--adv_{complaint}"):
+    with pytest.raises(UserError, match=complaint.format("adv", "adv_discriminator")):
         adv.make_system(*groups, dataset=dataset)
