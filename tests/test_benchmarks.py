@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import pytest
 
 from benchmarks import cell, circuit, measure
-from tests import cases
 
 TINY = {
     "channels": 2,
@@ -37,8 +36,7 @@ QUICK = ("train", "differentiable[simple]", "conditional")
         for task in cell.TASKS
     ],
 )
-def test_every_task_is_measured(task, monkeypatch):
-    monkeypatch.setattr(jax, "jit", cases.jit)
+def test_every_task_is_measured(task):
     result = json.loads(json.dumps(cell.run(cell.Cell(task, **TINY))))
     assert result["shape"] == "2x4x4"
     assert 0 < result["min_ms"] <= result["median_ms"] <= result["max_ms"]
@@ -49,8 +47,7 @@ def test_every_task_is_measured(task, monkeypatch):
     assert result["params"] == 2 * (2 * 3 * 9 + 9) + 2 + 1 + 2 * 3 * 4 * 4 * 2
 
 
-def test_the_quad_tree_is_measured(monkeypatch):
-    monkeypatch.setattr(jax, "jit", cases.jit)
+def test_the_quad_tree_is_measured():
     fields = {**TINY, "structure": "quad_tree", "sum_layer": "cp"}
     assert cell.run(cell.Cell("log_prob", **fields))["median_ms"] > 0
 

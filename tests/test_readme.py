@@ -3,10 +3,7 @@
 import pathlib
 import re
 
-import jax
 import pytest
-
-from tests import cases
 
 ROOT = pathlib.Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -15,8 +12,7 @@ EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 @pytest.mark.optax
 @pytest.mark.parametrize("number", range(len(EXAMPLES)))
-def test_examples_run(number, capsys, monkeypatch):
-    monkeypatch.setattr(jax, "jit", cases.jit)
+def test_examples_run(number, capsys):
     names: dict = {}
     exec(compile(EXAMPLES[number], f"README example {number}", "exec"), names)
     if "log_p" in names:  # the conditional query

@@ -102,20 +102,15 @@ def test_measures_see_a_lost_mode():
 def test_objectives_learn(objective: str):
     points = synthetic_data.load("two_clusters")
     circuit = training.make_circuit(points)
+
+    def test_ll(num_steps):
+        settings = TrainingSettings(num_seeds=2, num_steps=num_steps, batch_size=128)
+        outcome = training.train(settings, objective, points)
+        assert all(np.isfinite(v).all() for v in outcome.metrics.values())
+        return synthetic_report.measure(circuit, outcome.params, points, 0).test_ll
+
     steps = 400 if objective == "adv" else 150
-    settings = TrainingSettings(num_seeds=2, num_steps=steps, batch_size=128)
-    outcome = training.train(settings, objective, points)
-    assert all(np.isfinite(v).all() for v in outcome.metrics.values())
-
-    @jax.jit
-    @jax.vmap
-    def start(key):
-        return circuit.init(key, points.train, settings.init_spread)
-
-    untrained = start(jax.random.split(jax.random.key(0), 2))
-    both = jax.tree.map(lambda a, b: np.concatenate([a, b]), untrained, outcome.params)
-    test_ll = synthetic_report.measure(circuit, both, points, 0).test_ll
-    assert test_ll[2:].mean() > test_ll[:2].mean() + 0.2
+    assert test_ll(steps).mean() > test_ll(2).mean() + 0.2
 
 
 def test_seeds_together_are_seeds_alone():
