@@ -15,7 +15,6 @@ from experiments.study.parts import (
 )
 from experiments.study.plan import Job, Of
 from experiments.study.settings import (
-    BALANCED,
     PAPER_ADV,
     PAPER_MMD,
     PAPER_PAE,
@@ -25,6 +24,7 @@ from experiments.study.settings import (
     annealed,
     corrections,
     discriminating,
+    half_and_half,
     ours_flags,
     perceptual,
     union,
@@ -94,17 +94,13 @@ def corrected(context: Context) -> list[Job]:
 
 def temperature(context: Context) -> list[Job]:
     """Table 4 of the paper, for soft samples and for hard ones."""
-    common: Flags = {
-        **ours_flags(context),
-        **BALANCED,
-        "num_steps": context.scale.ladder_steps,
-        "pretrain_steps": context.scale.ladder_steps // 2,
-    }
+    ours = ours_flags(context)
+    steps = {"num_steps": context.scale.ladder_steps}
+    jobs = [job_of(context, "ll", "ll", "LL", ours, steps)]
     objectives: list[tuple[str, Flags]] = [
         ("adv", discriminating(context)),
         ("mmd", perceptual(context)),
     ]
-    jobs = []
     for program, own in objectives:
         for relaxation in ("gumbel_softmax", "straight_through"):
             for title, flags in _temperatures(context).items():
@@ -114,7 +110,8 @@ def temperature(context: Context) -> list[Job]:
                         f"{program}_{relaxation}_{title}",
                         program,
                         f"{program.upper()}, {relaxation}, temperature {title}",
-                        common,
+                        ours,
+                        half_and_half(context),
                         own,
                         {"relaxation": relaxation, **flags},
                     )
@@ -135,32 +132,25 @@ def _temperatures(context: Context) -> dict[str, Flags]:
 
 def grid(context: Context) -> list[Job]:
     """Tables 7 to 10 of the paper: step size by batch size."""
-    steps = {"num_steps": context.scale.ladder_steps}
-    half = {"pretrain_steps": context.scale.ladder_steps // 2}
+    ours, half = ours_flags(context), half_and_half(context)
     programs: list[tuple[str, Flags]] = [
-        ("ll", {}),
-        ("adv", {**BALANCED, **half, **discriminating(context)}),
-        ("mmd", {**BALANCED, **half, **perceptual(context)}),
-        ("pae", half),
+        ("ll", {**ours, "num_steps": half["num_steps"]}),
+        ("adv", {**ours, **half, **discriminating(context)}),
+        ("mmd", {**ours, **half, **perceptual(context)}),
+        ("pae", {name: half[name] for name in ("num_steps", "pretrain_steps")}),
     ]
     jobs = []
     for program, own in programs:
         for rate in (0.1, 0.01, 0.001):
             for batch_size in (64, 128, 256):
-                rates = {"learning_rate": rate}
-                if program != "ll":
-                    rates["sampler_learning_rate"] = rate / 10
                 jobs.append(
                     job_of(
                         context,
                         f"{program}_rate{rate}_batch{batch_size}",
                         program,
                         f"{program.upper()}, step size {rate}, batches of {batch_size}",
-                        ours_flags(context) if program != "pae" else {},
                         own,
-                        steps,
-                        rates,
-                        {"batch_size": batch_size},
+                        {"learning_rate": rate, "batch_size": batch_size},
                     )
                 )
     drawn = [job for job in jobs if job.program != "pae"]
@@ -171,7 +161,7 @@ def grid(context: Context) -> list[Job]:
 def data_efficiency(context: Context) -> list[Job]:
     """A hundredth, a tenth and all of the training images."""
     steps = {"num_steps": context.scale.ladder_steps}
-    half = {"pretrain_steps": context.scale.ladder_steps // 2}
+    hybrid = half_and_half(context)
     jobs: list[Job] = []
     before = judge_jobs(context)
     for fraction in (0.01, 0.1, 1.0):
@@ -182,7 +172,6 @@ def data_efficiency(context: Context) -> list[Job]:
         if critics:  # which have seen no more images than the circuit
             within = context._replace(critics=Of(critics[0].name))
         see, tell = perceptual(within), discriminating(within)
-        hybrid = {**BALANCED, **half}
         network = {"num_steps": context.scale.network_steps}
         title = f"{fraction:.0%} of the images"
         jobs += [
@@ -192,11 +181,11 @@ def data_efficiency(context: Context) -> list[Job]:
             ),
             job_of(
                 context, f"mmd_{fraction}", "mmd", f"LL and MMD, {title}",
-                ours_flags(context), steps, hybrid, see, part,
+                ours_flags(context), hybrid, see, part,
             ),
             job_of(
                 context, f"adv_{fraction}", "adv", f"LL and ADV, {title}",
-                ours_flags(context), steps, hybrid, tell, part,
+                ours_flags(context), hybrid, tell, part,
             ),
             job_of(context, f"gan_{fraction}", "gan", f"GAN, {title}", network, part),
         ]  # fmt: skip
@@ -207,7 +196,7 @@ def convergence(context: Context) -> list[Job]:
     """Metrics over training time."""
     steps = context.scale.ladder_steps
     often = {"num_steps": steps, "eval_every": max(steps // 20, 1)}
-    hybrid = {**BALANCED, "pretrain_steps": steps // 2}
+    hybrid = half_and_half(context)
     ours, see, tell = ours_flags(context), perceptual(context), discriminating(context)
     jobs = [
         job_of(context, "ll", "ll", "LL", ours, often),

@@ -79,7 +79,7 @@ RAT: Flags = {
     "sum_layer": "tucker",
     "leaf": "binomial",
 }
-BALANCED: Flags = {"ll_weight": 1.0, "balance": "norm", "sampler_learning_rate": 0.001}
+BALANCED: Flags = {"ll_weight": 1.0, "balance": "norm"}
 
 # The paper's objectives, faults included: soft samples, the variance in the place of
 # the deviation, no likelihood, fully connected discriminator, fixed bandwidths on the
@@ -140,6 +140,12 @@ def discriminating(context: Context) -> Flags:
     }
 
 
+def half_and_half(context: Context) -> Flags:
+    """Likelihood for half of the steps, then beside a loss, with one step size."""
+    steps = context.scale.ladder_steps
+    return {**BALANCED, "num_steps": steps, "pretrain_steps": steps // 2}
+
+
 def annealed(context: Context) -> Flags:
     """As the paper says: max(0.5, exp(-t)), t from 0 to 1."""
     return {
@@ -182,7 +188,7 @@ def corrections(context: Context) -> list[Correction]:
         both("leaves", leaves),
         Correction("step size", rate, {"sampler_learning_rate": 0.001}),
         Correction("critic", discriminating(context), perceptual(context)),
-        both("likelihood", {**BALANCED, **half}),
+        both("likelihood", {**BALANCED, **half, "sampler_learning_rate": 0.001}),
     ]
 
 
