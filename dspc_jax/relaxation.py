@@ -40,6 +40,7 @@ import jax.numpy as jnp
 
 from dspc_jax.conditional_gumbel import conditional_scores, fresh_exponentials
 from dspc_jax.numerics import max_slices, safe_divide, sum_slices
+from dspc_jax.storage import computed_once
 from dspc_jax.types import Array
 
 RELAXATIONS = (
@@ -131,11 +132,15 @@ def _choose_fwd(relaxation, choice, noise, temperature):
         return out, (choice, soft, noise, temperature, out)
     scores = _pair_score(choice, noise)
     best, j_of_i = _running_argmax([scores[:, :, j] for j in range(scores.shape[2])])
-    _, i = _running_argmax([best[:, i] for i in range(scores.shape[1])])
-    chosen = _one_hot(i, scores.shape[1], scores)
-    j = sum_slices(j_of_i * chosen.astype(j_of_i.dtype), 1)
-    out = (chosen, _one_hot(j, scores.shape[2], scores))
+    i, j = computed_once(_best_pair, best, j_of_i)
+    out = (_one_hot(i, scores.shape[1], scores), _one_hot(j, scores.shape[2], scores))
     return out, (choice, None, noise, temperature, out)
+
+
+def _best_pair(best: Array, j_of_i: Array) -> tuple[Array, Array]:
+    """Which ``i`` is the best, and its ``j``: ``[P, N]`` from ``[P, I, N]``."""
+    _, i = _running_argmax([best[:, i] for i in range(best.shape[1])])
+    return i, jnp.take_along_axis(j_of_i, i[:, None], 1)[:, 0]
 
 
 class _Soft(NamedTuple):

@@ -19,19 +19,32 @@ def test_stored_is_the_identity():
 
 
 def test_computed_once_is_the_function():
-    """Also batched, where a branch becomes a selection, and with another shape."""
+    """One branch also where examples are batched, and with another shape."""
 
     def function(x, y):
-        return jnp.sum(x * jnp.exp(-y), axis=0)
+        return jnp.sum(x * jnp.exp(-y), axis=0), jnp.argmax(x, axis=0)
 
-    once = jax.jit(lambda x, y: storage.computed_once(function, x, y))
+    def once(x, y):
+        return storage.computed_once(function, x, y)
+
     expected = function(X[0], X[1])
-    np.testing.assert_allclose(once(X[0], X[1]), expected, rtol=1e-6)
-    batched = jax.vmap(once, (0, None))(X, X[1])
-    np.testing.assert_allclose(batched[0], expected, rtol=1e-6)
-    assert "conditional" in str(once.lower(X[0], X[1]).compile().as_text())
+    nested = jax.vmap(jax.vmap(once, (None, 0)), (0, None))
+    for what, places, arguments in (
+        (once, (), (X[0], X[1])),
+        (jax.vmap(once, (0, None)), (0,), (X, X[1])),
+        (jax.vmap(once, (None, 0)), (1,), (X[0], X)),
+        (nested, (0, 1), (X, X)),
+    ):
+        compiled = jax.jit(what).lower(*arguments).compile()
+        for out, right in zip(compiled(*arguments), expected, strict=True):
+            np.testing.assert_allclose(out[places], right, rtol=1e-6)
+        if jax.default_backend() == "cpu":
+            assert str(compiled.as_text()).count(" conditional(") == 1
 
 
-def test_computed_once_passes_failure_on():
-    broken = X.at[0, 0, 0].set(jnp.nan)
-    assert np.isnan(storage.computed_once(lambda x: jnp.exp(x), broken)).all()
+def test_computed_once_changes_no_number():
+    odd = jnp.array([jnp.nan, jnp.inf, -jnp.inf, 0.0, 1.0])
+    for roll in range(5):
+        x = jnp.roll(odd, roll)
+        once = storage.computed_once(lambda x: jnp.maximum(x, 0.5), x)
+        np.testing.assert_array_equal(once, jnp.maximum(x, 0.5))
