@@ -172,7 +172,6 @@ def data_efficiency(context: Context) -> list[Job]:
         if critics:  # which have seen no more images than the circuit
             within = context._replace(critics=Of(critics[0].name))
         see, tell = perceptual(within), discriminating(within)
-        network = {"num_steps": context.scale.network_steps}
         title = f"{fraction:.0%} of the images"
         jobs += [
             job_of(
@@ -187,7 +186,7 @@ def data_efficiency(context: Context) -> list[Job]:
                 context, f"adv_{fraction}", "adv", f"LL and ADV, {title}",
                 ours_flags(context), hybrid, tell, part,
             ),
-            job_of(context, f"gan_{fraction}", "gan", f"GAN, {title}", network, part),
+            job_of(context, f"gan_{fraction}", "gan", f"GAN, {title}", steps, part),
         ]  # fmt: skip
     return [*before, *jobs, *evaluation_jobs(context, jobs)]
 
