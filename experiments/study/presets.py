@@ -15,6 +15,7 @@ from experiments.study.parts import (
 )
 from experiments.study.plan import Job, Of
 from experiments.study.settings import (
+    BALANCED,
     PAPER_ADV,
     PAPER_MMD,
     PAPER_PAE,
@@ -111,7 +112,7 @@ def temperature(context: Context) -> list[Job]:
                         program,
                         f"{program.upper()}, {relaxation}, temperature {title}",
                         ours,
-                        half_and_half(context),
+                        {**half_and_half(context), **BALANCED},
                         own,
                         {"relaxation": relaxation, **flags},
                     )
@@ -132,27 +133,27 @@ def _temperatures(context: Context) -> dict[str, Flags]:
 
 def grid(context: Context) -> list[Job]:
     """Tables 7 to 10 of the paper: step size by batch size."""
-    ours, half = ours_flags(context), half_and_half(context)
-    programs: list[tuple[str, Flags]] = [
-        ("ll", {**ours, "num_steps": half["num_steps"]}),
-        ("adv", {**ours, **half, **discriminating(context)}),
-        ("mmd", {**ours, **half, **perceptual(context)}),
-        ("pae", {name: half[name] for name in ("num_steps", "pretrain_steps")}),
+    ours = ours_flags(context)
+    objectives: list[tuple[str, Flags]] = [
+        ("ll", {**ours, "pretrain_steps": None, "sampler_learning_rate": None}),
+        ("adv", {**ours, **BALANCED, **discriminating(context)}),
+        ("mmd", {**ours, **BALANCED, **perceptual(context)}),
+        ("pae", {}),
     ]
-    jobs = []
-    for program, own in programs:
-        for rate in (0.1, 0.01, 0.001):
-            for batch_size in (64, 128, 256):
-                jobs.append(
-                    job_of(
-                        context,
-                        f"{program}_rate{rate}_batch{batch_size}",
-                        program,
-                        f"{program.upper()}, step size {rate}, batches of {batch_size}",
-                        own,
-                        {"learning_rate": rate, "batch_size": batch_size},
-                    )
-                )
+    jobs = [
+        job_of(
+            context,
+            f"{program}_rate{rate}_batch{batch_size}",
+            program,
+            f"{program.upper()}, step size {rate}, batches of {batch_size}",
+            half_and_half(context, rate),
+            own,
+            {"batch_size": batch_size},
+        )
+        for program, own in objectives
+        for rate in (0.1, 0.01, 0.001)
+        for batch_size in (64, 128, 256)
+    ]
     drawn = [job for job in jobs if job.program != "pae"]
     before = [*judge_jobs(context), *critic_jobs(context)]
     return [*before, *jobs, *evaluation_jobs(context, drawn)]
@@ -161,7 +162,7 @@ def grid(context: Context) -> list[Job]:
 def data_efficiency(context: Context) -> list[Job]:
     """A hundredth, a tenth and all of the training images."""
     steps = {"num_steps": context.scale.ladder_steps}
-    hybrid = half_and_half(context)
+    hybrid = {**half_and_half(context), **BALANCED}
     jobs: list[Job] = []
     before = judge_jobs(context)
     for fraction in (0.01, 0.1, 1.0):
@@ -195,7 +196,7 @@ def convergence(context: Context) -> list[Job]:
     """Metrics over training time."""
     steps = context.scale.ladder_steps
     often = {"num_steps": steps, "eval_every": max(steps // 20, 1)}
-    hybrid = half_and_half(context)
+    hybrid = {**half_and_half(context), **BALANCED}
     ours, see, tell = ours_flags(context), perceptual(context), discriminating(context)
     jobs = [
         job_of(context, "ll", "ll", "LL", ours, often),

@@ -140,10 +140,11 @@ def discriminating(context: Context) -> Flags:
     }
 
 
-def half_and_half(context: Context) -> Flags:
+def half_and_half(context: Context, rate: float = 0.03) -> Flags:
     """Likelihood for half of the steps, then beside a loss, with one step size."""
     steps = context.scale.ladder_steps
-    return {**BALANCED, "num_steps": steps, "pretrain_steps": steps // 2}
+    rates = {"learning_rate": rate, "sampler_learning_rate": rate}
+    return {"num_steps": steps, "pretrain_steps": steps // 2, **rates}
 
 
 def annealed(context: Context) -> Flags:

@@ -9,6 +9,7 @@ import pytest
 
 from experiments import data, study, workdir
 from experiments.errors import UserError
+from experiments.flags import Settings
 from experiments.study import plan
 from experiments.study.plan import Job, Of
 from experiments.study.presets import PRESETS
@@ -84,6 +85,19 @@ def test_what_is_compared_has_one_start_and_as_many_steps():
         assert hybrid.pop("balance") == "norm"
         assert hybrid == alone | {flag: hybrid[flag] for flag in own}
     assert alone["start_from"] == Of("start")
+
+
+@pytest.mark.parametrize("preset", ["temperature", "data_efficiency", "convergence"])
+def test_hybrids_take_as_many_and_as_large_steps_as_likelihood(preset):
+    jobs = [job for job in jobs_of(preset) if job.program in ("ll", "adv", "mmd")]
+    assert {job.program for job in jobs} == {"ll", "adv", "mmd"}
+    default = Settings().learning_rate
+    for job in jobs:
+        assert job.flags["num_steps"] == jobs[0].flags["num_steps"]
+        assert job.flags.get("learning_rate", default) == default
+        if job.program != "ll":
+            assert job.flags["sampler_learning_rate"] == default
+            assert job.flags["pretrain_steps"] == jobs[0].flags["num_steps"] // 2
 
 
 def test_the_judge_trains_nothing():
