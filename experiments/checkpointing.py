@@ -43,12 +43,13 @@ class Checkpoints:
         self._manager.save(step, args=ocp.args.StandardSave(arrays))
         self._manager.wait_until_finished()
 
-    def restore(self, step: int, target: Any) -> Any:
+    def restore(self, step: int, target: Any, part: str = "") -> Any:
         """Reads a checkpoint.
 
         Args:
             step: one that was saved.
             target: the abstract state (`jax.eval_shape` of the function that makes it).
+            part: the path of the target in what was saved (``.state``); all of it.
 
         Returns:
             The state, NumPy arrays.
@@ -56,7 +57,7 @@ class Checkpoints:
         Raises:
             UserError: the checkpoint is damaged, or holds another state; one line.
         """
-        where, wanted = self._folder / str(step), _stored_leaves(target)
+        where, wanted = self._folder / str(step), _stored_leaves(target, part)
         try:
             # Without a target: with one, Orbax cuts or pads arrays to the shapes asked.
             stored = self._manager.restore(step, args=ocp.args.StandardRestore())
@@ -66,6 +67,7 @@ class Checkpoints:
                 f"the checkpoint {where} cannot be read ({lines[0][:200]}); remove it "
                 "to continue from the one before"
             ) from error
+        stored = {k: v for k, v in stored.items() if k.startswith(part)}
         for name in sorted(set(wanted) | set(stored)):
             want, got = (
                 f"{tree[name].dtype}{tree[name].shape}" if name in tree else "absent"
@@ -78,7 +80,7 @@ class Checkpoints:
                 )
         return jax.tree.map_with_path(
             lambda path, leaf: stored.get(
-                jax.tree_util.keystr(path), np.empty(leaf.shape, leaf.dtype)
+                part + jax.tree_util.keystr(path), np.empty(leaf.shape, leaf.dtype)
             ),
             target,
         )
@@ -88,10 +90,10 @@ class Checkpoints:
         self._manager.close()
 
 
-def _stored_leaves(state: Any) -> dict[str, Any]:
+def _stored_leaves(state: Any, part: str = "") -> dict[str, Any]:
     """The leaves that have elements, by their paths."""
     return {
-        jax.tree_util.keystr(path): leaf
+        part + jax.tree_util.keystr(path): leaf
         for path, leaf in jax.tree.leaves_with_path(state)
         if leaf.size
     }

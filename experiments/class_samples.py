@@ -109,4 +109,4 @@ def accuracy_after_training(dataset: Dataset, num_steps: int, seed: int) -> floa
         if failure is not None:
             raise RunFailed(f"the classifier of samples: {failure.metric} not finite")
         step += chunk
-    return float(loop.evaluate(carry, loop.examples("test"))["accuracy"][0])
+    return float(loop.evaluate(carry.state, loop.examples("test"))["accuracy"][0])

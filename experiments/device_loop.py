@@ -129,13 +129,10 @@ class DeviceLoop:
         self._sample = jax.jit(system.sample, static_argnums=2)
         self._any_nan = jax.jit(_any_nan)
 
-    def _put(self, arrays: Any) -> Any:
-        return jax.device_put(arrays, self._everywhere)
-
     @functools.cached_property
     def _train(self) -> Any:
         """The training set on the devices, moved there when it is first needed."""
-        return self._put(self.examples("train")) if self._resident else None
+        return self.put(self.examples("train")) if self._resident else None
 
     def examples(self, split: str) -> Any:
         """The images of a split, with their labels where the system asks for them.
@@ -161,7 +158,7 @@ class DeviceLoop:
         return Labelled(images, np.asarray(labels, np.int32))
 
     def _keys(self, bits: np.ndarray) -> jax.Array:
-        return self._put(jax.random.wrap_key_data(jnp.asarray(bits)))
+        return self.put(jax.random.wrap_key_data(jnp.asarray(bits)))
 
     # ---- state ---------------------------------------------------------------------
 
@@ -175,12 +172,19 @@ class DeviceLoop:
             Carry, jax.eval_shape(self._init_carry, self._keys(self._init_bits))
         )
 
-    def put(self, carry: Carry) -> Carry:
-        """Moves a carry from the host to the devices."""
-        return cast(Carry, self._put(carry))
+    def abstract_state(self) -> Any:
+        """Shapes and types of the state alone, without looking at a step."""
+        return jax.eval_shape(self._init_state, self._keys(self._init_bits))
+
+    def put(self, arrays: Any) -> Any:
+        """Moves a carry, or a state, from the host to the devices."""
+        return jax.device_put(arrays, self._everywhere)
+
+    def _init_state(self, keys: jax.Array) -> Any:
+        return self._over_seeds(self._system.init, (0,))(keys)
 
     def _init_carry(self, keys: jax.Array) -> Carry:
-        state = self._over_seeds(self._system.init, (0,))(keys)
+        state = self._init_state(keys)
         row = _rows(self.examples("train"), np.zeros(1, np.int32))
         rows = jax.tree.map(jnp.asarray, row)
         batch = jax.tree.map(
@@ -202,7 +206,7 @@ class DeviceLoop:
         zeros = jax.tree.map(
             np.zeros_like, jax.device_get((carry.sums, carry.num_steps))
         )
-        return Carry(carry.state, *self._put(zeros)), means
+        return Carry(carry.state, *self.put(zeros)), means
 
     def seeds_with_nan(self, carry: Carry) -> list[int]:
         """Seeds whose state holds a NaN."""
@@ -296,7 +300,7 @@ class DeviceLoop:
             )
         data = self._train
         if data is None:
-            data = self._put(_rows(self.examples("train"), indices.reshape(-1)))
+            data = self.put(_rows(self.examples("train"), indices.reshape(-1)))
             indices = np.arange(indices.size, dtype=np.int32).reshape(indices.shape)
         carry, done, metrics, finite = self._steps(
             carry,
@@ -317,11 +321,11 @@ class DeviceLoop:
 
     # ---- looking at the state ------------------------------------------------------
 
-    def evaluate(self, carry: Carry, examples: Any) -> dict[str, np.ndarray]:
+    def evaluate(self, state: Any, examples: Any) -> dict[str, np.ndarray]:
         """Metrics of every seed on all examples, with the same noise at every call.
 
         Args:
-            carry: the state.
+            state: every array leading with S seeds.
             examples: ``[n, V, C]`` uint8, n at least one batch, with labels where the
                 system asks for them: see `examples`.
 
@@ -337,7 +341,7 @@ class DeviceLoop:
                 self._keys(self._eval_bits), number
             )
             batch = jax.device_put(_rows(examples, rows), self._eval_sharding)
-            metrics = jax.device_get(self._evaluate(carry.state, keys, batch))
+            metrics = jax.device_get(self._evaluate(state, keys, batch))
             full = valid == size
             batches += full
             for name, value in metrics.items():
@@ -354,11 +358,11 @@ class DeviceLoop:
                 totals[name] = (total + part, weight)
         return {k: v / (batches if w else 1) for k, (v, w) in totals.items()}
 
-    def sample(self, carry: Carry, num: int) -> dict[str, np.ndarray]:
+    def sample(self, state: Any, num: int) -> dict[str, np.ndarray]:
         """Samples of the first seed, with the same noise at every call."""
-        state = jax.tree.map(lambda leaf: leaf[0], carry.state)
+        first = jax.tree.map(lambda leaf: leaf[0], state)
         return jax.device_get(
-            self._sample(state, self._keys(self._sample_bits)[0], num)
+            self._sample(first, self._keys(self._sample_bits)[0], num)
         )
 
 

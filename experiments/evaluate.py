@@ -204,7 +204,7 @@ def _own_metrics(run: Trained, folder: Path, split: str) -> dict[str, np.ndarray
                 return found
     except (OSError, ValueError, KeyError, TypeError):
         pass  # a run without an end, or a damaged file
-    return run.loop.evaluate(run.loop.put(run.carry), run.loop.examples(split))
+    return run.loop.evaluate(run.loop.put(run.states), run.loop.examples(split))
 
 
 def _features(

@@ -60,7 +60,7 @@ def started(carry: Carry, groups: Sequence[Any]) -> Carry:
             f"--start_from must hold the seeds {list(wanted)}, got {source.seeds}"
         )
     places = np.array([source.seeds.index(seed) for seed in wanted])
-    given = jax.tree.map(lambda leaf: leaf[places], _handed(source.carry.state))
+    given = jax.tree.map(lambda leaf: leaf[places], _handed(source.states))
     own = _handed(carry.state)
     shapes = [jax.tree.map(np.shape, tree) for tree in (own, given)]
     if not own or shapes[0] != shapes[1]:

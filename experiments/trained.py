@@ -13,7 +13,7 @@ import numpy as np
 from experiments import data
 from experiments.checkpointing import Checkpoints
 from experiments.data import Dataset
-from experiments.device_loop import Carry, DeviceLoop, System
+from experiments.device_loop import DeviceLoop, System
 from experiments.errors import UserError
 
 if TYPE_CHECKING:  # program imports training, and that `starting`, which imports this
@@ -32,7 +32,7 @@ class Trained(NamedTuple):
         dataset: the images it was trained on.
         system: what was trained.
         loop: bound to the system and the images; nothing is on the devices yet.
-        carry: the newest checkpoint; every array leads with S seeds.
+        states: of the newest checkpoint; every array leads with S seeds.
         seeds: their numbers.
         step: of the checkpoint.
     """
@@ -42,13 +42,13 @@ class Trained(NamedTuple):
     dataset: Dataset
     system: System
     loop: DeviceLoop
-    carry: Carry
+    states: Any
     seeds: list[int]
     step: int
 
     def state(self, place: int) -> Any:
         """The state of one seed, by its place in ``seeds``."""
-        return jax.tree.map(lambda leaf: leaf[place], self.carry.state)
+        return jax.tree.map(lambda leaf: leaf[place], self.states)
 
 
 def load(workdir: str | Path, flag: str, data_dir: str | None = None) -> Trained:
@@ -88,11 +88,11 @@ def load(workdir: str | Path, flag: str, data_dir: str | None = None) -> Trained
         step = checkpoints.latest_step()
         if step is None:
             raise UserError(f"--{flag} must hold a checkpoint, got {str(folder)!r}")
-        carry = checkpoints.restore(step, loop.abstract())
+        states = checkpoints.restore(step, loop.abstract_state(), ".state")
     finally:
         checkpoints.close()
     seeds = list(range(settings.seed, settings.seed + settings.num_seeds))
-    return Trained(name, groups, dataset, system, loop, carry, seeds, step)
+    return Trained(name, groups, dataset, system, loop, states, seeds, step)
 
 
 def read_config(folder: Path, flag: str) -> tuple[str, dict[str, Any]]:

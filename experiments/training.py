@@ -131,7 +131,7 @@ def _run(
         final = {
             f"{split}/{k}": v
             for split in ("valid", "test")
-            for k, v in loop.evaluate(carry, loop.examples(split)).items()
+            for k, v in loop.evaluate(carry.state, loop.examples(split)).items()
         }
         result = {
             "program": name,
@@ -208,7 +208,7 @@ def _train(
                 scalars |= {f"train/{k}": v for k, v in means.items()}
                 bar.set_postfix({k: f"{v.mean():.4g}" for k, v in means.items()})
             if evaluate:
-                metrics = loop.evaluate(carry, loop.examples("valid"))
+                metrics = loop.evaluate(carry.state, loop.examples("valid"))
                 scalars |= {f"valid/{k}": v for k, v in metrics.items()}
             if scalars:  # before the checkpoint: its steps must be on disk
                 writer.write_scalars(step, summary.over_seeds(scalars))
@@ -245,7 +245,7 @@ def _draw(
 ) -> None:
     """Real images beside the samples of the first seed."""
     real = dataset.valid[:_NUM_PICTURES]
-    columns = {"real": real, **loop.sample(carry, len(real))}
+    columns = {"real": real, **loop.sample(carry.state, len(real))}
     pictures = {
         title: to_images(levels, dataset.height, dataset.width, dataset.num_values)
         for title, levels in columns.items()

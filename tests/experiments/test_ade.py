@@ -201,7 +201,7 @@ def test_a_density_starts_from_another_with_its_flow(tmp_path: Path):
     groups = ade.parse([*words, f"--start_from={source}"])
     carry = jax.device_get(loop_of(groups, theirs.dataset).init())
     given = started(carry, groups).state.params
-    jax.tree.map(np.testing.assert_array_equal, given, theirs.carry.state.params)
+    jax.tree.map(np.testing.assert_array_equal, given, theirs.states.params)
     moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), carry.state.params, given)
     assert max(jax.tree.leaves(moved)) > 1e-4
     groups = ade.parse([*words, f"--start_from={source}", "--preprocess=logit"])

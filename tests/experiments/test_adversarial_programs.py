@@ -123,11 +123,11 @@ def test_a_circuit_that_begins_dark_comes_to_the_data(tiny: Dataset, name: str):
     circuit = params["circuit"]._replace(leaves=leaves)
     state = carry.state._replace(params=params | {"circuit": circuit})
     carry = loop.put(carry._replace(state=state))
-    before = loop.evaluate(carry, tiny.valid)["mmd2"][0]
+    before = loop.evaluate(carry.state, tiny.valid)["mmd2"][0]
     for first in range(0, 240, 60):
         carry, failure = loop.run(carry, first, 60)
         assert failure is None
-    after = loop.evaluate(carry, tiny.valid)["mmd2"][0]
+    after = loop.evaluate(carry.state, tiny.valid)["mmd2"][0]
     # In 240 steps; normalised convolutions of 4 filters are the slowest (0.84).
     share = {"mlp": 0.3, "conv": 0.95, "circuit": 0.6, "self": 0.3}[name]
     assert after < share * before, (before, after)
@@ -221,12 +221,12 @@ def test_a_network_comes_nearer_to_the_data(
             tiny, network, adv_discriminator=discriminator, adv_learning_rate=2e-3
         ),
     )
-    before = loop.evaluate(loop.init(), tiny.valid)
+    before = loop.evaluate(loop.init().state, tiny.valid)
     assert set(before) == {"mmd2", "sample_spread", "num_params"}
     carry, _ = trained(loop, 800, 100)
-    after = loop.evaluate(carry, tiny.valid)
+    after = loop.evaluate(carry.state, tiny.valid)
     assert after["mmd2"][0] < 0.5 * before["mmd2"][0]
-    pictures = loop.sample(carry, 3)
+    pictures = loop.sample(carry.state, 3)
     assert list(pictures) == ["sampled"]
     assert pictures["sampled"].dtype == np.uint8
     assert pictures["sampled"].shape == (3, 8, 1)
@@ -250,7 +250,7 @@ def test_a_network_with_as_many_parameters_as_the_circuit_trains(tiny: Dataset):
             lambda a, b: np.abs(a - b).max(), before, jax.device_get(after)
         )
         assert min(jax.tree.leaves(moved)) > 0
-    metrics = loop.evaluate(carry, tiny.valid)
+    metrics = loop.evaluate(carry.state, tiny.valid)
     assert metrics["num_circuit_params"][0] == num_circuit_params(settings, tiny)
     ratio = metrics["num_params"][0] / metrics["num_circuit_params"][0]
     assert 0.7 < ratio < 1.4

@@ -106,7 +106,7 @@ def check_overfit(dataset: Dataset, system: System, num_steps: int, share: float
     """One batch is learned by heart, up to a share of what there is to learn."""
     loop = loop_of(dataset, system)
     carry = train(loop, num_steps)
-    metrics = loop.evaluate(carry, dataset.valid)
+    metrics = loop.evaluate(carry.state, dataset.valid)
     flat, floor = flat_bce(dataset), floor_bce(dataset)
     gap = (metrics["reconstruction_bce"][0] - floor) / (flat - floor)
     assert gap < share, metrics
@@ -125,7 +125,7 @@ def test_pae_learns_one_batch_by_heart(one_batch: Dataset):
 def test_pictures(one_batch: Dataset):
     """What they are called, and that reconstructions are those of the real images."""
     loop, carry, _ = check_overfit(one_batch, pae_system(one_batch), 200, 0.3)
-    pictures = loop.sample(carry, 5)
+    pictures = loop.sample(carry.state, 5)
     assert set(pictures) == {
         "reconstructed",
         "lower half hidden",

@@ -187,7 +187,7 @@ def test_evaluation_counts_every_example_once(digits: Dataset, num: int):
 
     base = make_loop(big)._system
     loop = make_loop(big, system=base._replace(evaluate=evaluate), num_seeds=2)
-    metrics = loop.evaluate(loop.init(), big.valid)
+    metrics = loop.evaluate(loop.init().state, big.valid)
     totals = big.valid.astype(np.float64).sum((1, 2))
     size = min(num, 256)
     np.testing.assert_allclose(metrics["each"], [totals.mean()] * 2, rtol=1e-6)
@@ -201,9 +201,10 @@ def test_evaluation_and_samples_repeat(digits: Dataset):
     loop = make_loop(digits, num_seeds=2)
     carry = advance(loop, [3])
     assert_same_bits(
-        loop.evaluate(carry, digits.valid), loop.evaluate(carry, digits.valid)
+        loop.evaluate(carry.state, digits.valid),
+        loop.evaluate(carry.state, digits.valid),
     )
-    samples = loop.sample(carry, 5)
+    samples = loop.sample(carry.state, 5)
     assert samples["sampled"].shape == (5, 64, 1)
     assert samples["sampled"].dtype == np.uint8
-    assert_same_bits(samples, loop.sample(carry, 5))
+    assert_same_bits(samples, loop.sample(carry.state, 5))

@@ -135,11 +135,11 @@ def test_mmd_falls_on_pixels(tiny: Dataset, own: dict[str, Any]):
     """By the program's own measure, from samples, whatever was minimised."""
     loop = loop_of(tiny, mmd_system(tiny, **own), batch_size=32)
     carry = loop.init()
-    before = loop.evaluate(carry, tiny.valid)["mmd2"][0]
+    before = loop.evaluate(carry.state, tiny.valid)["mmd2"][0]
     for step in (0, 40):
         carry, failure = loop.run(carry, step, 40)
         assert failure is None
-    assert loop.evaluate(carry, tiny.valid)["mmd2"][0] < 0.5 * before
+    assert loop.evaluate(carry.state, tiny.valid)["mmd2"][0] < 0.5 * before
 
 
 @pytest.mark.slow
@@ -162,11 +162,11 @@ def test_a_circuit_that_begins_dark_comes_to_the_data_by_gradient_penalty(
     circuit = params["circuit"]._replace(leaves=leaves)
     state = carry.state._replace(params=params | {"circuit": circuit})
     carry = loop.put(carry._replace(state=state))
-    before = loop.evaluate(carry, tiny.valid)["mmd2"][0]
+    before = loop.evaluate(carry.state, tiny.valid)["mmd2"][0]
     for first in range(0, 120, 40):
         carry, failure = loop.run(carry, first, 40)
         assert failure is None
-    after = loop.evaluate(carry, tiny.valid)["mmd2"][0]
+    after = loop.evaluate(carry.state, tiny.valid)["mmd2"][0]
     assert after < 0.3 * before, (before, after)
 
 

@@ -77,12 +77,12 @@ def test_maximum_likelihood_lowers_the_bits(tiny: Dataset, changed: dict[str, An
     settings = small(num_repetitions=2, **changed)
     loop = loop_of(tiny, ll.make_system(settings, tiny))
     carry = loop.init()
-    before = loop.evaluate(carry, tiny.valid)
+    before = loop.evaluate(carry.state, tiny.valid)
     carry, failure = loop.run(carry, 0, 60)
     assert failure is None
-    after = loop.evaluate(carry, tiny.valid)
+    after = loop.evaluate(carry.state, tiny.valid)
     assert after["bits_per_dim"] < before["bits_per_dim"] - 0.05
-    pictures = loop.sample(carry, 3)
+    pictures = loop.sample(carry.state, 3)
     assert set(pictures) == {"sampled", "sampled, leaf means"}
     for levels in pictures.values():
         assert levels.shape == (3, 8, 1)
@@ -99,7 +99,7 @@ def test_the_reported_loss_is_that_of_the_library(tiny: Dataset):
     carry = carry._replace(
         state=carry.state._replace(params=jax.tree.map(lambda p: p[None], params))
     )
-    bits = loop.evaluate(loop.put(carry), tiny.valid)["bits_per_dim"]
+    bits = loop.evaluate(loop.put(carry.state), tiny.valid)["bits_per_dim"]
     log_prob = cases.jit(circuit.circuit.log_prob)
     log_p = [
         float(log_prob(params, jnp.asarray(image, jnp.float32)))
@@ -107,7 +107,7 @@ def test_the_reported_loss_is_that_of_the_library(tiny: Dataset):
     ]
     few = tiny._replace(valid=tiny.valid[:20], test=tiny.valid[:20])
     loop = loop_of(few, ll.make_system(settings, few))
-    few_bits = loop.evaluate(loop.put(carry), few.valid)["bits_per_dim"]
+    few_bits = loop.evaluate(loop.put(carry.state), few.valid)["bits_per_dim"]
     np.testing.assert_allclose(
         few_bits[0], -np.mean(log_p) / (8 * np.log(2)), rtol=1e-5
     )

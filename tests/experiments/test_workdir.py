@@ -108,6 +108,18 @@ def test_checkpoints_return_the_same_bits(tmp_path: Path):
     checkpoints.close()
 
 
+def test_a_part_of_a_checkpoint_is_read_alone(tmp_path: Path):
+    checkpoints = Checkpoints(tmp_path / "c")
+    checkpoints.save(3, state_of(1.0))
+    weights = state_of(1.0).weights
+    target = jax.eval_shape(lambda: weights)
+    restored = checkpoints.restore(3, target, ".weights")
+    jax.tree.map(np.testing.assert_array_equal, restored, weights)
+    with pytest.raises(UserError, match=r"\.weights\['c'\] must be .* got absent"):
+        checkpoints.restore(3, target | {"c": jnp.zeros(2)}, ".weights")
+    checkpoints.close()
+
+
 def test_a_checkpoint_of_something_else_is_refused(tmp_path: Path):
     checkpoints = Checkpoints(tmp_path / "c")
     checkpoints.save(3, state_of(1.0))
