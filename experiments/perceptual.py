@@ -57,7 +57,7 @@ def classifier_features(
 def feature_kernel(see: See, dataset: Dataset) -> Kernel:
     """Gaussian kernels scaled to the distances between training images' features."""
     levels = jnp.asarray(model.references(dataset))
-    bandwidths = median_bandwidths(see(classifier.to_unit(dataset, levels)))
+    bandwidths = median_bandwidths(jax.jit(see)(classifier.to_unit(dataset, levels)))
     return gaussian_kernel(np.asarray(bandwidths).tolist())
 
 
@@ -77,7 +77,7 @@ def feature_discriminator(see: See, dataset: Dataset) -> Discriminator:
         features of fixed networks).
     """
     levels = jnp.asarray(model.references(dataset))
-    found = np.asarray(see(classifier.to_unit(dataset, levels)))
+    found = np.asarray(jax.jit(see)(classifier.to_unit(dataset, levels)))
     mean, deviation = found.mean(0), np.maximum(found.std(0), _MIN_DEVIATION)
     network = mlp_discriminator(
         found.shape[1],

@@ -235,8 +235,14 @@ def median_bandwidths(
         raise ValueError(f"data must hold at least two points, got {num_points}")
     num_used = min(num_points, max_points)
     rows = [i * num_points // num_used for i in range(num_used)]
-    used = as_points(data[jnp.asarray(rows)])
-    squares = squared_distances(used)[jnp.triu_indices(num_used, 1)]
+    unit = _typical_distance(as_points(data[jnp.asarray(rows)]))
+    return jax.lax.stop_gradient(unit * jnp.asarray(scales, unit.dtype))
+
+
+@jax.jit
+def _typical_distance(used: Array) -> Array:
+    """The unit of `median_bandwidths` for points ``[N, D]``."""
+    squares = squared_distances(used)[jnp.triu_indices(len(used), 1)]
     # What rounding leaves between exact copies (see squared_distances) counts as 0.
     radius = jnp.max(jnp.sum((used - jnp.mean(used, 0)[None]) ** 2, 1))
     noise = 8 * jnp.finfo(used.dtype).eps * radius  # a few roundings of two norms
@@ -244,8 +250,7 @@ def median_bandwidths(
     median = jnp.median(distances)
     num_positive = jnp.sum((distances > 0).astype(distances.dtype))
     mean = jnp.sum(distances) / jnp.maximum(num_positive, 1)
-    unit = jnp.where(median > 0, median, jnp.where(num_positive > 0, mean, 1.0))
-    return jax.lax.stop_gradient(unit * jnp.asarray(scales, unit.dtype))
+    return jnp.where(median > 0, median, jnp.where(num_positive > 0, mean, 1.0))
 
 
 def _sum(terms: Iterable[Array]) -> Array:
