@@ -258,8 +258,8 @@ class AutoEncoder:
         image = self.joint.image
         count = {"num_params": jnp.float32(self.num_params)}
         return (
-            count
-            | model.evaluate(image, params["circuit"], image_key, levels)
+            model.evaluate(image, params["circuit"], image_key, levels)
+            | count
             | code_usage.evaluate(self.joint, params["circuit"], code_key, levels)
             | reconstruction.evaluate(
                 self.reconstruct, self._dataset, params, key, levels, self.complete

@@ -11,6 +11,7 @@ import numpy as np
 import optax
 
 import dspc_jax as pc
+from dspc_jax.networks import count_params
 from dspc_jax.objectives import (
     Kernel,
     gaussian_kernel,
@@ -253,9 +254,9 @@ def evaluate(
         batch: ``[B, V, C]`` uint8, with labels or without.
 
     Returns:
-        ``bits_per_dim`` ``[B]``, ``mmd2``, the unbiased estimate on pixels, and
-        ``sample_spread``: near 0 the samples have collapsed. With labels ``accuracy``
-        ``[B]``, of the most probable class.
+        ``bits_per_dim`` ``[B]``, ``mmd2``, the unbiased estimate on pixels,
+        ``sample_spread``: near 0 the samples have collapsed, and ``num_params``. With
+        labels ``accuracy`` ``[B]``, of the most probable class.
     """
     levels, labels = levels_and_labels(batch)
     noise_key, sample_key = jax.random.split(key)
@@ -267,6 +268,7 @@ def evaluate(
         "bits_per_dim": per_example_bits(log_p, model.num_dims, model.codec),
         "mmd2": mmd2_unbiased(real, samples, model.kernel),
         "sample_spread": sample_spread(samples, real),
+        "num_params": jnp.float32(count_params(model.circuit.init)),
     }
     if labels is not None:
         posterior = jax.vmap(model.circuit.class_posterior, (None, 0))(params, x)
