@@ -130,7 +130,7 @@ def _choose_fwd(relaxation, choice, noise, temperature):
         soft = _softmax(choice, noise, temperature)
         out = (soft.left, soft.right)
         return out, (choice, soft, noise, temperature, out)
-    scores = _pair_score(choice, noise)
+    scores = jax.lax.stop_gradient(_pair_score(choice, noise))
     best, j_of_i = _running_argmax([scores[:, :, j] for j in range(scores.shape[2])])
     i, j = computed_once(_best_pair, best, j_of_i)
     out = (_one_hot(i, scores.shape[1], scores), _one_hot(j, scores.shape[2], scores))

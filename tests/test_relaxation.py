@@ -209,6 +209,25 @@ def test_noise_gets_a_gradient_from_the_soft_choice_alone():
     np.testing.assert_allclose(found, exact, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("relaxation", rx.RELAXATIONS)
+def test_gradients_have_gradients(relaxation):
+    """Reverse over reverse, as in a penalty on gradients, against differences."""
+    choice, noise = random_choice()
+
+    @jax.jit  # gumbel_rao's own noise is made of the bits of this one
+    def penalty(left):
+        def function(left):
+            return choose(relaxation, choice._replace(left=left), noise, 0.8)
+
+        return sum(jnp.sum(g**2) for g in pulled(function, left))
+
+    direction = jnp.asarray(np.random.default_rng(6).normal(size=choice.left.shape))
+    slope = jnp.sum(jax.grad(penalty)(choice.left) * direction)
+    there, back = (penalty(choice.left + step * direction) for step in (1e-3, -1e-3))
+    np.testing.assert_allclose(slope, (there - back) / 2e-3, rtol=0.02, atol=1e-6)
+    assert (slope != 0) == (relaxation != "hard")
+
+
 def test_cold_choices_are_hard():
     """Law 1 for one choice; ties within 1e-3 are the exceptions."""
     choice, noise = random_choice()
