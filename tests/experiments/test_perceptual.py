@@ -39,7 +39,7 @@ def test_the_loss_is_that_of_the_features(judges: str):
     see = jax.jit(features)
     x, y = (jnp.asarray(dataset.train[i : i + 12]) / 16.0 for i in (0, 100))
     assert see(x).shape == (12, 10)  # of two networks side by side
-    kernel = perceptual.feature_kernel(see, dataset)
+    kernel = perceptual.feature_kernel(features, dataset)
     term = perceptual.through(features, mmd.pixel_term(kernel, MmdSettings()))
     drawn = jnp.float32(y)
     key = jax.random.key(0)
