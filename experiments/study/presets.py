@@ -26,6 +26,7 @@ from experiments.study.settings import (
     corrections,
     discriminating,
     half_and_half,
+    hybrid,
     ours_flags,
     perceptual,
     union,
@@ -112,7 +113,7 @@ def temperature(context: Context) -> list[Job]:
                         program,
                         f"{program.upper()}, {relaxation}, temperature {title}",
                         ours,
-                        {**half_and_half(context), **BALANCED},
+                        hybrid(context),
                         own,
                         {"relaxation": relaxation, **flags},
                     )
@@ -162,7 +163,6 @@ def grid(context: Context) -> list[Job]:
 def data_efficiency(context: Context) -> list[Job]:
     """A hundredth, a tenth and all of the training images."""
     steps = {"num_steps": context.scale.ladder_steps}
-    hybrid = {**half_and_half(context), **BALANCED}
     jobs: list[Job] = []
     before = judge_jobs(context)
     for fraction in (0.01, 0.1, 1.0):
@@ -181,11 +181,11 @@ def data_efficiency(context: Context) -> list[Job]:
             ),
             job_of(
                 context, f"mmd_{fraction}", "mmd", f"LL and MMD, {title}",
-                ours_flags(context), hybrid, see, part,
+                ours_flags(context), hybrid(context), see, part,
             ),
             job_of(
                 context, f"adv_{fraction}", "adv", f"LL and ADV, {title}",
-                ours_flags(context), hybrid, tell, part,
+                ours_flags(context), hybrid(context), tell, part,
             ),
             job_of(context, f"gan_{fraction}", "gan", f"GAN, {title}", steps, part),
         ]  # fmt: skip
@@ -196,12 +196,12 @@ def convergence(context: Context) -> list[Job]:
     """Metrics over training time."""
     steps = context.scale.ladder_steps
     often = {"num_steps": steps, "eval_every": max(steps // 20, 1)}
-    hybrid = {**half_and_half(context), **BALANCED}
-    ours, see, tell = ours_flags(context), perceptual(context), discriminating(context)
+    ours, both = ours_flags(context), hybrid(context)
+    see, tell = perceptual(context), discriminating(context)
     jobs = [
         job_of(context, "ll", "ll", "LL", ours, often),
-        job_of(context, "adv", "adv", "LL, then LL and ADV", ours, often, hybrid, tell),
-        job_of(context, "mmd", "mmd", "LL, then LL and MMD", ours, often, hybrid, see),
+        job_of(context, "adv", "adv", "LL, then LL and ADV", ours, often, both, tell),
+        job_of(context, "mmd", "mmd", "LL, then LL and MMD", ours, often, both, see),
         job_of(context, "gan", "gan", "GAN (network)", often),
     ]
     before = [*judge_jobs(context), *critic_jobs(context)]

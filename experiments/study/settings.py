@@ -147,6 +147,11 @@ def half_and_half(context: Context, rate: float = 0.03) -> Flags:
     return {"num_steps": steps, "pretrain_steps": steps // 2, **rates}
 
 
+def hybrid(context: Context) -> Flags:
+    """`half_and_half`, both gradients of one norm."""
+    return {**half_and_half(context), **BALANCED}
+
+
 def annealed(context: Context) -> Flags:
     """As the paper says: max(0.5, exp(-t)), t from 0 to 1."""
     return {
