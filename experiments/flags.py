@@ -7,12 +7,11 @@ groups of its own, named with a prefix (``--mmd_kernel``), to the shared `Settin
 from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import math
-import sys
 from typing import Any
 
 from absl import flags as absl_flags
 
-from experiments import data
+from experiments import data, summary
 from experiments.errors import UserError
 
 
@@ -373,7 +372,7 @@ def parse(
         line = " ".join(str(error).split())
         raise UserError(f"{line} (--help lists the flags)") from None
     if any(values[name].value for name in _HELP):
-        sys.stdout.write(
+        summary.write(
             f"{description}\n\nUsage: python -m {program} [flags]\n{own_help}\n"
         )
         raise SystemExit(0)

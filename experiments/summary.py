@@ -1,7 +1,9 @@
 """What a run tells its user at the end: means and deviations, one screen."""
 
 from collections.abc import Mapping
+import os
 from pathlib import Path
+import signal
 import sys
 from typing import Any
 
@@ -87,6 +89,19 @@ def _number(value: float | str) -> str:
 
 
 def write(text: str) -> None:
-    """Writes to stdout at once."""
-    sys.stdout.write(text)
-    sys.stdout.flush()
+    """Writes to stdout at once.
+
+    Args:
+        text: lines.
+
+    Raises:
+        SystemExit: nobody reads on (``| head``), with the status of a process that
+            this signal has stopped.
+    """
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Or the interpreter fails again when it flushes at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(128 + signal.SIGPIPE) from None

@@ -2,8 +2,11 @@
 
 import dataclasses
 import math
+import os
 from pathlib import Path
 import re
+import signal
+import sys
 import tomllib
 from typing import Any
 
@@ -136,6 +139,18 @@ def test_the_programs_run_under_absl(name: str):
     code, out, err = runs.run(words, "--help", program="-c")
     assert (code, err) == (0, "")
     assert f"python -m experiments.{name}" in out
+
+
+def test_a_reader_that_leaves_stops_a_program_silently(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    reading, writing = os.pipe()
+    os.close(reading)  # as head does
+    with open(writing, "w") as out:  # and nothing is left to fail when it is closed
+        monkeypatch.setattr(sys, "stdout", out)
+        with pytest.raises(SystemExit) as stopped:
+            parse("--help")
+    assert stopped.value.code == 128 + signal.SIGPIPE
 
 
 def test_exit_codes(capsys: pytest.CaptureFixture[str]):
