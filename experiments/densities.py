@@ -206,7 +206,7 @@ def vae_density(
     .. math:: \log p(x) \ge E_q \log N(f(x); \mu(z), \sigma^2) - KL(q(z \mid f(x)) \|
         N(0, I)) + \log |\det \partial f / \partial x|
 
-    with a learned deviation for each channel. A loss on samples sees
+    with a learned deviation for each feature. A loss on samples sees
     :math:`f^{-1}(\mu(z))`, or that of a sample around it.
     """
     latents, width = density_settings.density_latents, density_settings.density_width
@@ -232,7 +232,7 @@ def vae_density(
         flow_key, vae_key = jax.random.split(key)
         params = flow.init(flow_key, x)
         features, _ = flow.forward(params, x)
-        scale, shift = jnp.std(features, (0, 1)), jnp.mean(features, (0, 1))
+        scale, shift = jnp.std(features, 0), jnp.mean(features, 0)
         return {
             "flow": params,
             "vae": vae.init(vae_key),
@@ -241,14 +241,14 @@ def vae_density(
         }
 
     def decode(params, z):
-        return params["shift"][None, None] + vae.decode(params["vae"], z)
+        return params["shift"][None] + vae.decode(params["vae"], z)
 
     def log_prob(params, key, x):
         features, log_det = flow.forward(params["flow"], x)
         mean, log_variance = vae.encode(params["vae"], features)
         noise = jax.random.normal(key, mean.shape)
         decoded = decode(params, mean + jnp.exp(0.5 * log_variance) * noise)
-        fit = _log_normal(features - decoded, params["log_scale"][None, None])
+        fit = _log_normal(features - decoded, params["log_scale"][None])
         return fit - gaussian_kl(mean, log_variance) + jnp.sum(log_det, -1)
 
     def means(keys, params):
@@ -259,7 +259,7 @@ def vae_density(
         pairs = jax.vmap(jax.random.split)(keys)
         mean = means(pairs[:, 0], params)
         noise = _normal(pairs[:, 1], mean.shape[1:])
-        return mean, mean + jnp.exp(params["log_scale"])[None, None] * noise
+        return mean, mean + jnp.exp(params["log_scale"])[None] * noise
 
     def draw(params, key, num):
         mean, sampled = samples(jax.random.split(key, num), params)
@@ -344,6 +344,6 @@ def _normal(keys: jax.Array, shape: tuple[int, ...]) -> jax.Array:
 
 
 def _log_normal(x: jax.Array, log_scale: Any) -> jax.Array:
-    """Log N(x; 0, scale^2) of ``[B, V, C]``, a scale for each channel: ``[B]``."""
+    """Log N(x; 0, scale^2) of ``[B, V, C]``, a scale for each feature: ``[B]``."""
     terms = -0.5 * (x * jnp.exp(-log_scale)) ** 2 - log_scale - 0.5 * _LOG_2PI
     return jnp.sum(terms, (1, 2))

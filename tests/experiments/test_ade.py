@@ -97,8 +97,10 @@ def test_the_bound_is_below_the_likelihood():
     last = params["vae"]["decoder"]
     zero = jax.tree.map(jnp.zeros_like, last)
     params = params | {"vae": params["vae"] | {"decoder": zero}}
-    params = params | {"shift": jnp.array([0.3]), "log_scale": jnp.array([-1.0])}
-    exact = jax.scipy.stats.norm.logpdf(x, 0.3, np.exp(-1.0)).sum((1, 2))
+    shift, log_scale = (jnp.linspace(*ends, 8)[:, None] for ends in ((0, 1), (-2, -1)))
+    params = params | {"shift": shift, "log_scale": log_scale}
+    exact = jax.scipy.stats.norm.logpdf(x, shift[None], jnp.exp(log_scale)[None])
+    exact = exact.sum((1, 2))
     bound = log_prob(params, jax.random.key(1), x)
     assert (bound <= exact + 1e-3).all()
     encoder = jax.tree.map(jnp.zeros_like, params["vae"]["encoder"])  # q = N(0, I)
