@@ -32,7 +32,8 @@ def computed_once(function: Callable[..., PyTree], x: Array, *others: Array) -> 
         return jax.lax.platform_dependent(*arguments, cpu=branch, default=function)
 
     def branch(x, *others):
-        first = jax.lax.slice(x.ravel(), (0,), (1,))[0]
+        # A slice of the array as it is: of a flat one, devices would gather all of it.
+        first = jax.lax.slice(x, (0,) * x.ndim, (1,) * x.ndim).reshape(())
         # No number is beyond infinity, but XLA does not say so.
         return jax.lax.cond(first > jnp.inf, unreachable, function, x, *others)
 
