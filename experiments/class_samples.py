@@ -30,11 +30,10 @@ def draw(run: Trained, place: int, num: int, seed: int) -> tuple[np.ndarray, ...
     Returns:
         Levels ``[n, V, C]`` uint8 and labels ``[n]`` int32, in a random order.
     """
-    labels = run.dataset.train_labels
-    assert labels is not None
+    num_classes = run.dataset.num_classes
+    assert num_classes is not None
     assert run.system.sample_class is not None
     sample = jax.jit(run.system.sample_class, static_argnums=3)
-    num_classes = int(labels.max()) + 1
     rounds = -(-num // (num_classes * _BATCH))
     state, key, drawn = run.state(place), jax.random.key(seed), []
     for number in range(rounds * num_classes):

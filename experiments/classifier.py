@@ -57,13 +57,13 @@ def network(settings: ClassifierSettings, dataset: Dataset) -> Classifier:
     Raises:
         UserError: there are no labels.
     """
-    if dataset.train_labels is None:
+    if dataset.num_classes is None:
         raise UserError(f"--dataset must have labels, got {dataset.name!r}")
     return convolutional_classifier(
         dataset.height,
         dataset.width,
         dataset.num_channels,
-        num_classes=int(dataset.train_labels.max()) + 1,
+        num_classes=dataset.num_classes,
         num_filters=settings.classifier_filters,
         num_features=settings.classifier_features,
         dropout_rate=settings.classifier_dropout,

@@ -139,11 +139,11 @@ def _num_classes(settings: Settings, dataset: Dataset) -> int:
     """Roots of the circuit."""
     if settings.labels == "unused":
         return settings.num_classes
-    if dataset.train_labels is None:
+    num = dataset.num_classes
+    if num is None:
         raise UserError(
             f"--labels must be unused for a data set without labels, {dataset.name}"
         )
-    num = int(np.max(dataset.train_labels)) + 1
     if settings.num_classes not in (1, num):
         raise UserError(
             f"--num_classes must be {num}, the classes of {dataset.name}, with "

@@ -42,6 +42,13 @@ class Dataset(NamedTuple):
         """C, the channels of a pixel."""
         return self.train.shape[-1]
 
+    @property
+    def num_classes(self) -> int | None:
+        """Classes of all splits (a part of the training images may lack one)."""
+        splits = (self.train_labels, self.valid_labels, self.test_labels)
+        known = [int(labels.max()) for labels in splits if labels is not None]
+        return max(known) + 1 if known else None
+
 
 class Options(NamedTuple):
     """What may be asked of a data set that has files.

@@ -145,3 +145,4 @@ def test_a_part_of_the_training_images_is_spread_over_all_of_them():
     np.testing.assert_array_equal(part.test, whole.test)
     least = data.load("digits", None, data.Options(train_fraction=1e-6))
     assert len(least.train) == 1
+    assert least.num_classes == whole.num_classes == 10  # those of the other splits
