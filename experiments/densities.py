@@ -300,7 +300,9 @@ def kernel_density(centres: np.ndarray, bin_width: float) -> Density:
     def log_prob(params, key, x):
         del key
         x, of, scale = x.reshape(len(x), -1), jnp.asarray(flat), params["log_scale"]
-        square = (x**2).sum(1)[:, None] - 2 * x @ of.T + (of**2).sum(1)[None]
+        # A difference of large numbers: their own rounding is error enough.
+        product = jnp.matmul(x, of.T, precision=jax.lax.Precision.HIGHEST)
+        square = (x**2).sum(1)[:, None] - 2 * product + (of**2).sum(1)[None]
         each = -0.5 * square * jnp.exp(-2 * scale)
         each = jnp.where(square < itself * x.shape[1], -jnp.inf, each)
         constant = math.log(num) + x.shape[1] * (scale + 0.5 * _LOG_2PI)
