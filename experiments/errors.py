@@ -1,6 +1,7 @@
 """The one kind of error that a user can cause, and how a program ends on it."""
 
 from collections.abc import Callable
+import signal
 import sys
 
 
@@ -19,8 +20,8 @@ def exit_code(main: Callable[[], int]) -> int:
         main: the program; returns its exit code.
 
     Returns:
-        What ``main`` returned, 2 after a `UserError`, 1 after a `RunFailed`. Every
-        other exception is a bug and keeps its traceback.
+        What ``main`` returned, 2 after a `UserError`, 1 after a `RunFailed`, 130 after
+        Ctrl-C. Every other exception is a bug and keeps its traceback.
     """
     try:
         return main()
@@ -30,3 +31,6 @@ def exit_code(main: Callable[[], int]) -> int:
     except RunFailed as error:
         sys.stderr.write(f"failed: {error}\n")
         return 1
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        return 128 + signal.SIGINT

@@ -78,6 +78,7 @@ def _run(job: Job, root: Path, log: Path, bar: Any) -> Outcome:
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
+            process_group=0,  # Ctrl-C is for us, who pass it on once
         )
         try:
             code = None

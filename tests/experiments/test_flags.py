@@ -154,7 +154,7 @@ def test_a_reader_that_leaves_stops_a_program_silently(
 
 
 def test_exit_codes(capsys: pytest.CaptureFixture[str]):
-    def fails(error: Exception):
+    def fails(error: BaseException):
         def main() -> int:
             raise error
 
@@ -165,6 +165,8 @@ def test_exit_codes(capsys: pytest.CaptureFixture[str]):
     assert capsys.readouterr().err == "error: so\n"
     assert exit_code(fails(RunFailed("thus"))) == 1
     assert capsys.readouterr().err == "failed: thus\n"
+    assert exit_code(fails(KeyboardInterrupt())) == 128 + signal.SIGINT
+    assert capsys.readouterr().err == "interrupted\n"
     with pytest.raises(KeyError):  # a bug keeps its traceback
         exit_code(fails(KeyError("x")))
 

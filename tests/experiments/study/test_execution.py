@@ -2,11 +2,14 @@
 
 import dataclasses
 import json
+import os
 from pathlib import Path
 import signal
 import subprocess
 import sys
 import time
+
+import pytest
 
 from experiments.study import record
 from experiments.study.execution import Outcome, execute
@@ -76,14 +79,20 @@ def test_a_job_that_ends_well_without_a_result_has_failed(tmp_path):
     assert outcome.state == "failed"
 
 
-def test_the_running_job_is_asked_to_end_first(tmp_path):
+@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
+def test_the_running_job_is_asked_to_end_first(stop, tmp_path):
+    """And once: a second signal would end it before it has saved."""
     script = tmp_path / "script.py"
     script.write_text(
         "import signal, sys, time\n"
         "def leave(*_):\n"
+        "    for one in (signal.SIGTERM, signal.SIGINT):\n"
+        "        signal.signal(one, signal.SIG_DFL)\n"
+        "    time.sleep(1)\n"
         f"    open({str(tmp_path / 'saved')!r}, 'w').close()\n"
         "    sys.exit(1)\n"
-        "signal.signal(signal.SIGTERM, leave)\n"
+        "for one in (signal.SIGTERM, signal.SIGINT):\n"
+        "    signal.signal(one, leave)\n"
         f"open({str(tmp_path / 'started')!r}, 'w').close()\n"
         "time.sleep(60)\n"
     )
@@ -92,12 +101,15 @@ def test_the_running_job_is_asked_to_end_first(tmp_path):
         f"code = 'import runpy; runpy.run_path(\"{script}\")'\n"
         f"execute([scripted('job', code)], Path({str(tmp_path)!r}))\n"
     )
-    process = subprocess.Popen([sys.executable, "-c", code])
+    process = subprocess.Popen([sys.executable, "-c", code], process_group=0)
     deadline = time.monotonic() + 60
     while not (tmp_path / "started").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(60) == 128 + signal.SIGTERM
+    if stop == signal.SIGINT:  # a terminal's, to all that are in the foreground
+        os.killpg(process.pid, stop)
+    else:
+        process.send_signal(stop)
+    assert process.wait(60) in (128 + stop, -stop)
     assert (tmp_path / "saved").exists()
 
 
@@ -151,19 +163,23 @@ def test_kept_numbers_name_no_folder_of_this_machine(tmp_path):
     (root / "a").mkdir(parents=True)
     config = {"flags": {**flags, "workdir": str(root / "a"), "note": f"{root}ious"}}
     (root / "a" / "config.json").write_text(json.dumps(config))
+    line = '{"step": 2, "valid/mmd2": 0.5}\n'
+    (root / "a" / "metrics.jsonl").write_text('{"step": 1, "train/loss": 3}\n' + line)
     record.Record(root, {}).add(job, Outcome("finished"))
     place = tmp_path / "kept"
     record.keep([job], root, place)
-    assert {path.name for path in place.iterdir()} == {"a-config.json", "study.json"}
+    names = {"a-config.json", "a-metrics.jsonl", "study.json"}
+    assert {path.name for path in place.iterdir()} == names
+    assert (place / "a-metrics.jsonl").read_text() == line
     kept = json.loads((place / "a-config.json").read_text())["flags"]
     assert kept == {
         **{"dataset": "mnist", "data_dir": "DATA_DIR", "workdir": "out/a"},
-        **{"mmd_classifier": "MMD_CLASSIFIER", "note": f"{root}ious"},
+        **{"mmd_classifier": "CRITICS", "note": f"{root}ious"},
     }
     command = json.loads((place / "study.json").read_text())["jobs"]["a"]["command"]
     assert command == (
         "python -m experiments.mmd --dataset=mnist --data_dir=DATA_DIR "
-        "--mmd_classifier=MMD_CLASSIFIER --workdir=out/a"
+        "--mmd_classifier=CRITICS --workdir=out/a"
     )
 
 
