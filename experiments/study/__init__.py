@@ -88,8 +88,6 @@ def make_plan(settings: StudySettings) -> list[plan.Job]:
     Raises:
         UserError: a flag does not fit, or the data cannot be read.
     """
-    if settings.judge is not None and settings.judge == settings.critics:
-        raise UserError("--critics must not be the judge, or it measures itself")
     scale = settings.scale or {"smoke": "smoke"}.get(
         settings.preset, "digits" if settings.dataset == "digits" else "cpu"
     )
@@ -102,13 +100,17 @@ def make_plan(settings: StudySettings) -> list[plan.Job]:
         settings.dataset, settings.data_dir, Settings(**where).data_options()
     )
     has_labels = images.train_labels is not None
+    judge, critics = (
+        given or (plan.Of(name) if has_labels else None)
+        for name, given in (("judge", settings.judge), ("critics", settings.critics))
+    )
+    root = _root(settings)
+    if judge is not None and _folder(judge, root) == _folder(critics, root):
+        raise UserError(
+            f"--critics must not be the judge, or it measures itself, got {critics}"
+        )
     context = Context(
-        where,
-        settings.judge or (plan.Of("judge") if has_labels else None),
-        settings.critics or (plan.Of("critics") if has_labels else None),
-        settings.num_seeds,
-        SCALES[scale],
-        images.height,
+        where, judge, critics, settings.num_seeds, SCALES[scale], images.height
     )
     jobs = PRESETS[settings.preset](context)
     if settings.override:
@@ -123,6 +125,16 @@ def make_plan(settings: StudySettings) -> list[plan.Job]:
             )
         jobs = plan.with_needs(jobs, names)
     return jobs
+
+
+def _root(settings: StudySettings) -> Path:
+    return Path(settings.workdir or f"out/study-{settings.preset}-{settings.dataset}")
+
+
+def _folder(one: plan.Of | str | None, root: Path) -> Path | None:
+    if one is None:
+        return None
+    return (root / one.name if isinstance(one, plan.Of) else Path(one)).resolve()
 
 
 def _pairs(text: str) -> dict[str, str]:
@@ -147,7 +159,7 @@ def main(groups: list[Any]) -> int:
         UserError: a flag or the plan does not fit; nothing has been run.
     """
     (settings,) = groups
-    root = Path(settings.workdir or f"out/study-{settings.preset}-{settings.dataset}")
+    root = _root(settings)
     jobs = make_plan(settings)
     plan.check(jobs, root)
     if settings.dry_run:

@@ -91,7 +91,7 @@ class Job:
         if not self.trains:
             found = _read(folder / "evaluation.json") or {}
             return found.get("step") == result.get("step") and self._is_of(found, root)
-        has_steps = result.get("step", 0) >= self.flags.get("num_steps", 0)
+        has_steps = result.get("step") == self.flags.get("num_steps")
         return has_steps and self._is_of(_read(folder / "config.json") or {}, root)
 
     def _is_of(self, written: Mapping[str, Any], root: Path) -> bool:

@@ -123,11 +123,12 @@ def temperature(context: Context) -> list[Job]:
 
 
 def _temperatures(context: Context) -> dict[str, Flags]:
+    steps = context.scale.ladder_steps
     return {
         "0.05": {"temperature": 0.05},
         "0.5": {"temperature": 0.5},
         "1": {"temperature": 1.0},
-        "annealed": annealed(context),
+        "annealed": annealed(steps - steps // 2),
         "learned": {"temperature": 0.5, "temperature_schedule": "learned"},
     }
 

@@ -25,6 +25,13 @@ _COLUMNS = (
     *("reconstruction_bce", "num_params", "accuracy"),
 )
 _RAW = ("config.json", "result.json", "evaluation.json")
+_METRICS = "metrics.jsonl"
+# What the folder of a classifier is called where raw numbers are kept.
+_ROLES = {
+    "classifier": "JUDGE",
+    "mmd_classifier": "CRITICS",
+    "adv_classifier": "CRITICS",
+}
 
 
 class Record:
@@ -133,8 +140,9 @@ def _plain(cell: Any) -> str:
 def keep(jobs: Sequence[Job], root: Path, place: Path) -> None:
     """Copies the raw numbers of all runs: small files, no images.
 
-    Folders have names instead: ``out`` for that of the study, and the flag's name in
-    capitals for others, as in ``DATA_DIR``.
+    Of the metrics over training, the lines of evaluations are kept. Folders have names
+    instead: ``out`` for that of the study, ``JUDGE`` and ``CRITICS`` for those of
+    classifiers, and the flag's name in capitals for others, as in ``DATA_DIR``.
 
     Args:
         jobs: the plan.
@@ -145,7 +153,7 @@ def keep(jobs: Sequence[Job], root: Path, place: Path) -> None:
         OSError: it cannot be written.
     """
     names = {
-        value: name.upper()
+        value: _ROLES.get(name, name.upper())
         for job in jobs
         for name, value in job.flags.items()
         if isinstance(value, str) and "/" in value
@@ -163,6 +171,18 @@ def keep(jobs: Sequence[Job], root: Path, place: Path) -> None:
             continue
         text = json.dumps(_named(content, names), indent=1)
         write_atomically(place / name, text + "\n")
+    for job in jobs:
+        if job.trains and (lines := _evaluations(root / job.name / _METRICS)):
+            write_atomically(place / f"{job.name}-{_METRICS}", "".join(lines))
+
+
+def _evaluations(path: Path) -> list[str]:
+    """The lines of ``metrics.jsonl`` that measure validation images."""
+    try:
+        lines = path.read_text().splitlines(keepends=True)
+    except FileNotFoundError:
+        return []
+    return [line for line in lines if '"valid/' in line]
 
 
 def _named(content: Any, names: Mapping[str, str]) -> Any:

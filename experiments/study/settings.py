@@ -152,12 +152,12 @@ def hybrid(context: Context) -> Flags:
     return {**half_and_half(context), **BALANCED}
 
 
-def annealed(context: Context) -> Flags:
-    """As the paper says: max(0.5, exp(-t)), t from 0 to 1."""
+def annealed(num_steps: int) -> Flags:
+    """As the paper says: max(0.5, exp(-t)), t from 0 to 1 in the steps with samples."""
     return {
         "temperature": 1.0,
         "temperature_schedule": "annealed",
-        "temperature_decay_steps": context.scale.ladder_steps,
+        "temperature_decay_steps": num_steps,
     }
 
 
@@ -184,11 +184,12 @@ def corrections(context: Context) -> list[Correction]:
         return Correction(title, flags, flags, is_used)
 
     leaves = {"leaf": "discretized_logistic", "leaf_noise": "deviation"}
-    half = {"pretrain_steps": context.scale.ladder_steps // 2}
+    steps = context.scale.ladder_steps
+    half = {"pretrain_steps": steps // 2}
     rate = {"sampler_learning_rate": 0.003}
     return [
         both("deviation", {"leaf_noise": "deviation"}),
-        both("annealing", annealed(context), is_used=False),  # hard samples: no need
+        both("annealing", annealed(steps), is_used=False),  # hard samples: no need
         both("hard samples", {"relaxation": "simple", "temperature": 1.0}),
         both("locality", {"structure": "quad_tree", "sum_layer": "cp"}),
         both("leaves", leaves),

@@ -100,6 +100,19 @@ def test_hybrids_take_as_many_and_as_large_steps_as_likelihood(preset):
             assert job.flags["pretrain_steps"] == jobs[0].flags["num_steps"] // 2
 
 
+@pytest.mark.parametrize("preset", ["temperature", "corrected"])
+def test_temperatures_are_annealed_in_the_steps_that_have_samples(preset):
+    jobs = [
+        job.flags
+        for job in jobs_of(preset)
+        if job.flags.get("temperature_schedule") == "annealed"
+    ]
+    assert jobs
+    for flags in jobs:  # the schedule begins after pre-training
+        steps = flags["num_steps"] - flags["pretrain_steps"]
+        assert flags["temperature_decay_steps"] == steps
+
+
 def test_the_judge_trains_nothing():
     for preset in PRESETS:
         jobs = {job.name: job for job in jobs_of(preset)}
@@ -169,6 +182,8 @@ def test_a_job_is_done_when_its_result_is_of_its_flags(tmp_path):
     assert not job.is_done(tmp_path)
     (folder / "result.json").write_text('{"step": 10}')
     assert not job.is_done(tmp_path)
+    (folder / "result.json").write_text('{"step": 30}')  # of a longer run
+    assert not job.is_done(tmp_path)
     (folder / "result.json").write_text('{"step": 20}')
     assert job.is_done(tmp_path)
     flags_of_measure = {"run": Of("a"), "num_samples": 7, "classifier": "judge"}
@@ -195,7 +210,8 @@ def test_bad_flags_are_named_before_anything_runs(tmp_path):
         (["--preset=none"], "--preset must be one of smoke"),
         (["--scale=none"], "--scale must be one of smoke"),
         (["--override=num_sums"], "--override must be like"),
-        (["--judge=a", "--critics=a"], "--critics must not be the judge"),
+        (["--judge=a", "--critics=./a"], "--critics must not be the judge"),
+        ([f"--critics={tmp_path}/out/judge"], "--critics must not be the judge"),
         (["--only=judge,nobody"], "--only must name jobs of the study, got nobody"),
         (["--dataset=mnist", "--data_dir=/nowhere"], "--data_dir must be an existing"),
     ):
