@@ -107,6 +107,7 @@ def evaluate(settings: EvaluateSettings) -> tuple[dict[str, Any], dict[str, Any]
         raise UserError("--classifier or --inception must be given")
     start = time.perf_counter()
     run = trained.load(settings.run, "run", settings.data_dir)
+    check_judge(settings.classifier, run.groups)
     dataset, places = run.dataset, range(len(run.seeds))
     data_dir = settings.data_dir or run.groups[0].data_dir
     seen = _features(settings, dataset, data_dir)
@@ -205,6 +206,27 @@ def _own_metrics(run: Trained, folder: Path, split: str) -> dict[str, np.ndarray
     except (OSError, ValueError, KeyError, TypeError):
         pass  # a run without an end, or a damaged file
     return run.loop.evaluate(run.loop.put(run.states), run.loop.examples(split))
+
+
+def check_judge(classifier: str | None, groups: list[Any]) -> None:
+    """Refuses a judge whose features a loss has seen: they are learnt by heart.
+
+    Args:
+        classifier: folder of the judge, or None: there is none.
+        groups: the flags of what it measures.
+
+    Raises:
+        UserError: it is that of the loss.
+    """
+    for group in groups:
+        for name, value in vars(group).items():
+            if not (classifier and value and name.endswith("_classifier")):
+                continue
+            if Path(classifier).resolve() == Path(value).resolve():
+                raise UserError(
+                    f"--classifier must not be the --{name} of the run, or it measures "
+                    f"itself, got {classifier!r}"
+                )
 
 
 def _features(

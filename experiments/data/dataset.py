@@ -44,10 +44,14 @@ class Dataset(NamedTuple):
 
     @property
     def num_classes(self) -> int | None:
-        """Classes of all splits (a part of the training images may lack one)."""
+        """Classes of all splits: a part of the training images may lack one.
+
+        None where those of the training images are not known.
+        """
+        if self.train_labels is None:
+            return None
         splits = (self.train_labels, self.valid_labels, self.test_labels)
-        known = [int(labels.max()) for labels in splits if labels is not None]
-        return max(known) + 1 if known else None
+        return 1 + max(int(labels.max()) for labels in splits if labels is not None)
 
 
 class Options(NamedTuple):

@@ -19,6 +19,8 @@ from experiments import (
     weights,
 )
 from experiments.errors import UserError, exit_code
+from experiments.flags import Settings
+from experiments.mmd import MmdSettings
 from tests.experiments import runs
 from tests.inception.random_weights import random_tensors
 
@@ -131,6 +133,14 @@ def test_wrong_folders_are_named(
     groups = evaluate.parse(["evaluate", *(word.format(**given) for word in words)])
     assert exit_code(lambda: evaluate.main(groups)) == 2
     assert complaint in capsys.readouterr().err
+
+
+def test_a_judge_whose_features_a_loss_has_seen_is_refused(tmp_path: Path):
+    critics = MmdSettings(mmd_kernel="classifier", mmd_classifier=f"{tmp_path}/a")
+    evaluate.check_judge(f"{tmp_path}/b", [Settings(), critics])
+    evaluate.check_judge(None, [Settings(), critics])
+    with pytest.raises(UserError, match="--classifier must not be the --mmd_classif"):
+        evaluate.check_judge(f"{tmp_path}/b/../a", [Settings(), critics])
 
 
 def test_a_set_without_labels_is_refused():
