@@ -26,6 +26,7 @@ from experiments.network_generators import matching_width, num_circuit_params
 from experiments.preprocessing import Preprocessing
 
 _LOG_2PI = math.log(2 * math.pi)
+_NOISE = 0.3  # of a feature's deviation, at first: with all of it latents stay unused
 
 
 class Density(NamedTuple):
@@ -236,7 +237,7 @@ def vae_density(
         return {
             "flow": params,
             "vae": vae.init(vae_key),
-            "log_scale": jnp.log(jnp.maximum(scale, 1e-3)),
+            "log_scale": jnp.log(jnp.maximum(_NOISE * scale, 1e-3)),
             "shift": shift,
         }
 

@@ -98,6 +98,8 @@ def test_the_running_job_is_asked_to_end_first(stop, tmp_path):
     )
     code = (
         "from tests.experiments.study.test_execution import *\n"
+        # Where tests run in the background, it is ignored.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         f"code = 'import runpy; runpy.run_path(\"{script}\")'\n"
         f"execute([scripted('job', code)], Path({str(tmp_path)!r}))\n"
     )
