@@ -16,6 +16,7 @@ import numpy as np
 import dspc_jax as pc
 from dspc_jax import networks
 from dspc_jax.objectives import gaussian_kl
+from dspc_jax.objectives.kernels import squared_distances
 from dspc_jax.types import Flow
 from experiments import model, temperature
 from experiments.data import Dataset
@@ -295,18 +296,17 @@ def kernel_density(centres: np.ndarray, bin_width: float) -> Density:
     """
     num, *shape = centres.shape
     flat = centres.reshape(num, -1)
+    middle = flat.mean(0)
     # Two dequantisations of one image are sqrt(1/6) of a bin apart, root mean square.
     itself = 0.5 * bin_width**2
 
     def log_prob(params, key, x):
         del key
-        x, of, scale = x.reshape(len(x), -1), jnp.asarray(flat), params["log_scale"]
-        # A difference of large numbers: their own rounding is error enough.
-        product = jnp.matmul(x, of.T, precision=jax.lax.Precision.HIGHEST)
-        square = (x**2).sum(1)[:, None] - 2 * product + (of**2).sum(1)[None]
+        scale = params["log_scale"]
+        square = squared_distances(x, flat, center=jnp.asarray(middle))
         each = -0.5 * square * jnp.exp(-2 * scale)
-        each = jnp.where(square < itself * x.shape[1], -jnp.inf, each)
-        constant = math.log(num) + x.shape[1] * (scale + 0.5 * _LOG_2PI)
+        each = jnp.where(square < itself * len(middle), -jnp.inf, each)
+        constant = math.log(num) + len(middle) * (scale + 0.5 * _LOG_2PI)
         return logsumexp(each, axis=1) - constant
 
     def sampler(params, step):
