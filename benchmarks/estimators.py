@@ -23,8 +23,8 @@ import jax.numpy as jnp
 import numpy as np
 
 import dspc_jax as pc
-from dspc_jax import rebar
 from dspc_jax.objectives import mean_advantages, rebar_surrogate, score_surrogate
+from dspc_jax.sampling import rebar
 
 # Those with a temperature, and those without.
 TEMPERED = ("gumbel_softmax", "straight_through", "gumbel_rao", "dense", "rebar")
@@ -172,7 +172,7 @@ def estimated_means(
       temperature: its temperature, if it has one.
     """
     if relaxation == "rebar":
-        samples = rebar.draw(circuit, keys, params, temperature)
+        samples = rebar.draw(circuit.layout, keys, params, temperature)
         exact, relaxed, conditional = map(objectives, samples[:3])
         of_each = jax.vmap(mean_advantages, 1, 1)
         left = of_each(exact), of_each(conditional)

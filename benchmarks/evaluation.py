@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dspc_jax import evaluation
-from dspc_jax.networks.inception import SIZE, Inception, inception_outputs
+from dspc_jax.evaluation.inception.network import SIZE, Inception, inception_outputs
 
 
 class Measurement(NamedTuple):

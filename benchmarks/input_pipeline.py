@@ -14,8 +14,8 @@ from jax.sharding import Mesh
 import numpy as np
 
 from experiments import data, ll
-from experiments.device_loop import DeviceLoop
-from experiments.flags import Settings
+from experiments.engine.device_loop import DeviceLoop
+from experiments.engine.flags import Settings
 
 _CHUNK, _REPEATS = 64, 5
 

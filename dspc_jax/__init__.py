@@ -1,8 +1,8 @@
 """Probabilistic circuits with differentiable sampling, as pure JAX functions."""
 
 from dspc_jax.circuit import Circuit, CircuitConfig, build
-from dspc_jax.em import em, expected_counts
-from dspc_jax.latent_structure import with_latents
+from dspc_jax.flows.transformed import TransformedCircuit, transform, whole_blocks
+from dspc_jax.learning.em import em, expected_counts
 from dspc_jax.leaves import (
     Bernoulli,
     Binomial,
@@ -11,10 +11,10 @@ from dspc_jax.leaves import (
     Normal,
 )
 from dspc_jax.parameters import given_class
-from dspc_jax.region_graph import Partition, RegionGraph
 from dspc_jax.serialization import load, save
-from dspc_jax.structures import QuadTree, RandomBinaryTrees
-from dspc_jax.transformed import TransformedCircuit, transform, whole_blocks
+from dspc_jax.structure.families import QuadTree, RandomBinaryTrees
+from dspc_jax.structure.latents import with_latents
+from dspc_jax.structure.region_graph import Partition, RegionGraph
 
 __all__ = [
     "Bernoulli",

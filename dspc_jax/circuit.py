@@ -8,26 +8,19 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from dspc_jax import (
-    dense_sampling,
-    implicit,
-    inference,
-    moments,
-    noise,
-    parameters,
-    path_sampling,
-    sampling,
-)
-from dspc_jax import (
-    relaxation as rx,
-)
-from dspc_jax.batching import foldable
-from dspc_jax.folding import fold
+from dspc_jax import parameters
+from dspc_jax.inference import upward as inference
 from dspc_jax.layers import input_layer, sum_layer
 from dspc_jax.leaves import DirectLeaf, ExponentialLeaf, Leaf
+from dspc_jax.ops.batching import foldable
 from dspc_jax.parameters import Layout
-from dspc_jax.region_graph import RegionGraph
-from dspc_jax.structures import QuadTree, RandomBinaryTrees
+from dspc_jax.sampling import dense as dense_sampling
+from dspc_jax.sampling import downward, implicit, moments, noise
+from dspc_jax.sampling import path as path_sampling
+from dspc_jax.sampling import relaxation as rx
+from dspc_jax.structure.families import QuadTree, RandomBinaryTrees
+from dspc_jax.structure.folding import fold
+from dspc_jax.structure.region_graph import RegionGraph
 from dspc_jax.types import Array, Key
 
 Structure = RandomBinaryTrees | QuadTree | RegionGraph
@@ -190,7 +183,7 @@ def build(config: CircuitConfig) -> Circuit:
             weights = parameters.normalize(layout, params.circuit)
             evidence = inference.upward(layout, weights, x, observed)
             out = function(params, weights, evidence, noise.draw(layout, key))
-            out = sampling.keep_observed(out, x, observed)
+            out = downward.keep_observed(out, x, observed)
             if finish is None:
                 return out
             return finish(layout, params.circuit, weights, out, observed)
@@ -210,8 +203,8 @@ def build(config: CircuitConfig) -> Circuit:
                 return path_sampling.sample(
                     layout, params.circuit, weights, evidence, noise_, leaf_mode
                 )
-            chosen = sampling.select(layout, weights, evidence, noise_, "hard", 1.0)
-            return sampling.blend(
+            chosen = downward.select(layout, weights, evidence, noise_, "hard", 1.0)
+            return downward.blend(
                 layout, params.circuit, chosen, noise_.leaves, leaf_mode
             )
 
@@ -230,10 +223,10 @@ def build(config: CircuitConfig) -> Circuit:
                     params.temperature,
                     leaf_mode,
                 )
-            chosen = sampling.select(
+            chosen = downward.select(
                 layout, weights, evidence, noise_, relaxation, params.temperature
             )
-            return sampling.blend(
+            return downward.blend(
                 layout, params.circuit, chosen, noise_.leaves, leaf_mode
             )
 
@@ -286,9 +279,9 @@ def build(config: CircuitConfig) -> Circuit:
         if graph.alternatives is not None:
             out = path_sampling.mpe(layout, params, weights, evidence, silence)
         else:
-            chosen = sampling.select(layout, weights, evidence, silence, "hard", 1.0)
-            out = sampling.modes(layout, params, chosen)
-        return sampling.keep_observed(out, x, observed)
+            chosen = downward.select(layout, weights, evidence, silence, "hard", 1.0)
+            out = downward.modes(layout, params, chosen)
+        return downward.keep_observed(out, x, observed)
 
     def mpe(params, x=None, observed=None):
         return explain(params, *_evidence_or_none(layout, x, observed))
@@ -299,7 +292,7 @@ def build(config: CircuitConfig) -> Circuit:
         evidence = inference.upward(layout, weights, x, observed)
         silence = noise.none(layout, x.shape[0])
         out = moments.means(layout, params, weights, evidence, silence)
-        return sampling.keep_observed(out, x, observed)
+        return downward.keep_observed(out, x, observed)
 
     def mean(params, x=None, observed=None):
         return expect(params, *_evidence_or_none(layout, x, observed))
@@ -321,9 +314,9 @@ def build(config: CircuitConfig) -> Circuit:
 DIFFERENTIABLE = (*rx.RELAXATIONS[1:], "dense", "implicit")
 """The relaxations of `Circuit.sample_differentiable`.
 
-Those of `dspc_jax.relaxation` with `dspc_jax.sampling`; ``"dense"``, see
-`dspc_jax.dense_sampling`; ``"implicit"``, which is no relaxation: exact for circuits of
-few continuous variables, see `dspc_jax.implicit`.
+Those of `dspc_jax.sampling.relaxation`; ``"dense"``, see `dspc_jax.sampling.dense`;
+``"implicit"``, which is no relaxation: exact for circuits of few continuous variables,
+see `dspc_jax.sampling.implicit`.
 """
 
 
@@ -335,9 +328,9 @@ class _Sampled(NamedTuple):
 
 
 def _check_leaf_mode(leaf_mode: str) -> None:
-    if leaf_mode not in sampling.LEAF_MODES:
+    if leaf_mode not in downward.LEAF_MODES:
         raise ValueError(
-            f"leaf_mode: must be one of {sampling.LEAF_MODES}, got {leaf_mode!r}"
+            f"leaf_mode: must be one of {downward.LEAF_MODES}, got {leaf_mode!r}"
         )
 
 

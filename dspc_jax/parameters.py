@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dspc_jax.folding import FoldedGraph
 from dspc_jax.layers import input_layer, sum_layer
 from dspc_jax.layers.input_layer import InputBlock
-from dspc_jax.numerics import log_softmax
+from dspc_jax.ops.numerics import log_softmax
+from dspc_jax.structure.folding import FoldedGraph
 from dspc_jax.types import Array, Key
 
 
@@ -34,7 +34,7 @@ class CircuitWeights(NamedTuple):
     """The same tree, normalised: natural leaf parameters and linear sum weights.
 
     The gradient of a log-likelihood with respect to these, times the weights, is the
-    expected count of every edge (`dspc_jax.em`).
+    expected count of every edge (`dspc_jax.learning.em`).
     """
 
     leaves: tuple[Any, ...]

@@ -16,9 +16,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dspc_jax import leaves, parameters, region_graph, structures
+from dspc_jax import leaves, parameters
 from dspc_jax.circuit import CircuitConfig, build
 from dspc_jax.parameters import CircuitParams
+from dspc_jax.structure import families as structures
+from dspc_jax.structure import region_graph
 
 FORMAT = "dspc_jax circuit"
 VERSION = 1

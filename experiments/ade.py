@@ -14,19 +14,22 @@ import optax
 
 from dspc_jax import networks
 from dspc_jax.objectives import mmd2_unbiased, sample_spread
-from experiments import data, flags, mixture, mmd, model, score_function
-from experiments.adversary import AdversarySettings, adversarial_term
-from experiments.critic import CriticSettings
-from experiments.densities import Density, make_density
-from experiments.density_settings import DensitySettings
-from experiments.device_loop import System
-from experiments.errors import UserError
-from experiments.flags import Settings
-from experiments.generators import Generator
-from experiments.mixture import MixtureSettings
+from experiments import data, mmd
+from experiments.console.errors import UserError
+from experiments.engine import flags
+from experiments.engine.device_loop import System
+from experiments.engine.flags import Settings
+from experiments.engine.program import training_program
+from experiments.losses import mixture, score_function
+from experiments.losses.adversary import AdversarySettings, adversarial_term
+from experiments.losses.critic import CriticSettings
+from experiments.losses.mixture import MixtureSettings
 from experiments.mmd import MmdSettings
-from experiments.preprocessing import per_example_bits, preprocessing
-from experiments.program import training_program
+from experiments.models import circuit as model
+from experiments.models.densities import Density, make_density
+from experiments.models.density_settings import DensitySettings
+from experiments.models.generators import Generator
+from experiments.models.preprocessing import per_example_bits, preprocessing
 
 _NETWORKS = ("flow", "vae")  # among the parameters of a density
 

@@ -4,13 +4,14 @@ A circuit is trained through its own differentiable samples until a discriminato
 trained against it, does not tell them from the data.
 """
 
-from experiments import data, mixture
-from experiments.adversary import AdversarySettings, adversarial_term
-from experiments.device_loop import System
-from experiments.flags import Settings
-from experiments.generators import circuit_generator
-from experiments.mixture import MixtureSettings
-from experiments.program import training_program
+from experiments import data
+from experiments.engine.device_loop import System
+from experiments.engine.flags import Settings
+from experiments.engine.program import training_program
+from experiments.losses import mixture
+from experiments.losses.adversary import AdversarySettings, adversarial_term
+from experiments.losses.mixture import MixtureSettings
+from experiments.models.generators import circuit_generator
 
 
 def make_system(

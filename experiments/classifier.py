@@ -12,12 +12,12 @@ import jax.numpy as jnp
 import optax
 
 from dspc_jax.networks import Classifier, convolutional_classifier
-from experiments import flags
+from experiments.console.errors import UserError
 from experiments.data import Dataset
-from experiments.device_loop import System
-from experiments.errors import UserError
-from experiments.flags import Settings
-from experiments.program import training_program
+from experiments.engine import flags
+from experiments.engine.device_loop import System
+from experiments.engine.flags import Settings
+from experiments.engine.program import training_program
 
 
 @dataclasses.dataclass(frozen=True)

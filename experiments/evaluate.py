@@ -14,24 +14,19 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments import (
-    app,
-    class_samples,
-    data,
-    features,
-    flags,
-    measures,
-    summary,
-    trained,
-)
+from experiments import data
+from experiments.console import summary
+from experiments.console.errors import UserError
 from experiments.data import Dataset
-from experiments.errors import UserError
-from experiments.features import Features
-from experiments.metric_writer import finite_or_text, write_picture
-from experiments.preprocessing import to_images
+from experiments.engine import app, flags
+from experiments.engine.metric_writer import finite_or_text, write_picture
+from experiments.engine.workdir import write_atomically
+from experiments.measuring import class_samples, measures, trained
+from experiments.measuring.trained import Trained
+from experiments.models import features
+from experiments.models.features import Features
+from experiments.models.preprocessing import to_images
 from experiments.report.values import from_metrics
-from experiments.trained import Trained
-from experiments.workdir import write_atomically
 
 _RESULT = "evaluation.json"
 _PICTURE = "evaluation.png"

@@ -6,12 +6,13 @@ metrics, with a network in the place of the circuit.
 
 import dataclasses
 
-from experiments import data, mixture
-from experiments.adversary import AdversarySettings, adversarial_term
-from experiments.device_loop import System
-from experiments.flags import Settings
-from experiments.network_generators import NetworkSettings, network_generator
-from experiments.program import training_program
+from experiments import data
+from experiments.engine.device_loop import System
+from experiments.engine.flags import Settings
+from experiments.engine.program import training_program
+from experiments.losses import mixture
+from experiments.losses.adversary import AdversarySettings, adversarial_term
+from experiments.models.networks import NetworkSettings, network_generator
 
 # Adam's step size is --learning_rate alone.
 NETWORK_MIXTURE = dataclasses.replace(mixture.NO_LIKELIHOOD, sampler_learning_rate=None)

@@ -7,11 +7,12 @@ import jax
 import optax
 
 import dspc_jax as pc
-from experiments import data, model
-from experiments.device_loop import System, levels_and_labels
-from experiments.errors import UserError
-from experiments.flags import Settings
-from experiments.program import training_program
+from experiments import data
+from experiments.console.errors import UserError
+from experiments.engine.device_loop import System, levels_and_labels
+from experiments.engine.flags import Settings
+from experiments.engine.program import training_program
+from experiments.models import circuit as model
 
 
 class State(NamedTuple):

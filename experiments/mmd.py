@@ -11,19 +11,26 @@ from typing import Any, cast
 import jax.numpy as jnp
 import numpy as np
 
-from dspc_jax import expected_kernels
-from dspc_jax.objectives import Kernel, exact_mmd_loss, mmd_advantages, mmd_loss
-from experiments import data, flags, mixture, perceptual
-from experiments.critic import CriticSettings
-from experiments.device_loop import System
-from experiments.errors import UserError
-from experiments.flags import Settings
-from experiments.generators import circuit_generator
-from experiments.mixture import MixtureSettings, Term
-from experiments.model import Model, pixel_bandwidths, pixel_kernel, references
-from experiments.penalized_critic import LEARNED_KERNELS, learned_kernel_term
-from experiments.preprocessing import Preprocessing
-from experiments.program import training_program
+from dspc_jax.objectives import (
+    Kernel,
+    exact_mmd_loss,
+    expected_kernels,
+    mmd_advantages,
+    mmd_loss,
+)
+from experiments import data
+from experiments.console.errors import UserError
+from experiments.engine import flags
+from experiments.engine.device_loop import System
+from experiments.engine.flags import Settings
+from experiments.engine.program import training_program
+from experiments.losses import mixture, perceptual
+from experiments.losses.critic import CriticSettings
+from experiments.losses.mixture import MixtureSettings, Term
+from experiments.losses.penalized_critic import LEARNED_KERNELS, learned_kernel_term
+from experiments.models.circuit import Model, pixel_bandwidths, pixel_kernel, references
+from experiments.models.generators import circuit_generator
+from experiments.models.preprocessing import Preprocessing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,7 +108,7 @@ def pixel_term(kernel: Kernel, settings: MmdSettings) -> Term:
 
 
 def exact_term(circuit: Model, settings: MmdSettings, dataset: data.Dataset) -> Term:
-    """The MMD between grey values in closed form: see `dspc_jax.expected_kernels`.
+    """The MMD between grey values in closed form, by expected kernels.
 
     Args:
         circuit: over one partition tree, with Normal leaves.

@@ -7,14 +7,16 @@ of the circuit.
 
 import dataclasses
 
-from experiments import data, flags, mixture
-from experiments.critic import CriticSettings
-from experiments.device_loop import System
-from experiments.flags import Settings
+from experiments import data
+from experiments.engine import flags
+from experiments.engine.device_loop import System
+from experiments.engine.flags import Settings
+from experiments.engine.program import training_program
 from experiments.gan import NETWORK_MIXTURE
-from experiments.network_generators import NetworkSettings, network_generator
-from experiments.penalized_critic import LEARNED_KERNELS, learned_kernel_term
-from experiments.program import training_program
+from experiments.losses import mixture
+from experiments.losses.critic import CriticSettings
+from experiments.losses.penalized_critic import LEARNED_KERNELS, learned_kernel_term
+from experiments.models.networks import NetworkSettings, network_generator
 
 
 @dataclasses.dataclass(frozen=True)

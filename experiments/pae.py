@@ -4,13 +4,14 @@ One circuit over images and Gaussian latents is encoder and decoder at once: it 
 trained until images survive the way through their latents.
 """
 
-from experiments import data, mixture
-from experiments.auto_encoder import AutoEncoder, PaeSettings
-from experiments.device_loop import System
-from experiments.errors import UserError
-from experiments.flags import Settings
-from experiments.mixture import MixtureSettings
-from experiments.program import training_program
+from experiments import data
+from experiments.console.errors import UserError
+from experiments.engine.device_loop import System
+from experiments.engine.flags import Settings
+from experiments.engine.program import training_program
+from experiments.losses import mixture
+from experiments.losses.mixture import MixtureSettings
+from experiments.models.auto_encoder import AutoEncoder, PaeSettings
 
 
 def make_system(

@@ -16,10 +16,13 @@ import jax
 import numpy as np
 import tqdm
 
-from experiments import app, flags, summary, synthetic_data, synthetic_report
-from experiments import synthetic_training as training
-from experiments.errors import RunFailed, UserError
-from experiments.synthetic_training import TrainingSettings
+from experiments.console import summary
+from experiments.console.errors import RunFailed, UserError
+from experiments.engine import app, flags
+from experiments.two_dimensional import data as synthetic_data
+from experiments.two_dimensional import report as synthetic_report
+from experiments.two_dimensional import training
+from experiments.two_dimensional.training import TrainingSettings
 
 _PROGRAM = "experiments.synthetic"
 

@@ -21,21 +21,19 @@ from dspc_jax.objectives import (
     sample_spread,
     variational_loss,
 )
-from experiments import (
-    data,
-    flags,
-    mixture,
-    model,
-    reconstruction,
-)
-from experiments.auto_encoder import AutoEncoder, PaeSettings
-from experiments.device_loop import System
-from experiments.flags import Settings
-from experiments.generators import Generator
-from experiments.mixture import NO_LIKELIHOOD, Term
-from experiments.network_generators import matching_width
-from experiments.preprocessing import preprocessing
-from experiments.program import training_program
+from experiments import data
+from experiments.engine import flags
+from experiments.engine.device_loop import System
+from experiments.engine.flags import Settings
+from experiments.engine.program import training_program
+from experiments.losses import mixture
+from experiments.losses.mixture import NO_LIKELIHOOD, Term
+from experiments.models import circuit as model
+from experiments.models import reconstruction
+from experiments.models.auto_encoder import AutoEncoder, PaeSettings
+from experiments.models.generators import Generator
+from experiments.models.networks import matching_width
+from experiments.models.preprocessing import preprocessing
 
 _WIDTHS = {"mlp": 500, "conv": 32}  # the paper's; of the convolutional one, ours
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import dspc_jax as pc
-from dspc_jax.region_graph import Partition, RegionGraph
+from dspc_jax.structure.region_graph import Partition, RegionGraph
 from tests import oracles
 
 # Two partitions at the root that share the region of variable 1.

@@ -12,14 +12,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import special, stats
 
-from dspc_jax.folding import FoldedGraph
 from dspc_jax.leaves import (
     Binomial,
     Categorical,
     DiscretizedLogistic,
     Normal,
 )
-from dspc_jax.region_graph import RegionGraph
+from dspc_jax.structure.folding import FoldedGraph
+from dspc_jax.structure.region_graph import RegionGraph
 
 PartitionRow = tuple[int, int, int]
 """Level (1: the lowest inner one), fold and row of a partition."""

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dspc_jax.leaves import DirectLeaf, ExponentialLeaf, Leaf
-from dspc_jax.products import contract
+from dspc_jax.ops.products import contract
 from dspc_jax.types import Array, Key
 
 _SHORT_SCOPE = 4  # scopes up to this long are summed by unrolled code

@@ -11,7 +11,7 @@ References:
 import jax.numpy as jnp
 import numpy as np
 
-from dspc_jax.numerics import logsumexp, safe_log
+from dspc_jax.ops.numerics import logsumexp, safe_log
 from dspc_jax.types import Array
 
 

@@ -21,8 +21,8 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from dspc_jax.numerics import finite_or_zero, safe_divide, safe_log
-from dspc_jax.products import contract, expand, outer
+from dspc_jax.ops.numerics import finite_or_zero, safe_divide, safe_log
+from dspc_jax.ops.products import contract, expand, outer
 from dspc_jax.types import Array
 
 KINDS = ("tucker", "cp")
@@ -122,7 +122,7 @@ def _log_einsum_exp_bwd(residuals, g):
         return d_weights, (d_pairs * values[0],)
     left, right = values
     d_pairs = d_pairs.reshape(*left.shape[:2], *right.shape[1:])
-    # Written out slice by slice, see `dspc_jax.numerics.sum_slices`.
+    # Written out slice by slice, see `dspc_jax.ops.numerics.sum_slices`.
     d_left = [d_pairs[:, :, j] * right[:, None, j] for j in range(right.shape[1])]
     d_right = [d_pairs[:, i] * left[:, i, None] for i in range(left.shape[1])]
     return d_weights, (

@@ -9,11 +9,11 @@ from jax.scipy.special import logit, ndtri
 import numpy as np
 
 from dspc_jax.leaves.family import Natural, moment_matched
-from dspc_jax.numerics import softplus
-from dspc_jax.quantiles import (
+from dspc_jax.leaves.quantiles import (
     binomial_quantile,
     log_binomial_coefficients,
 )
+from dspc_jax.ops.numerics import softplus
 from dspc_jax.types import Array
 
 

@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 
 from dspc_jax.leaves.family import moment_matched
-from dspc_jax.numerics import log_softmax, safe_log
-from dspc_jax.quantiles import (
+from dspc_jax.leaves.quantiles import (
     categorical_quantile,
 )
+from dspc_jax.ops.numerics import log_softmax, safe_log
 from dspc_jax.types import Array
 
 

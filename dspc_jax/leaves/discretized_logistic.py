@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dspc_jax.numerics import softplus
+from dspc_jax.ops.numerics import softplus
 from dspc_jax.types import Array
 
 

@@ -23,7 +23,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 
-from dspc_jax.numerics import safe_divide
+from dspc_jax.ops.numerics import safe_divide
 from dspc_jax.types import Array, Key
 
 

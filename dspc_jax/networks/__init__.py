@@ -11,25 +11,17 @@ from dspc_jax.networks.auto_encoders import (
     mlp_auto_encoder,
 )
 from dspc_jax.networks.classifiers import Classifier, convolutional_classifier
-from dspc_jax.networks.critics import convolutional_critic
+from dspc_jax.networks.critics import FeatureCritic, convolutional_critic
 from dspc_jax.networks.discriminators import (
+    Discriminator,
     convolutional_discriminator,
     mlp_discriminator,
-)
-from dspc_jax.networks.flows import (
-    after_logit,
-    colour_flow,
-    identity_flow,
-    multi_scale_flow,
-    patch_flow,
 )
 from dspc_jax.networks.generators import (
     NetworkGenerator,
     convolutional_generator,
     mlp_generator,
 )
-from dspc_jax.networks.inception import InceptionOutput, inception_outputs
-from dspc_jax.networks.inception_weights import read_inception_params
 from dspc_jax.networks.layers import count_params
 from dspc_jax.networks.spectral import spectral_norm, spectrally_normalized
 from dspc_jax.networks.variational import (
@@ -41,27 +33,21 @@ from dspc_jax.networks.variational import (
 __all__ = [
     "AutoEncoder",
     "Classifier",
-    "InceptionOutput",
+    "Discriminator",
+    "FeatureCritic",
     "NetworkGenerator",
     "VariationalAutoEncoder",
-    "after_logit",
-    "colour_flow",
     "convolutional_classifier",
     "convolutional_critic",
     "convolutional_discriminator",
     "convolutional_generator",
     "convolutional_variational_auto_encoder",
     "count_params",
-    "identity_flow",
     "image_auto_encoder",
-    "inception_outputs",
     "mlp_auto_encoder",
     "mlp_discriminator",
     "mlp_generator",
     "mlp_variational_auto_encoder",
-    "multi_scale_flow",
-    "patch_flow",
-    "read_inception_params",
     "spectral_norm",
     "spectrally_normalized",
 ]

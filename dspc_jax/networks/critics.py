@@ -1,7 +1,8 @@
 """Networks whose features make a learned kernel."""
 
+from collections.abc import Callable
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
@@ -12,7 +13,25 @@ from dspc_jax.networks.layers import (
     pyramid,
     scaled_images,
 )
-from dspc_jax.types import Array, FeatureCritic, PyTree
+from dspc_jax.types import Array, PyTree
+
+
+class FeatureCritic(NamedTuple):
+    """Features of examples for a learned kernel: pure functions of its parameters.
+
+    The features of an example depend on that example alone (no batch normalisation),
+    so gradients with respect to single examples exist.
+
+    Attributes:
+      init: ``init(key) -> params``.
+      features: ``features(params, x[B, V, C]) -> [B, K]``.
+      activations: ``activations(params, x[B, V, C])``: what every layer gives,
+        ``[B, ...]`` each; the features are the last.
+    """
+
+    init: Callable[[Array], PyTree]
+    features: Callable[[PyTree, Array], Array]
+    activations: Callable[[PyTree, Array], tuple[Array, ...]]
 
 
 @functools.cache

@@ -1,6 +1,8 @@
 """Networks that tell data from samples."""
 
+from collections.abc import Callable
 import functools
+from typing import NamedTuple
 
 from flax import linen as nn
 import jax.numpy as jnp
@@ -13,7 +15,26 @@ from dspc_jax.networks.layers import (
     scaled_images,
 )
 from dspc_jax.networks.spectral import spectrally_normalized
-from dspc_jax.types import Array, Discriminator, PyTree
+from dspc_jax.types import Array, PyTree
+
+
+class Discriminator(NamedTuple):
+    """Tells data from samples: pure functions of its parameters.
+
+    The score of an example depends on that example alone (no batch normalisation), so
+    gradients with respect to single examples exist.
+
+    Attributes:
+      init: ``init(key) -> params``.
+      logits: ``logits(params, x[B, V, C]) -> [B]``: log-odds that x is data; large for
+        data.
+      train_logits: ``train_logits(key, params, x) -> [B]``: the same with the noise of
+        training (dropout), where there is one.
+    """
+
+    init: Callable[[Array], PyTree]
+    logits: Callable[[PyTree, Array], Array]
+    train_logits: Callable[[Array, PyTree, Array], Array]
 
 
 @functools.cache

@@ -42,7 +42,8 @@ from typing import Any, TypeAlias
 import jax
 import jax.numpy as jnp
 
-from dspc_jax.types import Array, Discriminator, Key, Metrics, PyTree
+from dspc_jax.networks.discriminators import Discriminator
+from dspc_jax.types import Array, Key, Metrics, PyTree
 
 ADVERSARIAL_LOSSES = ("vanilla", "minmax", "log_ratio", "hinge")
 

@@ -2,7 +2,7 @@ r"""Probabilistic auto-encoding: a circuit over images and latents is its own ne
 
 A circuit :math:`p(x, z)` encodes by its conditional :math:`p(z \mid x)` and decodes by
 :math:`p(x \mid z)`; both are exact, for any missing pixels, and differentiable. The
-variables are those of `dspc_jax.latent_structure.with_latents`: the image first, then
+variables are those of `dspc_jax.structure.latents.with_latents`: the image first, then
 the latents.
 
 An *encoder* is ``(params, key, x[V, C], observed[V] | None) -> z[L, C]``, a *decoder*

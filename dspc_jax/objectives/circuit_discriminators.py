@@ -34,7 +34,8 @@ from typing import Any
 
 import jax
 
-from dspc_jax.types import Array, Discriminator, PyTree
+from dspc_jax.networks.discriminators import Discriminator
+from dspc_jax.types import Array, PyTree
 
 
 def class_discriminator(

@@ -4,7 +4,7 @@ r"""The MMD between a circuit and data in closed form: no samples, no estimator 
   \mathrm{MMD}^2(p, \hat q) = E\, k(x, x') - \frac{2}{N} \sum_n E_x\, k(x, y_n)
     + \frac{1}{N (N - 1)} \sum_{i \ne j} k(y_i, y_j)
 
-See `dspc_jax.expected_kernels` for the first two terms.
+See `dspc_jax.objectives.expected_kernels` for the first two terms.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from dspc_jax.circuit import Circuit
-from dspc_jax.expected_kernels import log_expected_kernel, log_mean_kernel
+from dspc_jax.objectives.expected_kernels import log_expected_kernel, log_mean_kernel
 from dspc_jax.objectives.kernels import squared_distances
 from dspc_jax.types import Array, Key, Metrics, PyTree
 

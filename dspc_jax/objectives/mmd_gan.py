@@ -36,20 +36,16 @@ References:
   Matching Network", NeurIPS 2017, and its published code for constants and schedule.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 
+from dspc_jax.networks.auto_encoders import AutoEncoder
 from dspc_jax.objectives.kernels import Kernel
 from dspc_jax.objectives.mmd import mmd2_biased, safe_sqrt
 from dspc_jax.types import Array, Key, Metrics, PyTree
-
-if TYPE_CHECKING:
-    from dspc_jax.networks import AutoEncoder
 
 State = TypeVar("State")
 

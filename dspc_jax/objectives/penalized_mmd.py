@@ -36,10 +36,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from dspc_jax.networks.critics import FeatureCritic
 from dspc_jax.objectives.adversarial import gradient_penalty
 from dspc_jax.objectives.kernels import Kernel, common_center, squared_distances
 from dspc_jax.objectives.mmd import mmd2_unbiased
-from dspc_jax.types import Array, FeatureCritic, Key, Metrics, PyTree
+from dspc_jax.types import Array, Key, Metrics, PyTree
 
 
 def witness(points: Array, x: Array, y: Array, kernel: Kernel) -> Array:

@@ -1,7 +1,7 @@
 r"""REBAR: the score of the choices, with relaxed samples as its control variate.
 
 With samples :math:`Y`, their relaxations :math:`\tilde Y`, relaxations
-:math:`\tilde Y'` given the choices :math:`b` (`dspc_jax.rebar`), and any loss
+:math:`\tilde Y'` given the choices :math:`b` (`dspc_jax.sampling.rebar`), and any loss
 :math:`L` of a set,
 
 .. math::

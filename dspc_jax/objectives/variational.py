@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from dspc_jax.numerics import softplus
+from dspc_jax.ops.numerics import softplus
 from dspc_jax.types import Array, Key, Metrics, PyTree
 
 

@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from experiments.console.errors import UserError
 from experiments.data import celeba, cifar, embedded, files, folder, idx, svhn, tfds
 from experiments.data.dataset import Dataset, Options, describe
-from experiments.errors import UserError
 
 __all__ = ["NAMES", "Dataset", "Options", "describe", "load", "stored_images"]
 

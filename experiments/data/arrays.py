@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from experiments.console.errors import UserError
 from experiments.data import cache, files
 from experiments.data.dataset import SPLITS, Dataset, Options
 from experiments.data.images import Recipe, from_arrays
-from experiments.errors import UserError
 
 
 def finish(

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from experiments import summary
-from experiments.errors import UserError
+from experiments.console import summary
+from experiments.console.errors import UserError
 
 _META = "meta.json"
 FORMAT = 1  # raise it when the same key would mean other arrays

@@ -7,10 +7,10 @@ import zipfile
 
 import numpy as np
 
+from experiments.console.errors import UserError
 from experiments.data import cache, files, images
 from experiments.data.arrays import mapped, recipe_of
 from experiments.data.dataset import SPLITS, Dataset, Options
-from experiments.errors import UserError
 
 _ARCHIVE, _PARTITION = "img_align_celeba.zip", "list_eval_partition.txt"
 MARKS = (_ARCHIVE,)

@@ -11,10 +11,10 @@ import zlib
 
 import numpy as np
 
+from experiments.console.errors import UserError
 from experiments.data import files, restricted_pickle
 from experiments.data.arrays import finish
 from experiments.data.dataset import Dataset, Options
-from experiments.errors import UserError
 
 _ARCHIVE, _FOLDER = "cifar-10-python.tar.gz", "cifar-10-batches-py"
 MARKS = (_ARCHIVE, _FOLDER)

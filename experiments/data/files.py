@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.errors import UserError
+from experiments.console.errors import UserError
 
 _MAX_VALID = 5000
 

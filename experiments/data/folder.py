@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from experiments.console.errors import UserError
 from experiments.data import cache, files, images
 from experiments.data.arrays import mapped, recipe_of
 from experiments.data.dataset import SPLITS, Dataset, Options
-from experiments.errors import UserError
 
 _SHAPING = ("image_size", "image_mode", "image_resize")  # options that change arrays
 _ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm")

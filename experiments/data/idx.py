@@ -9,10 +9,10 @@ import zlib
 
 import numpy as np
 
+from experiments.console.errors import UserError
 from experiments.data import files
 from experiments.data.arrays import finish
 from experiments.data.dataset import Dataset, Options
-from experiments.errors import UserError
 
 # SHA-256 of the unpacked content of the four files whose gzipped form has the published
 # MD5 sums f68b3c2d..., d53e105e..., 9fb629c4... and ec29112d... (what torchvision and

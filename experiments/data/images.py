@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 import tqdm
 
-from experiments.errors import UserError
+from experiments.console.errors import UserError
 
 _CHUNK = 256  # pictures that are held at once
 

@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
+from experiments.console.errors import UserError
 from experiments.data import files, mat5
 from experiments.data.arrays import finish
 from experiments.data.dataset import Dataset, Options
-from experiments.errors import UserError
 
 # MD5 of the official files (what torchvision checks).
 _OFFICIAL = {

@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from experiments.console.errors import UserError
 from experiments.data import cache, files, images
 from experiments.data.arrays import mapped, recipe_of
 from experiments.data.dataset import Dataset, Options
 from experiments.data.images import Recipe
-from experiments.errors import UserError
 
 
 class _Set(NamedTuple):

@@ -12,8 +12,11 @@ import os
 from pathlib import Path
 from typing import Any, NoReturn
 
-from experiments import app, flags, summary
-from experiments.errors import UserError
+from experiments.console import summary
+from experiments.console.errors import UserError
+from experiments.engine import app, flags
+from experiments.engine.workdir import write_atomically
+from experiments.measuring.trained import PROGRAMS
 from experiments.report import (
     failures,
     grids,
@@ -25,8 +28,6 @@ from experiments.report import (
     synthetic,
 )
 from experiments.report.document import Document, Section
-from experiments.trained import PROGRAMS
-from experiments.workdir import write_atomically
 
 _PICTURES = "report_files"  # beside report.md
 

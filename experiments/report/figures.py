@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from experiments.metric_writer import HEADER
+from experiments.engine.metric_writer import HEADER
 from experiments.report.document import Figure
 from experiments.report.values import as_number
 

@@ -164,7 +164,7 @@ def reconstruction(collected: Collected) -> Section:
         collected,
         "Reconstruction",
         "Table 3 of the paper. Errors of whole images, summed over pixels, as "
-        "experiments.reconstruction defines them.",
+        "experiments.models.reconstruction defines them.",
         "No run has an auto-encoder.",
         _RECONSTRUCTION,
     )

@@ -8,15 +8,17 @@ import dataclasses
 from pathlib import Path
 from typing import Any, NoReturn
 
-from experiments import app, data, flags, report, summary
-from experiments.errors import UserError
-from experiments.flags import Settings
+from experiments import data, report
+from experiments.console import summary
+from experiments.console.errors import UserError
+from experiments.engine import app, flags
+from experiments.engine.flags import Settings
+from experiments.engine.workdir import alone, write_atomically
 from experiments.report import ReportSettings
 from experiments.study import plan, record
 from experiments.study.execution import Outcome, execute
 from experiments.study.presets import PRESETS
 from experiments.study.settings import SCALES, Context
-from experiments.workdir import alone, write_atomically
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,9 +7,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from experiments.errors import UserError
+from experiments.console.errors import UserError
 from experiments.evaluate import EvaluateSettings
-from experiments.trained import PROGRAMS
+from experiments.measuring.trained import PROGRAMS
 
 # Flags that every program has, but that mean nothing to a classifier.
 _OF_CIRCUITS = frozenset(

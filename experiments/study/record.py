@@ -9,6 +9,7 @@ import re
 import subprocess
 from typing import Any
 
+from experiments.engine.workdir import write_atomically
 from experiments.report import measured
 from experiments.report.document import MISSING
 from experiments.report.runs import Run, Setting, Unreadable, read
@@ -16,7 +17,6 @@ from experiments.report.sections import text
 from experiments.report.values import title_of
 from experiments.study.execution import Outcome
 from experiments.study.plan import Job
-from experiments.workdir import write_atomically
 
 _STATE = "study.json"
 _COLUMNS = (

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments import metric_writer
+from experiments.engine import metric_writer
 
 EVIL = '<script>alert("1")</script>|`*x*`&amp;'
 

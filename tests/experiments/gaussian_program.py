@@ -16,9 +16,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from experiments import app, data, flags, training
-from experiments.device_loop import System
-from experiments.preprocessing import per_example_bits, preprocessing
+from experiments import data
+from experiments.engine import app, flags, training
+from experiments.engine.device_loop import System
+from experiments.models.preprocessing import per_example_bits, preprocessing
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,6 +10,7 @@ import optax
 import pytest
 from scipy import special
 
+from dspc_jax.networks.discriminators import Discriminator
 from dspc_jax.objectives import (
     ADVERSARIAL_LOSSES,
     discriminator_loss,
@@ -20,7 +21,6 @@ from dspc_jax.objectives import (
     r1_penalty,
     sample_spread,
 )
-from dspc_jax.types import Discriminator
 from tests import cases
 
 REAL = np.asarray([2.5, -0.5, 40.0], np.float32)

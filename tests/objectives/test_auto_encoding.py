@@ -10,7 +10,6 @@ import pytest
 from scipy import special, stats
 
 import dspc_jax as pc
-from dspc_jax.latent_structure import with_latents
 from dspc_jax.objectives import (
     auto_encoding_loss,
     bernoulli_cross_entropy,
@@ -19,6 +18,7 @@ from dspc_jax.objectives import (
     image_log_prob,
     squared_error,
 )
+from dspc_jax.structure.latents import with_latents
 from tests import cases
 
 V, L, B = 4, 2, 6

@@ -9,13 +9,13 @@ import pytest
 from scipy import special, stats
 
 import dspc_jax as pc
-from dspc_jax.latent_structure import with_latents
 from dspc_jax.objectives import (
     active_latents,
     circuit_encoder,
     code_divergences,
     code_spread,
 )
+from dspc_jax.structure.latents import with_latents
 from tests import cases
 
 LATENT = pc.Normal(0.05, 2.0, (0.0, 1.0))

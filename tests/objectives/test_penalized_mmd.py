@@ -9,6 +9,7 @@ import optax
 import pytest
 
 from dspc_jax.networks import convolutional_critic
+from dspc_jax.networks.critics import FeatureCritic
 from dspc_jax.objectives import (
     Kernel,
     mmd2_unbiased,
@@ -18,7 +19,6 @@ from dspc_jax.objectives import (
     repeat_update,
     witness,
 )
-from dspc_jax.types import FeatureCritic
 from tests import cases
 
 ALPHAS = (0.2, 0.5, 1.0, 2.0, 5.0)

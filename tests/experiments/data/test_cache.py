@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from experiments.console.errors import UserError
 from experiments.data import cache
-from experiments.errors import UserError
 from tests.experiments import runs
 
 # A process that prepares; its arguments: the root, what happens half way.

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from experiments import data
+from experiments.console.errors import UserError
 from experiments.data import cache
 from experiments.data.celeba import _split
 from experiments.data.images import Recipe, from_file
-from experiments.errors import UserError
 from tests.experiments import runs
 from tests.experiments.data.pictures import encoded, picture
 from tests.experiments.data.real import REAL, needs

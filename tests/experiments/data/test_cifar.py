@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from experiments import data
+from experiments.console.errors import UserError
 from experiments.data.cifar import _checked, _read_batch
 from experiments.data.restricted_pickle import UnsafePickle, load_dict
-from experiments.errors import UserError
 from tests.experiments.data.real import REAL, needs
 
 NAMES = [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]

@@ -8,7 +8,7 @@ from PIL import Image
 import pytest
 
 from experiments import data
-from experiments.errors import UserError
+from experiments.console.errors import UserError
 from tests.experiments.data.pictures import picture
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from experiments import data
+from experiments.console.errors import UserError
 from experiments.data.idx import read_idx
-from experiments.errors import UserError
 from tests.experiments.data.real import REAL, needs
 
 FILES_ONLY = data.Options(source="files")

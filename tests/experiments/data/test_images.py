@@ -5,8 +5,8 @@ from PIL import Image
 import pytest
 
 from experiments import data
+from experiments.console.errors import UserError
 from experiments.data.images import Recipe, from_arrays, from_file, from_picture, stream
-from experiments.errors import UserError
 from tests.experiments.data.pictures import encoded, picture
 
 

@@ -9,7 +9,7 @@ import pytest
 import scipy.io
 
 from experiments import data
-from experiments.errors import UserError
+from experiments.console.errors import UserError
 from tests.experiments.data.real import REAL, needs
 
 

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from experiments import data
+from experiments.console.errors import UserError
 from experiments.data import tfds
-from experiments.errors import UserError
 from tests.experiments import runs
 from tests.experiments.data.real import REAL, needs
 

@@ -7,9 +7,10 @@ from pathlib import Path
 import jax
 import pytest
 
-from experiments import data, study, workdir
-from experiments.errors import UserError
-from experiments.flags import Settings
+from experiments import data, study
+from experiments.console.errors import UserError
+from experiments.engine import workdir
+from experiments.engine.flags import Settings
 from experiments.study import plan
 from experiments.study.plan import Job, Of
 from experiments.study.presets import PRESETS

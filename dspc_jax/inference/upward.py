@@ -1,0 +1,153 @@
+r"""The upward pass: from values to the log-density of every unit.
+
+.. math::
+  \ell_{gk} = \sum_{v \in g} \log p_{gk}(x_v), \qquad
+  \ell_{po} = \log \sum_d w_{pod}\, \pi_d(e^{\ell}), \qquad
+  \log p(x) = \log \sum_y w_y e^{\ell_{root, y}}
+
+An unobserved variable contributes :math:`\log \int p = 0`, so a marginal costs as much
+as a likelihood. All functions take a batch, examples on the last axis.
+"""
+
+from collections.abc import Sequence
+import functools
+from typing import NamedTuple
+
+import jax.numpy as jnp
+
+from dspc_jax.layers import input_layer, mixing_layer, sum_layer
+from dspc_jax.ops.numerics import logsumexp, safe_log
+from dspc_jax.ops.storage import stored
+from dspc_jax.parameters import CircuitWeights, Layout
+from dspc_jax.structure.folding import FoldedPartitions
+from dspc_jax.types import Array
+
+
+class Evidence(NamedTuple):
+    """What the upward pass leaves behind for the downward one.
+
+    Attributes:
+      regions: per level (inputs first), log-densities ``[G, K, N]``.
+      partitions: per inner level, those of the partitions ``[P, O, N]``, before mixing.
+    """
+
+    regions: tuple[Array, ...]
+    partitions: tuple[Array, ...]
+
+
+def children_of(fold: FoldedPartitions, regions: Sequence[Array]) -> list[Array]:
+    """Per side, the children's rows ``[P, K, N]``."""
+    sides = []
+    for side in fold.children:
+        pieces = [regions[piece.level][piece.rows] for piece in side]
+        sides.append(pieces[0] if len(pieces) == 1 else jnp.concatenate(pieces))
+    return sides
+
+
+def sanitize(x: Array, observed: Array | None) -> Array:
+    """``[N, V, C]`` to ``[V, C, N]``; 0 where unobserved (whatever stood there)."""
+    x = stored(jnp.transpose(x, (1, 2, 0)))
+    if observed is None:
+        return x
+    return jnp.where(jnp.transpose(observed)[:, None], x, 0.0)
+
+
+def upward(
+    layout: Layout,
+    weights: CircuitWeights,
+    x: Array,
+    observed: Array | None,
+    hidden_modes: tuple[Array, ...] | None = None,
+) -> Evidence:
+    """Log-densities of all units, without the leaves' base measure.
+
+    Args:
+      layout: the circuit.
+      weights: its normalised parameters.
+      x: values ``[N, V, C]``.
+      observed: bool ``[N, V]``, or None if everything is observed.
+      hidden_modes: for max-product, per leaf family the greatest log-density of each
+        leaf ``[G, K, L, C]``: sums become maxima, and an unobserved leaf counts with
+        its mode.
+    """
+    modes = hidden_modes or (None,) * len(layout.blocks)
+    x = sanitize(x, observed)
+    observed = None if observed is None else jnp.transpose(observed)
+    inputs = functools.reduce(
+        jnp.add,
+        (
+            input_layer.log_prob(block, natural, x, observed, mode)
+            for block, natural, mode in zip(
+                layout.blocks, weights.leaves, modes, strict=True
+            )
+        ),
+    )
+    return above(layout, weights, inputs, maximize=hidden_modes is not None)
+
+
+def above(
+    layout: Layout, weights: CircuitWeights, inputs: Array, *, maximize: bool = False
+) -> Evidence:
+    """The upward pass from log-values of the input regions, ``[G, K, N]``.
+
+    A circuit is linear in every leaf, so leaves may hold other functions of their
+    variable than densities (distribution functions, see `dspc_jax.sampling.implicit`).
+
+    Args:
+      layout: the circuit.
+      weights: its normalised parameters; the leaves' are not looked at.
+      inputs: logarithms of the values of all input units.
+      maximize: whether sums become maxima.
+    """
+    log_sum = sum_layer.log_max if maximize else sum_layer.log_sum
+    log_mix = mixing_layer.log_mix_max if maximize else mixing_layer.log_mix
+    regions = [inputs]
+    partitions = []
+    for level, sums, mixture in zip(
+        layout.graph.levels, weights.sums, weights.mixtures, strict=True
+    ):
+        folds = [
+            log_sum(layout.sum_layer, w, children_of(fold, regions))
+            for fold, w in zip(level.folds, sums, strict=True)
+        ]
+        out = folds[0] if len(folds) == 1 else jnp.concatenate(folds)
+        partitions.append(out)
+        if level.mixture is not None:
+            assert mixture is not None
+            out = log_mix(level.mixture, mixture, out)
+        regions.append(out)
+    return Evidence(tuple(regions), tuple(partitions))
+
+
+def class_log_probs(
+    layout: Layout, weights: CircuitWeights, x: Array, observed: Array | None
+) -> Array:
+    """``log p(x | y)`` in nats, ``[N, Y]``."""
+    root = upward(layout, weights, x, observed).regions[-1][0]
+    clean = sanitize(x, observed)
+    observed = None if observed is None else jnp.transpose(observed)
+    base = functools.reduce(
+        jnp.add,
+        (input_layer.log_base(block, clean, observed) for block in layout.blocks),
+    )
+    return jnp.transpose(root + base[None])
+
+
+def log_prob(
+    layout: Layout, weights: CircuitWeights, x: Array, observed: Array | None
+) -> Array:
+    """``log p(x)`` in nats, ``[N]``; classes are mixed."""
+    per_class = class_log_probs(layout, weights, x, observed)
+    return logsumexp(per_class + safe_log(weights.classes)[None], axis=-1)
+
+
+def class_posterior(
+    layout: Layout, weights: CircuitWeights, x: Array, observed: Array | None
+) -> Array:
+    """``p(y | x)``, ``[N, Y]``; the prior where the evidence is impossible."""
+    joint = class_log_probs(layout, weights, x, observed)
+    joint = joint + safe_log(weights.classes)[None]
+    total = logsumexp(joint, axis=-1)[:, None]
+    possible = total > -jnp.inf
+    posterior = jnp.exp(joint - jnp.where(possible, total, 0.0))
+    return jnp.where(possible, posterior, weights.classes[None])

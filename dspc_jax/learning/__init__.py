@@ -1,0 +1,1 @@
+"""How parameters are learned: expectation-maximization, schedules, balances."""

@@ -1,0 +1,159 @@
+r"""Expectation-maximisation: expected counts by one vjp, applied as an optax update.
+
+The gradient of :math:`\log p(x)` with respect to the *normalised* weight of an edge,
+times that weight, is the posterior probability that :math:`x` came through the edge;
+with respect to a leaf's natural parameters it is the posterior-weighted sufficient
+statistic, and with respect to its log-partition function minus the posterior itself.
+One reverse pass gives all expected counts; the M-step is closed form.
+
+References:
+  Darwiche, "A differential approach to inference in Bayesian networks", JACM 2003.
+  Peharz et al., "Einsum Networks", ICML 2020, section 3.5 (stochastic EM).
+"""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from dspc_jax import parameters
+from dspc_jax.circuit import Circuit
+from dspc_jax.inference import upward as inference
+from dspc_jax.leaves import FittableLeaf
+from dspc_jax.ops.numerics import safe_divide
+from dspc_jax.parameters import CircuitParams, CircuitWeights
+from dspc_jax.types import Array, PyTree
+
+_LEAST_WEIGHT = 1e-30  # keeps logits finite; far below float32's resolution of a sum
+
+
+def expected_counts(
+    circuit: Circuit, params: CircuitParams, x: Array, observed: Array | None = None
+) -> CircuitWeights:
+    """Expected counts of a batch, summed over its examples (the E-step).
+
+    Args:
+      circuit: with exponential-family or categorical leaves.
+      params: its parameters.
+      x: values ``[N, V, C]``.
+      observed: bool ``[N, V]``, or None.
+
+    Returns:
+      The tree of `CircuitWeights`: edge counts in place of weights; for leaves a pair
+      ``(statistics, mass)`` of posterior-weighted statistics and posterior mass.
+      Examples of probability 0 count nothing.
+
+    Raises:
+      ValueError: a leaf family has no closed-form M-step.
+    """
+    layout = circuit.layout
+    _check_leaves(circuit)
+    weights = parameters.normalize(layout, params)
+
+    def total(weights):
+        log_p = inference.log_prob(layout, weights, jnp.asarray(x), observed)
+        return jnp.sum(jnp.where(log_p > -jnp.inf, log_p, 0.0))
+
+    gradient = jax.grad(total)(weights)
+    edges = jax.tree.map(
+        jnp.multiply, weights._replace(leaves=()), gradient._replace(leaves=())
+    )
+    leaves = []
+    for block, natural in zip(layout.blocks, gradient.leaves, strict=True):
+        if block.leaf.exponential:
+            leaves.append((natural.eta, -natural.log_partition))
+        else:
+            leaves.append(((natural,), jnp.sum(natural, axis=-1)))
+    return edges._replace(leaves=tuple(leaves))
+
+
+def em(circuit: Circuit, step_size: float = 1.0) -> optax.GradientTransformation:
+    """The M-step as an optax transformation of expected counts.
+
+    ``update(expected_counts(circuit, params, x), state, params)`` gives the change of
+    ``params``. Weights and leaf expectations move to ``(1 - s) old + s fitted``. With
+    ``step_size`` 1 and all training data in ``x`` the likelihood never falls; with
+    mini-batches take less (0.05 to 0.5). A unit that nothing came through keeps its
+    parameters.
+
+    Args:
+      circuit: with exponential-family or categorical leaves.
+      step_size: s in (0, 1].
+
+    Raises:
+      ValueError: the step size is outside (0, 1], or a leaf has no closed-form M-step.
+    """
+    if not 0 < step_size <= 1:
+        raise ValueError(f"step_size: must be in (0, 1], got {step_size}")
+    _check_leaves(circuit)
+    layout = circuit.layout
+
+    def update(updates: PyTree, state: PyTree, params: PyTree = None) -> PyTree:
+        if params is None:
+            raise ValueError("params: must be given to the EM update, got None")
+        counts: CircuitWeights = updates
+        weights = parameters.normalize(layout, params)
+
+        def sums(logits, count, weight, axes):
+            fitted = safe_divide(count, jnp.sum(count, axis=axes, keepdims=True))
+            fitted = jnp.where(
+                jnp.sum(count, axis=axes, keepdims=True) > 0, fitted, weight
+            )
+            new = (1 - step_size) * weight + step_size * fitted
+            # Move the logits as they are normalised; a weight of 0 stays 0.
+            old = jax.nn.logsumexp(logits, axis=axes, keepdims=True)
+            change = jnp.log(jnp.maximum(new, _LEAST_WEIGHT)) + old - logits
+            return jnp.where(weight > 0, change, 0.0)
+
+        edges = CircuitParams(
+            leaves=(),
+            sums=jax.tree.map(
+                lambda *a: sums(*a, axes=tuple(range(2, a[0].ndim))),
+                params.sums,
+                counts.sums,
+                weights.sums,
+            ),
+            mixtures=jax.tree.map(
+                lambda *a: sums(*a, axes=(2,)),
+                params.mixtures,
+                counts.mixtures,
+                weights.mixtures,
+            ),
+            classes=sums(params.classes, counts.classes, weights.classes, (0,)),
+        )
+        leaves = tuple(
+            _leaf_change(block.leaf, leaf, statistics, mass, step_size)
+            for block, leaf, (statistics, mass) in zip(
+                layout.blocks, params.leaves, counts.leaves, strict=True
+            )
+        )
+        return edges._replace(leaves=leaves), state
+
+    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
+
+
+def _leaf_change(leaf, params, statistics, mass, step_size):
+    def per_value(array, like):
+        return array if array.ndim == like.ndim else array[..., None]
+
+    target = tuple(
+        (1 - step_size) * old + step_size * safe_divide(new, per_value(mass, new))
+        for old, new in zip(leaf.expected_statistics(params), statistics, strict=True)
+    )
+    fitted = leaf.from_statistics(target)
+
+    def change(new, old):
+        finite_old = jnp.isfinite(old)
+        least = jnp.log(jnp.float32(_LEAST_WEIGHT))
+        moved = jnp.maximum(new, least) - old if new.ndim > mass.ndim else new - old
+        return jnp.where((per_value(mass, new) > 0) & finite_old, moved, 0.0)
+
+    return jax.tree.map(change, fitted, params)
+
+
+def _check_leaves(circuit: Circuit) -> None:
+    for block in circuit.layout.blocks:
+        if not isinstance(block.leaf, FittableLeaf):
+            raise ValueError(
+                "circuit: EM needs leaves with a closed-form M-step, got "
+                f"{block.leaf}; train it by gradient"
+            )

@@ -1,0 +1,201 @@
+r"""Exact expectations of Gaussian kernels under circuits: the MMD without samples.
+
+For a Gaussian kernel :math:`k(x, y) = \prod_v e^{-(x_v - y_v)^2 / 2 h^2}`, which is a
+product over the variables like the leaves are,
+
+.. math::
+  E_{x \sim p}\, k(x, y) = \prod_v \sqrt{2 \pi} h \cdot p_h(y), \qquad
+  M_g[k, k'] = E_{x \sim g_k,\, y \sim g_{k'}}\, k(x_g, y_g),
+
+with :math:`p_h` the same circuit with every variance widened by :math:`h^2`. The pair
+table :math:`M` of a region follows from those of its children: a product of a
+partition's children is the product of their tables, and a sum layer weighs both sides,
+:math:`M_{oo'} = \sum_{d d'} w_{od} w_{o'd'} M_d \odot M_{d'}`. This needs every region
+to be split in one way only, the same for both circuits: a tree, without mixtures over
+partitions.
+
+Kernels that look at a part of the variables (a patch) are the same with all other
+factors 1.
+
+References:
+  Li, Zeng, Vergari, Van den Broeck, "Tractable Computation of Expected Kernels", UAI
+    2021 (algorithm 1).
+"""
+
+import functools
+
+import jax.numpy as jnp
+import numpy as np
+
+from dspc_jax import parameters
+from dspc_jax.circuit import Circuit
+from dspc_jax.inference import upward as inference
+from dspc_jax.inference.upward import children_of
+from dspc_jax.layers import sum_layer
+from dspc_jax.layers.input_layer import InputBlock
+from dspc_jax.leaves import Leaf, Normal
+from dspc_jax.leaves.family import Natural
+from dspc_jax.ops.numerics import logsumexp, safe_log
+from dspc_jax.parameters import CircuitParams, Layout
+from dspc_jax.types import Array
+
+
+def log_expected_kernel(
+    circuit: Circuit,
+    params: CircuitParams,
+    other: CircuitParams,
+    bandwidth: Array | float,
+    variables: Array | None = None,
+) -> Array:
+    r""":math:`\log E\, k(x, y)` for x from one set of parameters and y from another.
+
+    Args:
+      circuit: over one partition tree, with Normal leaves.
+      params: of the law of x.
+      other: of the law of y, independent of x; may be the same.
+      bandwidth: :math:`h > 0`, a scalar, may be traced.
+      variables: bool ``[V]``: those that the kernel looks at; None: all.
+
+    Returns:
+      A scalar ``<= 0``.
+
+    Raises:
+      ValueError: the circuit mixes partitions, or a leaf is not Normal.
+    """
+    layout = circuit.layout
+    check(circuit)
+    left, right = (parameters.normalize(layout, p) for p in (params, other))
+    variance = jnp.asarray(bandwidth) ** 2
+    tables = [
+        functools.reduce(
+            jnp.add,
+            [
+                _leaf_table(block, leaf_p, leaf_q, variance, variables)
+                for block, leaf_p, leaf_q in zip(
+                    layout.blocks, params.leaves, other.leaves, strict=True
+                )
+            ],
+        )
+    ]
+    for number, level in enumerate(layout.graph.levels):
+        folds = [
+            _pair_sum(
+                layout.sum_layer,
+                left.sums[number][which],
+                right.sums[number][which],
+                children_of(fold, tables),
+            )
+            for which, fold in enumerate(level.folds)
+        ]
+        tables.append(jnp.concatenate(folds))
+    root = tables[-1][0]
+    joint = root + safe_log(left.classes)[:, None] + safe_log(right.classes)[None]
+    return logsumexp(joint.ravel(), axis=0)
+
+
+def log_mean_kernel(
+    circuit: Circuit,
+    params: CircuitParams,
+    y: Array,
+    bandwidth: Array | float,
+    variables: Array | None = None,
+) -> Array:
+    r""":math:`\log E_{x \sim p}\, k(x, y_n)` for given points.
+
+    Any structure will do here, mixtures over partitions too.
+
+    Args:
+      circuit: with Normal leaves.
+      params: of the law of x.
+      y: ``[N, V, C]``.
+      bandwidth: :math:`h > 0`, a scalar, may be traced.
+      variables: bool ``[V]``: those that the kernel looks at; None: all.
+
+    Returns:
+      ``[N]``, ``<= 0``.
+
+    Raises:
+      ValueError: a leaf is not Normal.
+    """
+    layout = circuit.layout
+    _check_leaves(layout)
+    bandwidth = jnp.asarray(bandwidth)
+    weights = parameters.normalize(layout, params)._replace(
+        leaves=tuple(
+            _widened(block.leaf, leaf, bandwidth**2)
+            for block, leaf in zip(layout.blocks, params.leaves, strict=True)
+        )
+    )
+    observed = None
+    count = layout.graph.num_variables
+    if variables is not None:
+        observed = jnp.broadcast_to(variables, (y.shape[0], count))
+        count = jnp.sum(variables, dtype=jnp.float32)
+    log_p = inference.log_prob(layout, weights, y, observed)
+    one = 0.5 * np.log(2 * np.pi) + jnp.log(bandwidth)
+    return log_p + count * layout.num_channels * one
+
+
+def _widened(leaf: Leaf, params, variance) -> Natural:
+    """The natural form of Normal leaves with ``variance`` added to theirs."""
+    assert isinstance(leaf, Normal)
+    mean, std = leaf.components(params)
+    total = std**2 + variance
+    precision = 1 / total
+    log_partition = 0.5 * mean**2 * precision + 0.5 * jnp.log(total)
+    return Natural((mean * precision, -0.5 * precision), log_partition)
+
+
+def _leaf_table(block: InputBlock, left, right, variance, variables) -> Array:
+    """``log E k`` over a region's scope for all pairs of leaves, ``[G, K, K]``."""
+    leaf = block.leaf
+    assert isinstance(leaf, Normal)
+    counted = jnp.asarray(block.valid)
+    if variables is not None:
+        counted = counted & jnp.asarray(variables)[block.scopes]
+    mean_p, std_p = (c[:, :, None] for c in leaf.components(left))
+    mean_q, std_q = (c[:, None] for c in leaf.components(right))
+    total = variance + std_p**2 + std_q**2
+    factor = 0.5 * jnp.log(variance / total) - 0.5 * (mean_p - mean_q) ** 2 / total
+    return jnp.sum(jnp.where(counted[:, None, None, :, None], factor, 0.0), (3, 4))
+
+
+def _pair_sum(kind: str, left: Array, right: Array, children: list[Array]) -> Array:
+    """Both sides of a sum layer over tables ``[P, K, K']``: ``[P, O, O']``, logs."""
+    if len(children) == 2 and kind == "tucker":
+        first, second = children
+        num_first, num_second = first.shape[2], second.shape[2]
+        pairs = [
+            jnp.repeat(first, num_second, axis=2),
+            jnp.tile(second, (1, 1, num_first)),
+        ]
+        half = sum_layer.log_sum("tucker", left, pairs)
+    else:
+        half = sum_layer.log_sum("cp", left, children)
+    flat = right.reshape(*right.shape[:2], -1)
+    return jnp.swapaxes(sum_layer.log_sum("cp", flat, [jnp.swapaxes(half, 1, 2)]), 1, 2)
+
+
+def check(circuit: Circuit) -> None:
+    """Raises ValueError where kernels of pairs have no closed form.
+
+    Args:
+      circuit: any.
+
+    Raises:
+      ValueError: it mixes partitions, or a leaf is not Normal.
+    """
+    _check_leaves(circuit.layout)
+    if any(level.mixture is not None for level in circuit.layout.graph.levels):
+        raise ValueError(
+            "circuit: expected kernels of pairs need one partition of every region (a "
+            f"quad tree, or num_repetitions=1), got {circuit.config.structure}"
+        )
+
+
+def _check_leaves(layout: Layout) -> None:
+    for block in layout.blocks:
+        if not isinstance(block.leaf, Normal):
+            raise ValueError(
+                f"circuit: expected kernels need Normal leaves, got {block.leaf}"
+            )

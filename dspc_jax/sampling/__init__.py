@@ -1,0 +1,1 @@
+"""The downward pass: from a key to a sample and its gradient."""

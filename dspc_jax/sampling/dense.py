@@ -1,0 +1,124 @@
+r"""The paper's differentiable sampling, node by node: the reference semantics.
+
+Bottom-up, every unit of every region holds a sample of its scope. A sum unit draws
+:math:`y = \mathrm{softmax}((\log w + g)/t)` over its products and its sample is
+:math:`\sum_d y_d x_d`, where a product's sample joins those of its children. All units
+are computed, so this needs memory for ``G * K`` whole images per example; it is meant
+for small circuits and for checking the cheaper routing of `dspc_jax.sampling.downward`.
+
+References:
+  Lang et al. 2022, section 3.2 (with ``log w`` where the text prints the weights).
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dspc_jax.inference.upward import Evidence, children_of
+from dspc_jax.layers import mixing_layer
+from dspc_jax.ops.numerics import safe_divide, safe_log
+from dspc_jax.parameters import CircuitParams, CircuitWeights, Layout
+from dspc_jax.sampling.noise import Noise, gumbel
+from dspc_jax.types import Array
+
+
+def sample(
+    layout: Layout,
+    params: CircuitParams,
+    weights: CircuitWeights,
+    evidence: Evidence | None,
+    noise: Noise,
+    temperature: Array,
+    leaf_mode: str,
+) -> Array:
+    """Blended samples ``[N, V, C]`` by Gumbel-softmax at every node."""
+    regions = [_leaf_samples(layout, params, noise, leaf_mode)]
+    for number, level in enumerate(layout.graph.levels):
+        folds = []
+        start = 0
+        for which, fold in enumerate(level.folds):
+            table = weights.sums[number][which]
+            logits = safe_log(table)[..., None]
+            if evidence is not None:
+                children = children_of(fold, evidence.regions)
+                logits = logits + _evidence_logits(children, logits.ndim)
+            perturbation = jnp.moveaxis(noise.sums[number][which], 0, -1)[fold.slots]
+            perturbation = gumbel(perturbation)
+            shape = (fold.size, 1, *table.shape[2:], perturbation.shape[-1])
+            axes = tuple(range(2, logits.ndim - 1))
+            y = _softmax((logits + perturbation.reshape(shape)) / temperature, axes)
+            samples = children_of(fold, regions)
+            if len(axes) == 2:
+                out = _blend(jnp.sum(y, axis=3), samples[0])
+                out += _blend(jnp.sum(y, axis=2), samples[1])
+            else:
+                out = functools.reduce(jnp.add, (_blend(y, s) for s in samples))
+            folds.append(out)
+            start += fold.size
+        out = jnp.concatenate(folds)
+        if level.mixture is not None:
+            table, uniform = weights.mixtures[number], noise.mixtures[number]
+            assert table is not None
+            assert uniform is not None
+            logits = safe_log(table)[..., None]
+            if evidence is not None:
+                part = mixing_layer.gather(level.mixture, evidence.partitions[number])
+                logits = logits + jnp.moveaxis(part, 1, 2)
+            perturbation = jnp.moveaxis(uniform, 0, -1)[level.slots]
+            y = _softmax((logits + gumbel(perturbation)[:, None]) / temperature, (2,))
+            out = jnp.einsum("gkmn,gmkvcn->gkvcn", y, _members(level.mixture, out))
+        regions.append(out)
+    logits = safe_log(weights.classes)[:, None]
+    if evidence is not None:
+        logits = logits + evidence.regions[-1][0]
+    y = _softmax((logits + gumbel(jnp.transpose(noise.classes))) / temperature, (0,))
+    return jnp.einsum("yn,yvcn->nvc", y, regions[-1][0])
+
+
+def _leaf_samples(layout, params, noise, leaf_mode):
+    """Every leaf's draw, in place: ``[G, K, V, C, N]``, 0 outside a region's scope."""
+    num_regions = layout.graph.input_scopes.shape[0]
+    num_variables, num_channels = layout.graph.num_variables, layout.num_channels
+    num_examples = noise.leaves.shape[0]
+    uniform = jnp.transpose(noise.leaves, (1, 2, 0))
+    shape = (num_regions, layout.num_leaves, num_variables, num_channels, num_examples)
+    out = jnp.zeros(shape)
+    regions = np.arange(num_regions)[:, None]
+    for block, leaf_params in zip(layout.blocks, params.leaves, strict=True):
+        leading = (*block.scopes.shape, num_channels, num_examples)
+        leading = (leading[0], layout.num_leaves, *leading[1:])
+        components = tuple(
+            jnp.broadcast_to(jnp.expand_dims(c, 4), (*leading, *c.shape[4:]))
+            for c in block.leaf.components(leaf_params)
+        )
+        if leaf_mode == "mean":
+            draws = block.leaf.mean(components)
+        else:
+            u = jnp.broadcast_to(uniform[block.scopes][:, None], leading)
+            draws = block.leaf.draw(u, components)
+        draws = jnp.where(block.valid[:, None, :, None, None], draws, 0.0)
+        # A padded position points at variable 0 and adds 0 there.
+        out = out.at[regions, :, block.scopes].add(jnp.moveaxis(draws, 2, 1))
+    return out
+
+
+def _members(mixture, samples):
+    return samples[np.maximum(mixture, 0)]
+
+
+def _blend(y, samples):
+    return jnp.einsum("pokn,pkvcn->povcn", y, samples, precision="highest")
+
+
+def _softmax(z: Array, axes: tuple[int, ...]) -> Array:
+    top = jax.lax.stop_gradient(jnp.max(z, axis=axes, keepdims=True))
+    weights = jnp.exp(z - jnp.where(top > -jnp.inf, top, 0.0))
+    return safe_divide(weights, jnp.sum(weights, axis=axes, keepdims=True))
+
+
+def _evidence_logits(children, ndim):
+    if ndim == 5:  # pairs
+        return children[0][:, None, :, None] + children[1][:, None, None]
+    return functools.reduce(jnp.add, children)[:, None]

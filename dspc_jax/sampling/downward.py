@@ -1,0 +1,332 @@
+r"""The downward pass: from a key to a sample, hard or relaxed.
+
+From the root down, every region carries a *selector* :math:`q_{gk}` over its units,
+given that the region is reached, and a *mass* :math:`m_g`, how much it is reached. A
+partition chooses among the products of its children with the weights that its selector
+leaves it,
+
+.. math::
+  \tilde w_d = \sum_o q_o\, w_{od}\, \frac{\pi_d(e^{\ell})}{e^{\ell_o}}, \qquad
+  y = \mathrm{relax}(\log \tilde w + g),
+
+(the fraction is the evidence's share, 1 without evidence) and hands the marginals of
+:math:`y` to its children. A mixture chooses among partitions alike and scales their
+masses. A leaf's parameters are blended with :math:`m_g q_{gk}` and meet one noise
+number per pixel and channel. Each repetition keeps its own selectors down to its own
+leaves, so selectors of one never meet leaves of another.
+
+One-hot choices make this ancestral sampling, exactly. `dspc_jax.sampling.path` does
+that by following only what is chosen; `dspc_jax.sampling.dense` is the paper's
+node-by-node blend.
+"""
+
+from collections.abc import Sequence
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dspc_jax.inference.upward import Evidence, children_of
+from dspc_jax.layers import mixing_layer, sum_layer
+from dspc_jax.layers.input_layer import InputBlock
+from dspc_jax.ops.numerics import finite_or_zero, safe_divide, safe_log
+from dspc_jax.ops.products import expand
+from dspc_jax.ops.storage import computed_once, stored
+from dspc_jax.parameters import CircuitParams, CircuitWeights, Layout
+from dspc_jax.sampling import relaxation as rx
+from dspc_jax.sampling.noise import Noise, exp_gumbel
+from dspc_jax.structure.folding import FoldedPartitions, Level
+from dspc_jax.types import Array
+
+LEAF_MODES = ("sample", "mean")
+
+
+def select(
+    layout: Layout,
+    weights: CircuitWeights,
+    evidence: Evidence | None,
+    noise: Noise,
+    relaxation: str,
+    temperature: Array | float,
+) -> Array:
+    """The downward pass to the input regions.
+
+    Args:
+      layout: the circuit.
+      weights: its normalised parameters.
+      evidence: what `upward` returned for the observed values.
+      noise: of the batch.
+      relaxation: see `dspc_jax.sampling.relaxation`.
+      temperature: scalar.
+
+    Returns:
+      Mass times selector of every input region, ``[G, K, N]``.
+    """
+    levels = layout.graph.levels
+
+    def choose_one(logits, noise):
+        return rx.choose_one(relaxation, logits, noise, temperature)
+
+    logits = safe_log(weights.classes)[:, None]
+    if evidence is not None:
+        logits = logits + evidence.regions[-1][0]
+    perturbation = exp_gumbel(jnp.transpose(noise.classes))
+    logits = jnp.broadcast_to(logits, perturbation.shape)
+    selectors = choose_one(logits[None], perturbation[None])
+    masses = jnp.ones((1, perturbation.shape[-1]))
+    requests: list[list[tuple[Array, Array]]] = [[] for _ in levels]
+    for number in range(len(levels) - 1, -1, -1):
+        level = levels[number]
+        if number < len(levels) - 1:
+            selectors, masses = _collect(
+                layout.graph.parents[number + 1], requests[number + 1]
+            )
+        if level.mixture is not None:
+            part_region = None
+            if evidence is not None:
+                part_region = evidence.partitions[number], evidence.regions[number + 1]
+            mixture, uniform = weights.mixtures[number], noise.mixtures[number]
+            assert mixture is not None
+            assert uniform is not None
+            selectors, masses = _through_mixture(
+                level,
+                mixture,
+                (selectors, masses),
+                part_region,
+                exp_gumbel(jnp.moveaxis(uniform, 0, -1)),
+                choose_one,
+            )
+        start = 0
+        for which, fold in enumerate(level.folds):
+            rows = slice(start, start + fold.size)
+            start += fold.size
+            children = None
+            if evidence is not None:
+                part = evidence.partitions[number][rows]
+                children = (part, children_of(fold, evidence.regions))
+            choice = _partition_choice(
+                weights.sums[number][which],
+                fold,
+                selectors[rows],
+                children,
+                layout.sum_layer,
+            )
+            perturbation = _per_partition(fold, noise.sums[number][which])
+            sides = rx.choose(
+                relaxation,
+                choice,
+                perturbation.reshape(choice.weight.shape),
+                temperature,
+            )
+            if choice.weight.shape[2] == 1:  # cp or a single child: one choice for all
+                sides = (sides[0],) * len(fold.children)
+            for side, chosen in zip(fold.children, sides, strict=True):
+                _request(requests, side, chosen, masses[rows])
+    selectors, masses = _collect(layout.graph.parents[0], requests[0])
+    return selectors * masses[:, None]
+
+
+def _request(requests, side, selectors, masses):
+    """Files what a fold's side asks of the levels that its pieces come from."""
+    start = 0
+    for piece in side:
+        rows = piece.rows
+        size = rows.stop - rows.start if isinstance(rows, slice) else len(rows)
+        asked = slice(start, start + size)
+        requests[piece.level].append((selectors[asked], masses[asked]))
+        start += size
+
+
+def _collect(parents: np.ndarray, requests: Sequence[tuple[Array, Array]]):
+    """Selectors and masses of a level from what its parents ask of it."""
+    selectors = jnp.concatenate([s for s, _ in requests])
+    masses = jnp.concatenate([m for _, m in requests])
+    if parents.shape[1] == 1:
+        order = parents[:, 0]
+        if np.array_equal(order, np.arange(len(order))):
+            return selectors, masses
+        return selectors[order], masses[order]
+    exists = jnp.asarray(parents >= 0, jnp.float32)[..., None]
+    per_parent = exists * masses[parents]
+    total = jnp.sum(per_parent, axis=1)
+    # A region that nobody reaches keeps a counterfactual selector, the parents' mean.
+    share = jnp.where(
+        total[:, None] > 0,
+        safe_divide(per_parent, total[:, None]),
+        exists / jnp.sum(exists, axis=1, keepdims=True),
+    )
+    return jnp.einsum("gan,gakn->gkn", share, selectors[parents]), total
+
+
+def _through_mixture(level: Level, weights, region_state, evidence, noise, choose_one):
+    """From regions to their partitions: who is chosen, and with which selector."""
+    selectors, masses = region_state
+    mixture = level.mixture
+    assert mixture is not None
+    weights = jnp.moveaxis(weights, 1, 2)[..., None]
+    joint = selectors[:, None] * weights
+    if evidence is not None:
+        part, region = evidence
+        share = mixing_layer.gather(mixture, part) - finite_or_zero(region)[:, None]
+        # A forbidden partition may explain the evidence arbitrarily better.
+        joint = joint * jnp.exp(jnp.where(weights > 0, share, -jnp.inf))
+    total = jnp.sum(joint, axis=2)
+    chosen = choose_one(safe_log(total), noise[level.slots])
+    posterior = jnp.where(
+        total[:, :, None] > 0,
+        safe_divide(joint, total[:, :, None]),
+        jnp.broadcast_to(selectors[:, None], joint.shape),
+    )
+    flat = np.flatnonzero(mixture.ravel() >= 0)
+    order = flat[np.argsort(mixture.ravel()[flat])]
+    posterior = posterior.reshape(-1, *posterior.shape[2:])
+    shares = (chosen * masses[:, None]).reshape(-1, masses.shape[-1])
+    if np.array_equal(order, np.arange(mixture.size)):
+        return posterior, shares
+    return posterior[order], shares[order]
+
+
+def _partition_choice(
+    weights, fold: FoldedPartitions, selectors, evidence, kind
+) -> rx.Choice:
+    """What the selectors leave each product, as pairs ``[P, I, J, N]``."""
+    flat = weights.reshape(*weights.shape[:2], -1)
+    pairs = len(fold.children) == 2 and kind == "tucker"
+    sizes = weights.shape[2:] if pairs else (flat.shape[-1], 1)
+    num_examples = selectors.shape[-1]
+    logs = ()
+    if evidence is not None:
+        part, children = evidence
+        joined = sum_layer.factors(kind, children)
+        joined, tops = sum_layer.shifted(weights, joined)
+        total = functools.reduce(jnp.add, tops)
+        selectors = safe_divide(selectors, jnp.exp(part - total))
+        logs = joined if pairs else (joined[0], jnp.zeros_like(joined[0][:, :1]))
+    mixed = expand(flat, selectors)
+    return rx.Choice(mixed.reshape(fold.size, *sizes, num_examples), *logs)
+
+
+def _per_partition(fold: FoldedPartitions, uniform: Array) -> Array:
+    """Numbers ``[N, S, D]`` of slots to noise of partitions ``[P, D, N]``."""
+    noise = exp_gumbel(stored(jnp.moveaxis(uniform, 0, -1)))
+    repeats = fold.size // fold.num_slots
+    if np.array_equal(fold.slots, np.arange(fold.size) // repeats):
+        shape = (fold.num_slots, repeats, *noise.shape[1:])
+        return jnp.broadcast_to(noise[:, None], shape).reshape(-1, *noise.shape[1:])
+    return noise[fold.slots]
+
+
+def blend(
+    layout: Layout,
+    params: CircuitParams,
+    selectors: Array,
+    uniform: Array,
+    leaf_mode: str,
+) -> Array:
+    """Leaves: blended parameters meet one noise number per pixel and channel.
+
+    Args:
+      layout: the circuit.
+      params: its parameters.
+      selectors: mass times selector, ``[G, K, N]``.
+      uniform: ``[N, V, C]``.
+      leaf_mode: ``"sample"`` or ``"mean"``.
+
+    Returns:
+      ``[N, V, C]``.
+    """
+    values = []
+    for block, leaf_params in zip(layout.blocks, params.leaves, strict=True):
+        components = tuple(
+            blend_component(block, component, selectors)
+            for component in block.leaf.components(leaf_params)
+        )
+        if leaf_mode == "mean":
+            values.append(block.leaf.mean(components))
+        else:
+            u = jnp.transpose(uniform, (1, 2, 0))[block.variables]
+            values.append(block.leaf.draw(u, components))
+    return jnp.transpose(in_variable_order(layout, values), (2, 0, 1))
+
+
+def in_variable_order(layout: Layout, values: list[Array]) -> Array:
+    """Joins the blocks' values ``[Vb, ...]`` to ``[V, ...]``."""
+    if len(values) == 1:
+        return values[0]
+    order = np.argsort(np.concatenate([block.variables for block in layout.blocks]))
+    return jnp.concatenate(values)[order]
+
+
+def blend_component(block: InputBlock, component: Array, selectors: Array) -> Array:
+    """``sum q_gk c_gk`` per variable: ``[G, K, L, C, ...]`` to ``[V, C, N, ...]``."""
+    num_regions, length = block.scopes.shape
+    flat = component.reshape(*component.shape[:2], -1)
+    blended = expand(flat, selectors)
+    blended = blended.reshape(num_regions * length, *component.shape[3:], -1)
+    return jnp.moveaxis(_sum_occurrences(block, blended), -1, 2)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _sum_occurrences(block: InputBlock, rows: Array) -> Array:
+    """``[G * L, ...]`` to ``[V, ...]``: each variable's rows added up.
+
+    The derivative is again a gather; XLA would scatter, which is slow.
+    """
+
+    def part(rows, index):
+        taken = rows[np.maximum(index, 0)]
+        if (index < 0).any():
+            exists = (index >= 0).reshape(-1, *[1] * (taken.ndim - 1))
+            taken = jnp.where(exists, taken, 0.0)
+        return taken
+
+    def total(rows):
+        parts = (part(rows, index) for index in occurrences(block).T)
+        return functools.reduce(jnp.add, parts)
+
+    return computed_once(total, rows)
+
+
+def _sum_occurrences_fwd(block, rows):
+    return _sum_occurrences(block, rows), None
+
+
+def _sum_occurrences_bwd(block, _, g):
+    position = np.zeros(block.variables.max() + 1, int)
+    position[block.variables] = np.arange(len(block.variables))
+    valid = block.valid.reshape(-1, *[1] * (g.ndim - 1))
+    index = position[np.where(block.valid, block.scopes, block.variables[0]).ravel()]
+    # Stored once, examples last: else XLA recomputes the cotangent for every
+    # occurrence, or reads it across the examples.
+    rows = stored(g)[index]
+    return (rows if valid.all() else jnp.where(valid, rows, 0.0),)
+
+
+_sum_occurrences.defvjp(_sum_occurrences_fwd, _sum_occurrences_bwd)
+
+
+def occurrences(block: InputBlock) -> np.ndarray:
+    """``[Vb, A]`` where a variable stands: rows ``g * L + l``, -1 where padded."""
+    rows: dict[int, list[int]] = {int(v): [] for v in block.variables}
+    for row, (v, valid) in enumerate(
+        zip(block.scopes.ravel(), block.valid.ravel(), strict=True)
+    ):
+        if valid:
+            rows[int(v)].append(row)
+    width = max(map(len, rows.values()))
+    return np.array([row + [-1] * (width - len(row)) for row in rows.values()])
+
+
+def modes(layout: Layout, params: CircuitParams, selectors: Array) -> Array:
+    """The modes of hard-selected leaves, ``[N, V, C]``."""
+    values = [
+        blend_component(block, block.leaf.mode(leaf), selectors)
+        for block, leaf in zip(layout.blocks, params.leaves, strict=True)
+    ]
+    return jnp.transpose(in_variable_order(layout, values), (2, 0, 1))
+
+
+def keep_observed(sample: Array, x: Array, observed: Array) -> Array:
+    """The sample with observed values as they were given, ``[N, V, C]``."""
+    return jnp.where(observed[..., None], x, sample)

@@ -1,0 +1,215 @@
+"""Ancestral sampling and MPE that look only at what is chosen.
+
+For trees, and forests of equal trees mixed at the root (every graph of this library so
+far), each example follows one tree: per region one unit, per partition one row of
+weights, per pixel one leaf. The draws are those of `dspc_jax.sampling.downward` with
+hard choices, from the same noise. Other graphs take that route.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dspc_jax.inference.upward import Evidence, children_of
+from dspc_jax.layers import sum_layer
+from dspc_jax.layers.input_layer import InputBlock
+from dspc_jax.ops.numerics import finite_or_zero, safe_log
+from dspc_jax.parameters import CircuitParams, CircuitWeights, Layout
+from dspc_jax.sampling import downward
+from dspc_jax.sampling import relaxation as rx
+from dspc_jax.sampling.noise import Noise, exp_gumbel, gumbel
+from dspc_jax.types import Array, PyTree
+
+
+class Taken(NamedTuple):
+    """One kind of choice on the path.
+
+    Attributes:
+      weights: of what there was to choose from, ``[N, S, D]``, or ``[N, D]`` where
+        there is one such choice; the evidence left out.
+      chosen: which was, ``[N, S]`` or ``[N]``.
+    """
+
+    weights: Array
+    chosen: Array
+
+
+class Path(NamedTuple):
+    """What an example's choices were.
+
+    Attributes:
+      tree: the chosen alternative of the root, ``[N]``.
+      units: the chosen unit of each of its input regions, ``[S, N]``.
+      taken: all choices, a `Noise` with a `Taken` for every array that was used; ``()``
+        in the place of the leaves.
+    """
+
+    tree: Array
+    units: Array
+    taken: Noise
+
+
+def descend(
+    layout: Layout, weights: CircuitWeights, evidence: Evidence | None, noise: Noise
+) -> Path:
+    """Follows the choices down to the input regions."""
+    graph, count = layout.graph, layout.graph.alternatives
+    assert count is not None
+    num_examples = noise.classes.shape[0]
+    logits = safe_log(weights.classes)[None]
+    if evidence is not None:
+        logits = logits + jnp.transpose(evidence.regions[-1][0])
+    classes = jnp.argmax(logits + gumbel(noise.classes), axis=-1)
+    tree = jnp.zeros(num_examples, jnp.int32)
+    top = len(graph.levels) - 1
+    shape = (num_examples, layout.num_classes)
+    taken_class = Taken(jnp.broadcast_to(weights.classes, shape), classes)
+    taken_mixtures: list[Any] = [None for _ in graph.levels]
+    taken_sums: list[list[Any]] = [[] for _ in graph.levels]
+    if graph.levels[top].mixture is not None:
+        mixture, uniform = weights.mixtures[top], noise.mixtures[top]
+        assert mixture is not None
+        assert uniform is not None
+        logits = safe_log(mixture)[0][classes]
+        if evidence is not None:
+            chosen = jnp.transpose(evidence.partitions[top], (2, 0, 1))
+            logits += jnp.take_along_axis(chosen, classes[:, None, None], 2)[..., 0]
+        tree = jnp.argmax(logits + gumbel(uniform[:, 0]), axis=-1)
+        taken_mixtures[top] = Taken(mixture[0][classes][:, None], tree[:, None])
+    units = classes[None]
+    requests: list[list[Array]] = [[] for _ in graph.levels]
+    for number in range(top, -1, -1):
+        if number < top:
+            units = _collect(graph.parents[number + 1], requests[number + 1], count)
+        start = 0
+        for which, fold in enumerate(graph.levels[number].folds):
+            size = fold.size // count
+            rows = jnp.arange(size)[:, None] * count + tree[None]
+            table = weights.sums[number][which]
+            weight = table[rows, units[start : start + size]]
+            start += size
+            perturbation = exp_gumbel(jnp.moveaxis(noise.sums[number][which], 0, 1))
+            perturbation = perturbation.reshape(weight.shape)
+            if evidence is None:
+                score = rx.score(weight, None, None, perturbation)
+            else:
+                children = children_of(fold, evidence.regions)
+                logs = _followed(sum_layer.factors(layout.sum_layer, children), rows)
+                if weight.ndim == 4:
+                    left, right = logs[0][..., :, None], logs[1][..., None, :]
+                else:
+                    left, right = logs[0], 0.0
+                score = rx.score(weight, left, right, perturbation)
+            chosen = jnp.argmax(score.reshape(*score.shape[:2], -1), axis=-1)
+            flat = weight.reshape(*score.shape[:2], -1)
+            taken_sums[number].append(Taken(jnp.swapaxes(flat, 0, 1), chosen.T))
+            if weight.ndim == 4:
+                sides = (chosen // weight.shape[3], chosen % weight.shape[3])
+            else:
+                sides = (chosen,) * len(fold.children)
+            for side, unit in zip(fold.children, sides, strict=True):
+                _request(requests, side, unit, count)
+    units = _collect(graph.parents[0], requests[0], count)
+    sums = tuple(tuple(level) for level in taken_sums)
+    taken: list[Any] = [taken_class, tuple(taken_mixtures), sums, ()]
+    return Path(tree, units, Noise(*taken))
+
+
+def _followed(children: list[Array], rows: Array) -> list[Array]:
+    """Log-densities of the followed partitions' children, greatest 0: ``[S, N, K]``."""
+    followed = []
+    for child in children:
+        child = child - finite_or_zero(jnp.max(child, axis=1, keepdims=True))
+        child = jnp.moveaxis(child, 2, 0)  # [N, P, K]
+        child = jnp.take_along_axis(child, jnp.transpose(rows)[..., None], axis=1)
+        followed.append(jnp.moveaxis(child, 0, 1))
+    return followed
+
+
+def _request(requests, side, unit, count):
+    start = 0
+    for piece in side:
+        rows = piece.rows
+        size = rows.stop - rows.start if isinstance(rows, slice) else len(rows)
+        requests[piece.level].append(unit[start : start + size // count])
+        start += size // count
+
+
+def _collect(parents: np.ndarray, requests: list[Array], count: int) -> Array:
+    units = jnp.concatenate(requests)
+    order = parents[::count, 0] // count
+    if np.array_equal(order, np.arange(len(order))):
+        return units
+    return units[order]
+
+
+def leaves(
+    layout: Layout, params: CircuitParams, tree: Array, units: Array
+) -> list[PyTree]:
+    """Per leaf family, parameters of the chosen leaves, leading axes ``[V, N, C]``."""
+    count = layout.graph.alternatives
+    return [
+        _chosen_leaf(block, leaf, tree, units, count)
+        for block, leaf in zip(layout.blocks, params.leaves, strict=True)
+    ]
+
+
+def _chosen_leaf(block: InputBlock, leaf, tree, units, count):
+    length = block.scopes.shape[1]
+    where = downward.occurrences(block)  # [V, R], one row in each tree
+    region, position = where // length, where % length
+    of_tree = np.argsort(region % count, axis=1)
+    region = jnp.asarray(np.take_along_axis(region, of_tree, 1))[:, tree]
+    position = jnp.asarray(np.take_along_axis(position, of_tree, 1))[:, tree]
+    unit = units[region // count, jnp.arange(tree.shape[0])]
+    return jax.tree.map(lambda p: p[region, unit, position], leaf)
+
+
+def sample(
+    layout: Layout,
+    params: CircuitParams,
+    weights: CircuitWeights,
+    evidence: Evidence | None,
+    noise: Noise,
+    leaf_mode: str,
+) -> Array:
+    """Ancestral samples ``[N, V, C]``, conditional on the evidence if there is any."""
+    path = descend(layout, weights, evidence, noise)
+    return at_leaves(layout, params, path, noise, leaf_mode)
+
+
+def at_leaves(
+    layout: Layout, params: CircuitParams, path: Path, noise: Noise, leaf_mode: str
+) -> Array:
+    """Values ``[N, V, C]`` of the leaves at a path's end."""
+    values = []
+    for block, chosen in zip(
+        layout.blocks, leaves(layout, params, path.tree, path.units), strict=True
+    ):
+        components = block.leaf.components(chosen)
+        if leaf_mode == "mean":
+            values.append(block.leaf.mean(components))
+        else:
+            uniform = jnp.swapaxes(noise.leaves, 0, 1)[block.variables]
+            values.append(block.leaf.draw(uniform, components))
+    return jnp.swapaxes(downward.in_variable_order(layout, values), 0, 1)
+
+
+def mpe(
+    layout: Layout,
+    params: CircuitParams,
+    weights: CircuitWeights,
+    evidence: Evidence,
+    noise: Noise,
+) -> Array:
+    """Backtracks the maxima of a max-product upward pass: modes ``[N, V, C]``."""
+    path = descend(layout, weights, evidence, noise)
+    values = [
+        block.leaf.mode(chosen)
+        for block, chosen in zip(
+            layout.blocks, leaves(layout, params, path.tree, path.units), strict=True
+        )
+    ]
+    return jnp.swapaxes(downward.in_variable_order(layout, values), 0, 1)

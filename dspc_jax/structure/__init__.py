@@ -1,0 +1,1 @@
+"""Region graphs as plain data (NumPy only): families, latents, folding."""

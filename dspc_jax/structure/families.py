@@ -1,0 +1,132 @@
+"""Families of region graphs: random binary trees (RAT) and the image quad tree."""
+
+import dataclasses
+import functools
+
+import numpy as np
+
+from dspc_jax.structure.region_graph import RegionGraph, RegionGraphBuilder
+
+
+@dataclasses.dataclass(frozen=True)
+class RandomBinaryTrees:
+    """Repetitions of a random balanced binary partition of the variables.
+
+    Each repetition halves the variables at random ``depth`` times, which gives
+    ``2**depth`` input regions whose sizes differ by at most one. The repetitions are
+    the partitions of the root region, so they are mixed there. ``depth=0`` is a plain
+    mixture of factorised distributions.
+
+    Attributes:
+      num_variables: V.
+      depth: D; needs ``2**D <= V``, so that no region is empty.
+      num_repetitions: R.
+      seed: of the NumPy generator that draws the partitions.
+
+    Raises:
+      ValueError: a number is too small, or the depth does not fit the variables.
+
+    References:
+      Peharz et al., "Random Sum-Product Networks", UAI 2019.
+      Lang et al. 2022, section 4.
+    """
+
+    num_variables: int
+    depth: int
+    num_repetitions: int = 1
+    seed: int = 0
+
+    def __post_init__(self):
+        for name, least in (("num_variables", 1), ("depth", 0), ("num_repetitions", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(
+                    f"{name}: must be at least {least}, got {getattr(self, name)}"
+                )
+        if 2**self.depth > self.num_variables:
+            raise ValueError(
+                f"depth: 2**depth must not exceed num_variables={self.num_variables} "
+                f"(no region may be empty), got depth={self.depth}"
+            )
+
+    @functools.lru_cache(maxsize=16)  # noqa: B019  (frozen, small)
+    def region_graph(self) -> RegionGraph:
+        """The region graph; the same object for the same numbers."""
+        rng = np.random.default_rng(self.seed)
+        graph = RegionGraphBuilder(self.num_variables)
+        for _ in range(self.num_repetitions):
+            if self.depth == 0:
+                graph.add_partition(0, graph.add_region(graph.scopes[0]))
+                continue
+            splits = [(0, self.depth)]
+            while splits:
+                region, depth = splits.pop()
+                if depth == 0:
+                    continue
+                shuffled = rng.permutation(graph.scopes[region])
+                middle = len(shuffled) // 2
+                if len(shuffled) % 2 and rng.integers(2):
+                    middle += 1
+                halves = [
+                    graph.add_region(half)
+                    for half in (shuffled[:middle], shuffled[middle:])
+                ]
+                graph.add_partition(region, *halves)
+                splits += [(half, depth - 1) for half in halves]
+        return graph.build()
+
+
+@dataclasses.dataclass(frozen=True)
+class QuadTree:
+    """The image quad tree: neighbouring pixels meet first.
+
+    A rectangle is halved across its longer side (height first on a tie) until it holds
+    a single pixel, which is a quad tree with its two cuts taken one after the other.
+    Any height and width will do. Variable ``row * width + column`` is a pixel.
+
+    Attributes:
+      height: rows.
+      width: columns.
+      leaf_size: a rectangle with both sides at most this long is an input region.
+
+    Raises:
+      ValueError: a side is smaller than 1.
+
+    References:
+      Mari, Vessio and Vergari, "Unifying and understanding overparameterized circuit
+      representations via low-rank tensor decompositions", TPM 2023 (quad trees).
+    """
+
+    height: int
+    width: int
+    leaf_size: int = 1
+
+    def __post_init__(self):
+        for name in ("height", "width", "leaf_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(
+                    f"{name}: must be at least 1, got {getattr(self, name)}"
+                )
+
+    @property
+    def num_variables(self) -> int:
+        """V, the number of pixels."""
+        return self.height * self.width
+
+    @functools.lru_cache(maxsize=16)  # noqa: B019  (frozen, small)
+    def region_graph(self) -> RegionGraph:
+        """The region graph; the same object for the same numbers."""
+        pixels = np.arange(self.num_variables).reshape(self.height, self.width)
+        graph = RegionGraphBuilder(self.num_variables)
+        rectangles = [(0, pixels)]
+        while rectangles:
+            region, pixels = rectangles.pop()
+            if max(pixels.shape) <= self.leaf_size:
+                if region == 0:
+                    graph.add_partition(0, graph.add_region(pixels))
+                continue
+            axis = 0 if pixels.shape[0] >= pixels.shape[1] else 1
+            halves = np.array_split(pixels, 2, axis=axis)
+            children = [graph.add_region(half) for half in halves]
+            graph.add_partition(region, *children)
+            rectangles += list(zip(children, halves, strict=True))
+        return graph.build()

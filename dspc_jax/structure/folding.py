@@ -1,0 +1,247 @@
+"""Folding: a region graph becomes a few levels of same-shaped stacked arrays.
+
+All partitions of one level whose children have the same kind are one `FoldedPartitions`
+(one batched product, whatever the graph); the regions of a level are one array
+``[G, K, N]``. Index arrays say where children come from. The order of regions is chosen
+so that in trees every index array is a run of neighbours, hence a slice, not a gather.
+"""
+
+import dataclasses
+from typing import NamedTuple
+
+import numpy as np
+
+from dspc_jax.structure.region_graph import Partition, RegionGraph
+
+
+class Piece(NamedTuple):
+    """The ``rows`` of the regions of ``level``; a run of neighbours is a slice."""
+
+    level: int
+    rows: np.ndarray | slice
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class FoldedPartitions:
+    """Partitions of one level with children of one kind.
+
+    Attributes:
+      size: P, the number of partitions.
+      from_inputs: whether the children are input regions (or else inner regions).
+      children: per side (one or two), the pieces that concatenate to the P children.
+      slots: ``[P]`` noise slots; partitions that can never be taken together (they lie
+        under different alternatives of a mixture) share one.
+      num_slots: S, how many slots there are.
+    """
+
+    size: int
+    from_inputs: bool
+    children: tuple[tuple[Piece, ...], ...]
+    slots: np.ndarray
+    num_slots: int
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Level:
+    """All inner regions of one height.
+
+    Attributes:
+      folds: the level's partitions, by kind; concatenated they are numbered ``0..P-1``.
+      mixture: ``[G, M]`` partitions of each region, -1 where a region has fewer than M;
+        None where each region has exactly one partition (then region g is partition g).
+      num_regions: G.
+      slots: ``[G]`` noise slot of each region's mixture.
+    """
+
+    folds: tuple[FoldedPartitions, ...]
+    mixture: np.ndarray | None
+    num_regions: int
+    slots: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class FoldedGraph:
+    """The levels of a circuit, input regions first, the root alone in the last.
+
+    Attributes:
+      num_variables: V.
+      input_scopes: ``[G, L]`` variables of every input region, padded with -1.
+      levels: the inner levels, from below; region arrays are numbered 0 (inputs), 1...
+      parents: per level (inputs first, root excluded), ``[G, A]`` rows of each region
+        in the list of all child references to that level (from the last level down,
+        fold by fold, side by side), -1 where a region has fewer than A parents.
+      alternatives: R if the graph is R trees of one shape mixed at the root (1 for a
+        tree) and partition p of a level is position ``p // R`` of tree ``p % R``;
+        None for every other graph.
+    """
+
+    num_variables: int
+    input_scopes: np.ndarray
+    levels: tuple[Level, ...]
+    parents: tuple[np.ndarray, ...]
+    alternatives: int | None
+
+
+def fold(graph: RegionGraph) -> FoldedGraph:
+    """Folds a region graph; pure bookkeeping, done once per circuit."""
+    graph = _lift_inputs(graph)
+    top = graph.heights[graph.root]
+    order: list[list[int]] = [[] for _ in range(top + 1)]  # regions per level
+    order[top] = [graph.root]
+    requests: list[list[int]] = [
+        [] for _ in range(top + 1)
+    ]  # child references per level
+    groups: list[list[list[Partition]]] = [[] for _ in range(top + 1)]
+    for height in range(top, 0, -1):
+        order[height] = order[height] or list(dict.fromkeys(requests[height]))
+        groups[height] = _group(graph, order[height])
+        owners = [p.region for partitions in groups[height] for p in partitions]
+        if len(set(owners)) == len(owners):  # no mixture: regions follow partitions
+            order[height] = owners
+        for partitions in groups[height]:
+            for side in zip(*(p.children for p in partitions), strict=True):
+                for child in side:
+                    requests[graph.heights[child]].append(child)
+    order[0] = list(dict.fromkeys(requests[0]))
+    rows = {r: (h, row) for h in range(top + 1) for row, r in enumerate(order[h])}
+    slot_of = _slots(graph, order, groups)
+    levels = tuple(
+        _fold_level(graph, rows, slot_of, order[height], groups[height])
+        for height in range(1, top + 1)
+    )
+    return FoldedGraph(
+        num_variables=graph.num_variables,
+        input_scopes=_padded([graph.scopes[r] for r in order[0]]),
+        levels=levels,
+        parents=tuple(_padded(_positions(requests[h], order[h])) for h in range(top)),
+        alternatives=_alternatives(graph, levels),
+    )
+
+
+def _lift_inputs(graph: RegionGraph) -> RegionGraph:
+    """Puts a sum layer over each input region that would meet an inner one."""
+    scopes, partitions = list(graph.scopes), []
+    lifted: dict[int, int] = {}
+    for p in graph.partitions:
+        is_input = [not graph.partitions_of[child] for child in p.children]
+        if any(is_input) and not all(is_input):
+            for child in p.children:
+                if not graph.partitions_of[child] and child not in lifted:
+                    lifted[child] = len(scopes)
+                    scopes.append(graph.scopes[child])
+            p = Partition(p.region, tuple(lifted.get(c, c) for c in p.children))
+        partitions.append(p)
+    partitions += [Partition(region, (child,)) for child, region in lifted.items()]
+    return RegionGraph(graph.num_variables, tuple(scopes), tuple(partitions))
+
+
+def _group(graph: RegionGraph, regions: list[int]) -> list[list[Partition]]:
+    """The partitions of a level's regions by number and kind of their children."""
+    groups: dict[tuple[int, bool], list[Partition]] = {}
+    for region in regions:
+        for number in graph.partitions_of[region]:
+            p = graph.partitions[number]
+            key = (len(p.children), not graph.partitions_of[p.children[0]])
+            groups.setdefault(key, []).append(p)
+    return [
+        sorted(group, key=lambda p: tuple(graph.heights[c] for c in p.children))
+        for _, group in sorted(groups.items())
+    ]
+
+
+def _fold_level(graph, rows, slot_of, regions, groups) -> Level:
+    folds = []
+    for partitions in groups:
+        slots, num_slots = _numbered([slot_of[p.region] for p in partitions])
+        folds.append(
+            FoldedPartitions(
+                size=len(partitions),
+                from_inputs=not graph.partitions_of[partitions[0].children[0]],
+                children=tuple(
+                    _pieces([rows[child] for child in side])
+                    for side in zip(*(p.children for p in partitions), strict=True)
+                ),
+                slots=slots,
+                num_slots=num_slots,
+            )
+        )
+    flat = [p.region for partitions in groups for p in partitions]
+    mixture = _padded(_positions(flat, regions)) if flat != regions else None
+    slots, _ = _numbered([slot_of[region] for region in regions])
+    return Level(tuple(folds), mixture, len(regions), slots)
+
+
+def _slots(graph, order, groups) -> dict[int, tuple]:
+    """Per region the path of sides that leads to it from the last shared region.
+
+    Regions with equal paths parted at a mixture, so at most one of them is sampled.
+    """
+    parents: dict[int, list[tuple[Partition, int]]] = {}
+    for partitions in (p for level in groups for p in level):
+        for p in partitions:
+            for side, child in enumerate(p.children):
+                parents.setdefault(child, []).append((p, side))
+    paths: dict[int, tuple] = {graph.root: ()}
+    for regions in reversed(order):
+        for region in regions:
+            if region in paths:
+                continue
+            above = parents[region]
+            if len(above) == 1:
+                p, side = above[0]
+                paths[region] = (*paths[p.region], (len(p.children), side))
+            else:
+                paths[region] = ("shared", region)
+    return paths
+
+
+def _alternatives(graph: RegionGraph, levels: tuple[Level, ...]) -> int | None:
+    """See `FoldedGraph.alternatives`."""
+    count = len(graph.partitions_of[graph.root])
+    for number, level in enumerate(levels):
+        is_root = number == len(levels) - 1
+        if not is_root and level.mixture is not None:
+            return None
+        if len(level.folds) > 1 and count > 1:
+            return None
+        for fold_ in level.folds:
+            if (fold_.slots != np.arange(fold_.size) // count).any():
+                return None
+    children = [child for p in graph.partitions for child in p.children]
+    return count if len(children) == len(set(children)) else None
+
+
+def _positions(items: list[int], wanted: list[int]) -> list[list[int]]:
+    """For each of ``wanted``, where it stands in ``items``."""
+    found: dict[int, list[int]] = {item: [] for item in wanted}
+    for row, item in enumerate(items):
+        found[item].append(row)
+    return [found[item] for item in wanted]
+
+
+def _numbered(keys: list) -> tuple[np.ndarray, int]:
+    """Keys by order of first appearance: ``[a, b, a] -> [0, 1, 0], 2``."""
+    numbers = {key: n for n, key in enumerate(dict.fromkeys(keys))}
+    return np.array([numbers[key] for key in keys]), len(numbers)
+
+
+def _padded(rows) -> np.ndarray:
+    width = max(map(len, rows))
+    return np.array([[*row, *[-1] * (width - len(row))] for row in rows])
+
+
+def _pieces(rows: list[tuple[int, int]]) -> tuple[Piece, ...]:
+    """Runs of one level; neighbouring rows become a slice."""
+    pieces, start = [], 0
+    for end in range(1, len(rows) + 1):
+        if end == len(rows) or rows[end][0] != rows[start][0]:
+            index = np.array([row for _, row in rows[start:end]])
+            first = int(index[0])
+            run = (index == first + np.arange(len(index))).all()
+            pieces.append(
+                Piece(
+                    rows[start][0], slice(first, first + len(index)) if run else index
+                )
+            )
+            start = end
+    return tuple(pieces)

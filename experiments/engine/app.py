@@ -1,0 +1,63 @@
+"""The entry of every program: absl's, with our errors."""
+
+from collections.abc import Callable, Sequence
+import sys
+from typing import Any, NoReturn
+
+from absl import app, logging
+from absl import flags as absl_flags
+
+from experiments.console.errors import exit_code
+from experiments.engine import flags
+
+Main = Callable[[list[Any]], int]
+"""``groups -> exit code``: a program from its parsed flags on."""
+
+
+def parser(program: str, description: str, *groups: type, **how: Any):
+    """A program's flags as a function.
+
+    Args:
+        program: the program's module, e.g. ``experiments.ll``.
+        description: what it does, for ``--help``.
+        *groups: dataclasses whose fields are made by `flags.flag`.
+        **how: ``defaults``, see `flags.parse`.
+
+    Returns:
+        ``(argv, also=None) -> groups``, see `flags.parse`.
+    """
+
+    def parse(argv: Sequence[str], also: absl_flags.FlagValues | None = None):
+        return flags.parse(argv, program, description, groups, also=also, **how)
+
+    return parse
+
+
+def run(main: Main, parse: Callable[..., list[Any]]) -> NoReturn:
+    """Runs a program by ``absl.app.run`` and ends the process.
+
+    absl's own flags (``--verbosity``, ``--pdb``) work beside the program's; messages
+    of libraries below a warning are shown with ``--verbosity=0`` only.
+
+    Args:
+        main: the program; gets what ``parse`` returns.
+        parse: what `parser` returned.
+
+    Raises:
+        SystemExit: with what ``main`` returned, or as `errors.exit_code` has it.
+    """
+
+    def flags_parser(argv: list[str]) -> list[Any]:
+        groups = parse(argv, absl_flags.FLAGS)
+        absl_flags.FLAGS.mark_as_parsed()
+        if absl_flags.FLAGS["verbosity"].using_default_value:
+            logging.set_verbosity(logging.WARNING)
+            # or absl would set it to 0
+            absl_flags.FLAGS["verbosity"].using_default_value = False
+        return groups
+
+    def program() -> int:
+        app.run(main, flags_parser=flags_parser)
+        return 0  # absl has left by SystemExit
+
+    sys.exit(exit_code(program))

@@ -1,0 +1,62 @@
+"""A program that trains: flags, data set and system, joined once for all."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, NoReturn
+
+from experiments import data
+from experiments.engine import app, training
+from experiments.engine.device_loop import System
+
+
+class Program(NamedTuple):
+    """The functions of a program's module.
+
+    Attributes:
+        parse: ``(argv, also=None) -> groups``, see `flags.parse`.
+        main: ``groups -> exit code``: trains.
+        run: runs the program on the command line; does not return.
+        groups: the classes of its flags, `flags.Settings` first.
+        make_system: ``(*groups, dataset=...) -> System``, from instances of them.
+    """
+
+    parse: Callable[..., list[Any]]
+    main: Callable[[list[Any]], int]
+    run: Callable[[], NoReturn]
+    groups: tuple[type, ...]
+    make_system: Callable[..., System]
+
+
+def training_program(
+    name: str,
+    description: str,
+    make_system: Callable[..., System],
+    *groups: type,
+    defaults: Mapping[str, Any] | None = None,
+) -> Program:
+    """Joins the parts of a program.
+
+    Args:
+        name: the program's module, e.g. ``experiments.ll``.
+        description: what it does, for ``--help``.
+        make_system: ``(*groups, dataset=...) -> System``.
+        *groups: dataclasses whose fields are made by `flags.flag`; `flags.Settings`
+            first.
+        defaults: the program's own defaults for flags of the groups, by name.
+
+    Returns:
+        The program.
+    """
+    parse = app.parser(name, description, *groups, defaults=defaults)
+
+    def main(values: list[Any]) -> int:
+        settings = values[0]
+        dataset = data.load(
+            settings.dataset, settings.data_dir, settings.data_options()
+        )
+        system = make_system(*values, dataset=dataset)
+        return training.run(name, system, dataset, values)
+
+    def run() -> NoReturn:
+        app.run(main, parse)
+
+    return Program(parse, main, run, groups, make_system)

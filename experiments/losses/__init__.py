@@ -1,0 +1,1 @@
+"""By what it is trained: losses on samples, beside the likelihood."""

@@ -1,0 +1,323 @@
+"""A discriminator inside a training step, for circuits and networks alike."""
+
+from collections.abc import Callable
+import dataclasses
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+import dspc_jax as pc
+from dspc_jax.networks import convolutional_discriminator, mlp_discriminator
+from dspc_jax.networks.discriminators import Discriminator
+from dspc_jax.objectives import (
+    ADVERSARIAL_LOSSES,
+    AUGMENTATIONS,
+    augment_images,
+    class_discriminator,
+    density_ratio_discriminator,
+    discriminator_loss,
+    generator_loss,
+    repeat_update,
+)
+from experiments.console.errors import UserError
+from experiments.data import Dataset
+from experiments.engine import flags
+from experiments.engine.flags import Settings
+from experiments.losses import perceptual
+from experiments.losses.mixture import Term
+from experiments.models import circuit as model
+from experiments.models.generators import Generator
+
+_CIRCUIT_MIN_SCALE = 0.1  # grey values; a narrower leaf's score is too steep to follow
+# Tuned on digits, from a circuit that the likelihood has trained; mlp's is the paper's.
+_RATES = {
+    "mlp": 2e-4,
+    "conv": 2e-3,
+    "classifier": 1e-3,
+    "circuit": 0.03,
+    "self": 3e-3,
+}
+_R1_WEIGHTS = {
+    "mlp": 0.1,
+    "conv": 0.1,
+    "classifier": 0.1,
+    "circuit": 1e-4,
+    "self": 0.0,
+}
+
+
+def _words(numbers: dict[str, float]) -> str:
+    return ", ".join(f"{number} for {name}" for name, number in numbers.items())
+
+
+def _policy(text: str) -> tuple[str, ...]:
+    """The augmentations that ``--adv_augment`` names."""
+    if text == "none":
+        return ()
+    return AUGMENTATIONS if text == "all" else tuple(text.split(","))
+
+
+@dataclasses.dataclass(frozen=True)
+class AdversarySettings:
+    """The flags of a discriminator."""
+
+    adv_loss: str = flags.flag(
+        "vanilla",
+        "vanilla (non-saturating), minmax (the paper's formula), log_ratio (minus the "
+        "samples' logit) or hinge",
+        flags.one_of(*ADVERSARIAL_LOSSES),
+    )
+    adv_discriminator: str = flags.flag(
+        "conv",
+        "who tells samples from data: mlp (the paper's network), conv (convolutions "
+        "with spectral normalisation), classifier (a network on the features of "
+        "trained classifiers, which stay as they are), circuit (one with a root for "
+        "data and one for samples), self (the trained circuit's own density against "
+        "that of a copy)",
+        flags.one_of("mlp", "conv", "classifier", "circuit", "self"),
+    )
+    adv_classifier: str | None = flags.flag(
+        None,
+        "folder of a run of experiments.classifier, on this data set or one like it, "
+        "for --adv_discriminator=classifier",
+    )
+    adv_steps: int = flags.flag(
+        1, "steps of the discriminator before each of the generator", flags.at_least(1)
+    )
+    adv_every: int = flags.flag(
+        1,
+        "train the discriminator before every so many steps of the generator only",
+        flags.at_least(1),
+    )
+    adv_learning_rate: float | None = flags.flag(
+        None,
+        f"step size of the discriminator's Adam (default: {_words(_RATES)})",
+        flags.above(0),
+        kind=float,
+    )
+    adv_r1_weight: float | None = flags.flag(
+        None,
+        "weight of R1, half the squared gradient of the logit at data (default: "
+        f"{_words(_R1_WEIGHTS)})",
+        flags.at_least(0),
+        kind=float,
+    )
+    adv_gradient_penalty: float = flags.flag(
+        0.0,
+        "weight of the penalty on gradients whose norm is not 1, between data and "
+        "samples",
+        flags.at_least(0),
+    )
+    adv_augment: str = flags.flag(
+        "none",
+        "differentiable augmentation of what the discriminator sees: none, all, or "
+        f"some of {','.join(AUGMENTATIONS)}, joined by commas",
+        flags.Requirement(
+            lambda v: set(_policy(v)) <= set(AUGMENTATIONS),
+            f"must be none, all, or some of {','.join(AUGMENTATIONS)}",
+        ),
+    )
+    adv_filters: int = flags.flag(
+        16, "filters of conv's first convolution", flags.at_least(1)
+    )
+    adv_dropout: float = flags.flag(
+        0.3,
+        "dropout rate of mlp in training",
+        flags.Requirement(lambda v: 0 <= v < 1, "must be at least 0 and less than 1"),
+    )
+    adv_units: int = flags.flag(
+        16, "units a region of the circuit that discriminates", flags.at_least(1)
+    )
+
+
+class Adversary(NamedTuple):
+    """What is trained against the generator.
+
+    Attributes:
+        params: of the discriminator.
+        opt_state: of its Adam.
+        generator: the generator's parameters before this step, where the discriminator
+            needs them, else ``()``.
+    """
+
+    params: Any
+    opt_state: Any
+    generator: Any
+
+
+def adversarial_term(
+    settings: Settings,
+    adversary_settings: AdversarySettings,
+    dataset: Dataset,
+    generator: Generator,
+) -> Term:
+    """The discriminator's loss and the generator's as a term of the mixture.
+
+    Args:
+        settings: the shared flags; they shape a discriminating circuit.
+        adversary_settings: the flags of the discriminator.
+        dataset: the images.
+        generator: what it is trained against.
+
+    Returns:
+        The term, ``adv`` in the metrics.
+
+    Raises:
+        UserError: the discriminator does not fit the generator or the images.
+    """
+    adv = adversary_settings
+    own_density = adv.adv_discriminator == "self"
+    discriminator_of = _own_density if own_density else _independent
+    discriminator_at = discriminator_of(settings, adv, dataset, generator)
+    init_params = discriminator_at(None).init
+    rate, r1_weight = adv.adv_learning_rate, adv.adv_r1_weight
+    rate = _RATES[adv.adv_discriminator] if rate is None else rate
+    if r1_weight is None:
+        r1_weight = _R1_WEIGHTS[adv.adv_discriminator]
+    optimizer = optax.adam(rate, b1=0.5)  # 0.5: the source's
+    augment = None
+    if policy := _policy(adv.adv_augment):
+        augment = functools.partial(
+            augment_images, height=dataset.height, width=dataset.width, policy=policy
+        )
+
+    def init(key):
+        params = init_params(key)
+        reference = jax.tree.map(jnp.copy, params) if own_density else ()
+        return Adversary(params, optimizer.init(params), reference)
+
+    def follow(adversary, params, number):
+        """Remembers the generator, and starts from it before the first step."""
+        start = jax.tree.map(
+            lambda own, theirs: jnp.where(number == 0, theirs, own),
+            adversary.params,
+            params["circuit"],
+        )
+        return adversary._replace(params=start, generator=params["circuit"])
+
+    def train(adversary, key, number, draw, sample):
+        discriminator = discriminator_at(adversary.generator)
+
+        def update(state, key):
+            params, opt_state = state
+            draw_key, loss_key = jax.random.split(key)
+            grads, metrics = jax.grad(discriminator_loss, has_aux=True)(
+                params,
+                loss_key,
+                draw(draw_key),
+                params=None,  # bound in `sample`
+                sample=lambda keys, _: sample(keys),
+                discriminator=discriminator,
+                loss=adv.adv_loss,
+                augment=augment,
+                r1_weight=r1_weight,
+                gradient_penalty_weight=adv.adv_gradient_penalty,
+            )
+            metrics["grad_norm"] = optax.tree.norm(grads)
+            updates, opt_state = optimizer.update(grads, opt_state, params)
+            return (optax.apply_updates(params, updates), opt_state), metrics
+
+        state = adversary.params, adversary.opt_state
+        trained, metrics = repeat_update(update, state, key, adv.adv_steps)
+        if adv.adv_every > 1:  # computed in any case, for its metrics
+            due = number % adv.adv_every == 0
+            trained = jax.tree.map(functools.partial(jnp.where, due), trained, state)
+        params, opt_state = trained
+        adversary = adversary._replace(params=params, opt_state=opt_state)
+        return adversary, {f"discriminator_{k}": v for k, v in metrics.items()}
+
+    def loss(params, key, x, adversary, sample):
+        return generator_loss(
+            params,
+            key,
+            x,
+            discriminator_params=adversary.params,
+            sample=sample,
+            discriminator=discriminator_at(adversary.generator),
+            loss=adv.adv_loss,
+            augment=augment,
+        )
+
+    return Term("adv", init, train, loss, follow if own_density else None)
+
+
+_At = Callable[[Any], Discriminator]
+"""A discriminator that may depend on the generator's parameters."""
+
+
+def _independent(
+    settings: Settings,
+    adv: AdversarySettings,
+    dataset: Dataset,
+    generator: Generator,
+) -> _At:
+    """A discriminator that knows the generator by its samples alone."""
+    del generator
+    num_variables, num_channels = dataset.train.shape[1:]
+    if adv.adv_discriminator == "mlp":
+        network = mlp_discriminator(
+            num_variables, num_channels, dropout_rate=adv.adv_dropout
+        )
+    elif adv.adv_discriminator == "classifier":
+        see = perceptual.classifier_features(
+            adv.adv_classifier,
+            ("adv_classifier", "adv_discriminator"),
+            dataset,
+            settings.data_dir,
+        )
+        network = perceptual.feature_discriminator(see, dataset)
+    elif adv.adv_discriminator == "conv":
+        network = convolutional_discriminator(
+            dataset.height, dataset.width, num_channels, num_filters=adv.adv_filters
+        )
+    else:
+        judge = model.make_model(
+            dataclasses.replace(
+                settings,
+                leaf="normal",
+                leaf_min_scale=_CIRCUIT_MIN_SCALE,
+                leaf_max_scale=max(1.0, settings.leaf_max_scale),
+                num_classes=2,
+                num_sums=adv.adv_units,
+                num_leaves=adv.adv_units,
+            ),
+            dataset,
+        )
+        network = class_discriminator(
+            judge.circuit.class_log_probs, lambda key: model.init(judge, key)
+        )
+    return lambda _: network
+
+
+def _own_density(
+    settings: Settings,
+    adv: AdversarySettings,
+    dataset: Dataset,
+    generator: Generator,
+) -> _At:
+    """The generator's circuit against a copy of it that is trained one step ahead."""
+    del adv, dataset
+    circuit = generator.circuit
+    if circuit is None:
+        raise UserError(
+            "--adv_discriminator must be mlp, conv, classifier or circuit for a "
+            "generator without likelihood, got 'self'"
+        )
+    if isinstance(circuit.circuit.config.leaves[0], pc.Categorical):
+        raise UserError(
+            "--leaf must have a density that is differentiable in its value with "
+            f"--adv_discriminator=self, got {settings.leaf!r}"
+        )
+
+    def log_prob(params, x):
+        return circuit.circuit.log_prob(params, circuit.codec.from_unit(x))
+
+    def at(params):
+        return density_ratio_discriminator(
+            log_prob, params, lambda key: generator.init(key)["circuit"]
+        )
+
+    return at

@@ -1,0 +1,167 @@
+"""The auto-encoder kernel of MMD-GAN inside a training step, and its flags.
+
+`experiments.losses.penalized_critic` is the other learned kernel; they share the flags.
+"""
+
+import dataclasses
+import functools
+from typing import Any, cast
+
+import jax
+import optax
+
+from dspc_jax.networks import AutoEncoder, image_auto_encoder
+from dspc_jax.objectives import (
+    clip_encoder,
+    critic_loss,
+    critic_steps,
+    gaussian_kernel,
+    repeat_update,
+    sampler_loss,
+)
+from experiments.data import Dataset
+from experiments.engine import flags
+from experiments.losses.mixture import Term
+
+_DEFAULTS: dict[str, dict[str, float]] = {  # of the two sources
+    "autoencoder": {"learning_rate": 5e-5, "busy_steps": 100, "features": 100},
+    "gradient_penalty": {"learning_rate": 1e-4, "busy_steps": 5, "features": 16},
+}
+
+
+def default(kernel: str, name: str, given: float | None) -> float:
+    """The value of a flag of `CriticSettings` whose default depends on the kernel."""
+    return _DEFAULTS[kernel][name] if given is None else given
+
+
+def _words(name: str) -> str:
+    return ", ".join(f"{values[name]} for {k}" for k, values in _DEFAULTS.items())
+
+
+@dataclasses.dataclass(frozen=True)
+class CriticSettings:
+    """The flags of the learned kernels; the defaults are the sources'."""
+
+    mmd_critic_learning_rate: float | None = flags.flag(
+        None,
+        "step size of the network behind the kernel: of the autoencoder's RMSprop, or "
+        "of gradient_penalty's Adam with betas 0.5 and 0.9 (default: "
+        f"{_words('learning_rate')})",
+        flags.above(0),
+        kind=float,
+    )
+    mmd_critic_steps: int = flags.flag(
+        5,
+        "steps of the network behind the kernel before each of the generator",
+        flags.at_least(1),
+    )
+    mmd_critic_busy_steps: int | None = flags.flag(
+        None,
+        "its steps before each of the generator's first 25, and before every 500th "
+        f"(default: {_words('busy_steps')})",
+        flags.at_least(1),
+        kind=int,
+    )
+    mmd_filters: int = flags.flag(
+        64, "filters of its first convolution", flags.at_least(1)
+    )
+    mmd_features: int | None = flags.flag(
+        None,
+        f"features that the kernel sees (default: {_words('features')})",
+        flags.at_least(1),
+        kind=int,
+    )
+    mmd_normalizer: str = flags.flag(
+        "batch",
+        "normalisation inside the autoencoder",
+        flags.one_of("batch", "group", "none"),
+    )
+    mmd_gradient_penalty: float = flags.flag(
+        1.0,
+        "gradient_penalty: weight of E (norm(grad witness) - 1)^2 between data and "
+        "samples",
+        flags.at_least(0),
+    )
+    mmd_activation_penalty: float = flags.flag(
+        1.0,
+        "gradient_penalty: weight of the mean squared activations of the network's "
+        "layers",
+        flags.at_least(0),
+    )
+    mmd_linear_weight: float = flags.flag(
+        1.0,
+        "gradient_penalty: weight of the linear kernel beside the rational quadratic "
+        "ones",
+        flags.at_least(0),
+    )
+
+
+_of = functools.partial(default, "autoencoder")
+
+
+class Critic:
+    """The auto-encoder that is trained to tell samples from data, as grey values."""
+
+    def __init__(self, settings: CriticSettings, dataset: Dataset):
+        """Binds the networks to the size of the images."""
+        self._settings = settings
+        self._busy_steps = int(_of("busy_steps", settings.mmd_critic_busy_steps))
+        self._network: AutoEncoder = image_auto_encoder(
+            dataset.height,
+            dataset.width,
+            dataset.num_channels,
+            value_range=(0.0, 1.0),
+            num_features=int(_of("features", settings.mmd_features)),
+            num_filters=settings.mmd_filters,
+            normalizer=settings.mmd_normalizer,
+        )
+        self._optimizer = optax.rmsprop(
+            _of("learning_rate", settings.mmd_critic_learning_rate)
+        )
+        self._kernel = gaussian_kernel((1.0, 2.0, 4.0, 8.0, 16.0))  # the source's
+
+    @property
+    def term(self) -> Term:
+        """The loss on its features, with the critic as what is trained against it."""
+        return Term("mmd", self._init, self._train, self._loss)
+
+    def _init(self, key):
+        """Parameters, the encoder's clipped, and the optimizer's state."""
+        params: Any = clip_encoder(self._network.init(key))
+        return params, self._optimizer.init(params)
+
+    def _train(self, state, key, number, draw, sample):
+        def update(state, key):
+            params, opt_state = state
+            draw_key, loss_key = jax.random.split(key)
+            grads, metrics = jax.grad(critic_loss, has_aux=True)(
+                params,
+                loss_key,
+                draw(draw_key),
+                params=None,  # bound in `sample`
+                sample=lambda keys, _: sample(keys),
+                auto_encoder=self._network,
+                kernel=self._kernel,
+            )
+            updates, opt_state = self._optimizer.update(grads, opt_state, params)
+            params = cast(dict[str, Any], optax.apply_updates(params, updates))
+            return (clip_encoder(params), opt_state), metrics
+
+        number = critic_steps(
+            number,
+            many=self._busy_steps,
+            few=self._settings.mmd_critic_steps,
+        )
+        state, metrics = repeat_update(update, state, key, number)
+        return state, {f"critic_{name}": value for name, value in metrics.items()}
+
+    def _loss(self, params, key, x, state, sample):
+        return sampler_loss(
+            params,
+            key,
+            x,
+            critic_params=state[0],
+            sample=sample,
+            auto_encoder=self._network,
+            kernel=self._kernel,
+        )

@@ -1,0 +1,1 @@
+"""What is trained: circuits and networks as the programs see them."""

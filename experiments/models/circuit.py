@@ -1,0 +1,344 @@
+"""The circuit that the flags ask for, on a data set: what all programs share."""
+
+from collections.abc import Iterator
+import contextlib
+import re
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import dspc_jax as pc
+from dspc_jax.networks import count_params
+from dspc_jax.objectives import (
+    Kernel,
+    gaussian_kernel,
+    median_bandwidths,
+    mmd2_unbiased,
+    negative_log_likelihood,
+    rational_quadratic_kernel,
+    sample_spread,
+)
+from experiments.console.errors import UserError
+from experiments.data import Dataset
+from experiments.engine.device_loop import levels_and_labels
+from experiments.engine.flags import Settings
+from experiments.models.preprocessing import (
+    Preprocessing,
+    per_example_bits,
+    preprocessing,
+)
+
+_NUM_REFERENCES = 1000  # training images that scale the first leaves and the kernel
+
+
+class Model(NamedTuple):
+    """A circuit and the units of its data.
+
+    Attributes:
+        circuit: pure functions, see `dspc_jax.Circuit`.
+        codec: between pixel levels and leaf values.
+        kernel: Gaussian kernels scaled to the training images, for grey values in
+            [0, 1]; measures the MMD on the validation images.
+        references: ``[n, V, C]`` uint8 training images, evenly spaced.
+        num_dims: variables times channels.
+        labelled: whether the roots are the classes of the data.
+    """
+
+    circuit: pc.Circuit
+    codec: Preprocessing
+    kernel: Kernel
+    references: np.ndarray
+    num_dims: int
+    labelled: bool = False
+
+
+def make_model(settings: Settings, dataset: Dataset) -> Model:
+    """Builds the circuit.
+
+    Args:
+        settings: the shared flags.
+        dataset: the images.
+
+    Returns:
+        The model.
+
+    Raises:
+        UserError: the flags describe no circuit on these images; one line.
+    """
+    return of_circuit(settings, dataset, _build(circuit_config(settings, dataset)))
+
+
+def circuit_config(settings: Settings, dataset: Dataset) -> pc.CircuitConfig:
+    """The circuit that the flags ask for, not built yet.
+
+    Args:
+        settings: the shared flags.
+        dataset: the images.
+
+    Returns:
+        The configuration.
+
+    Raises:
+        UserError: the flags describe no circuit on these images; one line.
+    """
+    num_variables, num_channels = dataset.train.shape[1:]
+    with describing_flags():
+        if settings.structure == "quad_tree":
+            structure = pc.QuadTree(height=dataset.height, width=dataset.width)
+        else:
+            structure = pc.RandomBinaryTrees(
+                num_variables=num_variables,
+                depth=settings.depth,
+                num_repetitions=settings.num_repetitions,
+                seed=settings.structure_seed,
+            )
+        return pc.CircuitConfig(
+            structure=structure,
+            leaf=_leaf(settings, dataset.num_values),
+            num_channels=num_channels,
+            num_leaves=settings.num_leaves,
+            num_sums=settings.num_sums,
+            num_classes=_num_classes(settings, dataset),
+            sum_layer=settings.sum_layer,
+        )
+
+
+@contextlib.contextmanager
+def describing_flags() -> Iterator[None]:
+    """Turns the library's complaint about a configuration into one about flags."""
+    try:
+        yield
+    except ValueError as error:
+        flag = re.sub(r"\b(min|max)_scale", r"leaf_\1_scale", str(error))
+        raise UserError(f"the flags describe no circuit: --{flag}") from error
+
+
+def _build(config: pc.CircuitConfig) -> pc.Circuit:
+    with describing_flags():
+        return pc.build(config)
+
+
+def of_circuit(settings: Settings, dataset: Dataset, circuit: pc.Circuit) -> Model:
+    """A circuit over the images of a data set, with the units of its leaves."""
+    codec = preprocessing(settings.leaf, dataset.num_values)
+    images = references(dataset)
+    return Model(
+        circuit=circuit,
+        codec=codec,
+        kernel=pixel_kernel(codec, images),
+        references=images,
+        num_dims=dataset.train[0].size,
+        labelled=settings.labels == "roots",
+    )
+
+
+def _num_classes(settings: Settings, dataset: Dataset) -> int:
+    """Roots of the circuit."""
+    if settings.labels == "unused":
+        return settings.num_classes
+    num = dataset.num_classes
+    if num is None:
+        raise UserError(
+            f"--labels must be unused for a data set without labels, {dataset.name}"
+        )
+    if settings.num_classes not in (1, num):
+        raise UserError(
+            f"--num_classes must be {num}, the classes of {dataset.name}, with "
+            f"--labels=roots, got {settings.num_classes}"
+        )
+    return num
+
+
+def _leaf(settings: Settings, num_values: int) -> Any:
+    """The leaf family for values of so many levels."""
+    if settings.leaf_noise != "deviation" and settings.leaf != "binomial":
+        raise UserError(
+            f"--leaf_noise must be deviation with --leaf={settings.leaf}, got "
+            f"{settings.leaf_noise!r}"
+        )
+    if settings.leaf == "normal":
+        return pc.Normal(
+            min_scale=settings.leaf_min_scale, max_scale=settings.leaf_max_scale
+        )
+    return {
+        "binomial": lambda: pc.Binomial(num_values - 1, settings.leaf_noise),
+        "bernoulli": pc.Bernoulli,
+        "categorical": lambda: pc.Categorical(num_values),
+        "discretized_logistic": lambda: pc.DiscretizedLogistic(num_values),
+    }[settings.leaf]()
+
+
+def references(dataset: Dataset) -> np.ndarray:
+    """Evenly spaced training images, ``[n, V, C]`` uint8."""
+    num = min(_NUM_REFERENCES, len(dataset.train))
+    rows = np.linspace(0, len(dataset.train) - 1, num)
+    return dataset.train[rows.astype(np.int64)]
+
+
+def pixel_bandwidths(codec: Preprocessing, images: np.ndarray) -> list[float]:
+    """Bandwidths of Gaussian kernels between grey values: multiples of the median."""
+    return np.asarray(median_bandwidths(_grey(codec, images))).tolist()
+
+
+def pixel_kernel(
+    codec: Preprocessing, images: np.ndarray, family: str = "gaussian"
+) -> Kernel:
+    """A sum of kernels between grey values, scaled to the images' distances.
+
+    Args:
+        codec: the units of the images.
+        images: ``[n, V, C]`` uint8.
+        family: ``gaussian`` of several bandwidths about the median distance, or
+            ``rational_quadratic`` of several exponents at the median distance.
+
+    Returns:
+        The kernel.
+    """
+    if family == "rational_quadratic":
+        (median,) = np.asarray(median_bandwidths(_grey(codec, images), (1.0,))).tolist()
+        return rational_quadratic_kernel(bandwidth=median)
+    return gaussian_kernel(pixel_bandwidths(codec, images))
+
+
+def _grey(codec: Preprocessing, levels: np.ndarray) -> jax.Array:
+    """Images as grey values, for fixed noise: bandwidths need no more."""
+    return codec.to_unit(codec.encode(jax.random.key(0), jnp.asarray(levels)))
+
+
+def init(model: Model, key: jax.Array) -> Any:
+    """Initial parameters, their leaves scaled to the training images."""
+    noise_key, init_key = jax.random.split(key)
+    # The barrier: or XLA computes with the images while it compiles, slowly.
+    levels = jax.lax.optimization_barrier(jnp.asarray(model.references))
+    references = model.codec.encode(noise_key, levels)
+    return model.circuit.init(init_key, references)
+
+
+def likelihood_loss(
+    model: Model, params: Any, key: jax.Array, x: jax.Array, labels: Any = None
+) -> jax.Array:
+    """The mean negative log-likelihood a dimension, in nats.
+
+    Args:
+        model: the circuit.
+        params: its parameters.
+        key: not used.
+        x: ``[B, V, C]``, encoded.
+        labels: None, or int32 ``[B]``: the likelihood is then that of image and label.
+
+    Returns:
+        A scalar.
+    """
+    circuit = model.circuit
+    if labels is None:
+        loss, _ = negative_log_likelihood(params, key, x, log_prob=circuit.log_prob)
+    else:
+        given = jax.vmap(circuit.class_log_probs, (None, 0))(params, x)
+        joint = given + jax.nn.log_softmax(params.classes)[None]
+        loss = -jnp.mean(jnp.take_along_axis(joint, labels[:, None], 1))
+    return loss / model.num_dims
+
+
+def evaluate(
+    model: Model, params: Any, key: jax.Array, batch: Any
+) -> dict[str, jax.Array]:
+    """Bits per dimension, and the MMD between images and ancestral samples.
+
+    Args:
+        model: the circuit.
+        params: its parameters.
+        key: for dequantisation and samples.
+        batch: ``[B, V, C]`` uint8, with labels or without.
+
+    Returns:
+        ``bits_per_dim`` ``[B]``, ``mmd2``, the unbiased estimate on pixels,
+        ``sample_spread``: near 0 the samples have collapsed, and ``num_params``. With
+        labels ``accuracy`` ``[B]``, of the most probable class.
+    """
+    levels, labels = levels_and_labels(batch)
+    noise_key, sample_key = jax.random.split(key)
+    x = model.codec.encode(noise_key, levels)
+    log_p = jax.vmap(model.circuit.log_prob, (None, 0))(params, x)
+    samples = sample(model, params, sample_key, len(levels), "sample")
+    real, samples = model.codec.to_unit(x), model.codec.to_unit(samples)
+    metrics = {
+        "bits_per_dim": per_example_bits(log_p, model.num_dims, model.codec),
+        "mmd2": mmd2_unbiased(real, samples, model.kernel),
+        "sample_spread": sample_spread(samples, real),
+        "num_params": jnp.float32(count_params(model.circuit.init)),
+    }
+    if labels is not None:
+        posterior = jax.vmap(model.circuit.class_posterior, (None, 0))(params, x)
+        right = jnp.argmax(posterior, -1) == labels
+        metrics["accuracy"] = right.astype(jnp.float32)
+    return metrics
+
+
+def sample(
+    model: Model, params: Any, key: jax.Array, num: int, leaf_mode: str
+) -> jax.Array:
+    """Ancestral samples, ``[num, V, C]`` in the leaves' units."""
+    keys = jax.random.split(key, num)
+    return jax.vmap(lambda k: model.circuit.sample(k, params, leaf_mode=leaf_mode))(
+        keys
+    )
+
+
+def pictures(
+    model: Model, params: Any, key: jax.Array, num: int
+) -> dict[str, jax.Array]:
+    """Sampled images with leaf noise, and the same choices with the leaves' means.
+
+    Args:
+        model: the circuit.
+        params: its parameters.
+        key: one key for both, so that they show the same images.
+        num: how many.
+
+    Returns:
+        Title to levels, ``[num, V, C]`` uint8.
+    """
+    to_levels = model.codec.to_levels
+    return {
+        title: to_levels(sample(model, params, jax.random.clone(key), num, leaf_mode))
+        for title, leaf_mode in (("sampled", "sample"), ("sampled, leaf means", "mean"))
+    }
+
+
+def sample_class(
+    model: Model, params: Any, key: jax.Array, label: jax.Array, num: int
+) -> jax.Array:
+    """Samples of one class, ``[num, V, C]`` uint8 levels."""
+    given = pc.given_class(params, label)
+    return model.codec.to_levels(sample(model, given, key, num, "sample"))
+
+
+def complete(
+    model: Model, params: Any, key: jax.Array, levels: jax.Array, observed: jax.Array
+) -> dict[str, jax.Array]:
+    """Fills in missing pixels.
+
+    Args:
+        model: the circuit.
+        params: its parameters.
+        key: for dequantisation.
+        levels: ``[B, V, C]`` uint8.
+        observed: bool ``[B, V]``.
+
+    Returns:
+        Grey values ``[B, V, C]``: ``mpe``, the most probable explanation, and ``mean``,
+        the exact conditional mean.
+    """
+    x = model.codec.encode(key, levels)
+    return {
+        how: model.codec.to_unit(jax.vmap(query, (None, 0, 0))(params, x, observed))
+        for how, query in (("mpe", model.circuit.mpe), ("mean", model.circuit.mean))
+    }
+
+
+def adam(settings: Settings) -> optax.GradientTransformation:
+    """Adam with the flags' step size."""
+    return optax.adam(settings.learning_rate)

@@ -1,0 +1,216 @@
+"""What maps images to the features that distances are measured on."""
+
+from collections.abc import Callable
+import hashlib
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dspc_jax.evaluation.inception import inception_outputs, read_inception_params
+from experiments import classifier
+from experiments.console.errors import UserError
+from experiments.data import Dataset, cache
+from experiments.measuring import trained
+from experiments.models import weights
+from experiments.models.preprocessing import to_images
+
+_BATCH = 500  # images in one call
+_INCEPTION_BATCH = 50  # of 299x299 pixels
+
+
+class Features(NamedTuple):
+    """A fixed map from images to features and class logits.
+
+    Attributes:
+        name: what the distances are named after: ``classifier`` or ``inception``.
+        frechet: name of the Frechet distance: ``fd_classifier``, ``fid``.
+        kernel: name of the kernel distance: ``kd_classifier``, ``kid``.
+        source: where it came from, for the record.
+        extract: levels ``[n, V, C]`` uint8 to features ``[n, D]`` and logits
+            ``[n, Y]``, NumPy float32, in batches.
+        extract_images: the same for images ``[n, H, W, C]`` uint8 of any size; None
+            where the map knows one size.
+    """
+
+    name: str
+    frechet: str
+    kernel: str
+    source: dict[str, Any]
+    extract: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+    extract_images: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]] | None = None
+
+
+def of_inception(path: str, dataset: Dataset, protocol: str) -> Features:
+    """The Inception network of the original FID code, with its published weights.
+
+    Args:
+        path: the weights file, or ``download``: fetched once into the user's cache.
+        dataset: the images to be measured.
+        protocol: ``clean`` resizes as clean-fid, ``paper`` as the original code.
+
+    Returns:
+        The features; distances are named ``fid`` and ``kid``.
+
+    Raises:
+        UserError: a file that cannot be had, or with another hash or content.
+    """
+    try:
+        params = read_inception_params(weights.read(path))
+    except ValueError as error:
+        raise UserError(f"--inception: {error}") from None
+    method: Any = "bicubic" if protocol == "clean" else "bilinear"
+
+    @jax.jit
+    def outputs(images):
+        return inception_outputs(params, images, method=method)
+
+    extract_images = _batched(outputs, _INCEPTION_BATCH)
+
+    def extract(levels):
+        sides = dataset.height, dataset.width, dataset.num_values
+        return extract_images(to_images(levels, *sides))
+
+    source = {"file": "pt_inception-2015-12-05-6726825d.pth", "resized": method}
+    return Features("inception", "fid", "kid", source, extract, extract_images)
+
+
+def of_classifier(workdir: str, dataset: Dataset, data_dir: str | None) -> Features:
+    """The features of a network that `experiments.classifier` trained.
+
+    Args:
+        workdir: the folder of its run; of several seeds the first is taken.
+        dataset: the images to be measured.
+        data_dir: folder of the data set's files.
+
+    Returns:
+        The features, named ``classifier``.
+
+    Raises:
+        UserError: the folder holds no classifier that can see these images.
+    """
+    run, (outputs, *_) = trained_classifiers(workdir, "classifier", dataset, data_dir)
+    source = {
+        "program": "experiments.classifier",
+        "dataset": run.dataset.name,
+        "step": run.step,
+        "seed": run.seeds[0],
+    }
+    of_levels = jax.jit(lambda levels: outputs(classifier.to_unit(dataset, levels)))
+    names = "classifier", "fd_classifier", "kd_classifier"
+    return Features(*names, source, _batched(of_levels, _BATCH))
+
+
+Outputs = Callable[[jax.Array], tuple[jax.Array, jax.Array]]
+"""Grey values ``[B, V, C]`` to features ``[B, D]`` and logits ``[B, Y]``."""
+
+
+def trained_classifiers(
+    workdir: str, flag: str, dataset: Dataset, data_dir: str | None
+) -> tuple[trained.Trained, list[Outputs]]:
+    """A run of `experiments.classifier` and what its networks say of grey values.
+
+    They may have been trained on another data set, as the Inception network is when it
+    measures faces: images are resized (with antialiasing), and grey ones get three
+    equal channels, where the networks know others.
+
+    Args:
+        workdir: the folder of the run.
+        flag: the flag that named it, for errors.
+        dataset: the images that it shall see.
+        data_dir: folder of the data set's files, for networks trained on it.
+
+    Returns:
+        The run, and a differentiable function of grey values for each of its seeds.
+
+    Raises:
+        UserError: the folder holds no classifier, or one of grey images for coloured
+            ones.
+    """
+    _, stored = trained.read_config(Path(workdir), flag)
+    same = stored.get("dataset") == dataset.name
+    run = trained.load(workdir, flag, data_dir if same else None)
+    if run.program != "classifier":
+        raise UserError(
+            f"--{flag} must be a run of experiments.classifier, got one of "
+            f"experiments.{run.program}"
+        )
+    known = run.dataset
+    if known.num_channels < dataset.num_channels:
+        raise UserError(
+            f"--{flag} must be trained on coloured images such as {dataset.name}, got "
+            f"{known.name}"
+        )
+    network = classifier.network(run.groups[1], known)
+
+    def outputs_of(params):
+        def outputs(x):
+            x = _as_known(x, dataset, known)
+            return network.features(params, x), network.logits(params, x)
+
+        return outputs
+
+    return run, [outputs_of(run.state(i).params) for i in range(len(run.seeds))]
+
+
+def _as_known(x: jax.Array, dataset: Dataset, known: Dataset) -> jax.Array:
+    """Grey values ``[B, V, C]`` of one set in the size and colours of another."""
+    if (dataset.height, dataset.width) != (known.height, known.width):
+        images = x.reshape(len(x), dataset.height, dataset.width, -1)
+        shape = (len(x), known.height, known.width, images.shape[-1])
+        x = jax.image.resize(images, shape, "linear").reshape(len(x), -1, shape[-1])
+    return jnp.broadcast_to(x, (*x.shape[:2], known.num_channels))
+
+
+def remembered(
+    features: Features,
+    extract: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]],
+    examples: np.ndarray,
+) -> np.ndarray:
+    """Features of real images, the same for all runs: kept in the user's cache.
+
+    Ten thousand images take the Inception network many minutes on a CPU.
+
+    Args:
+        features: what ``extract`` belongs to; its ``source`` says all it depends on.
+        extract: `Features.extract` or `Features.extract_images`.
+        examples: what it takes.
+
+    Returns:
+        ``[n, D]`` float32.
+
+    Raises:
+        UserError: the cache cannot be written.
+    """
+    examples = np.ascontiguousarray(examples)
+    key = {
+        **features.source,
+        "shape": list(examples.shape),
+        "sha256": hashlib.sha256(examples.tobytes()).hexdigest(),
+    }
+
+    def prepare(place: Path) -> dict[str, Any]:
+        found = extract(examples)[0]
+        cache.write_array(place / "features.npy", len(found), [found], np.float32)
+        return {}
+
+    place, _ = cache.prepared(weights.cache_dir(), features.name, key, prepare)
+    return np.load(place / "features.npy")
+
+
+def _batched(function: Callable, size: int) -> Callable:
+    """Applies ``function`` to batches of one size, the last padded."""
+
+    def call(examples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        parts = []
+        for start in range(0, len(examples), size):
+            rows = np.arange(start, start + size) % len(examples)
+            valid = min(size, len(examples) - start)
+            outputs = jax.device_get(function(examples[rows]))
+            parts.append([output[:valid] for output in outputs])
+        features, logits = (np.concatenate(part) for part in zip(*parts, strict=True))
+        return features, logits
+
+    return call

@@ -1,0 +1,1 @@
+"""Objectives compared on two-dimensional sets."""

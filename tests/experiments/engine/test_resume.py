@@ -1,0 +1,160 @@
+"""Runs that are killed or stopped, in processes of their own, continued or broken."""
+
+import json
+from pathlib import Path
+import signal
+import time
+
+import pytest
+
+from experiments.console.errors import exit_code
+from tests.experiments import gaussian_program, runs
+
+# Two seeds, windows and checkpoints that do not coincide, and a state that changes at
+# every step with batches, flips and noise of its own.
+FLAGS = (
+    *("--num_steps=200", "--num_seeds=2", "--batch_size=64", "--log_every=40"),
+    *("--eval_every=100", "--checkpoint_every=50", "--ballast=1000000"),
+    "--flip=horizontal",
+)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nothing happened to."""
+    workdir = tmp_path_factory.mktemp("whole")
+    code, out, err = runs.run(f"--workdir={workdir}", *FLAGS)
+    assert (code, err) == (0, "")  # quiet: stderr is no terminal
+    assert "valid/bits_per_dim" in out
+    assert out.startswith("data: digits, complete, 1444 / 177 / 176 images")
+    return workdir
+
+
+def assert_same_run(workdir: Path, whole: Path) -> None:
+    runs.assert_same_bits(workdir, whole, 200)
+    assert runs.lines(workdir) == runs.lines(whole)
+
+
+def test_a_whole_run_leaves_its_files(whole: Path):
+    assert [line["step"] for line in runs.lines(whole)] == [40, 80, 100, 120, 160, 200]
+    assert runs.steps_saved(whole) == [150, 200]
+    assert sorted(path.name for path in (whole / "samples").iterdir()) == [
+        "samples_0000100.png",
+        "samples_0000200.png",
+    ]
+    assert list((whole / "tensorboard").glob("events*"))
+    last = runs.lines(whole)[-1]
+    # The mean of step_again over the window 161 .. 200: no step twice, none left out.
+    assert last["train/step_again"] == 180.5
+    source = json.loads((whole / "result.json").read_text())["data"]
+    assert (source["source"], source["complete"]) == ("embedded", True)
+    low, high = last["valid/bits_per_dim_seeds"]
+    assert last["valid/bits_per_dim"] == pytest.approx((low + high) / 2)
+    assert last["valid/bits_per_dim_std"] == pytest.approx(abs(low - high) / 2**0.5)
+
+
+def test_the_same_bits_after_kill_9(whole: Path, tmp_path: Path):
+    workdir = f"--workdir={tmp_path}"
+    code, _, _ = runs.run(workdir, *FLAGS, "--kill_at_step=120", "--sleep=0.003")
+    assert code == -signal.SIGKILL
+    assert runs.steps_saved(tmp_path)[-1] in (100, 150)
+    assert not (tmp_path / "result.json").exists()
+    code, out, _ = runs.run(workdir, *FLAGS)
+    assert code == 0
+    assert "continues" in out
+    assert_same_run(tmp_path, whole)
+
+
+@pytest.mark.slow
+def test_the_same_bits_after_kill_9_while_a_checkpoint_is_written(
+    whole: Path, tmp_path: Path
+):
+    workdir = f"--workdir={tmp_path}"
+    code, _, _ = runs.run(workdir, *FLAGS, "--kill_in_save=100")
+    assert code == -signal.SIGKILL
+    assert runs.steps_saved(tmp_path) == [50]
+    assert list((tmp_path / "checkpoints").glob("100.*tmp*"))  # half a checkpoint
+    code, _, _ = runs.run(workdir, *FLAGS)
+    assert code == 0
+    assert not list((tmp_path / "checkpoints").glob("*tmp*"))
+    assert_same_run(tmp_path, whole)
+
+
+def test_sigterm_saves_and_stops(whole: Path, tmp_path: Path):
+    workdir = f"--workdir={tmp_path}"
+    process = runs.start(workdir, *FLAGS, "--sleep=0.01")
+    metrics = tmp_path / "metrics.jsonl"
+    while not (metrics.exists() and "\n" in metrics.read_text()):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (128 + signal.SIGTERM, "")
+    (stopped,) = (line for line in out.splitlines() if "stopped by SIGTERM" in line)
+    step = int(stopped.split("after step ")[1].split(";")[0])
+    assert 40 <= step < 200
+    assert runs.steps_saved(tmp_path)[-1] == step
+    code, _, _ = runs.run(workdir, *FLAGS)
+    assert code == 0
+    assert_same_run(tmp_path, whole)
+
+
+def run_here(*words: str) -> int:
+    """Runs the program in this process: its exit code."""
+    groups = gaussian_program.parse(["gaussian_program", *words])
+    return exit_code(lambda: gaussian_program.main(groups))
+
+
+def test_a_longer_run_continues_a_finished_one(tmp_path: Path):
+    """Half of the steps, then the command with all of them."""
+    once, twice = tmp_path / "once", tmp_path / "twice"
+    for workdir, steps in ((once, 200), (twice, 100), (twice, 200)):
+        words = (f"--workdir={workdir}", *FLAGS, f"--num_steps={steps}")
+        assert run_here(*words) == 0
+    runs.assert_same_bits(once, twice, 200)
+
+
+def test_a_non_finite_loss_stops_the_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    """Only the seed 4 starts above; its step is named though chunks are longer."""
+    code = run_here(
+        f"--workdir={tmp_path}",
+        *("--seed=3", "--num_seeds=2", "--num_steps=200", "--checkpoint_every=50"),
+        *("--nan_at_step=137", "--nan_seed=4"),
+    )
+    err = capsys.readouterr().err
+    assert code == 1
+    assert err == (
+        "failed: loss is nan at step 137 (seed 4); the checkpoint of step 100 is kept\n"
+    )
+    assert runs.steps_saved(tmp_path) == [50, 100]
+    assert not (tmp_path / "result.json").exists()
+    failure = json.loads((tmp_path / "failure.json").read_text())
+    assert failure["reason"] == err.removeprefix("failed: ").rstrip("\n")
+
+
+@pytest.mark.slow
+def test_eight_devices_give_the_result_of_one(tmp_path: Path):
+    few = ("--num_steps=40", "--num_seeds=2", "--batch_size=64", "--draw=1")
+    for devices in (1, 8):
+        workdir = tmp_path / str(devices)
+        code, out, _ = runs.run(f"--workdir={workdir}", *few, devices=devices)
+        assert code == 0
+        assert f"{devices} x cpu" in out
+    one, eight = (runs.checkpoint(tmp_path / n, 40) for n in ("1", "8"))
+    different = 0
+    for name, array in one.items():
+        # 40 steps of Adam in float32, sums in another order.
+        assert array == pytest.approx(eight[name], rel=1e-3, abs=1e-3), name
+        different += array.tobytes() != eight[name].tobytes()
+    assert different  # or the batch was not split
+    left, right = (runs.lines(tmp_path / n)[-1] for n in ("1", "8"))
+    assert left.keys() == right.keys()
+    for name, value in left.items():
+        assert value == pytest.approx(right[name], rel=1e-3), name
+    code, _, err = runs.run("--batch_size=36", devices=8)
+    assert (code, err) == (
+        2,
+        "error: --batch_size must be a multiple of the 8 devices, got 36\n",
+    )

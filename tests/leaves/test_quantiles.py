@@ -1,0 +1,93 @@
+"""Exact discrete draws: the uniform grid must fall apart as the law says."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+from dspc_jax.leaves import quantiles
+
+GRID = 2**14
+"""Midpoints of a uniform grid: a law's counts on it are off by less than one per piece
+of the unit interval, so no test here is statistical."""
+UNIFORM = (jnp.arange(GRID) + 0.5) / GRID
+
+
+@functools.cache
+def draws(num_trials):
+    """Counts ``[P, num_trials + 1]`` of all draws, for probabilities ``[P]``."""
+
+    def one(p):
+        return quantiles.binomial_quantile(UNIFORM, num_trials, jnp.full(GRID, p))
+
+    return jax.jit(jax.vmap(one))
+
+
+@pytest.mark.parametrize("num_trials", [1, 2, 16, 255])
+def test_binomial_law(num_trials):
+    p = np.array([1e-30, 1e-7, 0.01, 0.2, 0.5, 0.50001, 0.9, 1 - 1e-3])
+    found = np.asarray(draws(num_trials)(jnp.asarray(p, jnp.float32)))
+    assert (found == found.round()).all()
+    assert (found >= 0).all()
+    assert (found <= num_trials).all()
+    for row, probability in zip(found, p, strict=True):
+        counts = np.bincount(row.astype(int), minlength=num_trials + 1)
+        law = stats.binom.pmf(np.arange(num_trials + 1), num_trials, probability)
+        # One piece of the interval for each value: at most one count at either end,
+        # and float32 sums that are off by a few 1e-7 of the grid's 1.6e4 points.
+        assert (np.abs(counts - GRID * law) <= 1.1).all()
+
+
+@pytest.mark.parametrize("num_trials", [1, 255])
+def test_binomial_ends(num_trials):
+    """Nothing at p = 0, everything at p = 1."""
+    found = draws(num_trials)(jnp.array([0.0, 1e-38, 1.0]))
+    expected = np.array([0, 0, num_trials])[:, None]
+    np.testing.assert_array_equal(found, expected * np.ones(GRID))
+
+
+def test_binomial_draws_are_symmetric():
+    """Exchanging successes and failures exchanges the draws."""
+    p = jnp.array([2.0**-10, 0.25, 0.375])  # 1 - p is exact in float32
+    np.testing.assert_array_equal(draws(16)(p), 16 - draws(16)(1 - p))
+
+
+def test_binomial_is_not_differentiated():
+    def total(p):
+        return quantiles.binomial_quantile(jnp.array(0.3), 5, p)
+
+    assert jax.grad(total)(jnp.array(0.4)) == 0
+
+
+def test_log_binomial_coefficients():
+    table = quantiles.log_binomial_coefficients(255)
+    law = table.astype(np.float64) - 255 * np.log(2)
+    np.testing.assert_allclose(law, stats.binom.logpmf(range(256), 255, 0.5), atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    "p", [[0.2, 0.3, 0.5], [0.0, 1.0, 0.0], [0.5, 0.0, 0.5], [1e-3, 2e-3, 2.997]]
+)
+def test_categorical_law(p):
+    """Zero probabilities never come up; the table need not add up to 1."""
+    law = np.array(p) / np.sum(p)
+    rows = jnp.broadcast_to(jnp.asarray(p, jnp.float32), (GRID, 3))
+    found = np.asarray(quantiles.categorical_quantile(UNIFORM, rows)).astype(int)
+    counts = np.bincount(found, minlength=3)
+    assert (np.abs(counts - GRID * law) <= 1.1).all()
+    assert (counts[law == 0] == 0).all()
+
+
+@pytest.mark.parametrize("u", [2.0**-24, 1 - 2.0**-24])
+def test_categorical_ends(u):
+    """The outermost numbers of the generator stay inside the possible values."""
+    rng = np.random.default_rng(0)
+    p = np.exp(3 * rng.normal(size=(200, 7)))
+    p[:, [0, -1]] = 0
+    p = jnp.asarray(p / p.sum(axis=1, keepdims=True), jnp.float32)
+    found = np.asarray(quantiles.categorical_quantile(jnp.full(200, u), p))
+    assert (found >= 1).all()
+    assert (found <= 5).all()

@@ -1,1 +1,0 @@
-"""Tests of `dspc_jax.objectives`."""

@@ -1,0 +1,154 @@
+"""`foldable`: vmap becomes one call of the batched function, and no number changes."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dspc_jax.ops.batching import foldable
+from tests import cases
+
+W = jnp.asarray(np.random.default_rng(0).normal(size=(3, 3)), jnp.float32)
+X = jnp.asarray(np.random.default_rng(1).normal(size=(2, 4, 3)), jnp.float32)
+
+
+def counted():
+    """A foldable function and the batch sizes that it was traced with."""
+    sizes = []
+
+    @foldable
+    def function(params, x, shift):
+        sizes.append(x.shape[0])
+        y = jnp.tanh(x @ params["w"]) + shift[:, None]
+        return {"y": y, "total": jnp.sum(y**2, axis=-1)}
+
+    return function, sizes
+
+
+def loop(function, params, x, shift):
+    out = [[function(params, a, shift) for a in row] for row in x]
+    return jax.tree.map(
+        lambda *leaves: jnp.stack(leaves),
+        *[jax.tree.map(lambda *leaves: jnp.stack(leaves), *row) for row in out],
+    )
+
+
+def assert_same(a, b):
+    jax.tree.map(
+        lambda u, v: np.testing.assert_allclose(u, v, rtol=1e-5, atol=1e-6), a, b
+    )
+
+
+@pytest.mark.parametrize("jit", [False, True])
+def test_vmaps_fold_into_one_call(jit):
+    function, sizes = counted()
+    one = jax.vmap(jax.vmap(function, (None, 0, None)), (None, 0, None))
+    one = cases.jit(one) if jit else one
+    out = one({"w": W}, X, jnp.float32(2))
+    assert sizes[-1] == 8  # both axes in one batch
+    assert_same(out, loop(function, {"w": W}, X, jnp.float32(2)))
+
+
+@pytest.mark.parametrize("axis", [0, 1, -1])
+def test_any_axis_may_be_mapped(axis):
+    function, _ = counted()
+    x = jnp.moveaxis(X[0], 0, axis)
+    out = jax.vmap(function, (None, axis, None))({"w": W}, x, jnp.float32(0))
+    assert_same(
+        out, jax.vmap(function, (None, 0, None))({"w": W}, X[0], jnp.float32(0))
+    )
+    moved = jax.vmap(function, (None, 0, None), out_axes={"y": 1, "total": 0})(
+        {"w": W}, X[0], jnp.float32(0)
+    )
+    assert_same(moved["y"].T, out["y"])
+
+
+def test_mapped_parameters():
+    """A circuit per seed: over parameters, over both, and one inside the other."""
+    function, _ = counted()
+    many = {"w": jnp.stack([W, -W])}
+    shift = jnp.float32(1)
+    alone = jax.vmap(function, (0, None, None))(many, X[0, 0], shift)
+    both = jax.vmap(function, (0, 0, None))(many, X[:, 0], shift)
+    inside = jax.vmap(jax.vmap(function, (None, 0, None)), (0, None, None))(
+        many, X[0], shift
+    )
+    outside = jax.vmap(jax.vmap(function, (0, None, None)), (None, 0, None))(
+        many, X[0], shift
+    )
+    for i, w in enumerate((W, -W)):
+        assert_same(pick(alone, i), function({"w": w}, X[0, 0], shift))
+        assert_same(pick(both, i), function({"w": w}, X[i, 0], shift))
+        rows = loop(function, {"w": w}, X[:1], shift)
+        assert_same(pick(inside, i), pick(rows, 0))
+        assert_same(jax.tree.map(lambda a, i=i: a[:, i], outside), pick(rows, 0))
+
+
+def pick(tree, i):
+    return jax.tree.map(lambda a: a[i], tree)
+
+
+def test_derivatives_commute_with_vmap():
+    function, _ = counted()
+    params, shift = {"w": W}, jnp.float32(0.5)
+
+    def total(params, x):
+        return function(params, x, shift)["total"]
+
+    def mean(params):
+        return jnp.mean(jax.vmap(total, (None, 0))(params, X[0]))
+
+    each = cases.jit(jax.vmap(jax.grad(total, (0, 1)), (None, 0)))(params, X[0])
+    one, slope = cases.jit(jax.grad(total, (0, 1))), cases.jit(jax.grad(mean))
+    plain = [one(params, x) for x in X[0]]
+    assert_same(each, jax.tree.map(lambda *leaves: jnp.stack(leaves), *plain))
+    assert_same(slope(params), jax.tree.map(lambda a: a.mean(0), each[0]))
+    # Forward mode, and forward over reverse.
+    tangent = {"w": jnp.ones_like(W)}
+    _, along = cases.jit(lambda p, t: jax.jvp(mean, (p,), (t,)))(params, tangent)
+    np.testing.assert_allclose(along, jnp.sum(slope(params)["w"]), rtol=1e-5)
+    hessian = cases.jit(jax.hessian(lambda w: mean({"w": w})))(W)
+    numeric = (
+        slope({"w": W + 1e-2 * tangent["w"]})["w"]
+        - slope({"w": W - 1e-2 * tangent["w"]})["w"]
+    ) / 2e-2
+    np.testing.assert_allclose(hessian.sum(axis=(2, 3)), numeric, rtol=2e-3, atol=1e-3)
+
+
+def test_keys_and_booleans_are_examples_too():
+    @foldable
+    def noisy(scale, key, flag):
+        noise = jax.vmap(lambda k: jax.random.normal(k, (2,)))(key)
+        return jnp.where(flag[:, None], scale * noise, 0.0)
+
+    keys = jax.random.split(jax.random.key(0), 3)
+    flags = jnp.array([True, False, True])
+    out = cases.jit(jax.vmap(noisy, (None, 0, 0)))(2.0, keys, flags)
+    keys = jax.random.split(jax.random.key(0), 3)
+    for i in range(3):
+        expected = 2 * jax.random.normal(keys[i], (2,)) * flags[i].astype(float)
+        np.testing.assert_allclose(out[i], expected, rtol=1e-6)
+    gradient = jax.grad(lambda s: jnp.sum(noisy(s, jax.random.key(1), flags[0])))(2.0)
+    assert np.isfinite(gradient)
+
+
+def test_scan_and_remat():
+    """The primitive lives in loops and under rematerialisation."""
+    function, _ = counted()
+    params, shift = {"w": W}, jnp.float32(0)
+
+    def step(carry, x):
+        return carry + jax.checkpoint(function)(params, x, shift)["total"], None
+
+    total = cases.jit(lambda x: jax.lax.scan(step, 0.0, x)[0])(X[0])
+    expected = sum(float(function(params, x, shift)["total"]) for x in X[0])
+    np.testing.assert_allclose(total, expected, rtol=1e-5)
+
+
+def test_equal_calls_are_traced_once():
+    function, sizes = counted()
+    one = cases.jit(jax.vmap(function, (None, 0, None)))
+    one({"w": W}, X[0], jnp.float32(0))
+    traces = len(sizes)
+    one({"w": 2 * W}, X[1], jnp.float32(1))
+    assert len(sizes) == traces

@@ -1,0 +1,147 @@
+"""The benchmark measures what it says: every task runs, and failures are reported."""
+
+import json
+import pathlib
+import subprocess
+import sys
+import time
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from benchmarks import cell, circuit, measure
+
+TINY = {
+    "channels": 2,
+    "height": 4,
+    "width": 4,
+    "batch": 3,
+    "depth": 2,
+    "num_repetitions": 2,
+    "num_units": 3,
+    "seconds": 0.0,
+}
+
+
+# The others by name: they share the measuring, and their queries have other tests.
+QUICK = ("train", "differentiable[simple]", "conditional")
+
+
+@pytest.mark.optax
+@pytest.mark.parametrize(
+    "task",
+    [
+        pytest.param(task, marks=() if task in QUICK else pytest.mark.slow)
+        for task in cell.TASKS
+    ],
+)
+def test_every_task_is_measured(task):
+    result = json.loads(json.dumps(cell.run(cell.Cell(task, **TINY))))
+    assert result["shape"] == "2x4x4"
+    assert 0 < result["min_ms"] <= result["median_ms"] <= result["max_ms"]
+    assert result["calls"] >= 10
+    assert 1e3 * result["first_call_s"] > result["median_ms"]
+    # Tucker, depth 2: 2 repetitions of 2 regions [3, 9] and 1 root [1, 9]; the mixture
+    # of 2 repetitions and of 1 class; 3 Binomials of every value in every repetition.
+    assert result["params"] == 2 * (2 * 3 * 9 + 9) + 2 + 1 + 2 * 3 * 4 * 4 * 2
+
+
+def test_the_quad_tree_is_measured():
+    fields = {**TINY, "structure": "quad_tree", "sum_layer": "cp"}
+    assert cell.run(cell.Cell("log_prob", **fields))["median_ms"] > 0
+
+
+def test_a_wrong_result_is_no_measurement():
+    finite = jnp.zeros(3)
+    with pytest.raises(FloatingPointError, match="not finite"):
+        cell._check("sample", finite, jnp.array([0.0, jnp.nan, 1.0]))
+    gradient = {"leaves": jnp.ones(2), "sums": jnp.zeros(2)}
+    with pytest.raises(ValueError, match=r"no gradient reaches params\['sums'\]"):
+        cell._check("differentiable[dense]", finite, (jnp.float32(1.0), gradient))
+
+
+def test_time_calls_measures_sleep():
+    def call():
+        time.sleep(0.02)
+        return jnp.zeros(())
+
+    times = measure.time_calls(call, seconds=0.0, min_calls=3, warm_up=1)
+    assert times["calls"] == 3
+    assert times["min_ms"] >= 20
+
+
+def test_peak_memory_sees_an_array():
+    reset = measure.reset_peak_rss()
+    before = measure.peak_rss_mib()
+    jnp.zeros((64, 2**20), jnp.float32).block_until_ready()  # 256 MiB
+    grown = measure.peak_rss_mib() - before
+    assert grown > 200 if reset else grown >= 0
+
+
+def test_compiled_memory_counts_the_output():
+    function = jax.jit(lambda x: jnp.broadcast_to(x, (1024, 256)) + 1.0)
+    needed = measure.compiled_mib(function, (jnp.float32(0.0),))
+    assert needed["xla_output_mib"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "shapes", "batches", "count"),
+    [
+        ([], 3, {64, 256}, 5 * len(cell.TASKS)),
+        (["--batches=256"], 2, {256}, 2 * len(cell.TASKS)),
+        (["--shapes=1x8x8", "--tasks=mpe"], 1, {64}, 1),
+        (["--shapes=1x8x8,3x4x4", "--batches=1,2", "--tasks=mpe,train"], 2, {1, 2}, 8),
+    ],
+)
+def test_cells_are_selected(arguments, shapes, batches, count):
+    cells = circuit.select_cells(circuit.parse(arguments))
+    assert len(cells) == count
+    assert len({c.shape for c in cells}) == shapes
+    assert {c.batch for c in cells} == batches
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--tasks=likelihood"], "tasks: each must be one of .*; got 'likelihood'"),
+        (["--shapes=28x28"], "shapes: each must read CxHxW.*; got '28x28'"),
+        (["--shapes=1x0x28"], "got '1x0x28'"),
+        (["--batches=64,-1"], "batches: must be positive numbers; got '64,-1'"),
+        (["--report=nowhere.jsonl"], "nowhere.jsonl"),
+    ],
+)
+def test_a_wrong_flag_is_a_one_line_error(arguments, message):
+    with pytest.raises(SystemExit, match=message):
+        circuit.main(arguments)
+
+
+def test_tables_show_results_and_failures():
+    done = {"shape": "1x8x8", "batch": 64, "task": "mpe", "median_ms": 1234.5}
+    done |= {"first_call_s": 0.5, "peak_rss_mib": 12.34, "reference_gflops": 400.0}
+    done |= {"date": "2026-01-01", "device": "cpu", "cpu": "a processor", "cores": 2}
+    done |= {"jax": "0.1", "python": "3.11", "structure": "quad_tree"}
+    done |= {"sum_layer": "cp"}
+    failed = {"shape": "3x8x8", "batch": 64, "task": "mpe", "error": "out of memory"}
+    text = circuit.report([done, failed])
+    assert "|  | 1x8x8, B=64 | 3x8x8, B=64 |" in text
+    assert "| mpe | 1,234 | - |" in text
+    assert "| mpe | 0.50 | - |" in text
+    assert "| mpe | 12.3 | - |" in text
+    assert "failed: mpe 3x8x8 B=64: out of memory" in text
+    assert "accelerator" not in text
+
+
+def test_a_failing_cell_is_reported_and_fails_the_run(tmp_path):
+    arguments = ["--shapes=1x2x2", "--tasks=mpe", f"--output={tmp_path / 'a.jsonl'}"]
+    # Depth 4 needs 16 variables; there are 4.
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.circuit", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=pathlib.Path(__file__).parents[2],
+    )
+    assert done.returncode == 1
+    assert "failed: mpe 1x2x2 B=64: ValueError" in done.stdout
+    assert "error" in json.loads((tmp_path / "a.jsonl").read_text())
