@@ -239,5 +239,5 @@ def test_bad_input():
         with pytest.raises(ValueError, match=f"relaxation: 'implicit'.*{words}"):
             draw(circuit, jax.random.key(0), params)
     circuit, params, _ = setting("trees")
-    with pytest.raises(ValueError, match="leaf_mode: must be 'sample' with .*'mean'"):
+    with pytest.raises(ValueError, match="leaf_mode must be 'sample' with .*'mean'"):
         draw(circuit, jax.random.key(0), params, leaf_mode="mean")
