@@ -227,9 +227,7 @@ def mpe(
     Raises:
         ValueError: a shape or type is another.
     """
-    x, observed = examples.evidence(
-        layout, *examples.or_nothing_observed(layout, x, observed)
-    )
+    x, observed = examples.evidence_or_nothing(layout, x, observed)
     return _explain(params, x, observed, layout=layout, shape=x.shape)
 
 
@@ -254,9 +252,7 @@ def mean(
     Raises:
         ValueError: a shape or type is another.
     """
-    x, observed = examples.evidence(
-        layout, *examples.or_nothing_observed(layout, x, observed)
-    )
+    x, observed = examples.evidence_or_nothing(layout, x, observed)
     return _expect(params, x, observed, layout=layout, shape=x.shape)
 
 

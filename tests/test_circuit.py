@@ -298,7 +298,7 @@ BAD_CALLS = {
     ),
     "leaves": (
         lambda: pc.CircuitConfig(pc.QuadTree(2, 2), (pc.Bernoulli(),) * 3),
-        r"leaf .*a tuple of 4 .*got a tuple of 3",
+        r"leaf .*a tuple of 4, .*got a tuple of 3",
     ),
     "number": (
         lambda: pc.CircuitConfig(pc.QuadTree(2, 2), pc.Bernoulli(), num_sums=0),
