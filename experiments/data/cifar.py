@@ -11,8 +11,9 @@ import zlib
 
 import numpy as np
 
+from dspc_jax.safe_files import UnsafePickle, read_dict
 from experiments.console.errors import UserError
-from experiments.data import files, restricted_pickle
+from experiments.data import files
 from experiments.data.arrays import finish
 from experiments.data.dataset import Dataset, Options
 
@@ -163,16 +164,13 @@ def _checked(
 def _read_batch(where: str, content: bytes) -> tuple[np.ndarray, np.ndarray]:
     """Images ``[n, 32, 32, 3]`` and labels ``[n]`` of one pickled batch."""
     try:
-        batch = restricted_pickle.load_dict(content)
-    except restricted_pickle.UnsafePickle as error:
+        batch = read_dict(content)
+    except UnsafePickle as error:
         raise UserError(
-            f"{where} must hold nothing but arrays, lists, bytes and strings, got "
-            f"{error}"
+            f"{where} must hold nothing but arrays, lists, bytes and strings: {error}"
         ) from None
-    except Exception as error:  # damaged content can fail in any way
-        raise UserError(
-            f"{where} is truncated or damaged: {type(error).__name__}"
-        ) from None
+    except ValueError as error:
+        raise UserError(f"{where} is truncated or damaged: {error}") from None
     rows, labels = batch.get(b"data"), batch.get(b"labels")
     if not isinstance(rows, np.ndarray) or rows.ndim != 2 or rows.shape[1] != _PIXELS:
         raise UserError(
