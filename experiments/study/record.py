@@ -50,7 +50,7 @@ class Record:
         """Notes an outcome; the seconds of all sessions add up."""
         before = self._jobs.get(job.name, {})
         seconds = (before.get("seconds") or 0) + (outcome.seconds or 0)
-        commit = before.get("commit") if outcome.seconds is None else _commit()
+        commit = before.get("commit") if outcome.seconds is None else commit_of_code()
         self._jobs[job.name] = {
             "label": job.label,
             "command": " ".join(["python", "-m", *job.words(Path("out"))]),
@@ -68,7 +68,7 @@ def _machine() -> dict[str, str]:
     return {"python": platform.python_version(), **versions}
 
 
-def _commit() -> str | None:
+def commit_of_code() -> str | None:
     """The commit that the code is of, with a plus if files differ; None: unknown."""
     here = Path(__file__).parent
 
