@@ -330,8 +330,8 @@ def test_a_forbidden_line_of_the_programs_is_found(module, source):
 @pytest.mark.parametrize(
     ("package", "module", "source"),
     [
-        ("dspc_jax", "circuit", "import jax\nfrom dspc_jax.layers.sum_layer import x"),
-        ("dspc_jax", "circuit", "import functools\nfrom dspc_jax.sampling import path"),
+        ("dspc_jax", "queries", "import jax\nfrom dspc_jax.layers.sum_layer import x"),
+        ("dspc_jax", "queries", "import functools\nfrom dspc_jax.sampling import path"),
         ("dspc_jax", "objectives.mmd", "from .kernels import rbf"),
         ("dspc_jax", "objectives.mmd", "from dspc_jax import networks"),
         ("dspc_jax", "objectives.mmd", "from dspc_jax.circuit import Circuit"),
