@@ -36,12 +36,12 @@ def test_digits_are_split_once_and_evenly():
         zip(map(bytes, values.astype(np.uint8)), labels.tolist(), strict=True)
     )
     assert len(label_of) == len(labels)  # no copies: the parts are disjoint
-    given = (digits.train_labels, digits.valid_labels, digits.test_labels)
-    for part, part_labels in zip(parts, given, strict=True):
+    labels_of_parts = (digits.train_labels, digits.valid_labels, digits.test_labels)
+    for part, part_labels in zip(parts, labels_of_parts, strict=True):
         assert part_labels is not None
         assert part_labels.dtype == np.int32
         assert part_labels.tolist() == [label_of[image.tobytes()] for image in part]
-    for part_labels in given[1:]:
+    for part_labels in labels_of_parts[1:]:
         assert part_labels is not None
         counts = np.bincount(part_labels)
         assert counts.min() >= 17
@@ -53,16 +53,16 @@ def test_digits_are_split_once_and_evenly():
 
 
 @pytest.mark.parametrize(
-    ("name", "data_dir", "words"),
+    ("name", "data_dir", "message"),
     [
         ("mnist", None, "--data_dir must name the folder"),
         ("mnist", "/nowhere", "must be an existing folder, got '/nowhere'"),
-        ("mnist", ".", "neither mnist/train-images"),
+        ("mnist", ".", "got a folder with neither mnist/train-images"),
         ("imagenet", None, "--dataset must be one of digits, mnist"),
     ],
 )
-def test_unknown_places_are_named(name: str, data_dir: str | None, words: str):
-    with pytest.raises(UserError, match=re.escape(words)):
+def test_unknown_places_are_named(name: str, data_dir: str | None, message: str):
+    with pytest.raises(UserError, match=re.escape(message)):
         data.load(name, data_dir, data.Options(source="files"))
 
 
@@ -94,29 +94,29 @@ def test_levels_survive_the_way_to_leaf_values_and_back(
     x = codec.encode(key, levels)
     assert x.dtype == jnp.float32
     assert x.shape == levels.shape
-    grey = codec.to_unit(x)
-    assert grey.min() >= 0
-    assert grey.max() <= 1
-    back = codec.to_levels(x)
-    assert back.dtype == jnp.uint8
+    gray = codec.to_unit(x)
+    assert gray.min() >= 0
+    assert gray.max() <= 1
+    decoded = codec.to_levels(x)
+    assert decoded.dtype == jnp.uint8
     top = num_values - 1
     if leaf == "bernoulli":
         assert set(np.unique(x)) == {0.0, 1.0}
-        np.testing.assert_array_equal(back, jnp.where(levels > top / 2, top, 0))
+        np.testing.assert_array_equal(decoded, jnp.where(levels > top / 2, top, 0))
     else:
-        np.testing.assert_array_equal(back, levels)
-    wild = codec.to_levels(jnp.array([-3.0, 1e6]))
-    np.testing.assert_array_equal(wild, [0, top])
+        np.testing.assert_array_equal(decoded, levels)
+    clipped = codec.to_levels(jnp.array([-3.0, 1e6]))
+    np.testing.assert_array_equal(clipped, [0, top])
 
 
 def test_bits_of_the_uniform_code(key: jax.Array):
-    """256 equally likely levels cost 8 bits, as integers and dequantised."""
+    """256 equally likely levels cost 8 bits, as integers and dequantized."""
     num_dims = 12
     for leaf, log_p in (("categorical", -math.log(256)), ("normal", 0.0)):
         codec = preprocessing(leaf, 256)
         bits = per_example_bits(jnp.full((3,), num_dims * log_p), num_dims, codec)
         np.testing.assert_allclose(bits, [8.0] * 3, rtol=1e-6)
-    # The noise of dequantisation is uniform within its cell and uses the key.
+    # The noise of dequantization is uniform within its cell and uses the key.
     codec = preprocessing("normal", 4)
     x = codec.encode(key, jnp.full((20000,), 2, jnp.uint8))
     assert 0.5 <= x.min() < 0.501
@@ -136,8 +136,8 @@ def test_a_part_of_the_training_images_is_spread_over_all_of_them():
     assert len(part.train) == 144
     assert part.train_labels is not None
     assert whole.train_labels is not None
-    where = {row.tobytes(): i for i, row in enumerate(whole.train)}
-    places = [where[row.tobytes()] for row in part.train]
+    index_of = {row.tobytes(): i for i, row in enumerate(whole.train)}
+    places = [index_of[row.tobytes()] for row in part.train]
     assert places == sorted(places)
     assert places[0] == 0
     assert max(np.diff(places)) == 11
