@@ -1,4 +1,4 @@
-"""What a study leaves behind: its state, one table, and raw results to keep."""
+"""The outputs of a study: its state, one table, and raw results to keep."""
 
 from collections.abc import Mapping, Sequence
 import importlib.metadata
@@ -26,7 +26,7 @@ _COLUMNS = (
 )
 _RAW = ("config.json", "result.json", "evaluation.json")
 _METRICS = "metrics.jsonl"
-# What the folder of a classifier is called where raw numbers are kept.
+# Names of the folders of classifiers where raw numbers are kept.
 _ROLES = {
     "classifier": "JUDGE",
     "mmd_classifier": "CRITICS",
@@ -35,7 +35,7 @@ _ROLES = {
 
 
 class Record:
-    """``study.json``: what ran when, kept over sessions."""
+    """``study.json``: command, outcome and commit of every job, over all sessions."""
 
     def __init__(self, root: Path, settings: Mapping[str, Any]):
         self._root, self._path = root, root / _STATE
@@ -147,7 +147,7 @@ def keep(jobs: Sequence[Job], root: Path, place: Path) -> None:
     Args:
         jobs: the plan.
         root: folder of the study.
-        place: where to; made if missing. ``JOB-result.json`` and so on.
+        place: the folder of the copies; made if missing. ``JOB-result.json`` and so on.
 
     Raises:
         OSError: it cannot be written.
