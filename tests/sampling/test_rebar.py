@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from benchmarks import estimators
+from benchmarks import enumeration
 import dspc_jax as pc
 from dspc_jax import parameters
 from dspc_jax.objectives import rebar_surrogate
@@ -20,8 +20,8 @@ COUNT = 4000
 
 
 def setting(name):
-    circuit = pc.build(estimators.CIRCUITS[name])
-    return circuit, estimators.parameters(circuit)
+    circuit = pc.build(enumeration.CIRCUITS[name])
+    return circuit, enumeration.parameters(circuit)
 
 
 def flat(tree):
@@ -178,11 +178,11 @@ def test_graphs_without_a_path_are_refused():
 def test_it_is_unbiased_with_any_weight_of_its_control():
     """Normal leaves, by the mean over batches; the score alone is noisier."""
     circuit, params = setting("two variables, normal")
-    exact = estimators.exact_gradients("two variables, normal")
+    exact = enumeration.exact_gradients("two variables, normal")
     truth = np.concatenate([np.ravel(a[2]) for a in jax.tree.leaves(exact)])
 
     def loss(x):
-        return jax.vmap(lambda x: estimators.functions(x, 1.0)[2])(x)
+        return jax.vmap(lambda x: enumeration.functions(x, 1.0)[2])(x)
 
     def surrogate(params, keys, control_weight):
         s = rebar.draw(circuit.layout, keys, params, 0.5)
