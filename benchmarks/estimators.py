@@ -80,7 +80,7 @@ def estimated_means(
     """Means ``[F]`` of functions of samples, with an estimator's gradient.
 
     Args:
-        circuit: what is drawn from.
+        circuit: of the samples.
         objectives: ``[N, V, C]`` to ``[N, F]``.
         params: the circuit's parameters.
         keys: ``[N]``.

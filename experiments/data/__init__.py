@@ -85,7 +85,7 @@ def _load(name: str, data_dir: str | None, options: Options) -> Dataset:
 
 
 def _load_files(name: str, data_dir: str | None, options: Options) -> Dataset:
-    """Loads the official files, or what tensorflow-datasets has in their place."""
+    """Loads the official files, or tensorflow-datasets in their place."""
     source = _SOURCES[name]
     path = files.find(name, data_dir, source.marks)
     if path is not None:

@@ -46,8 +46,8 @@ def prepared(
     """The folder of the arrays that a key names, made if it is not there.
 
     They are written to a folder of another name, which gets its own only when
-    everything is on the disk: what has the name is complete. Of several processes one
-    prepares and the others wait for it.
+    everything is on the disk: a folder with the name is complete. Of several processes
+    one prepares and the others wait for it.
 
     Args:
         root: folder of all prepared arrays; made if missing.
@@ -116,7 +116,7 @@ def locked(path: Path, name: str) -> Iterator[None]:
 
     Args:
         path: of the lock's file, which stays; its folder is made if missing.
-        name: what is locked, for the user.
+        name: of the locked resource, for the user.
 
     Raises:
         UserError: the file cannot be written.

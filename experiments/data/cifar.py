@@ -149,20 +149,21 @@ def _checked(
     return images, labels, content_hash == official_hash
 
 
-def _read_batch(where: str, content: bytes) -> tuple[np.ndarray, np.ndarray]:
+def _read_batch(location: str, content: bytes) -> tuple[np.ndarray, np.ndarray]:
     """Images ``[n, 32, 32, 3]`` and labels ``[n]`` of one pickled batch."""
     try:
         batch = read_dict(content)
     except UnsafePickle as error:
         raise UserError(
-            f"{where} must hold nothing but arrays, lists, bytes and strings: {error}"
+            f"{location} must hold nothing but arrays, lists, bytes and strings, got "
+            f"{error}"
         ) from None
     except ValueError as error:
-        raise UserError(f"{where} is truncated or damaged: {error}") from None
+        raise UserError(f"{location} is truncated or damaged: {error}") from None
     rows, labels = batch.get(b"data"), batch.get(b"labels")
     if not isinstance(rows, np.ndarray) or rows.ndim != 2 or rows.shape[1] != _PIXELS:
         raise UserError(
-            f"{where} must have data, an array of {_PIXELS} columns, got "
+            f"{location} must have data, an array of {_PIXELS} columns, got "
             f"{getattr(rows, 'shape', type(rows).__name__)}"
         )
     if (
@@ -171,7 +172,8 @@ def _read_batch(where: str, content: bytes) -> tuple[np.ndarray, np.ndarray]:
         or not all(type(label) is int and 0 <= label < 10 for label in labels)
     ):
         raise UserError(
-            f"{where} must have labels, a list of {len(rows)} numbers from 0 to 9"
+            f"{location} must have labels, a list of {len(rows)} numbers from 0 to 9, "
+            f"got {str(labels)[:40]}"
         )
     images = rows.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
     return np.ascontiguousarray(images), np.array(labels, np.int32)

@@ -1,4 +1,4 @@
-"""Official files: where they are, what they hash to, whether they are complete."""
+"""Official files: their places, their hashes, and whether they are complete."""
 
 from collections.abc import Mapping, Sequence
 import hashlib

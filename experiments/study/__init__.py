@@ -63,7 +63,7 @@ class StudySettings:
         "the judge (default: some are trained, where there are labels)",
     )
     only: str | None = flags.flag(
-        None, "names of jobs, with commas: these and what they need"
+        None, "names of jobs, with commas: these and the jobs that they need"
     )
     override: str | None = flags.flag(
         None,

@@ -1,4 +1,4 @@
-"""The studies: what runs, declared."""
+"""The studies: declared lists of jobs."""
 
 from collections.abc import Callable
 

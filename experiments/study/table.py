@@ -27,7 +27,7 @@ _RUN = (
     *("seeds", "device"),
 )
 _PROTOCOL = ("protocol", "split", "num_real", "num_samples", "sample_seed", "features")
-# How the names of measures begin that are kept: of a model, of images, over training.
+# First parts of the names of measures: of a model, of images, over training.
 _TEST = (
     *("bits_per_dim", "mmd2", "num_params", "reconstruction_bce", "kl", "accuracy"),
     *("active_latents", "inpainting_random_mean"),
@@ -55,17 +55,18 @@ def make(collected: Collected) -> dict[str, Any]:
         collected: runs with the defaults of their flags, or synthetic data.
 
     Returns:
-        ``common``: what all runs share; ``runs``: by name, what they do not.
+        ``common``: the values that all runs share; ``runs``: by name, the others.
 
     Raises:
         UserError: no run has a result.
     """
     finished = [run for run in collected.runs if run.result is not None]
     runs = {run.name: _run(run) for run in finished}
-    for one in (result for study in collected.studies for result in study.results):
-        runs[f"{one['set']}-{one['objective']}"] = _synthetic(one)
+    for study in collected.studies:
+        for result in study.results:
+            runs[f"{result['set']}-{result['objective']}"] = _synthetic(result)
     if not runs:
-        raise UserError("--runs must name folders of runs that have results")
+        raise UserError("--runs must name folders of runs with results, got none")
     at_default = {
         name
         for run in finished
@@ -93,17 +94,17 @@ def _study(run: Run) -> dict[str, Any]:
 
 
 def _run(run: Run) -> dict[str, Any]:
-    """What is kept of a run."""
+    """The values of a run."""
     job = _study(run).get("jobs", {}).get(run.folder.name, {})
     result = run.result or {}
     head = {**result, "program": run.program, "wall_seconds": job.get("seconds")}
     head |= {name: job.get(name) for name in ("label", "commit")}
     evaluation = run.evaluations.get("evaluation", {})
     shared = {name: evaluation[name] for name in _PROTOCOL if name in evaluation}
-    drawn = {}
+    samples = {}
     for title, row in evaluation.get("rows", {}).items():
         if title.startswith("sampled"):
-            drawn[title] = _each(row, DISTANCES if "," in title else _IMAGES)
+            samples[title] = _each(row, DISTANCES if "," in title else _IMAGES)
         elif title != "mean image":  # it is far from everything
             shared[title] = _each(row, _IMAGES)
     metrics = result.get("metrics", {}).items()
@@ -119,13 +120,13 @@ def _run(run: Run) -> dict[str, Any]:
         },
         "evaluation": shared,
         "test": _each({**evaluation.get("model", {}), **test}, _TEST),
-        **drawn,
+        **samples,
         "over_time": _over_time(run),
     }
 
 
 def _synthetic(content: Mapping[str, Any]) -> dict[str, Any]:
-    """What is kept of a set and an objective of ``experiments.synthetic``."""
+    """The values of a set and an objective of ``experiments.synthetic``."""
     lists = {f"{name}_seeds": content[name] for name in _SYNTHETIC}
     return {
         **dict.fromkeys(_RUN),
@@ -148,17 +149,18 @@ def _over_time(run: Run) -> dict[str, Any]:
 
 def _each(metrics: Mapping[str, Any], starts: tuple[str, ...]) -> dict[str, Any]:
     """Values over the seeds, or one where all are the same."""
-    found = {}
+    values = {}
     for name in _kept(metrics, starts):
-        each = [_short(value) for value in from_metrics(metrics, name) or [None]]
-        found[name] = each[0] if each == each[:1] * len(each) else each
-    return found
+        seeds = [_short(value) for value in from_metrics(metrics, name) or [None]]
+        values[name] = seeds[0] if seeds == seeds[:1] * len(seeds) else seeds
+    return values
 
 
 def _kept(names: Iterable[str], starts: tuple[str, ...]) -> list[str]:
+    """Names of measures, each once; those over seeds have one name."""
     ends = ("_std", "_seeds", "_error")
-    found = dict.fromkeys(names)
-    return [n for n in found if n.startswith(starts) and not n.endswith(ends)]
+    unique = dict.fromkeys(names)
+    return [n for n in unique if n.startswith(starts) and not n.endswith(ends)]
 
 
 def _short(value: Any) -> Any:
@@ -172,7 +174,7 @@ def _short(value: Any) -> Any:
 
 
 def _take_shared(parts: Sequence[dict[str, Any]], names: Iterable[str]) -> dict:
-    """Takes out what is equal in all parts that have it, and returns it."""
+    """Takes out the values that are equal in all parts, and returns them."""
     shared = {}
     for name in names:
         values = [part[name] for part in parts if name in part]
@@ -193,10 +195,13 @@ def as_text(value: Any, indent: int = 0) -> str:
     Args:
         value: as JSON has it.
         indent: columns to its left.
+
+    Returns:
+        The text, without a last newline.
     """
-    whole = json.dumps(value)
-    if len(whole) + indent <= _WIDTH or not isinstance(value, dict | list):
-        return whole
+    one_line = json.dumps(value)
+    if len(one_line) + indent <= _WIDTH or not isinstance(value, dict | list):
+        return one_line
     if isinstance(value, dict):
         items = [f"{json.dumps(k)}: {as_text(v, indent + 1)}" for k, v in value.items()]
     else:
@@ -210,7 +215,7 @@ def as_text(value: Any, indent: int = 0) -> str:
             lines[-1] = longer
     margin = "\n" + " " * indent
     body = ",".join(f"{margin} {line}" for line in lines)
-    return f"{whole[0]}{body}{margin}{whole[-1]}"
+    return f"{one_line[0]}{body}{margin}{one_line[-1]}"
 
 
 def main(groups: list[Any]) -> int:
@@ -223,7 +228,7 @@ def main(groups: list[Any]) -> int:
         0.
 
     Raises:
-        UserError: a flag is missing, or names what cannot be read or written.
+        UserError: a flag is missing, or names a file that cannot be read or written.
     """
     (settings,) = groups
     if settings.runs is None or settings.out is None:
@@ -234,7 +239,10 @@ def main(groups: list[Any]) -> int:
     try:
         write_atomically(out, as_text({"study": out.stem, **table}) + "\n")
     except OSError as error:
-        raise UserError(f"--out must be a file to write: {error.strerror}") from None
+        raise UserError(
+            f"--out must be a file that can be written, got {settings.out!r}: "
+            f"{error.strerror}"
+        ) from None
     summary.write(f"{len(table['runs'])} runs, written to {out}\n")
     return 0
 

@@ -201,7 +201,7 @@ def test_any_cut_or_flipped_bit_of_the_archive(tmp_path: Path, contents):
 
 @pytest.mark.parametrize("write", [python2, python3])
 def test_any_cut_or_flipped_bit_of_a_pickle(write):
-    """A pickle has no check sum; what is read has the right shape and range."""
+    """A pickle has no check sum; arrays of it have the right shape and range."""
     content = write(*batch(2))
     pixels = content.index(batch(2)[0].tobytes()[:9]) if write is python2 else 0
     for cut in range(0, len(content) - 1, 13):

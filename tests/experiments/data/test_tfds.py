@@ -151,7 +151,7 @@ def test_preparing_needs_tensorflow(
     assert stand_in.prepared == 0
 
 
-# Puts the official files where the package looks for what it has downloaded.
+# Puts the official files where the package looks for its downloads.
 SEED = """
 import json, shutil, sys
 from pathlib import Path

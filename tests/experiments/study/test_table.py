@@ -95,5 +95,5 @@ def test_synthetic_data_have_a_table_too(tmp_path):
 def test_folders_without_results_are_refused(tmp_path):
     fabricated.make(tmp_path / "a")
     words = ["table", f"--runs={tmp_path}/*", f"--out={tmp_path / 'table.json'}"]
-    with pytest.raises(UserError, match="--runs must name folders of runs that have"):
+    with pytest.raises(UserError, match="--runs must name folders of runs with"):
         table.main(table.parse(words))
