@@ -87,7 +87,7 @@ def _check(task: str, state: Any, result: Any) -> None:
     """Raises where the result is wrong: its time is no measurement."""
     for leaf in jax.tree.leaves((state, result)):
         if not bool(jnp.all(jnp.isfinite(leaf))):
-            raise FloatingPointError(f"the result of {task} must be finite, got {leaf}")
+            raise FloatingPointError(f"the result of {task} must be finite, got others")
     if task in DIFFERENTIABLE:
         _, gradient = result
         for path, leaf in jax.tree.leaves_with_path(gradient):
