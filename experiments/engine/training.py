@@ -20,6 +20,7 @@ from jax.sharding import Mesh
 import numpy as np
 import tqdm
 
+from dspc_jax.learning.loop import Carry
 from experiments.console import summary
 from experiments.console.errors import RunFailed, UserError
 from experiments.data import Dataset, describe
@@ -29,7 +30,7 @@ from experiments.engine.checkpointing import Checkpoints
 from experiments.engine.device_loop import DeviceLoop
 from experiments.engine.flags import Settings
 from experiments.engine.metric_writer import MetricWriter
-from experiments.engine.system import Carry, System
+from experiments.engine.system import System
 from experiments.engine.workdir import claim, write_atomically
 from experiments.models.preprocessing import to_images
 
