@@ -11,6 +11,7 @@ from typing import Any, cast
 import jax.numpy as jnp
 import numpy as np
 
+from dspc_jax.evaluation import Codec
 from dspc_jax.objectives import (
     Kernel,
     exact_mmd_loss,
@@ -30,7 +31,6 @@ from experiments.losses.mixture import MixtureSettings, Term
 from experiments.losses.penalized_critic import LEARNED_KERNELS, learned_kernel_term
 from experiments.models.circuit import Model, pixel_bandwidths, pixel_kernel, references
 from experiments.models.generators import circuit_generator
-from experiments.models.preprocessing import Preprocessing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,7 +167,7 @@ def sample_term(
     mmd_settings: MmdSettings,
     critic_settings: CriticSettings,
     dataset: data.Dataset,
-    codec: Preprocessing,
+    codec: Codec,
 ) -> Term:
     """The MMD of samples, on what the flags have the kernels see.
 
