@@ -11,6 +11,7 @@ from typing import Any, cast
 import jax.numpy as jnp
 import numpy as np
 
+from dspc_jax.evaluation import Codec
 from dspc_jax.objectives import (
     Kernel,
     exact_mmd_loss,
@@ -21,16 +22,15 @@ from dspc_jax.objectives import (
 from experiments import data
 from experiments.console.errors import UserError
 from experiments.engine import flags
-from experiments.engine.device_loop import System
 from experiments.engine.flags import Settings
 from experiments.engine.program import training_program
+from experiments.engine.system import System
 from experiments.losses import mixture, perceptual
 from experiments.losses.critic import CriticSettings
 from experiments.losses.mixture import MixtureSettings, Term
 from experiments.losses.penalized_critic import LEARNED_KERNELS, learned_kernel_term
 from experiments.models.circuit import Model, pixel_bandwidths, pixel_kernel, references
 from experiments.models.generators import circuit_generator
-from experiments.models.preprocessing import Preprocessing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,7 +167,7 @@ def sample_term(
     mmd_settings: MmdSettings,
     critic_settings: CriticSettings,
     dataset: data.Dataset,
-    codec: Preprocessing,
+    codec: Codec,
 ) -> Term:
     """The MMD of samples, on what the flags have the kernels see.
 

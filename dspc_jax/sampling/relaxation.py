@@ -32,7 +32,6 @@ References:
   NeurIPS 2023 (ReinMax, algorithm 2).
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -301,25 +300,3 @@ def _choose_value(relaxation, choice, noise, temperature):
 
 _choose = jax.custom_vjp(_choose_value, nondiff_argnums=(0,))
 _choose.defvjp(_choose_fwd, _choose_bwd)
-
-Schedule = Callable[[Array], Array]
-"""Temperature as a pure function of the (traced) step."""
-
-
-def constant_temperature(value: float) -> Schedule:
-    """``t = value`` at every step."""
-    return lambda step: jnp.full(jnp.shape(step), value, jnp.float32)
-
-
-def annealed_temperature(
-    num_steps: int, start: float = 1.0, end: float = 0.5
-) -> Schedule:
-    """``max(end, start * exp(-step / num_steps))``; the paper's is start 1, end 0.5."""
-    if num_steps < 1:
-        raise ValueError(f"num_steps: must be at least 1, got {num_steps}")
-    return lambda step: jnp.maximum(end, start * jnp.exp(-step / num_steps))
-
-
-def learned_temperature(logit: Array) -> Array:
-    """``sigmoid(logit)``: a parameter to train; 0 gives 0.5, as in the paper's code."""
-    return jax.nn.sigmoid(logit)

@@ -7,8 +7,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from dspc_jax.learning.loop import Carry
 from experiments.console.errors import UserError
-from experiments.engine.device_loop import Carry
 from experiments.engine.flags import Settings
 from experiments.measuring import trained
 from experiments.models.density_settings import DensitySettings

@@ -20,15 +20,17 @@ from jax.sharding import Mesh
 import numpy as np
 import tqdm
 
+from dspc_jax.learning.loop import Carry
 from experiments.console import summary
 from experiments.console.errors import RunFailed, UserError
 from experiments.data import Dataset, describe
 from experiments.engine import flags as flags_lib
 from experiments.engine import starting
 from experiments.engine.checkpointing import Checkpoints
-from experiments.engine.device_loop import Carry, DeviceLoop, System
+from experiments.engine.device_loop import DeviceLoop
 from experiments.engine.flags import Settings
 from experiments.engine.metric_writer import MetricWriter
+from experiments.engine.system import System
 from experiments.engine.workdir import claim, write_atomically
 from experiments.models.preprocessing import to_images
 

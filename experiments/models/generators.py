@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 
+from dspc_jax.evaluation import Codec
 from dspc_jax.sampling import implicit
 from experiments.console.errors import UserError
 from experiments.data import Dataset
@@ -12,7 +13,6 @@ from experiments.engine.flags import Settings
 from experiments.losses import score_function
 from experiments.models import circuit as model
 from experiments.models import temperature
-from experiments.models.preprocessing import Preprocessing
 
 Sample = Callable[[jax.Array, Any], jax.Array]
 """``(keys [B], params) -> [B, V, C]``: differentiable samples as grey values."""
@@ -28,11 +28,11 @@ class Generator(NamedTuple):
         temperature: ``(params, step) ->`` the temperature of the samples, 0 if none.
         likelihood_loss: ``(params, key, x) ->`` nats a dimension, negative; None where
             there is no likelihood.
-        evaluate: ``(params, key, levels) -> metrics``, see `device_loop.System`.
+        evaluate: ``(params, key, levels) -> metrics``, see `system.System`.
         pictures: ``(params, key, num) -> {title: levels}``.
         circuit: what is drawn from, or None for a network.
         complete: ``(params, key, levels, observed) -> {how: grey}``, see
-            `device_loop.System`.
+            `system.System`.
         sample_class: ``(params, key, label, num) -> levels``, where the likelihood's
             loss takes labels, too.
         expected_counts: ``(params, x) ->`` those of EM, where they are not simply the
@@ -41,7 +41,7 @@ class Generator(NamedTuple):
             shorter steps than others. None: all alike.
     """
 
-    codec: Preprocessing
+    codec: Codec
     init: Callable[[jax.Array], Any]
     sampler: Callable[[Any, jax.Array], Sample]
     temperature: Callable[[Any, jax.Array], jax.Array]
