@@ -24,8 +24,8 @@ def computed_once(function: Callable[..., PyTree], x: Array, *others: Array) -> 
 
     Without this, XLA's CPU backend fuses the whole expression into every consumer and
     recomputes it each time. A conditional blocks that fusion, because the compiler
-    cannot prove which branch is taken. (Other backends weigh the cost of a fusion; there
-    a conditional would cost more.) The result must not be differentiated.
+    cannot prove which branch is taken. (Other backends weigh the cost of a fusion, and
+    a conditional would cost more there.) The result must not be differentiated.
     """
 
     @jax.custom_batching.custom_vmap
