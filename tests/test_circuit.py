@@ -282,11 +282,11 @@ BAD_CALLS = {
     ),
     "shape of parameters": (
         lambda: CIRCUIT.log_prob(PARAMS._replace(classes=jnp.zeros(3)), X0),
-        r"params.*classes: must have shape \(2,\), got \(3,\).*another circuit",
+        r"params.*classes must have shape \(2,\), got \(3,\).*another circuit",
     ),
     "tree of parameters": (
         lambda: CIRCUIT.sample(KEY, PARAMS._replace(mixtures=())),
-        "params: must have the structure.*another circuit",
+        "params must have the structure.*another circuit",
     ),
     "structure": (
         lambda: pc.CircuitConfig("quad", pc.Bernoulli()),  # pyright: ignore
