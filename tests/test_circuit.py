@@ -262,11 +262,11 @@ BAD_CALLS = {
     ),
     "relaxation": (
         lambda: CIRCUIT.sample_differentiable(KEY, PARAMS, relaxation="soft"),
-        "relaxation: must be one of .*gumbel_softmax.*got 'soft'",
+        "relaxation must be one of .*gumbel_softmax.*got 'soft'",
     ),
     "hard relaxation": (
         lambda: CIRCUIT.sample_differentiable(KEY, PARAMS, relaxation="hard"),
-        "relaxation: must be one of .*got 'hard'",
+        "relaxation must be one of .*got 'hard'",
     ),
     "temperature": (
         lambda: CIRCUIT.sample_differentiable(KEY, PARAMS, temperature=0.0),

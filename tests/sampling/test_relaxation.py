@@ -313,7 +313,7 @@ def test_schedules():
 
 
 def test_bad_input():
-    with pytest.raises(ValueError, match="relaxation: must be one of .*got 'soft'"):
+    with pytest.raises(ValueError, match="relaxation must be one of .*got 'soft'"):
         rx.check("soft")
     with pytest.raises(ValueError, match="num_steps: must be at least 1, got 0"):
         rx.annealed_temperature(0)
