@@ -11,7 +11,6 @@ from dspc_jax.ops.storage import computed_once
 from dspc_jax.types import Array
 
 
-@functools.cache
 def log_binomial_coefficients(num_trials: int) -> np.ndarray:
     """``log (N choose k)`` for ``k = 0..N``, float32 of the float64 values."""
     n, k = num_trials, np.arange(num_trials + 1)
@@ -21,7 +20,6 @@ def log_binomial_coefficients(num_trials: int) -> np.ndarray:
     )
 
 
-@functools.cache
 def _search_width(num_trials: int) -> int:
     """Steps from the mode that hold all but 1e-8 of every Binomial(num_trials, p).
 
