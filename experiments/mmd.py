@@ -132,7 +132,7 @@ def exact_term(circuit: Model, settings: MmdSettings, dataset: data.Dataset) -> 
         expected_kernels.check(circuit.circuit)
     except ValueError as error:
         raise UserError(
-            f"--mmd_estimator must not be exact with this {error}"
+            f"--mmd_estimator must not be exact with this circuit: {error}"
         ) from error
     bandwidths = np.asarray(pixel_bandwidths(circuit.codec, circuit.references))
     patches = None

@@ -262,11 +262,11 @@ BAD_CALLS = {
     ),
     "relaxation": (
         lambda: CIRCUIT.sample_differentiable(KEY, PARAMS, relaxation="soft"),
-        "relaxation: must be one of .*gumbel_softmax.*got 'soft'",
+        "relaxation must be one of .*gumbel_softmax.*got 'soft'",
     ),
     "hard relaxation": (
         lambda: CIRCUIT.sample_differentiable(KEY, PARAMS, relaxation="hard"),
-        "relaxation: must be one of .*got 'hard'",
+        "relaxation must be one of .*got 'hard'",
     ),
     "temperature": (
         lambda: CIRCUIT.sample_differentiable(KEY, PARAMS, temperature=0.0),
@@ -282,11 +282,11 @@ BAD_CALLS = {
     ),
     "shape of parameters": (
         lambda: CIRCUIT.log_prob(PARAMS._replace(classes=jnp.zeros(3)), X0),
-        r"params.*classes: must have shape \(2,\), got \(3,\).*another circuit",
+        r"params.*classes must have shape \(2,\), got \(3,\).*another circuit",
     ),
     "tree of parameters": (
         lambda: CIRCUIT.sample(KEY, PARAMS._replace(mixtures=())),
-        "params: must have the structure.*another circuit",
+        "params must have the structure.*another circuit",
     ),
     "structure": (
         lambda: pc.CircuitConfig("quad", pc.Bernoulli()),  # pyright: ignore

@@ -1,7 +1,8 @@
 """Measures of trained models: pure functions of values, never of files or clocks.
 
-Distances take features ``[N, D]`` from any network. Only on the features of the
-original Inception network (`dspc_jax.networks`) are they the FID and the KID.
+Distances take features ``[N, D]`` of any network. On those of the original Inception
+network (`dspc_jax.evaluation.inception`), and on no others, they are the FID and the
+KID.
 """
 
 from dspc_jax.evaluation.code_length import bits_per_dimension

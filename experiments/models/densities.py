@@ -78,7 +78,7 @@ def make_flow(settings: DensitySettings, dataset: Dataset) -> Flow:
         if settings.flow == "identity":
             flow = ladder.identity_flow(*sides)
         elif settings.flow == "colour":
-            flow = ladder.colour_flow(*sides)
+            flow = ladder.color_flow(*sides)
         elif settings.flow == "patch":
             flow = ladder.patch_flow(*sides, patch=settings.flow_patch, **size)
         else:

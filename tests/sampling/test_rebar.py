@@ -41,7 +41,7 @@ def test_noise_given_the_choices(name):
         weights = parameters.normalize(layout, params)
         drawn = noise.draw(layout, keys)
         path = path_sampling.descend(layout, weights, None, drawn)
-        given = rebar.given_choices(path, drawn)
+        given = rebar.conditional_noise(path, drawn)
         again = path_sampling.descend(layout, weights, None, given)
         return drawn, given, path, again
 
@@ -57,12 +57,12 @@ def test_noise_given_the_choices(name):
     columns = [stats.kstest(column, "uniform").pvalue for column in after.T]
     assert min(columns) > 1e-3
     # Negative control: without the choices' weights the law would be another.
-    wrong = rebar.given_choices(
+    wrong = rebar.conditional_noise(
         path._replace(
-            taken=jax.tree.map(
+            choices=jax.tree.map(
                 lambda t: t._replace(weights=jnp.ones_like(t.weights)),
-                path.taken,
-                is_leaf=lambda node: isinstance(node, path_sampling.Taken),
+                path.choices,
+                is_leaf=lambda node: isinstance(node, path_sampling.PathChoice),
             )
         ),
         drawn,
@@ -170,7 +170,7 @@ def test_the_surrogate():
 
 def test_graphs_without_a_path_are_refused():
     config = pc.CircuitConfig(cases.NESTED, pc.Normal(), num_leaves=2, num_sums=2)
-    with pytest.raises(ValueError, match="layout: must be that of a tree, or"):
+    with pytest.raises(ValueError, match="layout must be that of a tree, or"):
         rebar.check(pc.build(config).layout)
     rebar.check(setting("trees, cp")[0].layout)
 

@@ -293,5 +293,5 @@ def test_choose_one_is_a_pair_with_one_side():
 
 
 def test_bad_input():
-    with pytest.raises(ValueError, match="relaxation: must be one of .*got 'soft'"):
+    with pytest.raises(ValueError, match="relaxation must be one of .*got 'soft'"):
         rx.check("soft")
