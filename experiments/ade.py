@@ -17,9 +17,9 @@ from dspc_jax.objectives import mmd2_unbiased, sample_spread
 from experiments import data, mmd
 from experiments.console.errors import UserError
 from experiments.engine import flags
-from experiments.engine.device_loop import System
 from experiments.engine.flags import Settings
 from experiments.engine.program import training_program
+from experiments.engine.system import System
 from experiments.losses import mixture, score_function
 from experiments.losses.adversary import AdversarySettings, adversarial_term
 from experiments.losses.critic import CriticSettings

@@ -5,9 +5,9 @@ trained against it, does not tell them from the data.
 """
 
 from experiments import data
-from experiments.engine.device_loop import System
 from experiments.engine.flags import Settings
 from experiments.engine.program import training_program
+from experiments.engine.system import System
 from experiments.losses import mixture
 from experiments.losses.adversary import AdversarySettings, adversarial_term
 from experiments.losses.mixture import MixtureSettings

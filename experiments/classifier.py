@@ -15,9 +15,9 @@ from dspc_jax.networks import Classifier, convolutional_classifier
 from experiments.console.errors import UserError
 from experiments.data import Dataset
 from experiments.engine import flags
-from experiments.engine.device_loop import System
 from experiments.engine.flags import Settings
 from experiments.engine.program import training_program
+from experiments.engine.system import System
 
 
 @dataclasses.dataclass(frozen=True)

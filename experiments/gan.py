@@ -7,9 +7,9 @@ metrics, with a network in the place of the circuit.
 import dataclasses
 
 from experiments import data
-from experiments.engine.device_loop import System
 from experiments.engine.flags import Settings
 from experiments.engine.program import training_program
+from experiments.engine.system import System
 from experiments.losses import mixture
 from experiments.losses.adversary import AdversarySettings, adversarial_term
 from experiments.models.networks import NetworkSettings, network_generator

@@ -9,9 +9,9 @@ import optax
 import dspc_jax as pc
 from experiments import data
 from experiments.console.errors import UserError
-from experiments.engine.device_loop import System, levels_and_labels
 from experiments.engine.flags import Settings
 from experiments.engine.program import training_program
+from experiments.engine.system import System, levels_and_labels
 from experiments.models import circuit as model
 
 

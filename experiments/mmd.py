@@ -21,9 +21,9 @@ from dspc_jax.objectives import (
 from experiments import data
 from experiments.console.errors import UserError
 from experiments.engine import flags
-from experiments.engine.device_loop import System
 from experiments.engine.flags import Settings
 from experiments.engine.program import training_program
+from experiments.engine.system import System
 from experiments.losses import mixture, perceptual
 from experiments.losses.critic import CriticSettings
 from experiments.losses.mixture import MixtureSettings, Term

@@ -9,9 +9,9 @@ import dataclasses
 
 from experiments import data
 from experiments.engine import flags
-from experiments.engine.device_loop import System
 from experiments.engine.flags import Settings
 from experiments.engine.program import training_program
+from experiments.engine.system import System
 from experiments.gan import NETWORK_MIXTURE
 from experiments.losses import mixture
 from experiments.losses.critic import CriticSettings

@@ -6,9 +6,9 @@ trained until images survive the way through their latents.
 
 from experiments import data
 from experiments.console.errors import UserError
-from experiments.engine.device_loop import System
 from experiments.engine.flags import Settings
 from experiments.engine.program import training_program
+from experiments.engine.system import System
 from experiments.losses import mixture
 from experiments.losses.mixture import MixtureSettings
 from experiments.models.auto_encoder import AutoEncoder, PaeSettings

@@ -23,9 +23,9 @@ from dspc_jax.objectives import (
 )
 from experiments import data
 from experiments.engine import flags
-from experiments.engine.device_loop import System
 from experiments.engine.flags import Settings
 from experiments.engine.program import training_program
+from experiments.engine.system import System
 from experiments.losses import mixture
 from experiments.losses.mixture import NO_LIKELIHOOD, Term
 from experiments.models import circuit as model

@@ -18,23 +18,7 @@ from experiments.console.errors import UserError
 from experiments.data import Dataset
 from experiments.engine.batches import batch_indices
 from experiments.engine.flips import mirror
-from experiments.engine.system import (
-    Carry,
-    Failure,
-    Labelled,
-    System,
-    levels_and_labels,
-)
-
-# The types of a system are imported from here.
-__all__ = [
-    "Carry",
-    "DeviceLoop",
-    "Failure",
-    "Labelled",
-    "System",
-    "levels_and_labels",
-]
+from experiments.engine.system import Carry, Failure, Labelled, System
 
 _STREAM_BYTES = 64 * 2**20  # rows of one chunk, where the data set stays on the host
 _MAX_CHUNK = 128  # steps; at 1 ms a step still many chunks a second

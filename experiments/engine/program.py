@@ -5,7 +5,7 @@ from typing import Any, NamedTuple, NoReturn
 
 from experiments import data
 from experiments.engine import app, training
-from experiments.engine.device_loop import System
+from experiments.engine.system import System
 
 
 class Program(NamedTuple):

@@ -8,8 +8,8 @@ import jax
 import numpy as np
 
 from experiments.console.errors import UserError
-from experiments.engine.device_loop import Carry
 from experiments.engine.flags import Settings
+from experiments.engine.system import Carry
 from experiments.measuring import trained
 from experiments.models.density_settings import DensitySettings
 

@@ -26,9 +26,10 @@ from experiments.data import Dataset, describe
 from experiments.engine import flags as flags_lib
 from experiments.engine import starting
 from experiments.engine.checkpointing import Checkpoints
-from experiments.engine.device_loop import Carry, DeviceLoop, System
+from experiments.engine.device_loop import DeviceLoop
 from experiments.engine.flags import Settings
 from experiments.engine.metric_writer import MetricWriter
+from experiments.engine.system import Carry, System
 from experiments.engine.workdir import claim, write_atomically
 from experiments.models.preprocessing import to_images
 

@@ -17,8 +17,8 @@ import optax
 import dspc_jax as pc
 from experiments.console.errors import UserError
 from experiments.engine import flags
-from experiments.engine.device_loop import System, levels_and_labels
 from experiments.engine.flags import Settings
+from experiments.engine.system import System, levels_and_labels
 from experiments.losses import score_function
 from experiments.models.generators import Generator, Sample
 

@@ -14,7 +14,8 @@ from experiments import data
 from experiments.console.errors import UserError
 from experiments.data import Dataset
 from experiments.engine.checkpointing import Checkpoints
-from experiments.engine.device_loop import DeviceLoop, System
+from experiments.engine.device_loop import DeviceLoop
+from experiments.engine.system import System
 
 if TYPE_CHECKING:  # program imports training, and that `starting`, which imports this
     from experiments.engine.program import Program

@@ -23,8 +23,8 @@ from dspc_jax.objectives import (
 )
 from experiments.console.errors import UserError
 from experiments.data import Dataset
-from experiments.engine.device_loop import levels_and_labels
 from experiments.engine.flags import Settings
+from experiments.engine.system import levels_and_labels
 from experiments.models.preprocessing import (
     Preprocessing,
     per_example_bits,

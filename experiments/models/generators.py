@@ -28,11 +28,11 @@ class Generator(NamedTuple):
         temperature: ``(params, step) ->`` the temperature of the samples, 0 if none.
         likelihood_loss: ``(params, key, x) ->`` nats a dimension, negative; None where
             there is no likelihood.
-        evaluate: ``(params, key, levels) -> metrics``, see `device_loop.System`.
+        evaluate: ``(params, key, levels) -> metrics``, see `system.System`.
         pictures: ``(params, key, num) -> {title: levels}``.
         circuit: what is drawn from, or None for a network.
         complete: ``(params, key, levels, observed) -> {how: grey}``, see
-            `device_loop.System`.
+            `system.System`.
         sample_class: ``(params, key, label, num) -> levels``, where the likelihood's
             loss takes labels, too.
         expected_counts: ``(params, x) ->`` those of EM, where they are not simply the

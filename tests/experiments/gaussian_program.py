@@ -18,7 +18,7 @@ import optax
 
 from experiments import data
 from experiments.engine import app, flags, training
-from experiments.engine.device_loop import System
+from experiments.engine.system import System
 from experiments.models.preprocessing import per_example_bits, preprocessing
 
 

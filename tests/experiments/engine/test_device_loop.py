@@ -12,7 +12,8 @@ from experiments import data
 from experiments.console.errors import UserError
 from experiments.data import Dataset
 from experiments.engine import flags
-from experiments.engine.device_loop import Carry, DeviceLoop, System
+from experiments.engine.device_loop import DeviceLoop
+from experiments.engine.system import Carry, System
 from tests.experiments.gaussian_program import GaussianSettings, gaussian_system
 
 BATCH = 32

@@ -12,9 +12,10 @@ import pytest
 
 from experiments import data, ll, mmd
 from experiments.console.errors import UserError
-from experiments.engine.device_loop import DeviceLoop, System
+from experiments.engine.device_loop import DeviceLoop
 from experiments.engine.flags import Settings
 from experiments.engine.starting import started
+from experiments.engine.system import System
 from experiments.losses.critic import CriticSettings
 from experiments.losses.mixture import MixtureSettings
 from experiments.measuring import trained

@@ -16,8 +16,9 @@ from dspc_jax.structure.latents import with_latents
 from experiments import pae, vae
 from experiments.console.errors import UserError
 from experiments.data import Dataset
-from experiments.engine.device_loop import DeviceLoop, System
+from experiments.engine.device_loop import DeviceLoop
 from experiments.engine.flags import Settings
+from experiments.engine.system import System
 from experiments.losses.mixture import MixtureSettings
 from experiments.models import code_usage, joint_circuit, reconstruction
 from experiments.models.auto_encoder import AutoEncoder, PaeSettings

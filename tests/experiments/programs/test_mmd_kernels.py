@@ -13,8 +13,9 @@ from dspc_jax.objectives import exact_mmd_loss
 from experiments import mmd, mmd_gan
 from experiments.console.errors import UserError
 from experiments.data import Dataset
-from experiments.engine.device_loop import DeviceLoop, System
+from experiments.engine.device_loop import DeviceLoop
 from experiments.engine.flags import Settings
+from experiments.engine.system import System
 from experiments.losses import score_function
 from experiments.losses.critic import CriticSettings
 from experiments.losses.mixture import MixtureSettings

@@ -14,8 +14,9 @@ import pytest
 from experiments import ll, mmd
 from experiments.data import Dataset
 from experiments.engine import flags
-from experiments.engine.device_loop import DeviceLoop, System
+from experiments.engine.device_loop import DeviceLoop
 from experiments.engine.flags import Settings
+from experiments.engine.system import System
 from experiments.losses.critic import CriticSettings
 from experiments.losses.mixture import MixtureSettings
 from experiments.mmd import MmdSettings
