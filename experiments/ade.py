@@ -14,7 +14,7 @@ import optax
 
 from dspc_jax import networks
 from dspc_jax.objectives import mmd2_unbiased, sample_spread
-from experiments import data, mmd
+from experiments import data
 from experiments.console.errors import UserError
 from experiments.engine import flags
 from experiments.engine.flags import Settings
@@ -24,7 +24,7 @@ from experiments.losses import mixture, score_function
 from experiments.losses.adversary import AdversarySettings, adversarial_term
 from experiments.losses.critic import CriticSettings
 from experiments.losses.mixture import MixtureSettings
-from experiments.mmd import MmdSettings
+from experiments.losses.mmd import MmdSettings, sample_term
 from experiments.models import circuit as model
 from experiments.models.densities import Density, make_density
 from experiments.models.density_settings import DensitySettings
@@ -159,7 +159,7 @@ def make_system(
     if ade_settings.sample_loss == "adv":
         term = adversarial_term(settings, adversary_settings, dataset, generator)
     else:
-        term = mmd.sample_term(
+        term = sample_term(
             settings, mmd_settings, critic_settings, dataset, generator.codec
         )
     return mixture.make_system(settings, mixture_settings, generator, term)

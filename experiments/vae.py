@@ -27,7 +27,7 @@ from experiments.engine.flags import Settings
 from experiments.engine.program import training_program
 from experiments.engine.system import System
 from experiments.losses import mixture
-from experiments.losses.mixture import NO_LIKELIHOOD, Term
+from experiments.losses.mixture import Term
 from experiments.models import circuit as model
 from experiments.models import reconstruction
 from experiments.models.auto_encoder import AutoEncoder, PaeSettings
@@ -198,9 +198,8 @@ def make_system(
         pictures=pictures,
         circuit=None,
     )
-    no_likelihood = dataclasses.replace(NO_LIKELIHOOD, sampler_learning_rate=None)
     term = Term("vae", init=lambda key: (), train=None, loss=loss)
-    return mixture.make_system(settings, no_likelihood, generator, term)
+    return mixture.make_system(settings, mixture.NO_LIKELIHOOD, generator, term)
 
 
 PROGRAM = training_program(

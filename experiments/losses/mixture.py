@@ -63,7 +63,10 @@ class MixtureSettings:
     )
 
 
-NO_LIKELIHOOD = MixtureSettings(pretrain_steps=0, ll_weight=0.0)
+# Of networks, which have no likelihood; Adam's step size is --learning_rate alone.
+NO_LIKELIHOOD = MixtureSettings(
+    pretrain_steps=0, ll_weight=0.0, sampler_learning_rate=None
+)
 
 
 class Term(NamedTuple):

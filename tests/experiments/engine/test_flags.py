@@ -22,7 +22,7 @@ from experiments.engine import flags
 from experiments.engine.flags import Settings
 from experiments.losses.critic import CriticSettings
 from experiments.losses.mixture import MixtureSettings
-from experiments.mmd import MmdSettings
+from experiments.losses.mmd import MmdSettings
 from experiments.models import temperature
 from tests.experiments import runs
 

@@ -18,8 +18,8 @@ from experiments.engine.starting import started
 from experiments.engine.system import System
 from experiments.losses.critic import CriticSettings
 from experiments.losses.mixture import MixtureSettings
+from experiments.losses.mmd import MmdSettings
 from experiments.measuring import trained
-from experiments.mmd import MmdSettings
 from tests.experiments.tiny import tiny_digits
 
 SMALL: dict[str, Any] = {"num_sums": 2, "num_leaves": 3, "batch_size": 16}

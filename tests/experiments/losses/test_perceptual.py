@@ -17,7 +17,7 @@ from experiments.losses import perceptual
 from experiments.losses.adversary import AdversarySettings
 from experiments.losses.critic import CriticSettings
 from experiments.losses.mixture import MixtureSettings
-from experiments.mmd import MmdSettings
+from experiments.losses.mmd import MmdSettings, pixel_term
 from experiments.models import circuit as model
 
 FLAGS = ("mmd_classifier", "mmd_kernel")
@@ -42,7 +42,7 @@ def test_the_loss_is_that_of_the_features(judges: str):
     x, y = (jnp.asarray(dataset.train[i : i + 12]) / 16.0 for i in (0, 100))
     assert see(x).shape == (12, 10)  # of two networks side by side
     kernel = perceptual.feature_kernel(features, dataset)
-    term = perceptual.through(features, mmd.pixel_term(kernel, MmdSettings()))
+    term = perceptual.through(features, pixel_term(kernel, MmdSettings()))
     drawn = jnp.float32(y)
     key = jax.random.key(0)
 

@@ -15,12 +15,11 @@ from dspc_jax.objectives import (
     set_advantages,
 )
 from dspc_jax.sampling import rebar
-from experiments import mmd
 from experiments.console.errors import UserError
 from experiments.data import Dataset
 from experiments.engine.flags import Settings
 from experiments.losses import score_function
-from experiments.mmd import MmdSettings
+from experiments.losses.mmd import MmdSettings, pixel_term
 from experiments.models import generators
 from tests import cases
 from tests.experiments.tiny import tiny_digits
@@ -48,7 +47,7 @@ def test_gradients_of_a_term_are_those_of_the_library(tiny: Dataset):
     assert circuit is not None
     params = cases.jit(generator.init)(jax.random.key(0))
     x = jnp.asarray(tiny.train[:6], jnp.float32) / 16
-    term = mmd.pixel_term(circuit.kernel, MmdSettings())
+    term = pixel_term(circuit.kernel, MmdSettings())
     assert term.advantages is not None
 
     def by_term(params, advantages):
@@ -108,7 +107,7 @@ def test_pathwise_leaves(tiny: Dataset):
     assert circuit is not None
     params = cases.jit(generator.init)(jax.random.key(0))
     x = jnp.asarray(tiny.train[:6], jnp.float32) / 16
-    term = mmd.pixel_term(circuit.kernel, MmdSettings())
+    term = pixel_term(circuit.kernel, MmdSettings())
 
     def by_term(params, relaxation):
         return score_function.term_loss(
@@ -154,7 +153,7 @@ def test_rebar(tiny: Dataset):
     assert circuit is not None
     params = cases.jit(generator.init)(jax.random.key(0))
     x = jnp.asarray(tiny.train[:6], jnp.float32) / 16
-    term = mmd.pixel_term(circuit.kernel, MmdSettings())
+    term = pixel_term(circuit.kernel, MmdSettings())
 
     def by_term(params, relaxation):
         value, metrics = score_function.term_loss(

@@ -19,7 +19,7 @@ from experiments.engine.flags import Settings
 from experiments.engine.system import System
 from experiments.losses.critic import CriticSettings
 from experiments.losses.mixture import MixtureSettings
-from experiments.mmd import MmdSettings
+from experiments.losses.mmd import MmdSettings
 from tests import cases
 from tests.experiments import runs
 from tests.experiments.tiny import tiny_digits
