@@ -5,7 +5,6 @@ original Inception network (`dspc_jax.networks`) are they the FID and the KID.
 """
 
 from dspc_jax.evaluation.code_length import bits_per_dimension
-from dspc_jax.evaluation.discrepancy import MmdEstimate, mmd_estimate
 from dspc_jax.evaluation.diversity import diversity
 from dspc_jax.evaluation.frechet import (
     FrechetInfinity,
@@ -25,7 +24,6 @@ __all__ = [
     "FrechetInfinity",
     "InceptionScore",
     "KernelDistance",
-    "MmdEstimate",
     "PrecisionRecall",
     "Statistics",
     "bits_per_dimension",
@@ -36,7 +34,6 @@ __all__ = [
     "inception_score",
     "kernel_distance",
     "merge",
-    "mmd_estimate",
     "precision_recall",
     "random_masks",
     "statistics",
