@@ -11,9 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from dspc_jax.objectives import (
+    Features,
     Kernel,
     exact_mmd_loss,
     expected_kernels,
+    feature_kernel,
     mmd_advantages,
     mmd_loss,
 )
@@ -23,9 +25,10 @@ from experiments.engine import flags
 from experiments.engine.flags import Settings
 from experiments.losses import perceptual
 from experiments.losses.critic import CriticSettings
-from experiments.losses.mixture import Term
 from experiments.losses.penalized_critic import LEARNED_KERNELS, learned_kernel_term
-from experiments.models.circuit import Model, pixel_bandwidths, pixel_kernel, references
+from experiments.losses.term import Term
+from experiments.models.circuit import Model
+from experiments.models.pixel_kernels import pixel_bandwidths, pixel_kernel, references
 from experiments.models.preprocessing import Preprocessing
 
 
@@ -74,8 +77,10 @@ class MmdSettings:
     )
 
 
-def pixel_term(kernel: Kernel, settings: MmdSettings) -> Term:
-    """The MMD between grey values, from samples."""
+def kernel_term(
+    kernel: Kernel, settings: MmdSettings, features: Features | None = None
+) -> Term:
+    """The MMD between grey values, or their features, from samples."""
 
     def loss(params, key, x, adversary, sample):
         del adversary
@@ -87,20 +92,17 @@ def pixel_term(kernel: Kernel, settings: MmdSettings) -> Term:
             kernel=kernel,
             estimator=cast(Any, settings.mmd_estimator),
             square_root=settings.mmd_power == 1,
+            features=features,
         )
 
     def advantages(x, samples, adversary):
         del adversary
+        if features is not None:
+            x, samples = features(x), features(samples)
         return mmd_advantages(x, samples, kernel)
 
     unbiased = settings.mmd_estimator == "unbiased"
-    return Term(
-        "mmd",
-        init=lambda key: (),
-        train=None,
-        loss=loss,
-        advantages=advantages if unbiased else None,
-    )
+    return Term("mmd", loss, advantages=advantages if unbiased else None)
 
 
 def exact_term(circuit: Model, settings: MmdSettings, dataset: Dataset) -> Term:
@@ -148,7 +150,7 @@ def exact_term(circuit: Model, settings: MmdSettings, dataset: Dataset) -> Term:
             patches=None if patches is None else jnp.asarray(patches),
         )
 
-    return Term("mmd", init=lambda key: (), train=None, loss=loss)
+    return Term("mmd", loss, draws=False)
 
 
 def square_tiles(height: int, width: int, side: int) -> np.ndarray:
@@ -183,14 +185,14 @@ def sample_term(
     if mmd_settings.mmd_kernel in LEARNED_KERNELS:
         return learned_kernel_term(mmd_settings.mmd_kernel, critic_settings, dataset)
     if mmd_settings.mmd_kernel == "classifier":
-        seen = perceptual.classifier_features(
+        features = perceptual.classifier_features(
             mmd_settings.mmd_classifier,
             ("mmd_classifier", "mmd_kernel"),
             dataset,
             settings.data_dir,
         )
-        kernel = perceptual.feature_kernel(seen, dataset)
-        return perceptual.through(seen, pixel_term(kernel, mmd_settings))
+        kernel = feature_kernel(features, perceptual.references(dataset))
+        return kernel_term(kernel, mmd_settings, features)
     family = mmd_settings.mmd_pixel_kernel
     kernel = pixel_kernel(codec, references(dataset), family)
-    return pixel_term(kernel, mmd_settings)
+    return kernel_term(kernel, mmd_settings)
