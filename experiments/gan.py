@@ -4,8 +4,6 @@ The counterpart of ``experiments.adv``: the same loop, discriminators, losses an
 metrics, with a network in the place of the circuit.
 """
 
-import dataclasses
-
 from experiments import data
 from experiments.engine.flags import Settings
 from experiments.engine.program import training_program
@@ -13,9 +11,6 @@ from experiments.engine.system import System
 from experiments.losses import mixture
 from experiments.losses.adversary import AdversarySettings, adversarial_term
 from experiments.models.networks import NetworkSettings, network_generator
-
-# Adam's step size is --learning_rate alone.
-NETWORK_MIXTURE = dataclasses.replace(mixture.NO_LIKELIHOOD, sampler_learning_rate=None)
 
 
 def make_system(
@@ -40,7 +35,7 @@ def make_system(
     """
     generator = network_generator(settings, network_settings, dataset)
     term = adversarial_term(settings, adversary_settings, dataset, generator)
-    return mixture.make_system(settings, NETWORK_MIXTURE, generator, term)
+    return mixture.make_system(settings, mixture.NO_LIKELIHOOD, generator, term)
 
 
 PROGRAM = training_program(

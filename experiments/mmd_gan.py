@@ -12,7 +12,6 @@ from experiments.engine import flags
 from experiments.engine.flags import Settings
 from experiments.engine.program import training_program
 from experiments.engine.system import System
-from experiments.gan import NETWORK_MIXTURE
 from experiments.losses import mixture
 from experiments.losses.critic import CriticSettings
 from experiments.losses.penalized_critic import LEARNED_KERNELS, learned_kernel_term
@@ -55,7 +54,7 @@ def make_system(
     """
     generator = network_generator(settings, network_settings, dataset)
     term = learned_kernel_term(kernel_settings.mmd_kernel, critic_settings, dataset)
-    return mixture.make_system(settings, NETWORK_MIXTURE, generator, term)
+    return mixture.make_system(settings, mixture.NO_LIKELIHOOD, generator, term)
 
 
 PROGRAM = training_program(

@@ -51,7 +51,7 @@ PROGRAMS = {
     "models": _ENGINE,
     "losses": (*_ENGINE, "models"),
     **dict.fromkeys(_COMMANDS, _TRAINABLE),
-    "two_dimensional": ("console", "engine"),
+    "two_dimensional": _TRAINABLE,
     "synthetic": ("console", "engine", "two_dimensional"),
     "measuring": (*_TRAINABLE, *_COMMANDS),
     "evaluate": (*_TRAINABLE, "measuring"),

@@ -15,8 +15,8 @@ from experiments.engine.device_loop import DeviceLoop
 from experiments.engine.flags import Settings
 from experiments.losses.critic import CriticSettings
 from experiments.losses.mixture import MixtureSettings
+from experiments.losses.mmd import MmdSettings
 from experiments.measuring.trained import PROGRAMS
-from experiments.mmd import MmdSettings
 from tests.experiments import runs
 from tests.experiments.data.real import REAL, needs
 from tests.experiments.tiny import tiny_digits

@@ -10,8 +10,8 @@ from dspc_jax.evaluation.inception.weights import expected_tensors, params_from_
 from experiments import classifier, data, evaluate, ll
 from experiments.console.errors import UserError, exit_code
 from experiments.engine.flags import Settings
+from experiments.losses.mmd import MmdSettings
 from experiments.measuring import class_samples, measures, trained
-from experiments.mmd import MmdSettings
 from experiments.models import features, weights
 from tests.evaluation.inception.random_weights import random_tensors
 from tests.experiments import runs

@@ -16,13 +16,14 @@ from experiments.data import Dataset
 from experiments.engine.device_loop import DeviceLoop
 from experiments.engine.flags import Settings
 from experiments.engine.system import System
-from experiments.losses import score_function
 from experiments.losses.critic import CriticSettings
 from experiments.losses.mixture import MixtureSettings
+from experiments.losses.mmd import MmdSettings, exact_term, square_tiles
 from experiments.losses.penalized_critic import penalized_term
-from experiments.mmd import MmdSettings
+from experiments.losses.term import objective
 from experiments.models import generators
 from experiments.models.networks import NetworkSettings
+from experiments.models.pixel_kernels import pixel_bandwidths
 from tests import cases
 from tests.experiments import runs
 from tests.experiments.tiny import tiny_digits
@@ -179,11 +180,11 @@ def test_the_exact_term_is_the_loss_of_the_library(tiny: Dataset):
     assert circuit is not None
     params = {"circuit": cases.jit(circuit.circuit.init)(jax.random.key(0))}
     x = jnp.asarray(tiny.train[:6], jnp.float32) / 16
-    bandwidths = np.asarray(mmd.pixel_bandwidths(circuit.codec, circuit.references))
+    bandwidths = np.asarray(pixel_bandwidths(circuit.codec, circuit.references))
     halves = jnp.asarray([[1, 1, 0, 0] * 2, [0, 0, 1, 1] * 2], bool)
 
     given = MmdSettings(mmd_estimator="exact", mmd_patch=2)
-    term = mmd.exact_term(circuit, given, tiny)
+    term = exact_term(circuit, given, tiny)
 
     def sample(keys, params):
         raise AssertionError("the exact MMD needs no samples")
@@ -204,7 +205,7 @@ def test_the_exact_term_is_the_loss_of_the_library(tiny: Dataset):
 
 
 def test_tiles_cut_an_image_into_squares():
-    tiles = mmd._tiles(3, 5, 2).reshape(-1, 3, 5)
+    tiles = square_tiles(3, 5, 2).reshape(-1, 3, 5)
     np.testing.assert_array_equal(tiles.sum(0), 1)
     assert sorted(tile.sum() for tile in tiles) == [1, 2, 2, 2, 4, 4]
     numbers = np.argmax(tiles, axis=0)
@@ -225,16 +226,15 @@ def test_advantages_on_learned_features_are_those_of_the_set(tiny: Dataset):
 
     def gradient(advantages):
         def loss(params):
-            return score_function.term_loss(
-                "score_pathwise",
-                circuit,
-                term.loss,
-                advantages,
-                params,
-                jax.random.key(1),
-                x,
+            scored = objective(
+                term._replace(advantages=advantages),
                 adversary,
-            )[0]
+                generator.sampler(params, jnp.int32(0)),
+                "score_pathwise",
+                circuit.circuit,
+                circuit.codec.to_unit,
+            )
+            return scored(params, jax.random.key(1), x)[0]
 
         return jax.jit(jax.grad(loss))(params)
 
