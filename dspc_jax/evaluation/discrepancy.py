@@ -36,7 +36,7 @@ def mmd_estimate(
         x: ``[N, ...]`` points in random order.
         y: ``[M, ...]`` points in random order.
         kernel: a `Kernel`.
-        num_blocks: B, ``>= 1``. What remains of a set after B equal blocks is not used.
+        num_blocks: B, ``>= 1``. The rest of a set after B equal blocks is not used.
 
     Returns:
         An `MmdEstimate`.
