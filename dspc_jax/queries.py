@@ -11,10 +11,11 @@ import jax
 import jax.numpy as jnp
 
 from dspc_jax import examples, parameters
-from dspc_jax.inference import upward
+from dspc_jax.inference import likelihood, moments
+from dspc_jax.inference.upward import upward
 from dspc_jax.ops.batching import foldable
 from dspc_jax.parameters import CircuitParams, Layout
-from dspc_jax.sampling import dense, downward, implicit, moments, noise, path
+from dspc_jax.sampling import dense, downward, implicit, noise, path
 from dspc_jax.sampling import relaxation as rx
 from dspc_jax.types import Array, Key
 
@@ -68,7 +69,7 @@ def log_prob(
     """
     x, observed = examples.example(layout, x, observed)
     return _evaluate(
-        params, x, observed, layout=layout, function=upward.log_prob, shape=()
+        params, x, observed, layout=layout, function=likelihood.log_prob, shape=()
     )
 
 
@@ -94,7 +95,7 @@ def class_log_probs(
         x,
         observed,
         layout=layout,
-        function=upward.class_log_probs,
+        function=likelihood.class_log_probs,
         shape=(layout.num_classes,),
     )
 
@@ -121,7 +122,7 @@ def class_posterior(
         x,
         observed,
         layout=layout,
-        function=upward.class_posterior,
+        function=likelihood.class_posterior,
         shape=(layout.num_classes,),
     )
 
@@ -274,7 +275,7 @@ def _draw(params_and_temperature, keys, x, observed, *, layout, relaxation, leaf
     weights = parameters.normalize(layout, params)
     evidence = None
     if observed is not None:
-        evidence = upward.upward(layout, weights, x, observed)
+        evidence = upward(layout, weights, x, observed)
     numbers = noise.draw(layout, keys)
     exact = relaxation in ("hard", "implicit")
     if exact and layout.graph.alternatives is not None:
@@ -301,7 +302,7 @@ def _explain(params, x, observed, *, layout):
         block.leaf.mode_log_prob(leaf)
         for block, leaf in zip(layout.blocks, params.leaves, strict=True)
     )
-    evidence = upward.upward(layout, weights, x, observed, modes)
+    evidence = upward(layout, weights, x, observed, modes)
     silence = noise.none(layout, x.shape[0])
     if layout.graph.alternatives is not None:
         values = path.mpe(layout, params, weights, evidence, silence)
@@ -314,9 +315,7 @@ def _explain(params, x, observed, *, layout):
 @foldable
 def _expect(params, x, observed, *, layout):
     weights = parameters.normalize(layout, params)
-    evidence = upward.upward(layout, weights, x, observed)
-    silence = noise.none(layout, x.shape[0])
-    values = moments.means(layout, params, weights, evidence, silence)
+    values = moments.means(layout, params, weights, x, observed)
     return downward.keep_observed(values, x, observed)
 
 

@@ -16,7 +16,6 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from dspc_jax.layers import input_layer, mixing_layer, sum_layer
-from dspc_jax.ops.numerics import logsumexp, safe_log
 from dspc_jax.ops.storage import stored
 from dspc_jax.parameters import CircuitWeights, Layout
 from dspc_jax.structure.folding import FoldedPartitions
@@ -74,10 +73,22 @@ def upward(
     Returns:
         The log-densities.
     """
+    inputs = log_inputs(layout, weights, x, observed, hidden_modes)
+    return above(layout, weights, inputs, maximize=hidden_modes is not None)
+
+
+def log_inputs(
+    layout: Layout,
+    weights: CircuitWeights,
+    x: Array,
+    observed: Array | None,
+    hidden_modes: tuple[Array, ...] | None = None,
+) -> Array:
+    """The log-densities of the input regions alone, ``[G, K, N]``; see `upward`."""
     modes = hidden_modes or (None,) * len(layout.blocks)
     x = sanitize(x, observed)
     observed = None if observed is None else jnp.transpose(observed)
-    inputs = functools.reduce(
+    return functools.reduce(
         jnp.add,
         (
             input_layer.log_prob(block, natural, x, observed, mode)
@@ -86,7 +97,6 @@ def upward(
             )
         ),
     )
-    return above(layout, weights, inputs, maximize=hidden_modes is not None)
 
 
 def above(
@@ -124,37 +134,3 @@ def above(
             out = log_mix(level.mixture, mixture, out)
         regions.append(out)
     return Evidence(tuple(regions), tuple(partitions))
-
-
-def class_log_probs(
-    layout: Layout, weights: CircuitWeights, x: Array, observed: Array | None
-) -> Array:
-    """``log p(x | y)`` in nats, ``[N, Y]``."""
-    root = upward(layout, weights, x, observed).regions[-1][0]
-    clean = sanitize(x, observed)
-    observed = None if observed is None else jnp.transpose(observed)
-    base = functools.reduce(
-        jnp.add,
-        (input_layer.log_base(block, clean, observed) for block in layout.blocks),
-    )
-    return jnp.transpose(root + base[None])
-
-
-def log_prob(
-    layout: Layout, weights: CircuitWeights, x: Array, observed: Array | None
-) -> Array:
-    """``log p(x)`` in nats, ``[N]``; classes are mixed."""
-    per_class = class_log_probs(layout, weights, x, observed)
-    return logsumexp(per_class + safe_log(weights.classes)[None], axis=-1)
-
-
-def class_posterior(
-    layout: Layout, weights: CircuitWeights, x: Array, observed: Array | None
-) -> Array:
-    """``p(y | x)``, ``[N, Y]``; the prior where the evidence is impossible."""
-    joint = class_log_probs(layout, weights, x, observed)
-    joint = joint + safe_log(weights.classes)[None]
-    total = logsumexp(joint, axis=-1)[:, None]
-    possible = total > -jnp.inf
-    posterior = jnp.exp(joint - jnp.where(possible, total, 0.0))
-    return jnp.where(possible, posterior, weights.classes[None])

@@ -8,6 +8,7 @@ examples, variables and units exists. Other families are summed over the scope o
 variable at a time.
 """
 
+from collections.abc import Sequence
 import dataclasses
 import functools
 from typing import Any
@@ -17,7 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from dspc_jax.leaves import DirectLeaf, ExponentialLeaf, Leaf
-from dspc_jax.ops.products import contract
+from dspc_jax.ops.products import contract, expand
+from dspc_jax.ops.storage import computed_once, stored
 from dspc_jax.types import Array, Key
 
 _SHORT_SCOPE = 4
@@ -194,3 +196,71 @@ def _direct(block, natural, x, observed):
     start = at(0)
     rest = jax.tree.map(lambda p: p[1:], (by_position, scopes.T, valid.T))
     return jax.lax.scan(add, start, rest)[0]
+
+
+def in_variable_order(blocks: Sequence[InputBlock], values: Sequence[Array]) -> Array:
+    """Joins the blocks' values ``[Vb, ...]`` to ``[V, ...]``."""
+    if len(values) == 1:
+        return values[0]
+    order = np.argsort(np.concatenate([block.variables for block in blocks]))
+    return jnp.concatenate(values)[order]
+
+
+def blend(block: InputBlock, component: Array, selectors: Array) -> Array:
+    """``sum q_gk c_gk`` per variable: ``[G, K, L, C, ...]`` to ``[V, C, N, ...]``."""
+    num_regions, length = block.scopes.shape
+    flat = component.reshape(*component.shape[:2], -1)
+    blended = expand(flat, selectors)
+    blended = blended.reshape(num_regions * length, *component.shape[3:], -1)
+    return jnp.moveaxis(_sum_occurrences(block, blended), -1, 2)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _sum_occurrences(block: InputBlock, rows: Array) -> Array:
+    """``[G * L, ...]`` to ``[V, ...]``: each variable's rows added up.
+
+    The derivative is again a gather; XLA would scatter, which is slow.
+    """
+
+    def part(rows, index):
+        values = rows[np.maximum(index, 0)]
+        if (index < 0).any():
+            exists = (index >= 0).reshape(-1, *[1] * (values.ndim - 1))
+            values = jnp.where(exists, values, 0.0)
+        return values
+
+    def total(rows):
+        parts = (part(rows, index) for index in occurrences(block).T)
+        return functools.reduce(jnp.add, parts)
+
+    return computed_once(total, rows)
+
+
+def _sum_occurrences_fwd(block, rows):
+    return _sum_occurrences(block, rows), None
+
+
+def _sum_occurrences_bwd(block, _, g):
+    position = np.zeros(block.variables.max() + 1, int)
+    position[block.variables] = np.arange(len(block.variables))
+    valid = block.valid.reshape(-1, *[1] * (g.ndim - 1))
+    index = position[np.where(block.valid, block.scopes, block.variables[0]).ravel()]
+    # Stored once, examples last: otherwise XLA recomputes the cotangent for every
+    # occurrence, or reads it across the examples.
+    rows = stored(g)[index]
+    return (rows if valid.all() else jnp.where(valid, rows, 0.0),)
+
+
+_sum_occurrences.defvjp(_sum_occurrences_fwd, _sum_occurrences_bwd)
+
+
+def occurrences(block: InputBlock) -> np.ndarray:
+    """``[Vb, A]``: the rows ``g * L + l`` of each variable, -1 where padded."""
+    rows: dict[int, list[int]] = {int(v): [] for v in block.variables}
+    for row, (v, valid) in enumerate(
+        zip(block.scopes.ravel(), block.valid.ravel(), strict=True)
+    ):
+        if valid:
+            rows[int(v)].append(row)
+    width = max(map(len, rows.values()))
+    return np.array([row + [-1] * (width - len(row)) for row in rows.values()])

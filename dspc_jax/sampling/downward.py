@@ -23,16 +23,14 @@ node-by-node blend.
 from collections.abc import Sequence
 import functools
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from dspc_jax.inference.upward import Evidence, children_of
-from dspc_jax.layers import mixing_layer, sum_layer
-from dspc_jax.layers.input_layer import InputBlock
+from dspc_jax.layers import input_layer, mixing_layer, sum_layer
 from dspc_jax.ops.numerics import finite_or_zero, safe_divide, safe_log
 from dspc_jax.ops.products import expand
-from dspc_jax.ops.storage import computed_once, stored
+from dspc_jax.ops.storage import stored
 from dspc_jax.parameters import CircuitParams, CircuitWeights, Layout
 from dspc_jax.sampling import relaxation as rx
 from dspc_jax.sampling.noise import Noise, exp_gumbel
@@ -240,7 +238,7 @@ def blend(
     values = []
     for block, leaf_params in zip(layout.blocks, params.leaves, strict=True):
         components = tuple(
-            blend_component(block, component, selectors)
+            input_layer.blend(block, component, selectors)
             for component in block.leaf.components(leaf_params)
         )
         if leaf_mode == "mean":
@@ -248,84 +246,20 @@ def blend(
         else:
             numbers = jnp.transpose(uniform, (1, 2, 0))[block.variables]
             values.append(block.leaf.draw(numbers, components))
-    return jnp.transpose(in_variable_order(layout, values), (2, 0, 1))
-
-
-def in_variable_order(layout: Layout, values: list[Array]) -> Array:
-    """Joins the blocks' values ``[Vb, ...]`` to ``[V, ...]``."""
-    if len(values) == 1:
-        return values[0]
-    order = np.argsort(np.concatenate([block.variables for block in layout.blocks]))
-    return jnp.concatenate(values)[order]
-
-
-def blend_component(block: InputBlock, component: Array, selectors: Array) -> Array:
-    """``sum q_gk c_gk`` per variable: ``[G, K, L, C, ...]`` to ``[V, C, N, ...]``."""
-    num_regions, length = block.scopes.shape
-    flat = component.reshape(*component.shape[:2], -1)
-    blended = expand(flat, selectors)
-    blended = blended.reshape(num_regions * length, *component.shape[3:], -1)
-    return jnp.moveaxis(_sum_occurrences(block, blended), -1, 2)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _sum_occurrences(block: InputBlock, rows: Array) -> Array:
-    """``[G * L, ...]`` to ``[V, ...]``: each variable's rows added up.
-
-    The derivative is again a gather; XLA would scatter, which is slow.
-    """
-
-    def part(rows, index):
-        values = rows[np.maximum(index, 0)]
-        if (index < 0).any():
-            exists = (index >= 0).reshape(-1, *[1] * (values.ndim - 1))
-            values = jnp.where(exists, values, 0.0)
-        return values
-
-    def total(rows):
-        parts = (part(rows, index) for index in occurrences(block).T)
-        return functools.reduce(jnp.add, parts)
-
-    return computed_once(total, rows)
-
-
-def _sum_occurrences_fwd(block, rows):
-    return _sum_occurrences(block, rows), None
-
-
-def _sum_occurrences_bwd(block, _, g):
-    position = np.zeros(block.variables.max() + 1, int)
-    position[block.variables] = np.arange(len(block.variables))
-    valid = block.valid.reshape(-1, *[1] * (g.ndim - 1))
-    index = position[np.where(block.valid, block.scopes, block.variables[0]).ravel()]
-    # Stored once, examples last: otherwise XLA recomputes the cotangent for every
-    # occurrence, or reads it across the examples.
-    rows = stored(g)[index]
-    return (rows if valid.all() else jnp.where(valid, rows, 0.0),)
-
-
-_sum_occurrences.defvjp(_sum_occurrences_fwd, _sum_occurrences_bwd)
-
-
-def occurrences(block: InputBlock) -> np.ndarray:
-    """``[Vb, A]``: the rows ``g * L + l`` of each variable, -1 where padded."""
-    rows: dict[int, list[int]] = {int(v): [] for v in block.variables}
-    for row, (v, valid) in enumerate(
-        zip(block.scopes.ravel(), block.valid.ravel(), strict=True)
-    ):
-        if valid:
-            rows[int(v)].append(row)
-    width = max(map(len, rows.values()))
-    return np.array([row + [-1] * (width - len(row)) for row in rows.values()])
+    return jnp.transpose(
+        input_layer.in_variable_order(layout.blocks, values), (2, 0, 1)
+    )
 
 
 def modes(layout: Layout, params: CircuitParams, selectors: Array) -> Array:
     """The modes of hard-selected leaves, ``[N, V, C]``."""
     values = [
-        blend_component(block, block.leaf.mode(leaf), selectors)
+        input_layer.blend(block, block.leaf.mode(leaf), selectors)
         for block, leaf in zip(layout.blocks, params.leaves, strict=True)
     ]
-    return jnp.transpose(in_variable_order(layout, values), (2, 0, 1))
+    return jnp.transpose(
+        input_layer.in_variable_order(layout.blocks, values), (2, 0, 1)
+    )
 
 
 def keep_observed(sample: Array, x: Array, observed: Array) -> Array:

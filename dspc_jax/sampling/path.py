@@ -13,11 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from dspc_jax.inference.upward import Evidence, children_of
-from dspc_jax.layers import sum_layer
+from dspc_jax.layers import input_layer, sum_layer
 from dspc_jax.layers.input_layer import InputBlock
 from dspc_jax.ops.numerics import finite_or_zero, safe_log
 from dspc_jax.parameters import CircuitParams, CircuitWeights, Layout
-from dspc_jax.sampling import downward
 from dspc_jax.sampling import relaxation as rx
 from dspc_jax.sampling.noise import Noise, exp_gumbel, gumbel
 from dspc_jax.types import Array, PyTree
@@ -159,7 +158,7 @@ def leaves(
 
 def _chosen_leaf(block: InputBlock, leaf, tree, units, count):
     length = block.scopes.shape[1]
-    rows = downward.occurrences(block)  # [V, R], one row in each tree
+    rows = input_layer.occurrences(block)  # [V, R], one row in each tree
     region, position = rows // length, rows % length
     order = np.argsort(region % count, axis=1)  # by tree
     region = jnp.asarray(np.take_along_axis(region, order, 1))[:, tree]
@@ -195,7 +194,7 @@ def at_leaves(
         else:
             uniform = jnp.swapaxes(noise.leaves, 0, 1)[block.variables]
             values.append(block.leaf.draw(uniform, components))
-    return jnp.swapaxes(downward.in_variable_order(layout, values), 0, 1)
+    return jnp.swapaxes(input_layer.in_variable_order(layout.blocks, values), 0, 1)
 
 
 def mpe(
@@ -213,4 +212,4 @@ def mpe(
             layout.blocks, leaves(layout, params, path.tree, path.units), strict=True
         )
     ]
-    return jnp.swapaxes(downward.in_variable_order(layout, values), 0, 1)
+    return jnp.swapaxes(input_layer.in_variable_order(layout.blocks, values), 0, 1)
