@@ -17,7 +17,7 @@ import optax
 
 from dspc_jax import parameters
 from dspc_jax.circuit import Circuit
-from dspc_jax.inference import upward as inference
+from dspc_jax.inference import likelihood
 from dspc_jax.leaves import FittableLeaf
 from dspc_jax.ops.numerics import safe_divide
 from dspc_jax.parameters import CircuitParams, CircuitWeights
@@ -50,7 +50,7 @@ def expected_counts(
     weights = parameters.normalize(layout, params)
 
     def total(weights):
-        log_p = inference.log_prob(layout, weights, jnp.asarray(x), observed)
+        log_p = likelihood.log_prob(layout, weights, jnp.asarray(x), observed)
         return jnp.sum(jnp.where(log_p > -jnp.inf, log_p, 0.0))
 
     gradient = jax.grad(total)(weights)

@@ -7,15 +7,14 @@ result.
 """
 
 from dspc_jax.networks.auto_encoders import (
-    AutoEncoder,
     image_auto_encoder,
     mlp_auto_encoder,
 )
 from dspc_jax.networks.classifiers import Classifier, convolutional_classifier
-from dspc_jax.networks.critics import FeatureCritic, convolutional_critic
+from dspc_jax.networks.critics import convolutional_critic
 from dspc_jax.networks.discriminators import (
-    Discriminator,
     convolutional_discriminator,
+    feature_discriminator,
     mlp_discriminator,
 )
 from dspc_jax.networks.generators import (
@@ -32,10 +31,7 @@ from dspc_jax.networks.variational import (
 )
 
 __all__ = [
-    "AutoEncoder",
     "Classifier",
-    "Discriminator",
-    "FeatureCritic",
     "NetworkGenerator",
     "VariationalAutoEncoder",
     "convolutional_classifier",
@@ -44,6 +40,7 @@ __all__ = [
     "convolutional_generator",
     "convolutional_variational_auto_encoder",
     "count_params",
+    "feature_discriminator",
     "image_auto_encoder",
     "mlp_auto_encoder",
     "mlp_discriminator",

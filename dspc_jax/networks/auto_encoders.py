@@ -1,13 +1,14 @@
 """Auto-encoders of images and of vectors, for the kernel of MMD-GAN."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
+from dspc_jax.interfaces import AutoEncoder
 from dspc_jax.networks.convolutions import Conv
 from dspc_jax.networks.layers import (
     ImageDecoder,
@@ -20,23 +21,6 @@ from dspc_jax.networks.layers import (
     pyramid,
 )
 from dspc_jax.types import Array, Key
-
-
-class AutoEncoder(NamedTuple):
-    """Pure functions of an auto-encoder.
-
-    Attributes:
-        init: ``init(key) -> {"encoder": pytree, "decoder": pytree}``, float32.
-        encode: ``encode(params, x[B, V, C]) -> [B, K]`` features.
-        decode: ``decode(params, features[B, K]) -> [B, V, C]``, in the units of
-            ``scale``.
-        scale: ``scale(x)`` maps the value range to [-1, 1], the networks' units.
-    """
-
-    init: Callable[[Array], dict[str, Any]]
-    encode: Callable[[dict[str, Any], Array], Array]
-    decode: Callable[[dict[str, Any], Array], Array]
-    scale: Callable[[Array], Array]
 
 
 def image_auto_encoder(

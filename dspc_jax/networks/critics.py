@@ -1,10 +1,10 @@
 """Networks whose features make a learned kernel."""
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax.numpy as jnp
 
+from dspc_jax.interfaces import FeatureCritic
 from dspc_jax.networks.layers import (
     ImagePyramid,
     check_counts,
@@ -13,24 +13,6 @@ from dspc_jax.networks.layers import (
     scaled_images,
 )
 from dspc_jax.types import Array, PyTree
-
-
-class FeatureCritic(NamedTuple):
-    """Features of examples for a learned kernel: pure functions of its parameters.
-
-    The features of an example depend on that example alone (no batch normalization),
-    so gradients with respect to single examples exist.
-
-    Attributes:
-        init: ``init(key) -> params``.
-        features: ``features(params, x[B, V, C]) -> [B, K]``.
-        activations: ``activations(params, x[B, V, C])``: the outputs of all layers,
-            ``[B, ...]`` each; the features are the last.
-    """
-
-    init: Callable[[Array], PyTree]
-    features: Callable[[PyTree, Array], Array]
-    activations: Callable[[PyTree, Array], tuple[Array, ...]]
 
 
 def convolutional_critic(

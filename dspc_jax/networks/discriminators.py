@@ -1,11 +1,13 @@
 """Networks that distinguish data from samples."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 from flax import linen as nn
+import jax
 import jax.numpy as jnp
+import numpy as np
 
+from dspc_jax.interfaces import Discriminator
 from dspc_jax.networks.layers import (
     ImagePyramid,
     check_counts,
@@ -17,24 +19,7 @@ from dspc_jax.networks.layers import (
 from dspc_jax.networks.spectral import spectrally_normalized
 from dspc_jax.types import Array, PyTree
 
-
-class Discriminator(NamedTuple):
-    """Distinguishes data from samples: pure functions of its parameters.
-
-    The score of an example depends on that example alone (no batch normalization), so
-    gradients with respect to single examples exist.
-
-    Attributes:
-        init: ``init(key) -> params``.
-        logits: ``logits(params, x[B, V, C]) -> [B]``: log-odds that x is data; large
-            for data.
-        train_logits: ``train_logits(key, params, x) -> [B]``: the same with the noise
-            of training (dropout), where there is one.
-    """
-
-    init: Callable[[Array], PyTree]
-    logits: Callable[[PyTree, Array], Array]
-    train_logits: Callable[[Array, PyTree, Array], Array]
+_MIN_DEVIATION = 0.01  # of a feature that is almost never active
 
 
 def mlp_discriminator(
@@ -176,3 +161,42 @@ class _ImageScore(ImagePyramid):
     def __call__(self, x: Array, train: bool = False) -> Array:  # pyright: ignore[reportIncompatibleMethodOverride]: the last layer alone
         del train
         return super().__call__(x)[-1]
+
+
+def feature_discriminator(
+    features: Callable[[Array], Array],
+    x: Array,
+    *,
+    hidden_sizes: tuple[int, ...] = (128, 128),
+) -> Discriminator:
+    """A small network on features: it need not learn to see, only to tell apart.
+
+    Args:
+        features: of the fixed network; each is centered and scaled to data first.
+        x: ``[N, V, C]`` data, not traced: mean and deviation are constants.
+        hidden_sizes: units of the hidden layers.
+
+    Returns:
+        A `Discriminator` of examples ``[B, V, C]``, with spectral normalization and
+        without dropout.
+    """
+    of_data = np.asarray(jax.jit(features)(x))
+    mean, deviation = of_data.mean(0), np.maximum(of_data.std(0), _MIN_DEVIATION)
+    network = mlp_discriminator(
+        of_data.shape[1],
+        value_range=None,
+        hidden_sizes=hidden_sizes,
+        dropout_rate=0.0,
+        spectral=True,
+    )
+
+    def scaled(x: Array) -> Array:
+        return ((features(x) - mean[None]) / deviation[None])[..., None]
+
+    def logits(params: PyTree, x: Array) -> Array:
+        return network.logits(params, scaled(x))
+
+    def train_logits(key: Array, params: PyTree, x: Array) -> Array:
+        return network.train_logits(key, params, scaled(x))
+
+    return Discriminator(network.init, logits, train_logits)

@@ -54,7 +54,6 @@ from dspc_jax.objectives.mmd_gan import (
 from dspc_jax.objectives.penalized_mmd import penalized_critic_loss, witness
 from dspc_jax.objectives.perceptual import (
     Features,
-    feature_discriminator,
     feature_kernel,
 )
 from dspc_jax.objectives.rebar import rebar_surrogate
@@ -93,7 +92,6 @@ __all__ = [
     "density_ratio_discriminator",
     "discriminator_loss",
     "discriminator_risk",
-    "feature_discriminator",
     "feature_kernel",
     "gaussian_kernel",
     "gaussian_kl",

@@ -42,7 +42,7 @@ from typing import Any, TypeAlias
 import jax
 import jax.numpy as jnp
 
-from dspc_jax.networks.discriminators import Discriminator
+from dspc_jax.interfaces import Discriminator
 from dspc_jax.types import Array, Key, Metrics, PyTree
 
 ADVERSARIAL_LOSSES = ("vanilla", "minmax", "log_ratio", "hinge")

@@ -34,7 +34,7 @@ from typing import Any
 
 import jax
 
-from dspc_jax.networks.discriminators import Discriminator
+from dspc_jax.interfaces import Discriminator
 from dspc_jax.types import Array, PyTree
 
 

@@ -28,7 +28,7 @@ import numpy as np
 
 from dspc_jax import parameters
 from dspc_jax.circuit import Circuit
-from dspc_jax.inference import upward as inference
+from dspc_jax.inference import likelihood
 from dspc_jax.inference.upward import children_of
 from dspc_jax.layers import sum_layer
 from dspc_jax.layers.input_layer import InputBlock
@@ -130,7 +130,7 @@ def log_mean_kernel(
     if variables is not None:
         observed = jnp.broadcast_to(variables, (y.shape[0], count))
         count = jnp.sum(variables, dtype=jnp.float32)
-    log_p = inference.log_prob(layout, weights, y, observed)
+    log_p = likelihood.log_prob(layout, weights, y, observed)
     log_width = 0.5 * np.log(2 * np.pi) + jnp.log(bandwidth)
     return log_p + count * layout.num_channels * log_width
 

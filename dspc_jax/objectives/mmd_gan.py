@@ -1,6 +1,6 @@
 r"""The MMD on adversarially learned features: the MMD-GAN of Li et al. (2017).
 
-An auto-encoder (`dspc_jax.networks.AutoEncoder`) defines the kernel
+An auto-encoder (`dspc_jax.interfaces.AutoEncoder`) defines the kernel
 :math:`k(f(x), f(y))` of its features :math:`f`. The critic is trained to maximize the
 MMD while f stays injective (it must reconstruct data and samples), the sampler to
 minimize it:
@@ -42,7 +42,7 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 
-from dspc_jax.networks.auto_encoders import AutoEncoder
+from dspc_jax.interfaces import AutoEncoder
 from dspc_jax.objectives.kernels import Kernel
 from dspc_jax.objectives.mmd import mmd2_biased, safe_sqrt
 from dspc_jax.types import Array, Key, Metrics, PyTree

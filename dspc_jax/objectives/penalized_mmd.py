@@ -36,7 +36,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from dspc_jax.networks.critics import FeatureCritic
+from dspc_jax.interfaces import FeatureCritic
 from dspc_jax.objectives.adversarial import gradient_penalty
 from dspc_jax.objectives.kernels import Kernel, common_center, squared_distances
 from dspc_jax.objectives.mmd import mmd2_unbiased

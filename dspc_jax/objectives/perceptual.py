@@ -1,7 +1,8 @@
 """Losses on the features of a fixed network, in the place of pixels.
 
 The network is any differentiable function of examples; `mmd_loss` takes it as
-``features``. Here are the kernel and the discriminator that fit its features.
+``features``. Here is the kernel that fits its
+features; `dspc_jax.networks.feature_discriminator` is the discriminator.
 
 References:
     dos Santos et al., "Learning implicit generative models by matching perceptual
@@ -16,14 +17,11 @@ from typing import TypeAlias
 import jax
 import numpy as np
 
-from dspc_jax.networks.discriminators import Discriminator, mlp_discriminator
 from dspc_jax.objectives.kernels import Kernel, gaussian_kernel, median_bandwidths
-from dspc_jax.types import Array, PyTree
+from dspc_jax.types import Array
 
 Features: TypeAlias = Callable[[Array], Array]
 """``x[B, V, C] -> [B, K]``, differentiable; each row depends on its example alone."""
-
-_MIN_DEVIATION = 0.01  # of a feature that is almost never active
 
 
 def feature_kernel(features: Features, x: Array) -> Kernel:
@@ -38,39 +36,3 @@ def feature_kernel(features: Features, x: Array) -> Kernel:
     """
     bandwidths = median_bandwidths(jax.jit(features)(x))
     return gaussian_kernel(np.asarray(bandwidths).tolist())
-
-
-def feature_discriminator(
-    features: Features, x: Array, *, hidden_sizes: tuple[int, ...] = (128, 128)
-) -> Discriminator:
-    """A small network on features: it need not learn to see, only to tell apart.
-
-    Args:
-        features: of the fixed network; each is centered and scaled to data first.
-        x: ``[N, V, C]`` data, not traced: mean and deviation are constants.
-        hidden_sizes: units of the hidden layers.
-
-    Returns:
-        A `Discriminator` of examples ``[B, V, C]``, with spectral normalization and
-        without dropout.
-    """
-    of_data = np.asarray(jax.jit(features)(x))
-    mean, deviation = of_data.mean(0), np.maximum(of_data.std(0), _MIN_DEVIATION)
-    network = mlp_discriminator(
-        of_data.shape[1],
-        value_range=None,
-        hidden_sizes=hidden_sizes,
-        dropout_rate=0.0,
-        spectral=True,
-    )
-
-    def scaled(x: Array) -> Array:
-        return ((features(x) - mean[None]) / deviation[None])[..., None]
-
-    def logits(params: PyTree, x: Array) -> Array:
-        return network.logits(params, scaled(x))
-
-    def train_logits(key: Array, params: PyTree, x: Array) -> Array:
-        return network.train_logits(key, params, scaled(x))
-
-    return Discriminator(network.init, logits, train_logits)

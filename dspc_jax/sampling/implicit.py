@@ -41,7 +41,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dspc_jax.inference import upward as inference
 from dspc_jax.layers.input_layer import InputBlock
 from dspc_jax.leaves import ContinuousLeaf
 from dspc_jax.ops.numerics import finite_or_zero, logsumexp, safe_log
@@ -146,7 +145,7 @@ def _move(layout, weights, leaf, leaves, member, x, inputs) -> Array:
         for term in (below, above, jax.lax.stop_gradient(density))
     ]
     stacked = jnp.concatenate(functions, axis=-1)
-    root = inference.above(layout, weights, stacked).regions[-1][0]
+    root = upward.above(layout, weights, stacked).regions[-1][0]
     root = logsumexp(root + safe_log(weights.classes)[:, None], axis=0)
     below, above, density = jnp.split(root, 3)
     logit = below - above

@@ -8,15 +8,18 @@ from typing import Any
 import optax
 
 import dspc_jax as pc
-from dspc_jax.networks import convolutional_discriminator, mlp_discriminator
-from dspc_jax.networks.discriminators import Discriminator
+from dspc_jax.interfaces import Discriminator
+from dspc_jax.networks import (
+    convolutional_discriminator,
+    feature_discriminator,
+    mlp_discriminator,
+)
 from dspc_jax.objectives import (
     ADVERSARIAL_LOSSES,
     AUGMENTATIONS,
     augment_images,
     class_discriminator,
     density_ratio_discriminator,
-    feature_discriminator,
 )
 from experiments.console.errors import UserError
 from experiments.data import Dataset

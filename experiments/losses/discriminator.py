@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from dspc_jax.networks.discriminators import Discriminator
+from dspc_jax.interfaces import Discriminator
 from dspc_jax.objectives import (
     discriminator_loss,
     generator_loss,

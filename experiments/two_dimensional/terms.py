@@ -5,8 +5,8 @@ import numpy as np
 import optax
 
 import dspc_jax as pc
+from dspc_jax.interfaces import Discriminator
 from dspc_jax.networks import mlp_discriminator
-from dspc_jax.networks.discriminators import Discriminator
 from dspc_jax.objectives import (
     class_discriminator,
     exact_mmd_loss,

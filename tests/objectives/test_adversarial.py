@@ -10,7 +10,7 @@ import optax
 import pytest
 from scipy import special
 
-from dspc_jax.networks.discriminators import Discriminator
+from dspc_jax.interfaces import Discriminator
 from dspc_jax.objectives import (
     ADVERSARIAL_LOSSES,
     discriminator_loss,

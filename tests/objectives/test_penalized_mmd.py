@@ -8,8 +8,8 @@ import numpy as np
 import optax
 import pytest
 
+from dspc_jax.interfaces import FeatureCritic
 from dspc_jax.networks import convolutional_critic
-from dspc_jax.networks.critics import FeatureCritic
 from dspc_jax.objectives import (
     Kernel,
     mmd2_unbiased,

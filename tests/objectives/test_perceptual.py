@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dspc_jax.networks import feature_discriminator
 from dspc_jax.objectives import (
-    feature_discriminator,
     feature_kernel,
     gaussian_kernel,
     median_bandwidths,
