@@ -41,6 +41,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dspc_jax.inference import upward
 from dspc_jax.layers.input_layer import InputBlock
 from dspc_jax.leaves import ContinuousLeaf
 from dspc_jax.ops.numerics import finite_or_zero, logsumexp, safe_log
