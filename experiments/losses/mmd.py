@@ -118,11 +118,11 @@ def exact_term(circuit: Model, settings: MmdSettings, dataset: Dataset) -> Term:
         UserError: the MMD of this circuit, or with these kernels, has no closed form.
     """
     for name in ("mmd_kernel", "mmd_pixel_kernel"):
-        given, needed = getattr(settings, name), getattr(MmdSettings, name)
-        if given != needed:
+        value, needed = getattr(settings, name), getattr(MmdSettings, name)
+        if value != needed:
             raise UserError(
                 f"--{name} must be {needed} with --mmd_estimator=exact (no other has a "
-                f"closed form), got {given!r}"
+                f"closed form), got {value!r}"
             )
     try:
         expected_kernels.check(circuit.circuit)
@@ -183,14 +183,14 @@ def sample_term(
     if mmd_settings.mmd_kernel in LEARNED_KERNELS:
         return learned_kernel_term(mmd_settings.mmd_kernel, critic_settings, dataset)
     if mmd_settings.mmd_kernel == "classifier":
-        seen = perceptual.classifier_features(
+        features = perceptual.classifier_features(
             mmd_settings.mmd_classifier,
             ("mmd_classifier", "mmd_kernel"),
             dataset,
             settings.data_dir,
         )
-        kernel = perceptual.feature_kernel(seen, dataset)
-        return perceptual.through(seen, pixel_term(kernel, mmd_settings))
+        kernel = perceptual.feature_kernel(features, dataset)
+        return perceptual.through(features, pixel_term(kernel, mmd_settings))
     family = mmd_settings.mmd_pixel_kernel
     kernel = pixel_kernel(codec, references(dataset), family)
     return pixel_term(kernel, mmd_settings)

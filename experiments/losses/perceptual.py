@@ -14,12 +14,12 @@ import numpy as np
 from dspc_jax.networks import mlp_discriminator
 from dspc_jax.networks.discriminators import Discriminator
 from dspc_jax.objectives import Kernel, gaussian_kernel, median_bandwidths
-from experiments import classifier
 from experiments.console.errors import UserError
 from experiments.data import Dataset
 from experiments.losses.mixture import Term
 from experiments.models import circuit as model
-from experiments.models.features import trained_classifiers
+from experiments.models import classifier
+from experiments.models.features import outputs_of, read_classifier
 
 _MIN_DEVIATION = 0.01  # of a feature that is almost never active
 
@@ -51,8 +51,9 @@ def classifier_features(
     flag, chosen_by = flags
     if workdir is None:
         raise UserError(f"--{flag} must be given with --{chosen_by}=classifier")
-    _, networks = trained_classifiers(workdir, flag, dataset, data_dir)
-    return lambda x: jnp.concatenate([of(x)[0] for of in networks], axis=-1)
+    trained = read_classifier(workdir, flag, dataset, data_dir)
+    networks = outputs_of(trained, dataset)
+    return lambda x: jnp.concatenate([outputs(x)[0] for outputs in networks], axis=-1)
 
 
 def feature_kernel(see: See, dataset: Dataset) -> Kernel:
@@ -78,23 +79,25 @@ def feature_discriminator(see: See, dataset: Dataset) -> Discriminator:
         features of fixed networks).
     """
     levels = jnp.asarray(model.references(dataset))
-    found = np.asarray(jax.jit(see)(classifier.to_unit(dataset, levels)))
-    mean, deviation = found.mean(0), np.maximum(found.std(0), _MIN_DEVIATION)
+    points = np.asarray(jax.jit(see)(classifier.to_unit(dataset, levels)))
+    mean, deviation = points.mean(0), np.maximum(points.std(0), _MIN_DEVIATION)
     network = mlp_discriminator(
-        found.shape[1],
+        points.shape[1],
         value_range=None,
         hidden_sizes=(128, 128),
         dropout_rate=0.0,
         spectral=True,
     )
 
-    def seen(x):
+    def inputs(x):
         return ((see(x) - mean[None]) / deviation[None])[..., None]
 
     return Discriminator(
         init=network.init,
-        logits=lambda params, x: network.logits(params, seen(x)),
-        train_logits=lambda key, params, x: network.train_logits(key, params, seen(x)),
+        logits=lambda params, x: network.logits(params, inputs(x)),
+        train_logits=lambda key, params, x: network.train_logits(
+            key, params, inputs(x)
+        ),
     )
 
 

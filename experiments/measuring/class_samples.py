@@ -6,13 +6,13 @@ import jax
 from jax.sharding import Mesh
 import numpy as np
 
-from experiments import classifier
-from experiments.classifier import ClassifierSettings
 from experiments.console.errors import RunFailed
 from experiments.data import Dataset
 from experiments.engine.device_loop import DeviceLoop
 from experiments.engine.flags import Settings
 from experiments.measuring.trained import Trained
+from experiments.models import classifier
+from experiments.models.classifier import ClassifierSettings
 from experiments.models.features import Features
 
 _BATCH = 100  # samples in one call

@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from dspc_jax.evaluation import bits_per_dimension
 
@@ -120,21 +119,3 @@ def _nearest(x: jax.Array, top: int) -> jax.Array:
 
 def _levels(x: jax.Array, top: int) -> jax.Array:
     return jnp.clip(jnp.round(x), 0, top).astype(jnp.uint8)
-
-
-def to_images(
-    levels: np.ndarray, height: int, width: int, num_values: int
-) -> np.ndarray:
-    """Levels of images as 8-bit pictures.
-
-    Args:
-        levels: ``[n, V, C]`` uint8 with V = height * width.
-        height: rows.
-        width: columns.
-        num_values: levels of a channel; the highest becomes 255.
-
-    Returns:
-        ``[n, height, width, C]`` uint8.
-    """
-    grey = np.round(levels.astype(np.float32) * (255.0 / (num_values - 1)))
-    return grey.astype(np.uint8).reshape(len(levels), height, width, levels.shape[-1])

@@ -7,7 +7,6 @@ import dataclasses
 import datetime
 import functools
 import glob
-import importlib
 import os
 from pathlib import Path
 from typing import Any, NoReturn
@@ -15,8 +14,8 @@ from typing import Any, NoReturn
 from experiments.console import summary
 from experiments.console.errors import UserError
 from experiments.engine import app, flags
-from experiments.engine.workdir import write_atomically
-from experiments.measuring.trained import PROGRAMS
+from experiments.engine.files import write_atomically
+from experiments.measuring.programs import PROGRAMS
 from experiments.report import (
     failures,
     grids,
@@ -78,8 +77,7 @@ def defaults_of(program: str) -> dict[str, Any] | None:
     """A program's default flags as ``config.json`` has them; None for a foreign one."""
     if program not in PROGRAMS:
         return None
-    groups = importlib.import_module(f"experiments.{program}").PROGRAM.parse([program])
-    return {k: v for group in groups for k, v in dataclasses.asdict(group).items()}
+    return flags.by_name(PROGRAMS[program].parse([program]))
 
 
 def make_sections(collected: runs.Collected) -> tuple[Section, ...]:

@@ -4,9 +4,10 @@ from collections.abc import Callable, Sequence
 import json
 from typing import Any, NamedTuple
 
-from experiments.report import measured
+from experiments.measuring import last_values
+from experiments.measuring.runs import Setting
 from experiments.report.document import Figure, Gallery, Section, Table, make_table
-from experiments.report.runs import Collected, Setting
+from experiments.report.runs import Collected
 from experiments.report.sections import text
 from experiments.report.values import title_of
 
@@ -142,12 +143,14 @@ def _section(
         name = f"{run.program} on {run.dataset}"
         if len(found) > 1:
             name += f" (with {run.name})"
-        shown = [n for n in _METRICS if _any(grid, measured.of_setting, n)]
-        further = [n for n in measured.DISTANCES if _any(grid, measured.distance, n)]
+        shown = [n for n in _METRICS if _any(grid, last_values.of_setting, n)]
+        further = [
+            n for n in last_values.DISTANCES if _any(grid, last_values.distance, n)
+        ]
         for metric in shown:
-            blocks.append(_table(grid, name, names[0], metric, measured.of_setting))
+            blocks.append(_table(grid, name, names[0], metric, last_values.of_setting))
         for metric in further:
-            blocks.append(_table(grid, name, names[0], metric, measured.distance))
+            blocks.append(_table(grid, name, names[0], metric, last_values.distance))
         pictures = tuple(
             picture(grid.cells[row, column], f"{names[0]} {row}, {names[1]} {column}")
             if (row, column) in grid.cells

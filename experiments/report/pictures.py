@@ -4,9 +4,12 @@ from collections.abc import Callable, Sequence
 import functools
 from pathlib import Path
 
+from experiments.engine.pictures import Panel, read_panels
+from experiments.engine.run_folder import is_sample
+from experiments.measuring.runs import Run, Setting
 from experiments.report.document import Figure, Gallery, Section
-from experiments.report.figures import Panel, curve, curve_figure, image_figure, panels
-from experiments.report.runs import Collected, Run, Setting
+from experiments.report.figures import curve, curve_figure, image_figure
+from experiments.report.runs import Collected
 
 _CURVES = {
     "train/loss": "training loss",
@@ -25,13 +28,9 @@ _MOST_CURVES = 14  # in one picture; more get another one
 def open_panels(path: Path) -> tuple[tuple[Panel, ...], str]:
     """The panels of a picture, or why there are none."""
     try:
-        return tuple(panels(path)), ""
+        return tuple(read_panels(path)), ""
     except ValueError as error:
         return (), str(error)
-
-
-def _is_sample(title: str) -> bool:
-    return title.startswith(("sampled", "dec"))  # as experiments.evaluate
 
 
 def _sample_file(run: Run) -> Path | None:
@@ -52,7 +51,7 @@ def picture_of(setting: Setting, caption: str) -> Figure:
     if path is None:
         return Figure(f"{caption}: no picture")
     found, problem = open_panels(path)
-    shown = [p for p in found if _is_sample(p.title)] or list(found)
+    shown = [p for p in found if is_sample(p.title)] or list(found)
     if not shown:
         return Figure(f"{caption}: {problem}")
     return image_figure(caption, shown[-1].image)
@@ -65,7 +64,7 @@ def samples(collected: Collected) -> Section:
         runs = [run for run in collected.runs if run.dataset == dataset]
         figures: list[Figure] = []
         for run in runs:
-            figures += _figures(run, _is_sample, always=run.program != "classifier")
+            figures += _figures(run, is_sample, always=run.program != "classifier")
         real = [f for run in runs for f in _figures(run, lambda t: t == "real")]
         if real:
             figures.insert(0, Figure("real", *_content(real[0])))
@@ -117,7 +116,7 @@ def completions(collected: Collected) -> Section:
     """Pictures of reconstruction and inpainting."""
     blocks = []
     for run in collected.runs:
-        figures = _figures(run, lambda t: t != "real" and not _is_sample(t))
+        figures = _figures(run, lambda t: t != "real" and not is_sample(t))
         for kind, path in run.pictures.items():
             if kind == "samples":
                 continue
@@ -127,7 +126,7 @@ def completions(collected: Collected) -> Section:
                     f"{run.name} ({run.program}): {panel.title or kind}", panel.image
                 )
                 for panel in found
-                if panel.title != "real" and not _is_sample(panel.title)
+                if panel.title != "real" and not is_sample(panel.title)
             ]
             if not found:
                 figures.append(Figure(f"{run.name}, {kind}: {problem}"))

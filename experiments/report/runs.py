@@ -1,131 +1,14 @@
-"""Reads the folders of runs. Nothing in them is trusted to be whole, or ours."""
+"""Everything that a report is about, read from folders."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import functools
-import json
 from pathlib import Path
 import re
 from typing import Any
 
-from experiments.report.values import as_number
-
-# Flags that say nothing of what is learned. Runs that differ in nothing else are seeds
-# of one setting.
-IRRELEVANT = frozenset(
-    ("workdir", "data_dir", "seed", "num_seeds")
-    + ("checkpoint_every", "eval_every", "log_every")
-)
-
-
-class Unreadable(Exception):
-    """A folder is no run; the message says why."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """What the folder of one run holds.
-
-    Attributes:
-        name: short and unique in the report.
-        folder: where it is.
-        program: e.g. ``ll``.
-        flags: by name, from ``config.json``.
-        lines: of ``metrics.jsonl``, each with a number as ``step``.
-        result: of ``result.json``; None: not there or not readable.
-        evaluations: content of every ``evaluation*.json``, by name.
-        pictures: ``evaluation*.png`` and the newest of each kind in ``samples``.
-        failure: why it stopped; None: it did not.
-        remarks: what could not be read, and why.
-        defaults: of the program's flags today; a flag that an older run did not know
-            counts as at its default.
-    """
-
-    name: str
-    folder: Path
-    program: str
-    flags: Mapping[str, Any]
-    lines: Sequence[Mapping[str, Any]]
-    result: Mapping[str, Any] | None
-    evaluations: Mapping[str, Mapping[str, Any]]
-    pictures: Mapping[str, Path]
-    failure: str | None
-    remarks: Sequence[str]
-    defaults: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-
-    @property
-    def dataset(self) -> str:
-        """Name of the data set, ``?`` if it is not said."""
-        return str(self.flags.get("dataset", "?"))
-
-    @property
-    def step(self) -> int:
-        """The last step of which anything is known."""
-        steps = [int(line["step"]) for line in self.lines]
-        if self.result is not None:
-            steps.append(int(as_number(self.result.get("step")) or 0))
-        return max(steps, default=0)
-
-    @property
-    def num_steps(self) -> int | None:
-        """The steps that the run was to have."""
-        wanted = as_number(self.flags.get("num_steps"))
-        return None if wanted is None else int(wanted)
-
-    @property
-    def state(self) -> str:
-        """``finished``, ``unfinished`` (or still running) or ``failed``."""
-        done = None if self.result is None else as_number(self.result.get("step"))
-        if done is not None and done >= (self.num_steps or 0):
-            return "finished"
-        return "unfinished" if self.failure is None else "failed"
-
-    @property
-    def seeds(self) -> list[int]:
-        """The seeds, in the order of every list over seeds."""
-        found = (self.result or {}).get("seeds")
-        if isinstance(found, list) and all(isinstance(s, int) for s in found):
-            return found
-        first, num = (as_number(self.flags.get(n)) for n in ("seed", "num_seeds"))
-        return list(range(int(first or 0), int(first or 0) + int(num or 1)))
-
-    def key(self, *without: str) -> tuple[str, str]:
-        """Equal for runs that differ in flags ``without`` or irrelevant ones only."""
-        flags = {
-            name: value
-            for name, value in {**self.defaults, **self.flags}.items()
-            if name not in IRRELEVANT and name not in without
-        }
-        return self.program, json.dumps(flags, sort_keys=True)
-
-
-@dataclasses.dataclass(frozen=True)
-class Setting:
-    """Runs that differ in their seeds only.
-
-    Attributes:
-        runs: at least one.
-    """
-
-    runs: tuple[Run, ...]
-
-    @property
-    def first(self) -> Run:
-        """The run that stands for all where they cannot differ."""
-        return self.runs[0]
-
-    @property
-    def name(self) -> str:
-        """Of all runs."""
-        return ", ".join(run.name for run in self.runs)
-
-
-def settings_of(runs: Iterable[Run]) -> list[Setting]:
-    """Joins runs that differ in their seeds only; order of the first of each."""
-    found: dict[tuple[str, str], list[Run]] = {}
-    for run in runs:
-        found.setdefault(run.key(), []).append(run)
-    return [Setting(tuple(group)) for group in found.values()]
+from experiments.engine.run_folder import CONFIG, Unreadable, read_object
+from experiments.measuring.runs import Run, Setting, read_run, settings_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -188,15 +71,15 @@ def collect(
     runs, studies, unreadable = [], [], []
     for folder, name in zip(folders, _names(folders), strict=True):
         try:
-            found = read(folder, name)
+            content = _read(folder, name)
         except Unreadable as error:
             unreadable.append((name, str(error)))
         else:
-            if isinstance(found, Run):
-                known = defaults_of(found.program) or {}
-                runs.append(dataclasses.replace(found, defaults=known))
+            if isinstance(content, Run):
+                known = defaults_of(content.program) or {}
+                runs.append(dataclasses.replace(content, defaults=known))
             else:
-                studies.append(found)
+                studies.append(content)
     runs.sort(key=lambda run: (run.program, _natural(run.name)))
     return Collected(tuple(runs), tuple(studies), tuple(unreadable))
 
@@ -220,131 +103,29 @@ def _natural(name: str) -> list[tuple[str, int]]:
     return [(t, int(d or 0)) for t, d in re.findall(r"(\D*)(\d*)", name[:200])]
 
 
-def read(folder: Path, name: str) -> Run | Study:
-    """Reads one folder.
-
-    Args:
-        folder: of a run or a study.
-        name: what the report calls it.
-
-    Returns:
-        What it holds.
+def _read(folder: Path, name: str) -> Run | Study:
+    """What a folder holds.
 
     Raises:
-        Unreadable: it is the folder of neither.
+        Unreadable: it is the folder neither of a run nor of a study.
     """
     try:
-        if (folder / "config.json").exists():
-            return _run(folder, name)
-        study = _study(folder, name)
+        content = read_run(folder, name) or _study(folder, name)
     except OSError as error:
         raise Unreadable(f"cannot be read: {error.strerror}") from None
-    if study is None:
-        raise Unreadable("no config.json: not the folder of a run")
-    return study
-
-
-def _run(folder: Path, name: str) -> Run:
-    remarks: list[str] = []
-    config = _load(folder / "config.json", remarks)
-    if config is None:
-        raise Unreadable(remarks[0])
-    program, flags = config.get("program"), config.get("flags")
-    if not isinstance(program, str) or not isinstance(flags, dict):
-        raise Unreadable("config.json has no program and flags")
-    failure = _load(folder / "failure.json", remarks)
-    evaluations = {}
-    for path in sorted(folder.glob("evaluation*.json")):
-        content = _load(path, remarks)
-        if content is None:
-            continue
-        if _is_evaluation(content):
-            evaluations[path.stem] = content
-        else:
-            remarks.append(f"{path.name} has no rows of metrics")
-    return Run(
-        name,
-        folder,
-        program.removeprefix("experiments."),
-        flags,
-        _lines(folder / "metrics.jsonl", remarks),
-        _load(folder / "result.json", remarks),
-        evaluations,
-        {p.stem: p for p in sorted(folder.glob("evaluation*.png"))}
-        | _pictures(folder / "samples"),
-        None if failure is None else str(failure.get("reason", "reason not written")),
-        tuple(remarks),
-    )
-
-
-def _is_evaluation(content: Mapping[str, Any]) -> bool:
-    rows = content.get("rows")
-    return isinstance(rows, dict) and all(isinstance(r, dict) for r in rows.values())
-
-
-def _load(path: Path, remarks: list[str]) -> dict[str, Any] | None:
-    """An object of JSON; None, with a remark, if it is none; None if not there."""
-    try:
-        content = json.loads(path.read_text())
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        remarks.append(f"{path.name} cannot be read: {error.strerror}")
-        return None
-    except (ValueError, RecursionError) as error:  # bad JSON, bad UTF-8
-        remarks.append(f"{path.name} is not JSON: {str(error)[:100]}")
-        return None
-    if not isinstance(content, dict):
-        remarks.append(f"{path.name} is not an object")
-        return None
+    if content is None:
+        raise Unreadable(f"no {CONFIG}: not the folder of a run")
     return content
-
-
-def _lines(path: Path, remarks: list[str]) -> list[dict[str, Any]]:
-    """The lines of ``metrics.jsonl`` that can be read, by step."""
-    try:
-        texts = path.read_bytes().splitlines()
-    except FileNotFoundError:
-        remarks.append(f"{path.name} is missing")
-        return []
-    except OSError as error:
-        remarks.append(f"{path.name} cannot be read: {error.strerror}")
-        return []
-    lines = []
-    for text in texts:
-        try:
-            line = json.loads(text)
-        except (ValueError, RecursionError):
-            continue
-        step = as_number(line.get("step")) if isinstance(line, dict) else None
-        if step is not None and abs(step) < 2**53:  # finite, and a whole number
-            lines.append(line | {"step": int(step)})
-    if len(lines) < len(texts):
-        remarks.append(
-            f"{path.name}: {len(texts) - len(lines)} of {len(texts)} lines are "
-            "unreadable"
-        )
-    return sorted(lines, key=lambda line: line["step"])
-
-
-def _pictures(folder: Path) -> dict[str, Path]:
-    """The newest picture of each kind: ``KIND_STEP.png``."""
-    newest: dict[str, tuple[int, Path]] = {}
-    for path in folder.glob("*.png"):
-        match = re.fullmatch(r"([^.].*?)(?:_(\d{1,12}))?\.png", path.name)
-        if match:
-            step = int(match[2] or 0)
-            if step >= newest.get(match[1], (-1, path))[0]:
-                newest[match[1]] = step, path
-    return {kind: path for kind, (_, path) in sorted(newest.items())}
 
 
 def _study(folder: Path, name: str) -> Study | None:
     """The results of ``experiments.synthetic``, if there are any."""
     results, remarks = [], []
     for path in sorted(folder.glob("*-*.json")):
-        content = _load(path, remarks)
-        if content is None:
+        try:
+            content = read_object(path) or {}
+        except Unreadable as error:
+            remarks.append(str(error))
             continue
         if all(isinstance(content.get(n), str) for n in ("set", "objective")):
             results.append(content)
@@ -352,7 +133,7 @@ def _study(folder: Path, name: str) -> Study | None:
             remarks.append(f"{path.name} is not the result of a model")
     if not results:
         if remarks:
-            raise Unreadable(f"no config.json, and {remarks[0]}")
+            raise Unreadable(f"no {CONFIG}, and {remarks[0]}")
         return None
     figure = folder / "densities.png"
     return Study(name, folder, results, figure if figure.exists() else None, remarks)

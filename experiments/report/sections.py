@@ -2,17 +2,13 @@
 
 from collections.abc import Callable, Sequence
 
-from experiments.report import measured
+from experiments.console.metrics import as_number, names_of
+from experiments.measuring import last_values
+from experiments.measuring.last_values import Value
+from experiments.measuring.runs import Run, Setting
 from experiments.report.document import MISSING, Cell, Section, Table, make_table
-from experiments.report.runs import Collected, Run, Setting
-from experiments.report.values import (
-    Value,
-    as_number,
-    duration,
-    plain,
-    spread,
-    title_of,
-)
+from experiments.report.runs import Collected
+from experiments.report.values import duration, plain, spread, title_of
 
 _RECONSTRUCTION = (
     *("reconstruction_bce", "reconstruction_mse", "half_missing_bce"),
@@ -23,7 +19,7 @@ _TONES = {"finished": "good", "failed": "bad"}
 
 def overview(collected: Collected) -> Section:
     """Every folder: what ran there, how far it came, how good it is."""
-    distances = measured.distance_names(collected.settings)
+    distances = last_values.distance_names(collected.settings)
     header = [
         *("run", "program", "data set", "state", "seeds", "steps", "parameters"),
         *(title_of(n) for n in ("bits_per_dim", "mmd2", *distances)),
@@ -42,10 +38,10 @@ def overview(collected: Collected) -> Section:
                 _steps(run),
                 _parameters(alone),
                 *(
-                    text(measured.of_setting(alone, n))
+                    text(last_values.of_setting(alone, n))
                     for n in ("bits_per_dim", "mmd2")
                 ),
-                *(text(measured.distance(alone, n)) for n in distances),
+                *(text(last_values.distance(alone, n)) for n in distances),
                 wall_time(run),
                 _device(run),
             ]
@@ -86,7 +82,7 @@ def distances(collected: Collected) -> Section:
             for s in collected.settings
             if s.first.dataset == dataset and s.first.program != "classifier"
         ]
-        found = {s.name: measured.evaluations(s) for s in settings}
+        found = {s.name: last_values.evaluations(s) for s in settings}
         protocols = dict.fromkeys(m.protocol for ms in found.values() for m in ms)
         for protocol in protocols:
             blocks.append(_distance_table(dataset, protocol, settings, found))
@@ -111,7 +107,7 @@ def _distance_table(
     dataset: str,
     protocol: str,
     settings: Sequence[Setting],
-    found: dict[str, list[measured.Measurement]],
+    found: dict[str, list[last_values.Measurement]],
 ) -> Table:
     """One data set, one protocol: models, then floors."""
     here = [m for ms in found.values() for m in ms if m.protocol == protocol]
@@ -138,13 +134,13 @@ def _distance_table(
 
 def inpainting(collected: Collected) -> Section:
     """Errors of missing pixels that were filled in."""
-    names = dict.fromkeys(
+    names = names_of(
         name
         for run in collected.runs
         for content in run.evaluations.values()
         if isinstance(content.get("model"), dict)
         for name in content["model"]
-        if name.startswith("inpainting_") and not name.endswith(("_std", "_seeds"))
+        if name.startswith("inpainting_")
     )
     return _by_dataset(
         collected,
@@ -154,7 +150,7 @@ def inpainting(collected: Collected) -> Section:
         "No run was evaluated so.",
         tuple(names),
         complete=True,
-        measure=measured.of_evaluation,
+        measure=last_values.of_evaluation,
     )
 
 
@@ -190,7 +186,7 @@ def _by_dataset(
     none: str,
     metrics: Sequence[str],
     complete: bool = False,
-    measure: Callable[[Setting, str], Value | None] = measured.of_setting,
+    measure: Callable[[Setting, str], Value | None] = last_values.of_setting,
 ) -> Section:
     """A table a data set: settings by metrics.
 
@@ -314,7 +310,7 @@ def _steps(run: Run) -> str:
 
 
 def _parameters(setting: Setting) -> str | None:
-    value = measured.of_setting(setting, "num_params")
+    value = last_values.of_setting(setting, "num_params")
     return None if value is None else plain(value.mean)
 
 

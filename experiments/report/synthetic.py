@@ -1,11 +1,13 @@
 """The section of the studies of two-dimensional sets."""
 
+from experiments.console.metrics import as_number, each_seed
+from experiments.measuring.last_values import Value, pooled
 from experiments.report.document import Figure, Gallery, Section, Table, make_table
 from experiments.report.figures import image_figure
 from experiments.report.pictures import open_panels
 from experiments.report.runs import Collected, Study
 from experiments.report.sections import text
-from experiments.report.values import Value, as_number, duration, from_metrics, pooled
+from experiments.report.values import duration
 
 
 def section(collected: Collected) -> Section:
@@ -68,5 +70,5 @@ def table(collected: Collected) -> Table | None:
 
 def _list(values: object) -> Value | None:
     """A metric from a list over seeds, None if it is none."""
-    each = from_metrics({"x_seeds": values}, "x")
+    each = each_seed({"x_seeds": values}, "x")
     return None if each is None else pooled(each)

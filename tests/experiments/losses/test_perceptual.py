@@ -19,6 +19,7 @@ from experiments.losses.critic import CriticSettings
 from experiments.losses.mixture import MixtureSettings
 from experiments.losses.mmd import MmdSettings, pixel_term
 from experiments.models import circuit as model
+from experiments.models.classifier import to_unit
 
 FLAGS = ("mmd_classifier", "mmd_kernel")
 SMALL: dict[str, Any] = {"num_sums": 2, "num_leaves": 3, "batch_size": 16}
@@ -75,7 +76,7 @@ def test_a_discriminator_of_features_sees_nothing_else(judges: str):
     assert float(np.std(logits)) > 0
     # With spectral norms of 1 no logit moves more than the scaled features do.
     levels = jnp.asarray(model.references(dataset))
-    of_references = np.asarray(see(classifier.to_unit(dataset, levels)))
+    of_references = np.asarray(see(to_unit(dataset, levels)))
     scaled = np.asarray(see(x)) / np.maximum(of_references.std(0), 0.01)
     moved = np.abs(np.diff(logits))
     assert (moved <= 1.01 * np.linalg.norm(np.diff(scaled, axis=0), axis=1)).all()

@@ -9,7 +9,7 @@ import pytest
 
 from experiments import report
 from experiments.console.errors import UserError
-from experiments.measuring import trained
+from experiments.measuring.programs import PROGRAMS
 from experiments.report import markdown, page, runs
 from experiments.report.document import Document, Gallery, Table
 from tests.experiments.fabricated import EVIL, make, make_all
@@ -132,7 +132,7 @@ def test_names_are_as_short_as_they_can_be(tmp_path: Path):
     assert names == ["a/x", "b/x", "y"]
 
 
-@pytest.mark.parametrize("program", trained.PROGRAMS)
+@pytest.mark.parametrize("program", PROGRAMS)
 def test_the_defaults_of_a_program_are_known(program):
     defaults = report.defaults_of(program)
     assert defaults is not None

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from experiments import report
+from experiments.measuring.last_values import pooled
 from experiments.report import failures, grids, runs, sections, synthetic, values
 from experiments.report.document import MISSING, Cell, Gallery, Section, Table
 from tests.experiments.fabricated import make, make_all
@@ -202,12 +203,7 @@ def test_the_synthetic_study(collected: runs.Collected):
     ],
 )
 def test_numbers_as_text(each, text):
-    assert values.spread(values.pooled(each)) == text
-
-
-@pytest.mark.parametrize("value", [True, None, [], {}, "1", 10**400])
-def test_what_is_no_number(value):
-    assert values.as_number(value) is None
+    assert values.spread(pooled(each)) == text
 
 
 def test_an_evaluation_of_an_older_step_says_so(tmp_path: Path):
