@@ -4,229 +4,36 @@ Used by `benchmarks.circuit` as ``python -m benchmarks.cell '{"task": "train", .
 prints one JSON object.
 """
 
-from collections.abc import Callable
 import dataclasses
 import itertools
 import json
 import os
 import sys
 import time
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-import optax
 
 from benchmarks import measure
+from benchmarks.tasks import DIFFERENTIABLE, Cell, make_task
 import dspc_jax as pc
-
-RELAXATIONS = ("gumbel_softmax", "straight_through", "simple", "dense")
-_DIFFERENTIABLE = {f"differentiable[{name}]": name for name in RELAXATIONS}
-TASKS = (
-    "log_prob",
-    "train",
-    *_DIFFERENTIABLE,
-    "sample",
-    "conditional",
-    "mpe",
-)
-_TOTAL_COUNT = 255  # pixels are counts of Binomial(255), as in the paper
-
-
-@dataclasses.dataclass(frozen=True)
-class Cell:
-    """What is measured; the defaults are the paper's setting.
-
-    Attributes:
-      task: one of `TASKS`.
-      channels: of the image, C.
-      height: of the image in pixels.
-      width: of the image in pixels.
-      batch: examples in one call, B.
-      structure: ``random_binary_trees`` or ``quad_tree``.
-      depth: of the random binary trees, D.
-      num_repetitions: random binary trees, R.
-      num_units: sums and leaves of a region, K.
-      sum_layer: ``tucker`` or ``cp``.
-      seconds: how long to measure at least.
-    """
-
-    task: str
-    channels: int = 1
-    height: int = 28
-    width: int = 28
-    batch: int = 64
-    structure: str = "random_binary_trees"
-    depth: int = 4
-    num_repetitions: int = 10
-    num_units: int = 20
-    sum_layer: str = "tucker"
-    seconds: float = 3.0
-
-    @property
-    def shape(self) -> str:
-        """The size of the image as it is written in tables."""
-        return f"{self.channels}x{self.height}x{self.width}"
-
-    def config(self) -> pc.CircuitConfig:
-        """The circuit of this cell."""
-        if self.structure == "quad_tree":
-            structure = pc.QuadTree(height=self.height, width=self.width)
-        else:
-            structure = pc.RandomBinaryTrees(
-                num_variables=self.height * self.width,
-                depth=self.depth,
-                num_repetitions=self.num_repetitions,
-                seed=0,
-            )
-        return pc.CircuitConfig(
-            structure=structure,
-            leaf=pc.Binomial(_TOTAL_COUNT),
-            num_channels=self.channels,
-            num_leaves=self.num_units,
-            num_sums=self.num_units,
-            num_classes=1,
-            sum_layer=self.sum_layer,
-        )
-
-
-class Task(NamedTuple):
-    """A compiled function and the arguments of its calls.
-
-    Attributes:
-      function: jitted, ``function(state, key, data) -> (state, result)``; the state is
-        donated. Data are arguments, so that nothing is folded into a constant.
-      state: what one call hands to the next.
-      data: what is the same in every call.
-    """
-
-    function: Any
-    state: Any
-    data: Any
-
-
-def make_task(cell: Cell, circuit: pc.Circuit, params: Any) -> Task:
-    """Builds the task of a cell.
-
-    Raises:
-      ValueError: the task is not one of `TASKS`.
-    """
-    rng = np.random.default_rng(0)
-    shape = (cell.batch, cell.height * cell.width, cell.channels)
-    x = jnp.asarray(rng.integers(0, _TOTAL_COUNT + 1, shape), jnp.float32)
-    columns = np.tile(np.arange(cell.width), cell.height)
-    left_half = jnp.asarray(columns < cell.width // 2)  # [V]
-    if cell.task == "log_prob":
-        return _log_prob(circuit, params, x)
-    if cell.task == "train":
-        return _train(circuit, params, x)
-    if cell.task in _DIFFERENTIABLE:
-        target = jnp.asarray(rng.random(shape), jnp.float32)
-        return _differentiable(circuit, params, target, _DIFFERENTIABLE[cell.task])
-    if cell.task == "sample":
-        return _sample(circuit, params, cell.batch)
-    if cell.task == "conditional":
-        return _conditional(circuit, params, x, left_half)
-    if cell.task == "mpe":
-        return _mpe(circuit, params, x, left_half)
-    raise ValueError(f"task: must be one of {', '.join(TASKS)}; got {cell.task!r}")
-
-
-def _log_prob(circuit: pc.Circuit, params: Any, x: jax.Array) -> Task:
-    def call(params, key, x):
-        del key
-        return params, jax.vmap(circuit.log_prob, (None, 0))(params, x)
-
-    return Task(_jit(call), params, x)
-
-
-def _train(circuit: pc.Circuit, params: Any, x: jax.Array) -> Task:
-    optimizer = optax.adam(1e-3)
-
-    def mean_loss(params, x):
-        return -jnp.mean(jax.vmap(circuit.log_prob, (None, 0))(params, x))
-
-    def call(state, key, x):
-        del key
-        params, opt_state = state
-        loss, gradient = jax.value_and_grad(mean_loss)(params, x)
-        updates, opt_state = optimizer.update(gradient, opt_state, params)
-        return (optax.apply_updates(params, updates), opt_state), loss
-
-    return Task(_jit(call), (params, optimizer.init(params)), x)
-
-
-def _differentiable(
-    circuit: pc.Circuit, params: Any, target: jax.Array, relaxation: str
-) -> Task:
-    def squared_error(params, key, temperature, target):
-        def draw(key):
-            return circuit.sample_differentiable(
-                key, params, relaxation=relaxation, temperature=temperature
-            )
-
-        samples = jax.vmap(draw)(jax.random.split(key, target.shape[0]))
-        return jnp.mean((samples / _TOTAL_COUNT - target) ** 2)
-
-    def call(params, key, data):
-        return params, jax.value_and_grad(squared_error)(params, key, *data)
-
-    return Task(_jit(call), params, (jnp.float32(1.0), target))
-
-
-def _sample(circuit: pc.Circuit, params: Any, batch: int) -> Task:
-    def call(params, key, data):
-        del data
-        keys = jax.random.split(key, batch)
-        return params, jax.vmap(circuit.sample, (0, None))(keys, params)
-
-    return Task(_jit(call), params, ())
-
-
-def _conditional(
-    circuit: pc.Circuit, params: Any, x: jax.Array, observed: jax.Array
-) -> Task:
-    def call(params, key, data):
-        x, observed = data
-
-        def fill(key, x):
-            return circuit.sample(key, params, x=x, observed=observed)
-
-        return params, jax.vmap(fill)(jax.random.split(key, x.shape[0]), x)
-
-    return Task(_jit(call), params, (x, observed))
-
-
-def _mpe(circuit: pc.Circuit, params: Any, x: jax.Array, observed: jax.Array) -> Task:
-    def call(params, key, data):
-        del key
-        x, observed = data
-        return params, jax.vmap(lambda x: circuit.mpe(params, x=x, observed=observed))(
-            x
-        )
-
-    return Task(_jit(call), params, (x, observed))
-
-
-def _jit(call: Callable[..., Any]) -> Any:
-    return jax.jit(call, donate_argnums=0)
 
 
 def run(cell: Cell) -> dict[str, Any]:
     """Measures a cell.
 
     Returns:
-      The cell's fields, the machine's, the times of `measure.time_calls`, and
-      ``params`` (how many numbers), ``build_s`` (structure and initial parameters),
-      ``first_call_s`` (compilation included), ``peak_rss_mib`` and ``run_rss_mib``
-      (peak above what the process held before the first call, with compilation and
-      without), `measure.compiled_mib`, ``device_peak_mib``, ``reference_gflops`` and
-      the ``load`` of the machine, processes waiting included.
+        The cell's fields, the machine's, the times of `measure.time_calls`, and
+        ``params`` (their number), ``build_s`` (structure and initial parameters),
+        ``first_call_s`` (compilation included), ``peak_rss_mib`` and ``run_rss_mib``
+        (peak above the memory before the first call, with compilation and without),
+        `measure.compiled_mib`, ``device_peak_mib``, ``reference_gflops`` and the
+        ``load`` of the machine, processes waiting included.
 
     Raises:
-      FloatingPointError: the result, or a gradient, is not finite.
-      ValueError: no gradient reaches one of the parameters.
+        FloatingPointError: the result, or a gradient, is not finite.
+        ValueError: no gradient reaches one of the parameters.
     """
     load = os.getloadavg()[0]
     start = time.perf_counter()
@@ -277,17 +84,19 @@ def run(cell: Cell) -> dict[str, Any]:
 
 
 def _check(task: str, state: Any, result: Any) -> None:
-    """A fast wrong answer is no measurement."""
+    """Raises where the result is wrong: its time is no measurement."""
     for leaf in jax.tree.leaves((state, result)):
         if not bool(jnp.all(jnp.isfinite(leaf))):
-            raise FloatingPointError(f"{task}: the result is not finite")
-    if task in _DIFFERENTIABLE:
+            raise FloatingPointError(f"the result of {task} must be finite, got others")
+    if task in DIFFERENTIABLE:
         _, gradient = result
         for path, leaf in jax.tree.leaves_with_path(gradient):
             # One class has one weight, 1, and nothing to learn.
             if leaf.size > 1 and not bool(jnp.any(leaf != 0)):
                 name = jax.tree_util.keystr(path)
-                raise ValueError(f"{task}: no gradient reaches params{name}")
+                raise ValueError(
+                    f"the gradient of {task} must reach params{name}, got zeros"
+                )
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ import subprocess
 import sys
 from typing import Any
 
-from benchmarks.cell import TASKS, Cell
+from benchmarks.tasks import TASKS, Cell
 
 # 3x64x64 at 256 is left out as in the published measurements: gigabytes for the peers.
 SIZES = (
@@ -34,11 +34,11 @@ def parse_shape(text: str) -> tuple[int, int, int]:
     """``CxHxW`` as three positive numbers.
 
     Raises:
-      ValueError: the text is something else.
+        ValueError: the text is something else.
     """
     parts = text.split("x")
     if len(parts) != 3 or not all(part.isdecimal() and int(part) for part in parts):
-        raise ValueError(f"shapes: each must read CxHxW, such as 3x32x32; got {text!r}")
+        raise ValueError(f"--shapes must be like 3x32x32 (CxHxW), got {text!r}")
     channels, height, width = map(int, parts)
     return channels, height, width
 
@@ -50,19 +50,19 @@ def select_cells(options: argparse.Namespace) -> list[Cell]:
     only they are given; otherwise `SIZES`, of the given batches where there are any.
 
     Raises:
-      ValueError: a task, a shape or a batch size is not one.
+        ValueError: a task, a shape or a batch size is not one.
     """
     tasks = options.tasks.split(",") if options.tasks else list(TASKS)
     for task in tasks:
         if task not in TASKS:
-            raise ValueError(f"tasks: each must be one of {TASKS}; got {task!r}")
+            raise ValueError(f"--tasks must be among {', '.join(TASKS)}, got {task!r}")
     shapes = options.shapes.split(",") if options.shapes else None
     batches = None
     if options.batches:
         texts = options.batches.split(",")
         if not all(text.isdecimal() and int(text) for text in texts):
             raise ValueError(
-                f"batches: must be positive numbers; got {options.batches!r}"
+                f"--batches must be positive numbers, got {options.batches!r}"
             )
         batches = [int(text) for text in texts]
     if shapes and batches:
@@ -86,19 +86,20 @@ def select_cells(options: argparse.Namespace) -> list[Cell]:
 
 
 def measure_cell(cell: Cell, timeout: float) -> dict[str, Any]:
-    """Runs one cell in a fresh process; what goes wrong there is in ``error``."""
+    """Runs one cell in a fresh process; a failure there is in ``error``."""
     fields = dataclasses.asdict(cell)
     command = [sys.executable, "-m", "benchmarks.cell", json.dumps(fields)]
     try:
-        done = subprocess.run(
+        process = subprocess.run(
             command, capture_output=True, text=True, timeout=timeout, check=False
         )
     except subprocess.TimeoutExpired:
         error = f"not finished after {timeout:.0f} s"
     else:
-        if done.returncode == 0:
-            return json.loads(done.stdout.splitlines()[-1])
-        error = (done.stderr.strip().splitlines() or [f"exit {done.returncode}"])[-1]
+        if process.returncode == 0:
+            return json.loads(process.stdout.splitlines()[-1])
+        lines = process.stderr.strip().splitlines()
+        error = lines[-1] if lines else f"exit {process.returncode}"
     return {**fields, "shape": cell.shape, "error": error}
 
 
@@ -110,6 +111,7 @@ def _number(value: float | None) -> str:
 
 
 def _table(rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table; the first row is its header."""
     head, *body = rows
     lines = [head, ["---"] + ["---:"] * (len(head) - 1), *body]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
@@ -131,17 +133,8 @@ def pivot(results: Sequence[dict[str, Any]], field: str) -> str:
 
 def report(results: Sequence[dict[str, Any]]) -> str:
     """All tables of a run, in Markdown."""
-    measured = [r for r in results if "error" not in r]
-    parts = []
-    if measured:
-        first = measured[0]
-        speeds = [r["reference_gflops"] for r in measured]
-        parts.append(
-            f"{first['date']}, {first['device']} ({first['cpu']}, {first['cores']} "
-            f"cores), jax {first['jax']}, Python {first['python']}; "
-            f"{first['structure']}, {first['sum_layer']}; reference float32 product "
-            f"{min(speeds):.0f} to {max(speeds):.0f} GFLOP/s"
-        )
+    successes = [r for r in results if "error" not in r]
+    paragraphs = [_setting(successes)] if successes else []
     titles = {
         "median_ms": "Median time of a call, ms",
         "first_call_s": "First call, compilation included, s",
@@ -151,14 +144,26 @@ def report(results: Sequence[dict[str, Any]]) -> str:
         "device_peak_mib": "Peak memory of the accelerator, MiB",
     }
     for field, title in titles.items():
-        if any(r.get(field) is not None for r in measured):
-            parts += [f"{title}:", pivot(results, field)]
-    parts += [
+        if any(r.get(field) is not None for r in successes):
+            paragraphs += [f"{title}:", pivot(results, field)]
+    paragraphs += [
         f"failed: {r['task']} {r['shape']} B={r['batch']}: {r['error']}"
         for r in results
         if "error" in r
     ]
-    return "\n\n".join(parts)
+    return "\n\n".join(paragraphs)
+
+
+def _setting(results: Sequence[dict[str, Any]]) -> str:
+    """Date, machine and circuit of successful measurements."""
+    result = results[0]
+    speeds = [r["reference_gflops"] for r in results]
+    return (
+        f"{result['date']}, {result['device']} ({result['cpu']}, {result['cores']} "
+        f"cores), jax {result['jax']}, Python {result['python']}; "
+        f"{result['structure']}, {result['sum_layer']}; reference float32 product "
+        f"{min(speeds):.0f} to {max(speeds):.0f} GFLOP/s"
+    )
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -200,25 +205,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             lines = options.report.read_text().splitlines()
         except OSError as error:
-            sys.exit(f"--report: {error}")
+            sys.exit(f"--report must be a readable file, got {error}")
         results = [json.loads(line) for line in lines]
     else:
         try:
             cells = select_cells(options)
             options.output.parent.mkdir(parents=True, exist_ok=True)
         except (ValueError, OSError) as error:
-            sys.exit(f"benchmarks.circuit: {error}")
-        results = []
-        for number, cell in enumerate(cells, start=1):
-            result = measure_cell(cell, options.timeout)
-            results.append(result)
-            with options.output.open("a") as file:
-                file.write(json.dumps(result) + "\n")
-            outcome = result.get("error") or f"{_number(result['median_ms'])} ms"
-            name = f"[{number}/{len(cells)}] {cell.task} {cell.shape} B={cell.batch}"
-            print(f"{name}: {outcome}", file=sys.stderr)
+            sys.exit(str(error))
+        results = measure_cells(cells, options)
     print(report(results))
     return int(any("error" in result for result in results))
+
+
+def measure_cells(
+    cells: Sequence[Cell], options: argparse.Namespace
+) -> list[dict[str, Any]]:
+    """Measures cells one after the other; each is a line of ``--output`` at once."""
+    results = []
+    for number, cell in enumerate(cells, start=1):
+        result = measure_cell(cell, options.timeout)
+        results.append(result)
+        with options.output.open("a") as file:
+            file.write(json.dumps(result) + "\n")
+        outcome = result.get("error") or f"{_number(result['median_ms'])} ms"
+        name = f"[{number}/{len(cells)}] {cell.task} {cell.shape} B={cell.batch}"
+        print(f"{name}: {outcome}", file=sys.stderr)
+    return results
 
 
 if __name__ == "__main__":

@@ -21,27 +21,25 @@ COSTS = {
     ),
     "8x8 pixels, K = 32": pc.CircuitConfig(pc.QuadTree(8, 8), pc.Normal(), 1, 32, 32),
 }
-
-
 BATCH = 256
 REPEATS, SECONDS = (8, 40), 10.0  # the most repeats that fit, at least the first
 
 
 def cost(circuit: pc.Circuit, relaxation: str) -> tuple[float, float]:
-    """What one gradient of the mean of a kernel over 256 samples costs.
+    """Time and variance of a gradient of the mean of a kernel over 256 samples.
 
     The kernel is Gaussian, as wide as samples are apart, at one sample.
 
     Returns:
-      Seconds, the least of the repeats; and the variance of one sample's gradient over
-      the squared norm of its mean, all parameters together.
+        Seconds, the least of the repeats; and the variance of one sample's gradient
+        over the squared norm of its mean, all parameters together.
     """
     params = circuit.init(jax.random.key(0))
     point = circuit.sample(jax.random.key(1), params)
-    others = jax.vmap(circuit.sample, (0, None))(
+    samples = jax.vmap(circuit.sample, (0, None))(
         jax.random.split(jax.random.key(2), 100), params
     )
-    width = jnp.median(jnp.sum((others - point[None]) ** 2, axis=(1, 2)))
+    width = jnp.median(jnp.sum((samples - point[None]) ** 2, axis=(1, 2)))
 
     def kernel(x):
         distance = jnp.sum((x - point[None]) ** 2, axis=(1, 2))
@@ -93,15 +91,16 @@ def cost_table() -> str:
 def gap_variances(distance: float) -> tuple[float, float, float]:
     r"""Variances of one sample's gradient with respect to a mixture's weight.
 
-    The law is an equal mixture of two Normals of deviation 1, ``distance`` apart, the
-    function is ``x``, and the gradient is the difference of the means. By integration:
+    The distribution is an equal mixture of two Normals of deviation 1, ``distance``
+    apart, the function is ``x``, and the gradient is the difference of the means. By
+    integration:
     :math:`\int (F_1 - F_2)^2 / p` for ``implicit``,
     :math:`\int x^2 (p_1 - p_2)^2 / p` for ``score_function`` with the best constant
     baseline; for ``simple`` it is 0.
 
     Returns:
-      Both over the square of the gradient, and the share of samples in the gap's
-      middle, within 1 of its centre.
+        Both over the square of the gradient, and the share of samples in the gap's
+        middle, within 1 of its center.
     """
     x = np.linspace(-distance / 2 - 10, distance / 2 + 10, 20_001)
     z = np.stack([x + distance / 2, x - distance / 2])

@@ -24,8 +24,8 @@ class Measurement(NamedTuple):
     """The best of some calls.
 
     Attributes:
-      seconds: wall time.
-      cpu_seconds: processor time of all threads.
+        seconds: wall time.
+        cpu_seconds: processor time of all threads.
     """
 
     seconds: float
@@ -98,17 +98,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     print("| | wall s | CPU s | images/s |\n|---|---:|---:|---:|")
     for batch in map(int, filter(None, options.batches.split(","))):
-        found = network(batch, options.image_size)
+        best = network(batch, options.image_size)
         print(
             f"| Inception, batch {batch}, from {options.image_size} px "
-            f"| {found.seconds:.2f} | {found.cpu_seconds:.2f} "
-            f"| {batch / found.seconds:.1f} |",
+            f"| {best.seconds:.2f} | {best.cpu_seconds:.2f} "
+            f"| {batch / best.seconds:.1f} |",
             flush=True,
         )
-    for name, found in distances(options.num_points, options.num_features):
-        print(
-            f"| {name} | {found.seconds:.1f} | {found.cpu_seconds:.1f} | |", flush=True
-        )
+    for name, best in distances(options.num_points, options.num_features):
+        print(f"| {name} | {best.seconds:.1f} | {best.cpu_seconds:.1f} | |", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""How long a training step waits for images: ``python -m benchmarks.input_pipeline``.
+"""The time that a training step waits: ``python -m benchmarks.input_pipeline``.
 
-The same steps of maximum likelihood with the training set on the device, and with rows
-that each chunk of steps brings from the host, as for sets that do not fit.
+It measures the same steps of maximum likelihood with the training set on the device,
+and with rows that each chunk of steps brings from the host, as for sets that do not
+fit.
 """
 
 import statistics

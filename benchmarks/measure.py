@@ -27,13 +27,13 @@ def time_calls(
     """Times ``call`` until both ``seconds`` and ``min_calls`` are reached.
 
     Args:
-      call: does the work; the result is waited for.
-      seconds: how long to measure at least, without the warm-up.
-      min_calls: how many calls to measure at least.
-      warm_up: calls before the first measured one.
+        call: does the work; the result is waited for.
+        seconds: the least time of measuring, without the warm-up.
+        min_calls: the least number of measured calls.
+        warm_up: calls before the first measured one.
 
     Returns:
-      ``median_ms``, ``min_ms``, ``max_ms`` and ``calls``.
+        ``median_ms``, ``min_ms``, ``max_ms`` and ``calls``.
     """
     for _ in range(warm_up):
         jax.block_until_ready(call())
@@ -60,19 +60,19 @@ def reference_gflops() -> float:
     a = jnp.full((_REFERENCE_SIZE, _REFERENCE_SIZE), 0.5, jnp.float32)
     full = jax.lax.Precision.HIGHEST
     product = jax.jit(lambda a, b: jnp.matmul(a, b, precision=full))
-    measured = time_calls(lambda: product(a, a), seconds=0.3)
-    return 2 * _REFERENCE_SIZE**3 / measured["median_ms"] / 1e6
+    times = time_calls(lambda: product(a, a), seconds=0.3)
+    return 2 * _REFERENCE_SIZE**3 / times["median_ms"] / 1e6
 
 
 def peak_rss_mib() -> float:
     """Peak resident memory of this process since its start or `reset_peak_rss`.
 
-    Linux's own gauge where there is one: what ``getrusage`` says there includes the
-    process that started this one.
+    Linux's own gauge where there is one: there ``getrusage`` includes the process that
+    started this one.
     """
     if _STATUS.exists():
-        _, _, after = _STATUS.read_text().partition("VmHWM:")
-        return int(after.split()[0]) / 1024
+        _, _, remainder = _STATUS.read_text().partition("VmHWM:")
+        return int(remainder.split()[0]) / 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (_MIB if sys.platform == "darwin" else 1024)
 
@@ -80,7 +80,7 @@ def peak_rss_mib() -> float:
 def reset_peak_rss() -> bool:
     """Makes the present memory the peak; False where the system cannot.
 
-    What the compiler has freed, and the allocator still holds, is given back first.
+    It first gives back the memory that the compiler has freed and the allocator holds.
     """
     gc.collect()
     with contextlib.suppress(OSError, AttributeError, TypeError):  # only in glibc
@@ -93,15 +93,15 @@ def reset_peak_rss() -> bool:
 
 
 def compiled_mib(function: Any, arguments: Any) -> dict[str, float]:
-    """What XLA says that the compiled function needs, in MiB.
+    """Memory of the compiled function by XLA's account, in MiB.
 
     Args:
-      function: the result of ``jax.jit``.
-      arguments: its arguments, or their shapes.
+        function: the result of ``jax.jit``.
+        arguments: its arguments, or their shapes.
 
     Returns:
-      ``xla_temp_mib`` (scratch), ``xla_output_mib`` (results, where not written over
-      a donated argument) and ``xla_argument_mib``; empty where XLA does not say.
+        ``xla_temp_mib`` (scratch), ``xla_output_mib`` (results, where not written over
+        a donated argument) and ``xla_argument_mib``; empty where XLA does not say.
     """
     memory = function.lower(*arguments).compile().memory_analysis()
     if memory is None:
@@ -121,7 +121,7 @@ def device_peak_mib() -> float | None:
 
 
 def machine() -> dict[str, Any]:
-    """Where the measurement is made."""
+    """Date and machine of a measurement."""
     info = pathlib.Path("/proc/cpuinfo")
     names = [
         line.partition(":")[2].strip()

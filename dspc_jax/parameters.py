@@ -1,4 +1,4 @@
-"""The parameters of a circuit: one NamedTuple, unconstrained and normalised."""
+"""The parameters of a circuit: one NamedTuple, unconstrained and normalized."""
 
 import dataclasses
 from typing import Any, NamedTuple
@@ -13,15 +13,19 @@ from dspc_jax.ops.numerics import log_softmax
 from dspc_jax.structure.folding import FoldedGraph
 from dspc_jax.types import Array, Key
 
+_INIT_DEVIATION = 0.5
+"""Of the initial logits of sums: Normal numbers, truncated at 2 deviations, as in the
+published code of Lang et al. 2022."""
+
 
 class CircuitParams(NamedTuple):
     """Unconstrained parameters, a pytree of float32 arrays.
 
     Attributes:
-      leaves: per leaf family, its parameters ``[G, K, L, C]``.
-      sums: per level, per fold, logits ``[P, O, K, K]`` (tucker) or ``[P, O, K]``.
-      mixtures: per level, logits ``[G, K, M]``, or None where nothing is mixed.
-      classes: logits ``[Y]`` of the mixture over roots.
+        leaves: per leaf family, its parameters ``[G, K, L, C]``.
+        sums: per level, per fold, logits ``[P, O, K, K]`` (tucker) or ``[P, O, K]``.
+        mixtures: per level, logits ``[G, K, M]``, or None where nothing is mixed.
+        classes: logits ``[Y]`` of the mixture over roots.
     """
 
     leaves: tuple[Any, ...]
@@ -31,7 +35,7 @@ class CircuitParams(NamedTuple):
 
 
 class CircuitWeights(NamedTuple):
-    """The same tree, normalised: natural leaf parameters and linear sum weights.
+    """The same tree, normalized: natural leaf parameters and linear sum weights.
 
     The gradient of a log-likelihood with respect to these, times the weights, is the
     expected count of every edge (`dspc_jax.learning.em`).
@@ -48,13 +52,13 @@ class Layout:
     """The static side of a circuit: everything but its parameters.
 
     Attributes:
-      graph: the folded region graph.
-      blocks: the leaf families with their variables.
-      num_channels: C.
-      num_leaves: K of input regions.
-      num_sums: K of inner regions.
-      num_classes: Y, the units of the root.
-      sum_layer: ``"tucker"`` or ``"cp"``.
+        graph: the folded region graph.
+        blocks: the leaf families with their variables.
+        num_channels: C.
+        num_leaves: K of input regions.
+        num_sums: K of inner regions.
+        num_classes: Y, the units of the root.
+        sum_layer: ``"tucker"`` or ``"cp"``.
     """
 
     graph: FoldedGraph
@@ -73,7 +77,10 @@ class Layout:
 
 
 def init(layout: Layout, key: Key, data: Array | None, spread: float) -> CircuitParams:
-    """Random parameters; with ``data`` ``[N, V, C]`` the leaves start at examples."""
+    """Random parameters; with ``data`` ``[N, V, C]`` the leaves start at examples.
+
+    See `dspc_jax.layers.input_layer.init_from_data` for ``spread``.
+    """
     key_leaves, key_sums, key_mixtures = jax.random.split(key, 3)
     leaves = []
     for number, block in enumerate(layout.blocks):
@@ -92,46 +99,50 @@ def init(layout: Layout, key: Key, data: Array | None, spread: float) -> Circuit
         key_level = jax.random.fold_in(key_sums, number)
         out = layout.num_units(number)
         folds = []
-        for which, fold in enumerate(level.folds):
+        for index, fold in enumerate(level.folds):
             units = layout.num_leaves if fold.from_inputs else layout.num_sums
             tail = sum_layer.weight_shape(
                 layout.sum_layer if len(fold.children) > 1 else "cp", (units, units)
             )
             shape = (fold.size, out, *tail)
-            key_fold = jax.random.fold_in(key_level, which)
-            folds.append(0.5 * jax.random.truncated_normal(key_fold, -2, 2, shape))
+            folds.append(_init_logits(jax.random.fold_in(key_level, index), shape))
         sums.append(tuple(folds))
         if level.mixture is None:
             mixtures.append(None)
             continue
         shape = (level.num_regions, out, level.mixture.shape[1])
         key_level = jax.random.fold_in(key_mixtures, number)
-        logits = 0.5 * jax.random.truncated_normal(key_level, -2, 2, shape)
+        logits = _init_logits(key_level, shape)
         padded = jnp.asarray(level.mixture < 0)[:, None]
         mixtures.append(jnp.where(padded, -jnp.inf, logits))
     classes = jnp.zeros(layout.num_classes)
     return CircuitParams(tuple(leaves), tuple(sums), tuple(mixtures), classes)
 
 
+def _init_logits(key: Key, shape: tuple[int, ...]) -> Array:
+    return _INIT_DEVIATION * jax.random.truncated_normal(key, -2, 2, shape)
+
+
 def given_class(params: CircuitParams, label: Array | int) -> CircuitParams:
     r"""The circuit of one class, :math:`p(x \mid y)`, as parameters.
 
-    Every query takes them: samples, completions and likelihoods are those of class y.
+    With these parameters every query (samples, completions, likelihoods) is that of
+    class y.
 
     Args:
-      params: of a circuit with Y classes.
-      label: y, a scalar in ``0 .. Y - 1``; may be traced.
+        params: parameters of a circuit with Y classes.
+        label: y, a scalar in ``0 .. Y - 1``; may be traced.
 
     Returns:
-      The parameters, with all the weight on root y. Gradients reach everything but the
-      mixture over classes.
+        The parameters, with all the weight on root y. Gradients reach everything but
+        the mixture over classes.
 
     Raises:
-      ValueError: a plain number is out of range.
+        ValueError: a plain number is out of range.
     """
     num_classes = params.classes.shape[-1]
     if isinstance(label, int) and not 0 <= label < num_classes:
-        raise ValueError(f"label: must be in 0 .. {num_classes - 1}, got {label}")
+        raise ValueError(f"label must be in 0 .. {num_classes - 1}, got {label}")
     chosen = jnp.arange(num_classes) == label
     return params._replace(classes=jnp.where(chosen, 0.0, -jnp.inf))
 
@@ -161,22 +172,27 @@ def shapes(layout: Layout) -> CircuitParams:
 
 
 def check(layout: Layout, params: CircuitParams) -> None:
-    """Refuses parameters of another circuit.
+    """Refuses parameters of another circuit, also while tracing.
+
+    Args:
+        layout: the circuit.
+        params: parameters, maybe of another one.
 
     Raises:
-      ValueError: naming the first array whose shape differs, while tracing.
+        ValueError: the tree is another, or an array has another shape; the message
+            names the first such array.
     """
-    wanted, tree = jax.tree_util.tree_flatten_with_path(shapes(layout))
-    given, given_tree = jax.tree.flatten(params)
-    if tree != given_tree:
+    expected, expected_tree = jax.tree_util.tree_flatten_with_path(shapes(layout))
+    arrays, tree = jax.tree.flatten(params)
+    if tree != expected_tree:
         raise ValueError(
-            f"params: must have the structure {tree}, got {given_tree}; "
+            f"params must have the structure {expected_tree}, got {tree}; "
             "they belong to another circuit"
         )
-    for (path, want), have in zip(wanted, given, strict=True):
-        if want.shape != jnp.shape(have):
+    for (path, shape), array in zip(expected, arrays, strict=True):
+        if jnp.shape(array) != shape.shape:
             name = jax.tree_util.keystr(path)
             raise ValueError(
-                f"params{name}: must have shape {want.shape}, got {np.shape(have)}; "
+                f"params{name} must have shape {shape.shape}, got {np.shape(array)}; "
                 "they belong to another circuit"
             )

@@ -47,7 +47,7 @@ def config_to_json(config: Any) -> Any:
     if dataclasses.is_dataclass(config) and not isinstance(config, type):
         name = type(config).__name__
         if name not in _TYPES:
-            raise ValueError(f"config: must be made of {sorted(_TYPES)}, got {name}")
+            raise ValueError(f"config must be made of {sorted(_TYPES)}, got {name}")
         fields = [f for f in dataclasses.fields(config) if f.init]
         values = {f.name: config_to_json(getattr(config, f.name)) for f in fields}
         return {"type": name, **values}
@@ -62,7 +62,7 @@ def config_from_json(value: Any) -> Any:
         name = value.get("type")
         if name not in _TYPES:
             raise ValueError(
-                f"config: type must be one of {sorted(_TYPES)}, got {name!r}"
+                f"config must have a type among {sorted(_TYPES)}, got {name!r}"
             )
         fields = {k: config_from_json(v) for k, v in value.items() if k != "type"}
         return _TYPES[name](**fields)
@@ -76,9 +76,14 @@ def save(
 ) -> None:
     """Writes a circuit to one file; a crash leaves the old file or the new, never half.
 
+    Args:
+        path: the file; an existing one is replaced.
+        config: the circuit's configuration.
+        params: its parameters.
+
     Raises:
-      ValueError: the parameters are not those of this configuration.
-      OSError: the file cannot be written.
+        ValueError: the parameters are not those of this configuration.
+        OSError: the file cannot be written.
     """
     parameters.check(build(config).layout, params)
     header = {"format": FORMAT, "version": VERSION, "config": config_to_json(config)}
@@ -102,14 +107,17 @@ def load(
     """Reads a circuit.
 
     Args:
-      path: a file that `save` wrote.
-      config: what the circuit must be, or None to take what the file says.
+        path: a file that `save` wrote.
+        config: the configuration that the file must have, or None for any.
+
+    Returns:
+        The configuration and the parameters.
 
     Raises:
-      ValueError: not such a file, a version this library does not know, another
-        configuration than asked for, or parameters that do not fit the
-        configuration; the message names the difference.
-      OSError: the file cannot be read.
+        ValueError: not such a file, a version that this library does not know, another
+            configuration than ``config``, or parameters that do not fit the
+            configuration; the message names the difference.
+        OSError: the file cannot be read.
     """
     try:
         with np.load(path, allow_pickle=False) as archive:
@@ -118,36 +126,36 @@ def load(
         kind, version = header["format"], header["version"]
     except (zipfile.BadZipFile, KeyError, EOFError, ValueError, TypeError) as error:
         raise ValueError(
-            f"path: must be a file of {FORMAT!r}, got {path} ({error})"
+            f"path must be a file of {FORMAT!r}, got {path} ({error})"
         ) from error
     if kind != FORMAT or version != VERSION:
         raise ValueError(
-            f"path: must be {FORMAT!r} of version {VERSION}, got {kind!r} of version "
+            f"path must be {FORMAT!r} of version {VERSION}, got {kind!r} of version "
             f"{version!r} in {path}"
         )
-    found = config_from_json(header["config"])
-    if config is not None and found != config:
+    stored_config = config_from_json(header["config"])
+    if config is not None and stored_config != config:
         raise ValueError(
-            f"config: {path} holds another circuit: {_difference(config, found)}"
+            f"path must hold the circuit of config, got another in {path}: "
+            f"{_difference(config, stored_config)}"
         )
-    wanted = parameters.shapes(build(found).layout)
-    names = _named(wanted)
-    if missing := names.keys() ^ arrays.keys():
+    shapes = parameters.shapes(build(stored_config).layout)
+    expected = _named(shapes)
+    if difference := expected.keys() ^ arrays.keys():
         raise ValueError(
-            f"path: {path} must hold exactly {sorted(names)}, "
-            f"differs in {sorted(missing)}"
+            f"path must hold exactly the arrays {sorted(expected)}, got {path}, which "
+            f"differs in {sorted(difference)}"
         )
-    for name, want in names.items():
-        have = arrays[name]
-        if have.shape != want.shape or have.dtype != want.dtype:
+    for name, shape in expected.items():
+        array = arrays[name]
+        if array.shape != shape.shape or array.dtype != shape.dtype:
             raise ValueError(
-                f"path: {name} in {path} must be {want.dtype} {want.shape}, "
-                f"got {have.dtype} {have.shape}"
+                f"path must hold {name} as {shape.dtype} {shape.shape}, got "
+                f"{array.dtype} {array.shape} in {path}"
             )
-    tree = jax.tree.structure(wanted)
-    return found, jax.tree.unflatten(
-        tree, [jnp.asarray(arrays[name]) for name in names]
-    )
+    tree = jax.tree.structure(shapes)
+    values = [jnp.asarray(arrays[name]) for name in expected]
+    return stored_config, jax.tree.unflatten(tree, values)
 
 
 def _named(params: Any) -> dict[str, Any]:
@@ -158,10 +166,10 @@ def _named(params: Any) -> dict[str, Any]:
     }
 
 
-def _difference(wanted: CircuitConfig, found: CircuitConfig) -> str:
+def _difference(expected: CircuitConfig, stored: CircuitConfig) -> str:
     return "; ".join(
-        f"{field.name} must be {getattr(wanted, field.name)}, "
-        f"got {getattr(found, field.name)}"
+        f"{field.name} must be {getattr(expected, field.name)}, "
+        f"got {getattr(stored, field.name)}"
         for field in dataclasses.fields(CircuitConfig)
-        if getattr(wanted, field.name) != getattr(found, field.name)
+        if getattr(expected, field.name) != getattr(stored, field.name)
     )

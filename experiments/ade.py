@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from dspc_jax import networks
+from dspc_jax.evaluation import bits_per_example
 from dspc_jax.objectives import mmd2_unbiased, sample_spread
 from experiments import data
 from experiments.console.errors import UserError
@@ -29,7 +30,7 @@ from experiments.models import circuit as model
 from experiments.models.densities import Density, make_density
 from experiments.models.density_settings import DensitySettings
 from experiments.models.generators import Generator
-from experiments.models.preprocessing import per_example_bits, preprocessing
+from experiments.models.preprocessing import preprocessing
 
 _NETWORKS = ("flow", "vae")  # among the parameters of a density
 
@@ -85,7 +86,7 @@ def density_generator(
         log_p = density.log_prob(params, bound_key, x)
         samples = density.draw(params, sample_key, len(x))["sampled"]
         return {
-            bits: per_example_bits(log_p, num_dims, codec),
+            bits: bits_per_example(codec, x, log_p),
             "mmd2": mmd2_unbiased(x, samples, kernel),
             "sample_spread": sample_spread(samples, x),
             "num_params": jnp.float32(num_params),

@@ -47,7 +47,7 @@ PROGRAM = training_program(
     Settings,
     MixtureSettings,
     AdversarySettings,
-    # Tuned on digits: see docs/objectives.md.
+    # Tuned on digits: see docs/programs.md.
     defaults={"sampler_learning_rate": 1e-3, "ll_weight": 1.0, "balance": "norm"},
 )
 parse, main, run = PROGRAM.parse, PROGRAM.main, PROGRAM.run

@@ -1,7 +1,15 @@
-"""A strict session: what JAX would forgive silently is an error in every test."""
+"""A strict session: what JAX would forgive silently is an error in every test.
+
+Compiled programs are kept in pytest's cache (``pytest --cache-clear`` empties it), and
+shared by the workers, by the programs that tests start, and by later runs.
+"""
 
 from collections.abc import Iterator
+import os
 import pathlib
+
+# XLA warns of every program that it takes out of the cache, in a line of a page.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import jax
 import pytest
@@ -12,6 +20,23 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 # second use inside the library's functions; that a sampler has used up its key, it does
 # not see from outside (a custom primitive consumes nothing, as far as the check knows).
 jax.config.update("jax_debug_key_reuse", True)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keeps what is compiled, however little time it took, unless the user says where.
+
+    By environment variables, so that the programs that tests start do the same.
+    """
+    folder = os.environ.get("JAX_COMPILATION_CACHE_DIR")
+    settings = {
+        "jax_compilation_cache_dir": folder or str(config.cache.mkdir("jax")),
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+    }
+    for name, value in settings.items():
+        os.environ[name.upper()] = str(value)
+        jax.config.update(name, value)
+
 
 _PROGRAMS = pathlib.Path(__file__).parent / "experiments"
 

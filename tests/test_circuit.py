@@ -220,93 +220,93 @@ def test_initialisation_from_data():
     init = cases.jit(circuit.init)
     started = log_prob(init(jax.random.key(0), data))
     assert started > log_prob(init(jax.random.key(0))) + 9
-    with pytest.raises(ValueError, match=r"data: .*\(9, 1\).*got \(8, 1\)"):
+    with pytest.raises(ValueError, match=r"data .*\(9, 1\).*got \(8, 1\)"):
         circuit.init(jax.random.key(0), data[:, :8])
 
 
 X0, MASK, KEY = X[0], OBSERVED[0], jax.random.key(0)
 BAD_CALLS = {
-    "values": (lambda: CIRCUIT.log_prob(PARAMS, X), r"x: .*\(2, 1\).*got \(3, 2, 1\)"),
+    "values": (lambda: CIRCUIT.log_prob(PARAMS, X), r"x .*\(2, 1\).*got \(3, 2, 1\)"),
     "flat values": (
         lambda: CIRCUIT.class_log_probs(PARAMS, X0[:, 0]),
-        r"x: must have shape \[V, C\] = \(2, 1\).*got \(2,\)",
+        r"x must have shape \[V, C\] = \(2, 1\).*got \(2,\)",
     ),
     "mask of floats": (
         lambda: CIRCUIT.log_prob(PARAMS, X0, MASK.astype(jnp.float32)),
-        r"observed: must be bool of shape \[V\] = \(2,\), got float32 of shape \(2,\)",
+        r"observed must be bool of shape \[V\] = \(2,\), got float32 of shape \(2,\)",
     ),
     "mask per channel": (
         lambda: CIRCUIT.class_posterior(PARAMS, X0, MASK[:, None]),
-        r"observed: .*got bool of shape \(2, 1\)",
+        r"observed .*got bool of shape \(2, 1\)",
     ),
     "raw key": (
         lambda: CIRCUIT.sample(jax.random.PRNGKey(0), PARAMS),
-        "key: must be one typed key, as from jax.random.key",
+        "key must be one typed key, as from jax.random.key",
     ),
     "many keys": (
         lambda: CIRCUIT.sample(jax.random.split(KEY, 2), PARAMS),
-        "key: must be one typed key.*batch with jax.vmap",
+        "key must be one typed key.*batch with jax.vmap",
     ),
-    "no key": (lambda: CIRCUIT.sample(0, PARAMS), "key: must be one typed key.*got 0"),
+    "no key": (lambda: CIRCUIT.sample(0, PARAMS), "key must be one typed key.*got 0"),
     "x alone": (
         lambda: CIRCUIT.sample(KEY, PARAMS, x=X0),
-        "observed: must be given with the other of x and observed",
+        "observed must be given with the other of x and observed",
     ),
     "observed alone": (
         lambda: CIRCUIT.mpe(PARAMS, observed=MASK),
-        "x: must be given with the other of x and observed",
+        "x must be given with the other of x and observed",
     ),
     "observed alone, soft": (
         lambda: CIRCUIT.sample_differentiable(KEY, PARAMS, observed=MASK),
-        "x: must be given with the other of x and observed",
+        "x must be given with the other of x and observed",
     ),
     "relaxation": (
         lambda: CIRCUIT.sample_differentiable(KEY, PARAMS, relaxation="soft"),
-        "relaxation: must be one of .*gumbel_softmax.*got 'soft'",
+        "relaxation must be one of .*gumbel_softmax.*got 'soft'",
     ),
     "hard relaxation": (
         lambda: CIRCUIT.sample_differentiable(KEY, PARAMS, relaxation="hard"),
-        "relaxation: must be one of .*got 'hard'",
+        "relaxation must be one of .*got 'hard'",
     ),
     "temperature": (
         lambda: CIRCUIT.sample_differentiable(KEY, PARAMS, temperature=0.0),
-        "temperature: must be positive, got 0.0",
+        "temperature must be positive, got 0.0",
     ),
     "temperatures": (
         lambda: CIRCUIT.sample_differentiable(KEY, PARAMS, temperature=jnp.ones(2)),
-        r"temperature: must be a scalar.*got shape \(2,\)",
+        r"temperature must be a scalar.*got shape \(2,\)",
     ),
     "leaf mode": (
         lambda: CIRCUIT.sample(KEY, PARAMS, leaf_mode="mode"),
-        r"leaf_mode: must be one of \('sample', 'mean'\), got 'mode'",
+        r"leaf_mode must be one of \('sample', 'mean'\), got 'mode'",
     ),
     "shape of parameters": (
         lambda: CIRCUIT.log_prob(PARAMS._replace(classes=jnp.zeros(3)), X0),
-        r"params.*classes: must have shape \(2,\), got \(3,\).*another circuit",
+        r"params.*classes must have shape \(2,\), got \(3,\).*another circuit",
     ),
     "tree of parameters": (
         lambda: CIRCUIT.sample(KEY, PARAMS._replace(mixtures=())),
-        "params: must have the structure.*another circuit",
+        "params must have the structure.*another circuit",
     ),
     "structure": (
         lambda: pc.CircuitConfig("quad", pc.Bernoulli()),  # pyright: ignore
-        "structure: .*got 'quad'",
+        "structure .*got 'quad'",
     ),
     "leaf": (
         lambda: pc.CircuitConfig(pc.QuadTree(2, 2), "normal"),  # pyright: ignore
-        "leaf: .*got 'normal'",
+        "leaf .*got 'normal'",
     ),
     "leaves": (
         lambda: pc.CircuitConfig(pc.QuadTree(2, 2), (pc.Bernoulli(),) * 3),
-        r"leaf: .*one family per variable \(4\), got 3",
+        r"leaf .*a tuple of 4, .*got a tuple of 3",
     ),
     "number": (
         lambda: pc.CircuitConfig(pc.QuadTree(2, 2), pc.Bernoulli(), num_sums=0),
-        "num_sums: must be at least 1, got 0",
+        "num_sums must be at least 1, got 0",
     ),
     "sum layer": (
         lambda: pc.CircuitConfig(pc.QuadTree(2, 2), pc.Bernoulli(), sum_layer="x"),
-        "sum_layer: must be one of .*got 'x'",
+        "sum_layer must be one of .*got 'x'",
     ),
 }
 

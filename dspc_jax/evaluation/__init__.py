@@ -1,10 +1,19 @@
 """Measures of trained models: pure functions of values, never of files or clocks.
 
-Distances take features ``[N, D]`` from any network. Only on the features of the
-original Inception network (`dspc_jax.networks`) are they the FID and the KID.
+Distances take features ``[N, D]`` of any network. On those of the original Inception
+network (`dspc_jax.evaluation.inception`), and on no others, they are the FID and the
+KID.
 """
 
 from dspc_jax.evaluation.code_length import bits_per_dimension
+from dspc_jax.evaluation.dequantization import (
+    Codec,
+    binary_codec,
+    bits_per_example,
+    level_codec,
+    logit_codec,
+    uniform_codec,
+)
 from dspc_jax.evaluation.discrepancy import MmdEstimate, mmd_estimate
 from dspc_jax.evaluation.diversity import diversity
 from dspc_jax.evaluation.frechet import (
@@ -22,23 +31,29 @@ from dspc_jax.evaluation.masks import random_masks, stripe_masks
 from dspc_jax.evaluation.precision_recall import PrecisionRecall, precision_recall
 
 __all__ = [
+    "Codec",
     "FrechetInfinity",
     "InceptionScore",
     "KernelDistance",
     "MmdEstimate",
     "PrecisionRecall",
     "Statistics",
+    "binary_codec",
     "bits_per_dimension",
+    "bits_per_example",
     "diversity",
     "frechet_distance",
     "frechet_distance_infinity",
     "frechet_distance_of_statistics",
     "inception_score",
     "kernel_distance",
+    "level_codec",
+    "logit_codec",
     "merge",
     "mmd_estimate",
     "precision_recall",
     "random_masks",
     "statistics",
     "stripe_masks",
+    "uniform_codec",
 ]

@@ -1,4 +1,4 @@
-"""The length of the code that a likelihood promises."""
+"""The length of a code for data, from their likelihood."""
 
 import math
 
@@ -15,23 +15,23 @@ def bits_per_dimension(
     .. math:: -\frac{\frac1B \sum_b \log p(x_b) + D \log \delta}{D \log 2}
 
     For discrete leaves :math:`\delta = 1`, and the result is the code length itself.
-    For a density of quantised data, :math:`p(x) \delta^D` is the mass of the cell of x
-    to first order; with dequantised data (uniform noise of the width :math:`\delta`)
-    the result is an upper bound on the bits of the discretised model (Theis, van den
+    For a density of quantized data, :math:`p(x) \delta^D` is the mass of the cell of x
+    to first order. With dequantized data (uniform noise of the width :math:`\delta`)
+    the result is an upper bound on the bits of the discretized model (Theis, van den
     Oord and Bethge, "A note on the evaluation of generative models", ICLR 2016).
 
     Args:
-      log_probs: ``[B]`` log-likelihoods in nats.
-      num_dimensions: D, values per example: variables times channels.
-      bin_width: :math:`\delta`, the distance of two neighbouring grey levels in the
-        leaves' own units: 1/255 where 256 levels were scaled to [0, 1].
+        log_probs: ``[B]`` log-likelihoods in nats.
+        num_dimensions: D, values per example: variables times channels.
+        bin_width: :math:`\delta`, the distance of two neighboring gray levels in the
+            leaves' own units: 1/255 where 256 levels were scaled to [0, 1].
 
     Returns:
-      A scalar; lower is better, and 8 is the uniform code of 256 levels. ``inf`` if one
-      example is impossible.
+        A scalar; lower is better, and 8 is the uniform code of 256 levels. ``inf`` if
+        one example is impossible.
 
     Raises:
-      ValueError: ``num_dimensions`` or ``bin_width`` is not positive.
+        ValueError: ``num_dimensions`` or ``bin_width`` is not positive.
     """
     if num_dimensions < 1:
         raise ValueError(f"num_dimensions must be at least 1, got {num_dimensions}")

@@ -15,8 +15,8 @@ class MmdEstimate(NamedTuple):
     """An estimate of the squared MMD.
 
     Attributes:
-      mmd2: the unbiased estimate, scalar; may be negative.
-      standard_error: its standard error, scalar; NaN if there is one block only.
+        mmd2: the unbiased estimate, scalar; may be negative.
+        standard_error: its standard error, scalar; NaN if there is one block only.
     """
 
     mmd2: Array
@@ -33,20 +33,20 @@ def mmd_estimate(
     :math:`O(N^2 / B^2)`, and the spread of the independent blocks gives the error.
 
     Args:
-      x: ``[N, ...]`` points in random order.
-      y: ``[M, ...]`` points in random order.
-      kernel: a `Kernel`.
-      num_blocks: B, ``>= 1``. What remains of a set after B equal blocks is not used.
+        x: ``[N, ...]`` points in random order.
+        y: ``[M, ...]`` points in random order.
+        kernel: a `Kernel`.
+        num_blocks: B, ``>= 1``. What remains of a set after B equal blocks is not used.
 
     Returns:
-      An `MmdEstimate`.
+        An `MmdEstimate`.
 
     Raises:
-      ValueError: a set is too small for two points in each block.
+        ValueError: a set is too small for two points in each block.
 
     References:
-      Binkowski, Sutherland, Arbel and Gretton, "Demystifying MMD GANs", ICLR 2018,
-      section 4 (the same averaging, for the kernel inception distance).
+        Binkowski, Sutherland, Arbel and Gretton, "Demystifying MMD GANs", ICLR 2018,
+        section 4 (the same averaging, for the kernel inception distance).
     """
     if num_blocks < 1:
         raise ValueError(f"num_blocks must be at least 1, got {num_blocks}")

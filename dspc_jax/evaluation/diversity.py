@@ -1,4 +1,4 @@
-"""How far samples lie from one another, in units of the data."""
+"""Distances between samples, in units of those between data."""
 
 import functools
 
@@ -23,22 +23,23 @@ def diversity(
 
     .. math:: \frac{E \|y - y'\|}{E \|x - x'\|}, \quad y \ne y', x \ne x'
 
-    0 if all samples are one (a collapsed model), 1 for the law of the data, above 1 for
-    samples that scatter more (noise does). Both means are unbiased, and no choice of a
-    scale enters. It says nothing of quality, and a model of two distant points may have
-    the value 1: read it beside recall and coverage.
+    It is 0 if all samples are equal (a collapsed model), 1 for samples from the data's
+    distribution, and above 1 for samples that scatter more (such as noise). Both means
+    are unbiased, and there is no scale to choose. It does not measure quality, and a
+    model of two distant points may have the value 1: read it beside recall and
+    coverage.
 
     Args:
-      sample_features: ``[N, D]``, ``N >= 2``; pixels or features of a network.
-      data_features: ``[M, D]``, ``M >= 2``, the same for data.
-      block_size: how many rows of distances are held at once.
+        sample_features: ``[N, D]``, ``N >= 2``; pixels or features of a network.
+        data_features: ``[M, D]``, ``M >= 2``, the same for data.
+        block_size: number of rows of distances in memory at once.
 
     Returns:
-      The ratio, ``>= 0``; ``inf`` or NaN where all data points are one. It is computed
-      on JAX's device in float32.
+        The ratio, ``>= 0``; ``inf`` or NaN where all data points are equal. It is
+        computed on JAX's device in float32.
 
     Raises:
-      ValueError: too few points, features that differ in size or are not finite.
+        ValueError: too few points, features that differ in size or are not finite.
     """
     samples = as_features("sample_features", sample_features, device_dtype(), least=2)
     data = as_features("data_features", data_features, device_dtype(), least=2)

@@ -1,4 +1,4 @@
-"""What all measures on features share: checked arrays, and loops over blocks."""
+"""Checked arrays and loops over blocks, shared by all measures on features."""
 
 import jax
 import jax.numpy as jnp
@@ -14,13 +14,16 @@ def as_features(
     """Features on the host, ``[N, D]``, all finite.
 
     Args:
-      name: the argument's name, for the error.
-      features: ``[N, D]``, one row per image.
-      dtype: the type of the result.
-      least: the smallest N that will do.
+        name: the argument's name, for the error.
+        features: ``[N, D]``, one row per image.
+        dtype: the type of the result.
+        least: the least N.
+
+    Returns:
+        The features as an array of ``dtype``.
 
     Raises:
-      ValueError: another rank, fewer rows, no columns, or a value that is not finite.
+        ValueError: another rank, fewer rows, no columns, or a value that is not finite.
     """
     array = np.asarray(features, dtype)
     if array.ndim != 2 or array.shape[1] < 1:
@@ -52,18 +55,18 @@ def device_dtype() -> np.dtype:
 
 
 def blocks_of_rows(num_rows: int, block_size: int) -> tuple[Array, Array]:
-    """Rows in blocks of one size, so that one compiled loop visits them all.
+    """Rows in blocks of one size, so that one compiled loop covers them all.
 
     Args:
-      num_rows: the number of rows.
-      block_size: the largest block.
+        num_rows: the number of rows.
+        block_size: the largest block.
 
     Returns:
-      ``(rows, is_row)``, both ``[blocks, size]``: indices, and False where a block was
-      filled up with copies of the last row.
+        ``(rows, is_row)``, both ``[blocks, size]``: indices, and False where a block
+        was filled up with copies of the last row.
 
     Raises:
-      ValueError: ``block_size`` is below 1.
+        ValueError: ``block_size`` is below 1.
     """
     if block_size < 1:
         raise ValueError(f"block_size must be at least 1, got {block_size}")

@@ -3,13 +3,13 @@ r"""The Frechet distance of two sets of features, as if both were Gaussian.
 .. math:: d^2 = \|\mu_x - \mu_y\|^2 + \operatorname{tr}\left(
           \Sigma_x + \Sigma_y - 2 (\Sigma_x \Sigma_y)^{1/2}\right)
 
-On the 2048 features of the original Inception network this is the FID, on features of
+On the 2048 features of the original Inception network this is the FID; on features of
 any other network it is not, and must not be called so. Everything here runs in float64
-on the host: the difference of three traces leaves no digits to float32.
+on the host: in float32 the difference of three traces would lose all digits.
 
 References:
-  Heusel, Ramsauer, Unterthiner, Nessler and Hochreiter, "GANs Trained by a Two
-  Time-Scale Update Rule Converge to a Local Nash Equilibrium", NeurIPS 2017.
+    Heusel, Ramsauer, Unterthiner, Nessler and Hochreiter, "GANs Trained by a Two
+    Time-Scale Update Rule Converge to a Local Nash Equilibrium", NeurIPS 2017.
 """
 
 from typing import NamedTuple
@@ -24,9 +24,9 @@ class Statistics(NamedTuple):
     """Moments of a set of features.
 
     Attributes:
-      num_images: N.
-      mean: ``[D]`` float64.
-      covariance: ``[D, D]`` float64, with N - 1 in the denominator; 0 if ``N < 2``.
+        num_images: N.
+        mean: ``[D]`` float64.
+        covariance: ``[D, D]`` float64, with N - 1 in the denominator; 0 if ``N < 2``.
     """
 
     num_images: int
@@ -38,13 +38,13 @@ def statistics(features: ArrayLike) -> Statistics:
     """The moments of one batch of features; batches are joined by `merge`.
 
     Args:
-      features: ``[N, D]``, finite, ``N >= 1``.
+        features: ``[N, D]``, finite, ``N >= 1``.
 
     Returns:
-      The `Statistics`, computed in two passes (the mean is taken off first).
+        The `Statistics`, computed in two passes (the mean is taken off first).
 
     Raises:
-      ValueError: the shape is another, or a value is not finite.
+        ValueError: the shape is another, or a value is not finite.
     """
     x = as_features("features", features, least=1)
     mean = x.mean(0)
@@ -62,18 +62,18 @@ def merge(a: Statistics, b: Statistics) -> Statistics:
     map(statistics, batches))``.
 
     Args:
-      a: the moments of one set.
-      b: the moments of another, with features of the same size.
+        a: the moments of one set.
+        b: the moments of another, with features of the same size.
 
     Returns:
-      The `Statistics` of both.
+        The `Statistics` of both.
 
     Raises:
-      ValueError: the features differ in size.
+        ValueError: the features differ in size.
 
     References:
-      Chan, Golub and LeVeque, "Algorithms for Computing the Sample Variance", The
-      American Statistician 1983.
+        Chan, Golub and LeVeque, "Algorithms for Computing the Sample Variance", The
+        American Statistician 1983.
     """
     if a.mean.shape != b.mean.shape:
         raise ValueError(
@@ -100,15 +100,15 @@ def frechet_distance(x_features: ArrayLike, y_features: ArrayLike) -> float:
     of equal size only, or see `frechet_distance_infinity`.
 
     Args:
-      x_features: ``[N, D]``, ``N >= 2``.
-      y_features: ``[M, D]``, ``M >= 2``.
+        x_features: ``[N, D]``, ``N >= 2``.
+        y_features: ``[M, D]``, ``M >= 2``.
 
     Returns:
-      The distance, ``>= 0``, in squared units of the features.
+        The distance, ``>= 0``, in squared units of the features.
 
     Raises:
-      ValueError: fewer than two points in a set, sizes that differ, or a value that is
-        not finite.
+        ValueError: fewer than two points in a set, sizes that differ, or a value that
+            is not finite.
     """
     x = as_features("x_features", x_features, least=2)
     y = as_features("y_features", y_features, least=2)
@@ -122,18 +122,18 @@ def frechet_distance_of_statistics(x: Statistics, y: Statistics) -> float:
     With :math:`\Sigma_x = A A^T` and :math:`\Sigma_y = B B^T`, the trace of
     :math:`(\Sigma_x \Sigma_y)^{1/2}` is the sum of the singular values of
     :math:`A^T B`. Singular covariances (fewer images than features) need no ridge, and
-    no complex number can appear.
+    there are no complex numbers.
 
     Args:
-      x: moments of a set of at least two images.
-      y: moments of another.
+        x: moments of a set of at least two images.
+        y: moments of another.
 
     Returns:
-      The distance, ``>= 0``; symmetric, and 0 for equal moments up to rounding.
+        The distance, ``>= 0``; symmetric, and 0 for equal moments up to rounding.
 
     Raises:
-      ValueError: fewer than two images in a set, sizes that differ, or a moment that is
-        not finite.
+        ValueError: fewer than two images in a set, sizes that differ, or a moment that
+            is not finite.
     """
     _check_pair(x, y)
     return _distance(x, _factor(x.covariance), y, _factor(y.covariance))
@@ -143,12 +143,14 @@ class FrechetInfinity(NamedTuple):
     """A Frechet distance extrapolated to infinitely many samples.
 
     Attributes:
-      distance: the intercept of the line; may be negative where the distance is small.
-      standard_error: that of the intercept under independent errors. The subsets share
-        samples, so that the true error is larger; repeat with other samples to see it.
-      slope: of the distance against 1/N: the bias of N samples is ``slope / N``.
-      sizes: ``[P]`` the numbers of samples N.
-      distances: ``[P]`` the distance with each.
+        distance: the intercept of the line; may be negative where the distance is
+            small.
+        standard_error: that of the intercept under independent errors. The subsets
+            share samples, so that the true error is larger; repeat with other samples
+            to see it.
+        slope: slope of the distance in 1/N: the bias of N samples is ``slope / N``.
+        sizes: ``[P]`` the numbers of samples N.
+        distances: ``[P]`` the distance with each.
     """
 
     distance: float
@@ -174,24 +176,25 @@ def frechet_distance_infinity(
     The finite size of the data on the other side is not corrected.
 
     Args:
-      x_features: ``[N, D]`` features of samples, ``N > min_size``.
-      y: moments of the data.
-      min_size: the smallest subset, ``>= 2``. The published protocol is 5000 of 50000;
-        below D the relation to 1/N is no line.
-      num_sizes: the number of subsets, ``>= 3``, evenly spaced from ``min_size`` to N.
-      seed: of the subsets. It is fixed so that the protocol is a function of its
-        inputs; the same subsets meet every model.
+        x_features: ``[N, D]`` features of samples, ``N > min_size``.
+        y: moments of the data.
+        min_size: the smallest subset, ``>= 2``. The published protocol is 5000 of
+            50000; below D the relation to 1/N is no line.
+        num_sizes: the number of subsets, ``>= 3``, evenly spaced from ``min_size`` to
+            N.
+        seed: seed of the subsets. It is fixed so that the protocol is a function of its
+            inputs; all models have the same subsets.
 
     Returns:
-      A `FrechetInfinity`.
+        A `FrechetInfinity`.
 
     Raises:
-      ValueError: too few samples or sizes, sizes of features that differ, or a value
-        that is not finite.
+        ValueError: too few samples or sizes, sizes of features that differ, or a value
+            that is not finite.
 
     References:
-      Chong and Forsyth, "Effectively Unbiased FID and Inception Score and where to find
-      them", CVPR 2020.
+        Chong and Forsyth, "Effectively Unbiased FID and Inception Score and where to
+        find them", CVPR 2020.
     """
     if min_size < 2:
         raise ValueError(f"min_size must be at least 2, got {min_size}")
@@ -217,7 +220,7 @@ def frechet_distance_infinity(
 
 
 def _factor(covariance: np.ndarray) -> np.ndarray:
-    """A with ``A A^T`` the covariance; what is rounding among its eigenvalues is 0."""
+    """A with ``A A^T`` the covariance, without eigenvalues that are rounding errors."""
     values, vectors = np.linalg.eigh(covariance)
     largest = max(values[-1], 0.0)
     kept = values > len(values) * np.finfo(np.float64).eps * largest
@@ -242,7 +245,7 @@ def _check_pair(x: Statistics, y: Statistics) -> None:
         if not (
             np.isfinite(moments.mean).all() and np.isfinite(moments.covariance).all()
         ):
-            raise ValueError(f"{name} must have finite moments")
+            raise ValueError(f"{name} must have finite moments, got NaN or infinity")
     if x.mean.shape != y.mean.shape:
         raise ValueError(
             "x and y must be moments of features of one size, "

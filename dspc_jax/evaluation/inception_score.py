@@ -1,6 +1,6 @@
-r"""The Inception Score: are classes clear in each sample and even over all samples?
+r"""The Inception Score: distinct classes in each sample, balanced over all samples.
 
-On the logits of the original Inception network this is the Inception Score, on those of
+On the logits of the original Inception network this is the Inception Score; on those of
 any other classifier it is not, and must not be called so.
 """
 
@@ -17,9 +17,9 @@ class InceptionScore(NamedTuple):
     """A score, averaged over splits.
 
     Attributes:
-      score: the mean over the splits, between 1 and the number of classes.
-      standard_deviation: over the splits (the published figure, N in its denominator);
-        NaN with one split.
+        score: the mean over the splits, between 1 and the number of classes.
+        standard_deviation: over the splits (the published figure, N in its
+            denominator); NaN with one split.
     """
 
     score: float
@@ -27,29 +27,29 @@ class InceptionScore(NamedTuple):
 
 
 def inception_score(logits: ArrayLike, *, num_splits: int = 10) -> InceptionScore:
-    r"""The exponential of the information that a sample has of its class.
+    r"""The exponential of the mutual information of samples and their classes.
 
     .. math:: \exp\left(\frac1N \sum_n \mathrm{KL}\left(p(y | x_n) \,\middle\|\,
               \frac1N \sum_m p(y | x_m)\right)\right)
 
-    It sees the samples alone: no data enter. Biased, downwards for few samples; the
-    published protocol is 50000 samples in 10 splits.
+    It is a function of the samples alone, without data. It is biased, downwards for few
+    samples; the published protocol is 50000 samples in 10 splits.
 
     Args:
-      logits: ``[N, classes]``, in random order of the samples.
-      num_splits: how many parts of the samples are scored each for itself; their sizes
-        differ by one at most.
+        logits: ``[N, classes]``, in random order of the samples.
+        num_splits: number of parts of the samples, each with its own score; their
+            sizes differ by one at most.
 
     Returns:
-      An `InceptionScore`, computed in float64 on the host.
+        An `InceptionScore`, computed in float64 on the host.
 
     Raises:
-      ValueError: fewer samples than splits, no split, or a logit that is not finite.
+        ValueError: fewer samples than splits, no split, or a logit that is not finite.
 
     References:
-      Salimans, Goodfellow, Zaremba, Cheung, Radford and Chen, "Improved Techniques for
-      Training GANs", NeurIPS 2016, section 4; Barratt and Sharma, "A Note on the
-      Inception Score", 2018.
+        Salimans, Goodfellow, Zaremba, Cheung, Radford and Chen, "Improved Techniques
+        for Training GANs", NeurIPS 2016, section 4.
+        Barratt and Sharma, "A Note on the Inception Score", 2018.
     """
     if num_splits < 1:
         raise ValueError(f"num_splits must be at least 1, got {num_splits}")

@@ -1,10 +1,10 @@
 r"""The kernel distance of two sets of features: a squared MMD with a cubic kernel.
 
-On the 2048 features of the original Inception network this is the KID, on features of
+On the 2048 features of the original Inception network this is the KID; on features of
 any other network it is not, and must not be called so.
 
 References:
-  Binkowski, Sutherland, Arbel and Gretton, "Demystifying MMD GANs", ICLR 2018.
+    Binkowski, Sutherland, Arbel and Gretton, "Demystifying MMD GANs", ICLR 2018.
 """
 
 from typing import NamedTuple
@@ -23,12 +23,12 @@ class KernelDistance(NamedTuple):
     """A kernel distance, averaged over subsets.
 
     Attributes:
-      distance: the mean over the subsets: unbiased, negative about half of the time
-        where both sets follow one law.
-      standard_error: an estimate of the error of ``distance`` as that of the two laws,
-        which more subsets of the same points cannot lower. NaN with one subset, or if a
-        subset is as large as the smaller set.
-      standard_deviation: over the subsets: the figure that is mostly published.
+        distance: the mean over the subsets: unbiased, negative about half of the time
+            where both sets have the same distribution.
+        standard_error: an estimate of the error of ``distance`` as that of the two
+            laws, which more subsets of the same points cannot lower. NaN with one
+            subset, or if a subset is as large as the smaller set.
+        standard_deviation: over the subsets: the figure that is mostly published.
     """
 
     distance: float
@@ -53,26 +53,27 @@ def kernel_distance(
     m in a subset, S subsets and s their standard deviation,
     :math:`s^2 \left(\frac{m}{n - m} + \frac1S\right)`, where the first term is the
     error of all points and the second that of using S subsets of them. It is too large
-    rather than too small where the two laws agree.
+    rather than too small where the two distributions are equal.
 
     Args:
-      x_features: ``[N, D]``, ``N >= subset_size``.
-      y_features: ``[M, D]``, ``M >= subset_size``.
-      num_subsets: S, ``>= 1``.
-      subset_size: m, ``>= 2``; the published protocol is 1000.
-      seed: of the subsets; fixed, so that the protocol is a function of its inputs.
+        x_features: ``[N, D]``, ``N >= subset_size``.
+        y_features: ``[M, D]``, ``M >= subset_size``.
+        num_subsets: S, ``>= 1``.
+        subset_size: m, ``>= 2``; the published protocol is 1000.
+        seed: seed of the subsets; fixed, so that the protocol is a function of its
+            inputs.
 
     Returns:
-      A `KernelDistance`. The kernel is evaluated on JAX's device in float32 (float64
-      features stay float64 under x64), one subset at a time.
+        A `KernelDistance`. The kernel is evaluated on JAX's device in float32 (float64
+        features stay float64 under x64), one subset at a time.
 
     Raises:
-      ValueError: a set is smaller than a subset, features differ in size or are not
-        finite, or there is no subset.
+        ValueError: a set is smaller than a subset, features differ in size or are not
+            finite, or there is no subset.
 
     References:
-      Binkowski et al. 2018, section 4; Shao and Wu, "A General Theory for Jackknife
-      Variance Estimation", Annals of Statistics 1989.
+        Binkowski et al. 2018, section 4; Shao and Wu, "A General Theory for Jackknife
+        Variance Estimation", Annals of Statistics 1989.
     """
     if num_subsets < 1:
         raise ValueError(f"num_subsets must be at least 1, got {num_subsets}")

@@ -1,4 +1,4 @@
-"""Which pixels an inpainting may see. Pixels are variables, row by row."""
+"""Masks of observed pixels for inpainting. Pixels are variables, row by row."""
 
 import jax
 import jax.numpy as jnp
@@ -10,22 +10,22 @@ from dspc_jax.types import Array, Key
 def stripe_masks(height: int, width: int, *, num_stripes: int = 4) -> Array:
     """All images with one stripe missing: horizontal ones, then vertical ones.
 
-    The masks of Lang et al. 2022: each quarter of the rows and each quarter of the
-    columns. (Their error is a mean over all pixels, of which three quarters are given,
-    so it is a quarter of the mean over the missing ones.)
+    By default these are the masks of Lang et al. 2022: each quarter of the rows and
+    each quarter of the columns. (Their error is a mean over all pixels, three quarters
+    of which are observed, so it is a quarter of the mean over the missing ones.)
 
     Args:
-      height: rows of the image, ``>= num_stripes``.
-      width: columns of the image, ``>= num_stripes``.
-      num_stripes: into how many stripes each axis is cut; their sizes differ by one at
-        most.
+        height: rows of the image, ``>= num_stripes``.
+        width: columns of the image, ``>= num_stripes``.
+        num_stripes: number of stripes along each axis; their sizes differ by one at
+            most.
 
     Returns:
-      ``observed``, bool ``[2 * num_stripes, height * width]``; False is missing. Every
-      pixel is missing in one of the first half and in one of the second half.
+        ``observed``, bool ``[2 * num_stripes, height * width]``; False is missing.
+        Every pixel is missing in one of the first half and in one of the second half.
 
     Raises:
-      ValueError: no stripe, or more stripes than rows or columns.
+        ValueError: no stripe, or more stripes than rows or columns.
     """
     if num_stripes < 1:
         raise ValueError(f"num_stripes must be at least 1, got {num_stripes}")
@@ -46,26 +46,26 @@ def stripe_masks(height: int, width: int, *, num_stripes: int = 4) -> Array:
 def random_masks(
     key: Key, num_masks: int, num_variables: int, *, missing: float
 ) -> Array:
-    """Masks with pixels missing at random, in each the same number of them.
+    """Masks with the same number of pixels missing at random in each.
 
     Args:
-      key: one typed key.
-      num_masks: M.
-      num_variables: V, the pixels of an image.
-      missing: the share of missing pixels, from 0 to 1; ``round(missing * V)`` pixels
-        are missing in each mask, every set of so many pixels being as likely.
+        key: one typed key.
+        num_masks: M.
+        num_variables: V, the pixels of an image.
+        missing: the share of missing pixels, from 0 to 1; ``round(missing * V)`` pixels
+            are missing in each mask, every set of so many pixels being as likely.
 
     Returns:
-      ``observed``, bool ``[M, V]``; False is missing.
+        ``observed``, bool ``[M, V]``; False is missing.
 
     Raises:
-      ValueError: a share outside of [0, 1], or a negative size.
+        ValueError: a share outside of [0, 1], or a negative size.
     """
     if not 0 <= missing <= 1:
-        raise ValueError(f"missing must lie between 0 and 1, got {missing}")
+        raise ValueError(f"missing must be between 0 and 1, got {missing}")
     if num_masks < 0 or num_variables < 1:
         raise ValueError(
-            "num_masks must not be negative and num_variables must be at least 1, "
+            "num_masks must be at least 0 and num_variables must be at least 1, "
             f"got {num_masks} and {num_variables}"
         )
     num_missing = round(missing * num_variables)

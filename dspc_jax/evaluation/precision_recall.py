@@ -1,8 +1,8 @@
-r"""Precision, recall, density and coverage: quality and variety told apart.
+r"""Precision, recall, density and coverage: separate measures of quality and variety.
 
-Both sets of features are taken as unions of balls: around each point, as far as its
-k-th nearest neighbour in its own set. With the balls of the data :math:`B(x_i)` and
-those of the samples :math:`B(y_j)`:
+Both sets of features stand for unions of balls: around each point, with the distance of
+its k-th nearest neighbor in its own set as radius. With the balls of the data
+:math:`B(x_i)` and those of the samples :math:`B(y_j)`:
 
 - precision: the share of samples that lie in some :math:`B(x_i)`;
 - recall: the share of data that lie in some :math:`B(y_j)`;
@@ -12,9 +12,10 @@ those of the samples :math:`B(y_j)`:
   trust balls around outliers among the samples.
 
 References:
-  Kynkaanniemi, Karras, Laine, Lehtinen and Aila, "Improved Precision and Recall Metric
-  for Assessing Generative Models", NeurIPS 2019; Naeem, Oh, Uh, Choi and Yoo, "Reliable
-  Fidelity and Diversity Metrics for Generative Models", ICML 2020.
+    Kynkaanniemi, Karras, Laine, Lehtinen and Aila, "Improved Precision and Recall
+    Metric for Assessing Generative Models", NeurIPS 2019.
+    Naeem, Oh, Uh, Choi and Yoo, "Reliable Fidelity and Diversity Metrics for Generative
+    Models", ICML 2020.
 """
 
 import functools
@@ -38,10 +39,11 @@ class PrecisionRecall(NamedTuple):
     """Four shares; see the module. Each but ``density`` lies between 0 and 1.
 
     Attributes:
-      precision: of the samples, that look like data.
-      recall: of the data, that the samples reach.
-      density: how many balls of data a sample lies in, in units of the expected number.
-      coverage: of the balls of data, that hold a sample.
+        precision: share of the samples that lie in balls of data.
+        recall: share of the data that lie in balls of samples.
+        density: how many balls of data a sample lies in, in units of the expected
+            number.
+        coverage: share of the balls of data that hold a sample.
     """
 
     precision: float
@@ -59,24 +61,24 @@ def precision_recall(
 ) -> PrecisionRecall:
     """Precision, recall, density and coverage of samples against data.
 
-    All four depend on the sizes of both sets; compare sets of equal size only. Of two
-    sets of one law, precision and recall are below 1, density is 1, and coverage is
-    ``1 - 2 ** -num_neighbors`` for sets of one size.
+    All four depend on the sizes of both sets; compare sets of equal size only. For two
+    sets drawn from the same distribution, precision and recall are below 1, density is
+    1, and coverage is ``1 - 2 ** -num_neighbors`` if the sets are of equal size.
 
     Args:
-      sample_features: ``[N, D]``, ``N > num_neighbors``.
-      data_features: ``[M, D]``, ``M > num_neighbors``.
-      num_neighbors: k. The published values are 5 (Naeem et al.) and, for precision and
-        recall alone, 3 (Kynkaanniemi et al.).
-      block_size: how many rows of distances are held at once; memory is
-        ``block_size * max(N, M)`` values beside the features.
+        sample_features: ``[N, D]``, ``N > num_neighbors``.
+        data_features: ``[M, D]``, ``M > num_neighbors``.
+        num_neighbors: k. The published values are 5 (Naeem et al.) and, for precision
+            and recall alone, 3 (Kynkaanniemi et al.).
+        block_size: number of rows of distances in memory at once; memory is
+            ``block_size * max(N, M)`` values beside the features.
 
     Returns:
-      A `PrecisionRecall`. Distances are computed on JAX's device in float32; the balls
-      are closed, up to the rounding of distances.
+        A `PrecisionRecall`. Distances are computed on JAX's device in float32; the
+        balls are closed, up to the rounding of distances.
 
     Raises:
-      ValueError: too few points, features that differ in size or are not finite.
+        ValueError: too few points, features that differ in size or are not finite.
     """
     if num_neighbors < 1:
         raise ValueError(f"num_neighbors must be at least 1, got {num_neighbors}")
@@ -102,14 +104,14 @@ def _shares(
     center = common_center(samples, data)
     sample_radii = _squared_radii(samples, center, num_neighbors, block_size)
     data_radii = _squared_radii(data, center, num_neighbors, block_size)
-    # What rounding leaves of the distance of copies (see squared_distances), so that a
-    # point on the border of a ball lies in it, as the definition says.
+    # The distance of copies up to rounding (see squared_distances), so that a point on
+    # the border of a ball lies in it, as the definition requires.
     largest = [jnp.max(jnp.sum((z - center[None]) ** 2, 1)) for z in (samples, data)]
-    noise = 8 * jnp.finfo(data.dtype).eps * jnp.maximum(*largest)
-    sample_radii, data_radii = sample_radii + noise, data_radii + noise
+    rounding = 8 * jnp.finfo(data.dtype).eps * jnp.maximum(*largest)
+    sample_radii, data_radii = sample_radii + rounding, data_radii + rounding
 
     def compare(block: tuple[Array, Array]) -> tuple[Array, Array, Array]:
-        """Of some samples: the balls of data around them, and the data they find."""
+        """For some samples: balls around each, balls that hold any, data in theirs."""
         rows, is_point = block
         distances = squared_distances(samples[rows], data, center=center)
         in_data = (distances <= data_radii[None]) & is_point[:, None]
@@ -145,12 +147,12 @@ def _squared_radii(
 def _kth_smallest(values: Array, k: int) -> Array:
     """The k-th smallest of each column, ``[N, B] -> [B]``, without sorting.
 
-    The next larger value is looked for, and how often it occurs is counted, until there
+    Each step takes the next larger value and counts the values up to it, until there
     are k: a few passes over the values, where XLA's top_k on CPU sorts all of them.
     """
 
-    def step(_: int, found: tuple[Array, Array]) -> tuple[Array, Array]:
-        value, count = found
+    def step(_: int, state: tuple[Array, Array]) -> tuple[Array, Array]:
+        value, count = state
         larger = jnp.min(jnp.where(values > value[None], values, jnp.inf), 0)
         larger = jnp.where(count < k, larger, value)
         return larger, jnp.sum(values <= larger[None], 0)

@@ -1,5 +1,5 @@
 """Invertible maps in front of a circuit.
 
-`flow` is their type, `ladder` the flows themselves (Flax modules, in `coupling`), and
-`transformed` the circuit over the features of one.
+`flow` defines their type, `ladder` the flows themselves (from the Flax modules of
+`coupling`), and `transformed` a circuit over the features of a flow.
 """

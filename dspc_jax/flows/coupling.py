@@ -6,8 +6,8 @@ in the same shape as ``x`` and as ``[B]``: forward, :math:`y = f(x)` and
 log-determinant of f at y. Log-determinants are sums of parameters and of outputs of
 networks, so they are exact and finite, and no value of the parameters is singular.
 
-The matrix products of the maps ask for full float32; those of the conditioners need it
-as well, for the inverse computes them again: see `dspc_jax.flows.ladder`.
+The matrix products of the maps run in full float32. Those of the conditioners must do
+so as well, since the inverse repeats them: see `dspc_jax.flows.ladder`.
 """
 
 from flax import linen as nn
@@ -17,17 +17,17 @@ import numpy as np
 from dspc_jax.networks.convolutions import Conv
 from dspc_jax.types import Array
 
-_LEAST_DEVIATION = 1e-3  # of data; what varies less is not blown up to variance 1
+_LEAST_DEVIATION = 1e-3  # channels that vary less are not scaled up to variance 1
 
 
 class ActNorm(nn.Module):
     """``y = (x + bias) exp(log_scale)``, channel by channel.
 
-    Parameters start from the values that initialise them: means become 0 and deviations
-    1 (where they are above 0.001).
+    Its parameters are initialized from values: means become 0 and deviations 1 (where
+    they are above 0.001).
 
     References:
-      Kingma and Dhariwal, "Glow", NeurIPS 2018, section 3.1.
+        Kingma and Dhariwal, "Glow", NeurIPS 2018, section 3.1.
     """
 
     @nn.compact
@@ -46,13 +46,13 @@ class Linear(nn.Module):
     r"""``y = x U L`` at every pixel: an invertible 1x1 convolution; starts as identity.
 
     :math:`L` is lower triangular with ones on its diagonal, :math:`U` upper triangular
-    with a positive one. Both stand in one array ``lu``, as LAPACK stores them, with the
-    logarithm of U's diagonal, whose sum is the log-determinant. A matrix has
-    such factors if all its trailing minors are positive; the source's fixed permutation
-    is left out, so that features start in their places.
+    with a positive one. One array ``lu`` holds both, as in LAPACK, with the logarithm
+    of U's diagonal, whose sum is the log-determinant. A matrix has such factors if all
+    its trailing minors are positive; the source's fixed permutation is left out, so
+    that features start in their places.
 
     References:
-      Kingma and Dhariwal, "Glow", NeurIPS 2018, section 3.2, equations (10) and (11).
+        Kingma and Dhariwal, "Glow", NeurIPS 2018, section 3.2, equations (10) and (11).
     """
 
     @nn.compact
@@ -70,21 +70,21 @@ class Linear(nn.Module):
 
 
 class Coupling(nn.Module):
-    r"""Half of the channels, scaled and shifted as the other half says.
+    r"""Half of the channels, scaled and shifted by functions of the other half.
 
     .. math:: y_a = x_a, \quad y_b = x_b \odot \exp(\tanh s(x_a)) + t(x_a)
 
-    with a network ``(s, t)`` of three convolutions, the last of which starts at 0: so
+    with a network ``(s, t)`` of three convolutions. The last of them starts at 0, so
     the map starts as the identity.
 
     Attributes:
-      width: filters of the two hidden convolutions.
-      side: of the first and the last convolution; 1 keeps pixels apart.
-      flip: whether the second half (the smaller one, if they differ) is the given one.
+        width: filters of the two hidden convolutions.
+        side: side of the first and the last kernel; 1 keeps pixels apart.
+        flip: whether the second half (the smaller one, if they differ) stays fixed.
 
     References:
-      Dinh, Sohl-Dickstein and Bengio, "Density estimation using Real NVP", ICLR 2017,
-      equations (4) to (8).
+        Dinh, Sohl-Dickstein and Bengio, "Density estimation using Real NVP", ICLR 2017,
+        equations (4) to (8).
     """
 
     width: int
@@ -94,9 +94,9 @@ class Coupling(nn.Module):
     @nn.compact
     def __call__(self, x: Array, inverse: bool = False) -> tuple[Array, Array]:  # noqa: D102
         first, second = _halves(x)
-        given, moved = (second, first) if self.flip else (first, second)
+        fixed, moved = (second, first) if self.flip else (first, second)
         init = nn.initializers.he_normal()
-        hidden = nn.relu(Conv(self.width, self.side, kernel_init=init)(given))
+        hidden = nn.relu(Conv(self.width, self.side, kernel_init=init)(fixed))
         hidden = nn.relu(Conv(self.width, 1, kernel_init=init)(hidden))
         last = Conv(2 * moved.shape[-1], self.side, kernel_init=nn.initializers.zeros)
         shift, log_scale = jnp.split(last(hidden), 2, axis=-1)
@@ -105,12 +105,12 @@ class Coupling(nn.Module):
             moved = (moved - shift) * jnp.exp(-log_scale)
         else:
             moved = moved * jnp.exp(log_scale) + shift
-        pair = (moved, given) if self.flip else (given, moved)
-        return jnp.concatenate(pair, -1), jnp.sum(log_scale, (1, 2, 3))
+        halves = (moved, fixed) if self.flip else (fixed, moved)
+        return jnp.concatenate(halves, -1), jnp.sum(log_scale, (1, 2, 3))
 
 
 class Chain(nn.Module):
-    """One layer after the other; none is the identity."""
+    """One layer after the other; the identity without layers."""
 
     layers: tuple[nn.Module, ...]
 
@@ -148,12 +148,12 @@ def steps(num_steps: int, width: int, side: int) -> tuple[nn.Module, ...]:
     """Steps of flow as in Glow: `ActNorm`, `Linear`, `Coupling` of alternating halves.
 
     Args:
-      num_steps: how many.
-      width: of the couplings' networks.
-      side: of their convolutions.
+        num_steps: number of steps.
+        width: filters of the couplings' networks.
+        side: side of their kernels.
 
     Returns:
-      The layers, three a step.
+        The layers, three a step.
     """
     layers: list[nn.Module] = []
     for i in range(num_steps):
@@ -166,20 +166,20 @@ def multi_scale(
 ) -> nn.Module:
     """Steps on squares of 2x2 pixels, then the same again for half of their channels.
 
-    What a level factors out keeps its place among the pixels.
+    The channels that a level factors out keep their places among the pixels.
 
     Args:
-      num_levels: how often pixels are squeezed; both sides must be multiples of
-        ``2**num_levels``.
-      num_steps: of each level.
-      width: of the couplings' networks.
-      side: of their convolutions.
+        num_levels: number of levels; both sides of the image must be multiples of
+            ``2**num_levels``.
+        num_steps: steps of each level.
+        width: filters of the couplings' networks.
+        side: side of their kernels.
 
     Returns:
-      The layer.
+        The layer.
 
     References:
-      Dinh et al., "Density estimation using Real NVP", ICLR 2017, section 3.6.
+        Dinh et al., "Density estimation using Real NVP", ICLR 2017, section 3.6.
     """
     layers = steps(num_steps, width, side)
     if num_levels > 1:
@@ -191,14 +191,14 @@ def squeeze(x: Array, factor: int) -> Array:
     """Squares of pixels as channels, in the order of a chessboard's black and white.
 
     Halves of the channels of a 2x2 square are its two diagonals, so that every pixel of
-    either half has neighbours on all sides in the other, at any level.
+    either half has neighbors on all sides in the other, at any level.
 
     Args:
-      x: ``[B, H, W, C]``, sides multiples of ``factor``.
-      factor: f.
+        x: ``[B, H, W, C]``, sides multiples of ``factor``.
+        factor: f.
 
     Returns:
-      ``[B, H / f, W / f, f * f * C]``; `unsqueeze` is the inverse.
+        ``[B, H / f, W / f, f * f * C]``; `unsqueeze` is the inverse.
     """
     batch, height, width, channels = x.shape
     rows, columns = height // factor, width // factor

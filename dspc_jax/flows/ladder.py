@@ -1,19 +1,19 @@
 r"""A ladder of flows, each an invertible map of images with an exact log-determinant.
 
 =====================  ================================  ============================
-flow                   a block (see `dspc_jax.types`)    the map
+flow                   a block (see `Flow`)              the map
 =====================  ================================  ============================
 `identity_flow`        a pixel                           none
-`colour_flow`          a pixel                           affine
+`color_flow`           a pixel                           affine
 `patch_flow`           a square of pixels                nonlinear inside the square
 `multi_scale_flow`     the image                         nonlinear
 `after_logit`          as the flow it comes before       a logit of every value
 =====================  ================================  ============================
 
 A flow of squares is a flow of small images: the squares of all images are one batch, so
-weights are shared and nothing outside a square is ever seen.
+they share weights, and none depends on values of another.
 
-All products are taken in full float32, in the couplings' networks as well. An inverse
+All products run in full float32, those of the couplings' networks as well. An inverse
 computes these networks again, from values that agree up to rounding; products that
 round their inputs to fewer digits would not agree.
 """
@@ -40,50 +40,47 @@ from dspc_jax.networks.layers import check_counts
 from dspc_jax.types import Array, Key, PyTree
 
 
-@functools.cache
 def identity_flow(height: int, width: int, num_channels: int = 1) -> Flow:
-    """Features are the values. Every query of the circuit stays what it is.
+    """Features that are the values: every query of the circuit keeps its meaning.
 
     Args:
-      height: pixel rows.
-      width: pixel columns.
-      num_channels: C.
+        height: pixel rows.
+        width: pixel columns.
+        num_channels: C.
 
     Returns:
-      A `Flow` without parameters (``{}``); the same object for the same arguments.
+        A `Flow` without parameters (``{}``).
 
     Raises:
-      ValueError: an argument below 1, or, on use, images of another size.
+        ValueError: an argument below 1, or, on use, images of another size.
     """
     check_counts(height=height, width=width, num_channels=num_channels)
     shape = (height, width, num_channels)
     return _bind("identity_flow", Chain(()), shape, (1, 1), affine=True)
 
 
-@functools.cache
-def colour_flow(height: int, width: int, num_channels: int = 3) -> Flow:
+def color_flow(height: int, width: int, num_channels: int = 3) -> Flow:
     """One affine map of the channels of every pixel, the same for all pixels.
 
     It starts by bringing every channel to mean 0 and variance 1.
 
     Args:
-      height: pixel rows.
-      width: pixel columns.
-      num_channels: C.
+        height: pixel rows.
+        width: pixel columns.
+        num_channels: C.
 
     Returns:
-      A `Flow`; the same object for the same arguments.
+        A `Flow`.
 
     Raises:
-      ValueError: an argument below 1, or, on use, images of another size.
+        ValueError: an argument below 1, or, on use, images of another size.
     """
     check_counts(height=height, width=width, num_channels=num_channels)
     shape = (height, width, num_channels)
     layer = Chain((ActNorm(), Linear()))
-    return _bind("colour_flow", layer, shape, (1, 1), affine=True)
+    return _bind("color_flow", layer, shape, (1, 1), affine=True)
 
 
-@functools.cache
 def patch_flow(
     height: int,
     width: int,
@@ -95,26 +92,25 @@ def patch_flow(
 ) -> Flow:
     """Couplings inside of every square of p x p pixels, the same for all squares.
 
-    A square is one vector of p * p * C values, taken through steps of normalisation, an
+    A square is one vector of p * p * C values, taken through steps of normalization, an
     invertible matrix and an affine coupling, whose networks are fully connected. At the
-    start all steps but the normalisations are the identity. They bring every place of
+    start all steps but the normalizations are the identity. They bring every place of
     a square to mean 0 and variance 1 over squares and images.
 
     Args:
-      height: pixel rows, a multiple of p.
-      width: pixel columns, a multiple of p.
-      num_channels: C.
-      patch: p; 1 couples the channels of a pixel.
-      num_steps: of flow.
-      num_filters: units of the two hidden layers of every coupling.
+        height: pixel rows, a multiple of p.
+        width: pixel columns, a multiple of p.
+        num_channels: C.
+        patch: p; 1 couples the channels of a pixel.
+        num_steps: steps of flow.
+        num_filters: units of the two hidden layers of every coupling.
 
     Returns:
-      A `Flow` whose blocks are the squares, row by row; the same object for the same
-      arguments.
+        A `Flow` whose blocks are the squares, row by row.
 
     Raises:
-      ValueError: an argument below 1, sides that are no multiples of p, a single value
-        in a square, or, on use, images of another size.
+        ValueError: an argument below 1, sides that are no multiples of p, a single
+            value in a square, or, on use, images of another size.
     """
     check_counts(
         height=height,
@@ -129,14 +125,16 @@ def patch_flow(
             f"patch must divide height and width, got {patch} for {height}x{width}"
         )
     if patch**2 * num_channels < 2:
-        raise ValueError("a patch must hold two values or more, to couple them, got 1")
+        raise ValueError(
+            "patch must be at least 2 for one channel (couplings need two values), "
+            f"got {patch}"
+        )
     layer = Squeezed(patch, Chain(steps(num_steps, num_filters, side=1)))
     shape = (height, width, num_channels)
     name = f"patch_flow(patch={patch})"
     return _bind(name, layer, shape, (patch, patch), affine=False)
 
 
-@functools.cache
 def multi_scale_flow(
     height: int,
     width: int,
@@ -149,28 +147,29 @@ def multi_scale_flow(
     """The multi-scale architecture of Real NVP with the steps of Glow.
 
     A level sees 2x2 pixels as the channels of one, takes its steps, factors half of the
-    channels out as features, and leaves the other half to the next level. A feature
-    stands at the pixel whose value it is at the start, when all steps but the
-    normalisations are the identity.
+    channels out as features, and leaves the other half to the next level. A feature has
+    the place of the pixel whose value it is at the start, when all steps but the
+    normalizations are the identity.
 
     Args:
-      height: pixel rows, a multiple of ``2**num_levels``.
-      width: pixel columns, a multiple of ``2**num_levels``.
-      num_channels: C.
-      num_levels: None: as many as the sides allow, at most 3.
-      num_steps: of each level.
-      num_filters: of the two hidden convolutions of every coupling.
+        height: pixel rows, a multiple of ``2**num_levels``.
+        width: pixel columns, a multiple of ``2**num_levels``.
+        num_channels: C.
+        num_levels: number of levels; None: as many as the sides allow, at most 3 (as
+            Glow has for images of 32x32 pixels).
+        num_steps: steps of each level.
+        num_filters: filters of the two hidden convolutions of every coupling.
 
     Returns:
-      A `Flow` of one block, the image; the same object for the same arguments.
+        A `Flow` of one block, the image.
 
     Raises:
-      ValueError: an argument below 1, sides that are no multiples of ``2**num_levels``,
-        or, on use, images of another size.
+        ValueError: an argument below 1, sides that are no multiples of
+            ``2**num_levels``, or, on use, images of another size.
 
     References:
-      Dinh, Sohl-Dickstein and Bengio, "Density estimation using Real NVP", ICLR 2017.
-      Kingma and Dhariwal, "Glow", NeurIPS 2018.
+        Dinh, Sohl-Dickstein and Bengio, "Density estimation using Real NVP", ICLR 2017.
+        Kingma and Dhariwal, "Glow", NeurIPS 2018.
     """
     if num_levels is None:
         num_levels = max(1, *(i for i in range(4) if _halve(height, width, i)))
@@ -192,7 +191,6 @@ def multi_scale_flow(
     return _bind("multi_scale_flow", layer, shape, (height, width), affine=False)
 
 
-@functools.cache
 def after_logit(flow: Flow, alpha: float = 0.05) -> Flow:
     r"""A flow that sees the logit of every value in place of the value.
 
@@ -203,20 +201,19 @@ def after_logit(flow: Flow, alpha: float = 0.05) -> Flow:
     so samples are bounded: they lie within :math:`\alpha / (1 - 2 \alpha)` of [0, 1].
 
     Args:
-      flow: what comes after.
-      alpha: between 0 and 1/2, both left out; the source's is 0.05.
+        flow: the flow of the logits.
+        alpha: in (0, 1/2); the source's is 0.05.
 
     Returns:
-      A `Flow` with the blocks and the parameters of ``flow``, and not affine. Values
-      beyond the bounds have ``log_det = -inf``, a density of 0, and no gradient. The
-      same object for the same arguments.
+        A `Flow` with the blocks and the parameters of ``flow``, and not affine. Values
+        beyond the bounds have ``log_det = -inf``, a density of 0, and no gradient.
 
     Raises:
-      ValueError: alpha is not between 0 and 1/2.
+        ValueError: alpha is not between 0 and 1/2.
 
     References:
-      Dinh et al., "Density estimation using Real NVP", ICLR 2017, section 4.1 (with
-      :math:`1 - \alpha`, for values that end at 1 - 1/256).
+        Dinh et al., "Density estimation using Real NVP", ICLR 2017, section 4.1 (with
+        :math:`1 - \alpha`, for values that end at 1 - 1/256).
     """
     if not 0 < alpha < 0.5:
         raise ValueError(f"alpha must be between 0 and 0.5, got {alpha}")

@@ -1,34 +1,35 @@
-r"""A circuit seen through a flow: a law of values, made of a circuit over features.
+r"""A circuit behind a flow: the distribution of values, from a circuit over features.
 
 .. math:: \log p(x) = \log S(f(x)) + \log |\det \partial f / \partial x|
 
-with a circuit S over the features of a flow f (`dspc_jax.types.Flow`), exact, and with
-samples :math:`f^{-1}(z)` of samples z of S, differentiable in both. Since the blocks of
-a flow do not mix, the features of observed blocks are known, those of the others are
-not, and leaving blocks out leaves out the same variables of S:
+with a circuit S over the features of a flow f (`dspc_jax.flows.flow.Flow`). It is
+exact, and its samples are :math:`f^{-1}(z)` for samples z of S, differentiable in both.
+Since the blocks of a flow do not mix, the features of observed blocks are known and
+those of the others are not. Integrating blocks out integrates out the same variables of
+S:
 
 .. math:: \log p(x_O) = \log S(f_O(x_O))
   + \sum_{g \in O} \log |\det \partial f_g / \partial x_g|.
 
-What stays exact therefore depends on the flow:
+Therefore the flow decides which queries stay exact:
 
 ================================  ============  =============  =====================
 query                             affine flow   blocks, not    one block
                                                 affine
 ================================  ============  =============  =====================
 log_prob, class queries, samples  yes           yes            yes
-the same given, or without, some  whole blocks  whole blocks   no
+conditionals, marginals           whole blocks  whole blocks   no
 mpe, mean                         whole blocks  no             no
 ================================  ============  =============  =====================
 
-A query that the flow has lost raises a ValueError when it is asked, traced or not.
-Masks have one entry per block, so that one that cuts a block cannot be written down;
-`whole_blocks` makes them from masks of variables.
+A query that the flow has lost raises a ValueError, while tracing as well. Masks have
+one entry per block, so that no mask can cut a block; `whole_blocks` makes them from
+masks of variables.
 
 References:
-  Dinh, Sohl-Dickstein and Bengio, "Density estimation using Real NVP", ICLR 2017.
-  Lucas, Shmelkov, Alahari, Schmid and Verbeek, "Adaptive Density Estimation for
-  Generative Models", NeurIPS 2019.
+    Dinh, Sohl-Dickstein and Bengio, "Density estimation using Real NVP", ICLR 2017.
+    Lucas, Shmelkov, Alahari, Schmid and Verbeek, "Adaptive Density Estimation for
+    Generative Models", NeurIPS 2019.
 """
 
 from collections.abc import Callable
@@ -47,27 +48,27 @@ from dspc_jax.types import Array, Key
 
 
 class TransformedCircuit(NamedTuple):
-    """Pure functions of a circuit over a flow's features, with a `Circuit`'s meaning.
+    """Pure functions of a circuit over a flow's features, as `Circuit` defines them.
 
     One example per call (batch by vmap, which makes one call of the flow as well).
     Parameters are ``{"circuit": ..., "flow": ...}``. ``observed`` is bool ``[G]``, one
     entry per block; values of blocks that are not observed do not matter.
 
     Attributes:
-      circuit: S.
-      flow: f.
-      init: ``(key, data[N, V, C], spread=0.5) -> params``: the flow by the data, then
-        the circuit by their features.
-      log_prob: ``(params, x, observed=None) -> []`` nats.
-      class_log_probs: ``(params, x, observed=None) -> [Y]`` nats.
-      class_posterior: ``(params, x, observed=None) -> [Y]``.
-      sample: ``(key, params, x=None, observed=None, leaf_mode="sample") -> [V, C]``;
-        ``leaf_mode="mean"`` takes the leaves' means as features.
-      sample_differentiable: ``(key, params, relaxation=..., temperature=..., x=None,
-        observed=None, leaf_mode="sample") -> [V, C]``: relaxed features through the
-        inverse.
-      mpe: ``(params, x=None, observed=None) -> [V, C]``; affine flows only.
-      mean: ``(params, x=None, observed=None) -> [V, C]``; affine flows only.
+        circuit: S.
+        flow: f.
+        init: ``(key, data[N, V, C], spread=0.5) -> params``: the flow by the data, then
+            the circuit by their features.
+        log_prob: ``(params, x, observed=None) -> []`` nats.
+        class_log_probs: ``(params, x, observed=None) -> [Y]`` nats.
+        class_posterior: ``(params, x, observed=None) -> [Y]``.
+        sample: ``(key, params, x=None, observed=None, leaf_mode="sample") -> [V, C]``;
+            ``leaf_mode="mean"`` takes the leaves' means as features.
+        sample_differentiable: ``(key, params, relaxation=..., temperature=..., x=None,
+            observed=None, leaf_mode="sample") -> [V, C]``: relaxed features through the
+            inverse.
+        mpe: ``(params, x=None, observed=None) -> [V, C]``; affine flows only.
+        mean: ``(params, x=None, observed=None) -> [V, C]``; affine flows only.
     """
 
     circuit: Circuit
@@ -87,36 +88,36 @@ def transform(circuit: Circuit, flow: Flow) -> TransformedCircuit:
     """Puts a circuit behind a flow.
 
     Args:
-      circuit: over the features; all leaves must have densities (`Normal`), and its
-        variables must be as many as the flow's.
-      flow: from values to features.
+        circuit: over the features; all leaves must have densities (`Normal`), and its
+            variables must be as many as the flow's.
+        flow: from values to features.
 
     Returns:
-      The pure functions; the same objects for the same arguments.
+        The pure functions; the same objects for the same arguments.
 
     Raises:
-      ValueError: the circuit does not fit the flow; on use, shapes that are wrong, or a
-        query that the flow has lost.
+        ValueError: the circuit does not fit the flow; on use, shapes that are wrong, or
+            a query that the flow has lost.
     """
     num_variables = circuit.config.structure.num_variables
     if num_variables != len(flow.blocks):
         raise ValueError(
-            f"circuit: must have the {len(flow.blocks)} variables of {flow.name}, "
+            f"circuit must have the {len(flow.blocks)} variables of {flow.name}, "
             f"got {num_variables}"
         )
     for leaf in circuit.config.leaves:
         if not isinstance(leaf, ContinuousLeaf):
-            raise ValueError(f"circuit: leaves must have densities, got {leaf!r}")
+            raise ValueError(f"circuit must have leaves with densities, got {leaf!r}")
     forward, inverse = foldable(flow.forward), foldable(flow.inverse)
     blocks = np.asarray(flow.blocks)
 
     def features(params, x: Any, observed: Any):
-        """Of one example: features, log-determinant, mask ``[V]`` of known ones."""
+        """One example's features, log-determinant, and mask ``[V]`` of known ones."""
         x = jnp.asarray(x, jnp.float32)
-        wanted = (num_variables, circuit.config.num_channels)
-        if x.shape != wanted:
+        shape = (num_variables, circuit.config.num_channels)
+        if x.shape != shape:
             raise ValueError(
-                f"x: must have shape [V, C] = {wanted} (one example; batch with "
+                f"x must have shape [V, C] = {shape} (one example; batch with "
                 f"jax.vmap), got {x.shape}"
             )
         if observed is None:
@@ -128,7 +129,7 @@ def transform(circuit: Circuit, flow: Flow) -> TransformedCircuit:
         return z, jnp.sum(jnp.where(observed, log_det, 0.0)), known
 
     def query(function, has_density=True):
-        """A query of values from one of features."""
+        """Turns a query of features into one of values."""
 
         def single(params, x, observed=None):
             z, log_det, known = features(params, x, observed)
@@ -138,13 +139,13 @@ def transform(circuit: Circuit, flow: Flow) -> TransformedCircuit:
         return single
 
     def through(function, params, x, observed):
-        """Values from ``function(z, known)``, features given the known ones."""
+        """Values from the features ``function(z, known)``, given the known ones."""
         if x is None and observed is None:
             return inverse(params["flow"], function(None, None))
         if x is None or observed is None:
             missing = "x" if x is None else "observed"
             raise ValueError(
-                f"{missing}: must be given with the other of x and observed"
+                f"{missing} must be given with the other of x and observed, got None"
             )
         z, _, known = features(params, x, observed)
         assert known is not None
@@ -188,13 +189,13 @@ def transform(circuit: Circuit, flow: Flow) -> TransformedCircuit:
         return through(draw, params, x, observed)
 
     def affine_only(name, function):
-        """A query of features whose answer an affine flow carries over to values."""
+        """Turns a query of features into one of values, behind an affine flow."""
 
         def single(params, x=None, observed=None):
             if not flow.affine:
                 raise ValueError(
-                    f"{name}: {flow.name} is not affine, so features' {name} is not "
-                    f"the {name} of values; this query is lost"
+                    f"flow must be affine for {name} (otherwise that of the features "
+                    f"is not that of the values), got {flow.name}"
                 )
             return through(
                 lambda z, known: function(params["circuit"], z, known),
@@ -218,23 +219,23 @@ def transform(circuit: Circuit, flow: Flow) -> TransformedCircuit:
 
 
 def whole_blocks(flow: Flow, observed: Any) -> np.ndarray:
-    """Masks of blocks from masks of variables, which must not cut a block.
+    """Makes masks of blocks from masks of variables, which must not cut a block.
 
     Args:
-      flow: whose blocks they are.
-      observed: bool ``[..., V]``, concrete (NumPy).
+        flow: the flow that defines the blocks.
+        observed: bool ``[..., V]``, concrete (NumPy).
 
     Returns:
-      Bool ``[..., G]``: which blocks are observed.
+        Bool ``[..., G]``: which blocks are observed.
 
     Raises:
-      ValueError: another shape or type, or a mask that observes a part of a block.
+        ValueError: another shape or type, or a mask that observes a part of a block.
     """
     observed = np.asarray(observed)
     blocks = np.asarray(flow.blocks)
     if observed.dtype != np.bool_ or observed.shape[-1:] != blocks.shape:
         raise ValueError(
-            f"observed: must be bool of shape [..., V] with V = {len(blocks)}, got "
+            f"observed must be bool of shape [..., V] with V = {len(blocks)}, got "
             f"{observed.dtype} of shape {observed.shape}"
         )
     first = np.unique(blocks, return_index=True)[1]
@@ -242,8 +243,8 @@ def whole_blocks(flow: Flow, observed: Any) -> np.ndarray:
     cut = blocks[np.nonzero(out[..., blocks] != observed)[-1]]
     if cut.size:
         raise ValueError(
-            f"observed: must not cut a block of {flow.name}, whose features depend on "
-            f"all of its values; cut blocks: {sorted(set(cut.tolist()))}"
+            f"observed must not cut a block of {flow.name} (its features depend on all "
+            f"of its values), got parts of the blocks {sorted(set(cut.tolist()))}"
         )
     return out
 
@@ -252,12 +253,13 @@ def _check_observed(flow: Flow, observed: Any) -> Array:
     observed = jnp.asarray(observed)
     if flow.num_blocks == 1 and len(flow.blocks) > 1:
         raise ValueError(
-            f"observed: {flow.name} has lost marginals and conditionals, since every "
-            "feature depends on every value; leave observed out"
+            f"observed must be None behind {flow.name}, which has lost marginals and "
+            "conditionals (every feature depends on every value), got a mask of shape "
+            f"{observed.shape}"
         )
     if observed.shape != (flow.num_blocks,) or observed.dtype != jnp.bool_:
         raise ValueError(
-            "observed: must be bool with one entry for each of the "
+            "observed must be bool with one entry for each of the "
             f"{flow.num_blocks} blocks of {flow.name} (whole_blocks makes it from a "
             f"mask of variables), got {observed.dtype} of shape {observed.shape}"
         )

@@ -1,1 +1,1 @@
-"""The upward pass, and the queries that it answers."""
+"""The upward pass and the queries that it answers."""

@@ -24,11 +24,12 @@ from dspc_jax.types import Array
 
 
 class Evidence(NamedTuple):
-    """What the upward pass leaves behind for the downward one.
+    """Log-densities of all units, from the upward pass for the downward one.
 
     Attributes:
-      regions: per level (inputs first), log-densities ``[G, K, N]``.
-      partitions: per inner level, those of the partitions ``[P, O, N]``, before mixing.
+        regions: per level (inputs first), log-densities ``[G, K, N]``.
+        partitions: per inner level, those of the partitions ``[P, O, N]``, before
+            mixing.
     """
 
     regions: tuple[Array, ...]
@@ -45,7 +46,7 @@ def children_of(fold: FoldedPartitions, regions: Sequence[Array]) -> list[Array]
 
 
 def sanitize(x: Array, observed: Array | None) -> Array:
-    """``[N, V, C]`` to ``[V, C, N]``; 0 where unobserved (whatever stood there)."""
+    """``[N, V, C]`` to ``[V, C, N]``; 0 in place of unobserved values."""
     x = stored(jnp.transpose(x, (1, 2, 0)))
     if observed is None:
         return x
@@ -59,16 +60,19 @@ def upward(
     observed: Array | None,
     hidden_modes: tuple[Array, ...] | None = None,
 ) -> Evidence:
-    """Log-densities of all units, without the leaves' base measure.
+    """Computes the log-densities of all units, without the leaves' base measure.
 
     Args:
-      layout: the circuit.
-      weights: its normalised parameters.
-      x: values ``[N, V, C]``.
-      observed: bool ``[N, V]``, or None if everything is observed.
-      hidden_modes: for max-product, per leaf family the greatest log-density of each
-        leaf ``[G, K, L, C]``: sums become maxima, and an unobserved leaf counts with
-        its mode.
+        layout: the circuit.
+        weights: its normalized parameters.
+        x: values ``[N, V, C]``.
+        observed: bool ``[N, V]``, or None if everything is observed.
+        hidden_modes: for max-product, per leaf family the greatest log-density of each
+            leaf ``[G, K, L, C]``: sums become maxima, and an unobserved leaf
+            contributes its mode.
+
+    Returns:
+        The log-densities.
     """
     modes = hidden_modes or (None,) * len(layout.blocks)
     x = sanitize(x, observed)
@@ -94,10 +98,13 @@ def above(
     variable than densities (distribution functions, see `dspc_jax.sampling.implicit`).
 
     Args:
-      layout: the circuit.
-      weights: its normalised parameters; the leaves' are not looked at.
-      inputs: logarithms of the values of all input units.
-      maximize: whether sums become maxima.
+        layout: the circuit.
+        weights: its normalized parameters; those of leaves do not enter.
+        inputs: logarithms of the values of all input units.
+        maximize: whether sums become maxima.
+
+    Returns:
+        The logarithms of the values of all units.
     """
     log_sum = sum_layer.log_max if maximize else sum_layer.log_sum
     log_mix = mixing_layer.log_mix_max if maximize else mixing_layer.log_mix

@@ -5,7 +5,7 @@ region's partitions :math:`\pi(g, 1), \pi(g, 2), \ldots`; the repetitions of a r
 forest are the partitions of its root.
 
 References:
-  Peharz et al., "Einsum Networks", ICML 2020 (mixing layer).
+    Peharz et al., "Einsum Networks", ICML 2020 (mixing layer).
 """
 
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ from dspc_jax.types import Array
 
 
 def gather(mixture: np.ndarray, partitions: Array) -> Array:
-    """Per region its partitions: ``[P, K, N]`` to ``[G, M, K, N]`` (padding: row 0)."""
+    """Each region's partitions: ``[P, K, N]`` to ``[G, M, K, N]`` (padding: row 0)."""
     if np.array_equal(mixture.ravel(), np.arange(mixture.size)):
         return partitions.reshape(*mixture.shape, *partitions.shape[1:])
     return partitions[np.maximum(mixture, 0)]
@@ -26,12 +26,13 @@ def log_mix(mixture: np.ndarray, weights: Array, log_probs: Array) -> Array:
     """Mixes partitions into regions.
 
     Args:
-      mixture: ``[G, M]`` partitions of each region, -1 where padded.
-      weights: ``[G, K, M]``, linear, 0 where padded.
-      log_probs: ``[P, K, N]``, nats.
+        mixture: ``[G, M]`` partitions of each region, -1 where padded.
+        weights: ``[G, K, M]``, linear, 0 where padded.
+        log_probs: ``[P, K, N]``, nats.
 
     Returns:
-      ``[G, K, N]``, nats; -inf with zero gradients where all is impossible.
+        ``[G, K, N]``, nats; -inf with zero gradients where all partitions are
+        impossible.
     """
     log_weights = safe_log(jnp.moveaxis(weights, 1, 2))[..., None]
     return logsumexp(gather(mixture, log_probs) + log_weights, axis=1)

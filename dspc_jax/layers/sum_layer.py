@@ -12,7 +12,7 @@ Everything is computed as log-einsum-exp: children are shifted by their greatest
 exponentiated, multiplied with the weights in one batched product, and logged.
 
 References:
-  Peharz et al., "Einsum Networks", ICML 2020 (eq. 4, the log-einsum-exp trick).
+    Peharz et al., "Einsum Networks", ICML 2020 (eq. 4, the log-einsum-exp trick).
 """
 
 from collections.abc import Sequence
@@ -34,11 +34,11 @@ def weight_shape(kind: str, child_units: Sequence[int]) -> tuple[int, ...]:
 
 
 def factors(kind: str, children: Sequence[Array]) -> list[Array]:
-    """The children as the layer multiplies them, logs ``[P, K, N]``.
+    """The factors that the layer multiplies, logs ``[P, K, N]``.
 
-    Two factors whose pairs are all products (tucker), or one factor whose units are the
-    products: with ``cp`` the children are joined unit by unit *before* anything is
-    exponentiated, since their best units may differ.
+    There are two factors whose pairs are the products (tucker), or there is one factor
+    whose units are the products: with ``cp`` the children are added unit by unit
+    *before* anything is exponentiated, since their best units may differ.
     """
     if len(children) == 2 and kind == "tucker":
         return list(children)
@@ -49,15 +49,16 @@ def log_sum(kind: str, weights: Array, children: Sequence[Array]) -> Array:
     """Log of the weighted sums of products.
 
     Args:
-      kind: ``"tucker"`` or ``"cp"``.
-      weights: ``[P, O, *weight_shape]``, linear, each sum's adding up to 1; 0 is legal.
-      children: per side, log-values ``[P, K, N]``; -inf is legal.
+        kind: ``"tucker"`` or ``"cp"``.
+        weights: ``[P, O, *weight_shape]``, linear, each sum's adding up to 1; 0 is
+            legal.
+        children: per side, log-values ``[P, K, N]``; -inf is legal.
 
     Returns:
-      ``[P, O, N]``. If all products with positive weight are impossible the result is
-      -inf and all gradients of that entry are 0. (So it is, too, where for one of
-      several sums of a partition all products with positive weight lie 88 nats below
-      the best product of the others: float32 ends there.)
+        ``[P, O, N]``. If all products with positive weight are impossible the result is
+        -inf and all gradients of that entry are 0. (The same happens where all products
+        with positive weight in one sum of a partition lie 88 nats below the best
+        product of its other sums: float32 ends there.)
     """
     return _log_einsum_exp(weights, tuple(factors(kind, children)))
 
@@ -71,17 +72,17 @@ def _log_einsum_exp(weights: Array, children: tuple[Array, ...]) -> Array:
 def shifted(
     weights: Array, children: Sequence[Array]
 ) -> tuple[list[Array], list[Array]]:
-    """The factors with their best unit at 0, and how far they were moved.
+    """The factors with their best unit at 0, and the shifts.
 
-    A unit that no sum counts (all its weights are 0) may be arbitrarily better than the
-    best that counts; it becomes -inf.
+    A unit without a positive weight in any sum may be arbitrarily better than all units
+    with one; it becomes -inf.
 
     Args:
-      weights: ``[P, O, *weight_shape]``, linear.
-      children: the layer's `factors`, logs ``[P, K, N]``.
+        weights: ``[P, O, *weight_shape]``, linear.
+        children: the layer's `factors`, logs ``[P, K, N]``.
 
     Returns:
-      Logs ``[P, K, N]`` and tops ``[P, 1, N]``, which are finite.
+        Logs ``[P, K, N]`` and tops ``[P, 1, N]``, which are finite.
     """
     logs, tops = [], []
     for side, child in enumerate(children):
@@ -138,17 +139,17 @@ def log_max(kind: str, weights: Array, children: Sequence[Array]) -> Array:
     """As `log_sum` with a maximum in place of the sum (max-product), ``[P, O, N]``."""
     log_weights = safe_log(weights)[..., None]
     joined = factors(kind, children)
-    over = log_weights
+    best = log_weights
     for child in reversed(joined):
-        axis = over.ndim - 2
+        axis = best.ndim - 2
         size = child.shape[1]
         child = child.reshape(child.shape[0], *[1] * (axis - 1), *child.shape[1:])
-        over = functools.reduce(
+        best = functools.reduce(
             jnp.maximum,
             [
-                jax.lax.index_in_dim(over, d, axis, keepdims=False)
+                jax.lax.index_in_dim(best, d, axis, keepdims=False)
                 + jax.lax.index_in_dim(child, d, axis, keepdims=False)
                 for d in range(size)
             ],
         )
-    return over
+    return best

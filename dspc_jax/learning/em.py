@@ -1,14 +1,14 @@
-r"""Expectation-maximisation: expected counts by one vjp, applied as an optax update.
+r"""Expectation-maximization: expected counts by one vjp, applied as an optax update.
 
-The gradient of :math:`\log p(x)` with respect to the *normalised* weight of an edge,
+The gradient of :math:`\log p(x)` with respect to the *normalized* weight of an edge,
 times that weight, is the posterior probability that :math:`x` came through the edge;
 with respect to a leaf's natural parameters it is the posterior-weighted sufficient
 statistic, and with respect to its log-partition function minus the posterior itself.
 One reverse pass gives all expected counts; the M-step is closed form.
 
 References:
-  Darwiche, "A differential approach to inference in Bayesian networks", JACM 2003.
-  Peharz et al., "Einsum Networks", ICML 2020, section 3.5 (stochastic EM).
+    Darwiche, "A differential approach to inference in Bayesian networks", JACM 2003.
+    Peharz et al., "Einsum Networks", ICML 2020, section 3.5 (stochastic EM).
 """
 
 import jax
@@ -23,7 +23,7 @@ from dspc_jax.ops.numerics import safe_divide
 from dspc_jax.parameters import CircuitParams, CircuitWeights
 from dspc_jax.types import Array, PyTree
 
-_LEAST_WEIGHT = 1e-30  # keeps logits finite; far below float32's resolution of a sum
+_LEAST_WEIGHT = 1e-30  # keeps logits finite; far below the rounding of a sum of weights
 
 
 def expected_counts(
@@ -32,18 +32,18 @@ def expected_counts(
     """Expected counts of a batch, summed over its examples (the E-step).
 
     Args:
-      circuit: with exponential-family or categorical leaves.
-      params: its parameters.
-      x: values ``[N, V, C]``.
-      observed: bool ``[N, V]``, or None.
+        circuit: a circuit with exponential-family or categorical leaves.
+        params: its parameters.
+        x: values ``[N, V, C]``.
+        observed: bool ``[N, V]``, or None.
 
     Returns:
-      The tree of `CircuitWeights`: edge counts in place of weights; for leaves a pair
-      ``(statistics, mass)`` of posterior-weighted statistics and posterior mass.
-      Examples of probability 0 count nothing.
+        The tree of `CircuitWeights`: edge counts in place of weights; for leaves a pair
+        ``(statistics, mass)`` of posterior-weighted statistics and posterior mass.
+        Examples of probability 0 do not count.
 
     Raises:
-      ValueError: a leaf family has no closed-form M-step.
+        ValueError: a leaf family has no closed-form M-step.
     """
     layout = circuit.layout
     _check_leaves(circuit)
@@ -72,24 +72,28 @@ def em(circuit: Circuit, step_size: float = 1.0) -> optax.GradientTransformation
     ``update(expected_counts(circuit, params, x), state, params)`` gives the change of
     ``params``. Weights and leaf expectations move to ``(1 - s) old + s fitted``. With
     ``step_size`` 1 and all training data in ``x`` the likelihood never falls; with
-    mini-batches take less (0.05 to 0.5). A unit that nothing came through keeps its
+    mini-batches take less (0.05 to 0.5). A unit without posterior mass keeps its
     parameters.
 
     Args:
-      circuit: with exponential-family or categorical leaves.
-      step_size: s in (0, 1].
+        circuit: a circuit with exponential-family or categorical leaves.
+        step_size: s in (0, 1].
+
+    Returns:
+        The transformation, without state.
 
     Raises:
-      ValueError: the step size is outside (0, 1], or a leaf has no closed-form M-step.
+        ValueError: the step size is outside (0, 1], or a leaf has no closed-form
+            M-step.
     """
     if not 0 < step_size <= 1:
-        raise ValueError(f"step_size: must be in (0, 1], got {step_size}")
+        raise ValueError(f"step_size must be in (0, 1], got {step_size}")
     _check_leaves(circuit)
     layout = circuit.layout
 
     def update(updates: PyTree, state: PyTree, params: PyTree = None) -> PyTree:
         if params is None:
-            raise ValueError("params: must be given to the EM update, got None")
+            raise ValueError("params must be parameters in an update by EM, got None")
         counts: CircuitWeights = updates
         weights = parameters.normalize(layout, params)
 
@@ -99,7 +103,7 @@ def em(circuit: Circuit, step_size: float = 1.0) -> optax.GradientTransformation
                 jnp.sum(count, axis=axes, keepdims=True) > 0, fitted, weight
             )
             new = (1 - step_size) * weight + step_size * fitted
-            # Move the logits as they are normalised; a weight of 0 stays 0.
+            # The change of logits keeps their normalization; a weight of 0 stays 0.
             old = jax.nn.logsumexp(logits, axis=axes, keepdims=True)
             change = jnp.log(jnp.maximum(new, _LEAST_WEIGHT)) + old - logits
             return jnp.where(weight > 0, change, 0.0)
@@ -154,6 +158,6 @@ def _check_leaves(circuit: Circuit) -> None:
     for block in circuit.layout.blocks:
         if not isinstance(block.leaf, FittableLeaf):
             raise ValueError(
-                "circuit: EM needs leaves with a closed-form M-step, got "
+                "circuit must have leaves with a closed-form M-step for EM, got "
                 f"{block.leaf}; train it by gradient"
             )

@@ -1,4 +1,4 @@
-"""Leaf families; `dspc_jax.leaves.family` says what a family is."""
+"""Leaf families; `dspc_jax.leaves.family` defines their interface."""
 
 from dspc_jax.leaves.binomial import Bernoulli, Binomial
 from dspc_jax.leaves.categorical import Categorical

@@ -28,10 +28,10 @@ class Binomial:
     """Binomial leaf: ``num_trials`` coins, values ``0..num_trials``.
 
     Attributes:
-      num_trials: N.
-      reparametrization: ``"deviation"`` (right), or ``"variance"``: the paper's error,
-        ``clip(Np + Np(1-p) eps, 0, N)`` with Normal noise, kept as an ablation of
-        differentiable sampling only.
+        num_trials: N.
+        reparametrization: ``"deviation"`` (correct), or ``"variance"``: the paper's
+            error, ``clip(Np + Np(1-p) eps, 0, N)`` with Normal noise, kept as an
+            ablation of differentiable sampling only.
     """
 
     num_trials: int
@@ -42,10 +42,10 @@ class Binomial:
 
     def __post_init__(self):
         if self.num_trials < 1:
-            raise ValueError(f"num_trials: must be at least 1, got {self.num_trials}")
+            raise ValueError(f"num_trials must be at least 1, got {self.num_trials}")
         if self.reparametrization not in ("deviation", "variance"):
             raise ValueError(
-                "reparametrization: must be 'deviation' or 'variance', "
+                "reparametrization must be 'deviation' or 'variance', "
                 f"got {self.reparametrization!r}"
             )
 
@@ -54,10 +54,12 @@ class Binomial:
         return (0, self.num_trials)
 
     def init(self, key, shape):  # noqa: D102
+        # N(0, 1) logits, as in the published code of Lang et al. 2022.
         return BinomialParams(jax.random.normal(key, shape))
 
     def from_moments(self, mean, std):  # noqa: D102
         del std
+        # Clipped, so that a mean at an end of the range has a finite logit (6.9).
         return BinomialParams(logit(jnp.clip(mean / self.num_trials, 1e-3, 1 - 1e-3)))
 
     def natural(self, params):
@@ -77,7 +79,10 @@ class Binomial:
         return jnp.where(legal, table[index], -jnp.inf)
 
     def from_statistics(self, statistics):
-        """The likeliest parameters for ``E[x]``; logits are kept within +-16."""
+        """The maximum likelihood parameters for ``E[x]``; logits within +-16.
+
+        16 is the last whole number whose logistic function is below 1 in float32.
+        """
         p = jnp.clip(statistics[0] / self.num_trials, 0.0, 1.0)
         return BinomialParams(jnp.clip(jnp.log(p) - jnp.log1p(-p), -16.0, 16.0))
 
@@ -107,7 +112,8 @@ class Binomial:
             return jnp.clip(mean + std * ndtri(uniform), 0.0, n)
         p = jnp.minimum(jax.lax.stop_gradient(mean / n), 1.0)
         draw = binomial_quantile(uniform, n, p)
-        # Near p = 1 digits of 1 - p are gone; a deviation not blended keeps its own.
+        # Near p = 1 digits of 1 - p are lost; an unblended deviation stays as it is.
+        # 1e-6 is ten times the rounding error of p (1 - p) in float32.
         variance = n * p * (1 - p)
         blended = variance - jax.lax.stop_gradient(std) ** 2 > 1e-6 * n
         exact_std = jnp.where(blended, jnp.sqrt(variance), std)
@@ -123,7 +129,7 @@ class Binomial:
 
 @jax.custom_jvp
 def _bernoulli_deviation(logits: Array) -> Array:
-    """``sqrt(p (1 - p))``, by no root of 0, so with no infinite gradient."""
+    """``sqrt(p (1 - p))`` without a root, so that its gradient is finite at 0, too."""
     small = jnp.exp(-0.5 * jnp.abs(logits))
     return small / (1 + small**2)
 

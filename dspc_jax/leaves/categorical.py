@@ -24,8 +24,11 @@ class CategoricalParams(NamedTuple):
 class Categorical:
     """Categorical leaf over the values ``0..num_values-1``.
 
-    As a differentiable sample the value counts as a number (an intensity), see the
-    module's docstring.
+    In a differentiable sample the value counts as a number (an intensity), see
+    `dspc_jax.leaves.family`.
+
+    Attributes:
+        num_values: M, at least 2.
     """
 
     num_values: int
@@ -35,7 +38,7 @@ class Categorical:
 
     def __post_init__(self):
         if self.num_values < 2:
-            raise ValueError(f"num_values: must be at least 2, got {self.num_values}")
+            raise ValueError(f"num_values must be at least 2, got {self.num_values}")
 
     @property
     def support(self):  # noqa: D102
@@ -55,11 +58,13 @@ class Categorical:
         return CategoricalParams(jax.random.normal(key, (*shape, self.num_values)))
 
     def from_moments(self, mean, std):  # noqa: D102
+        # At least half a step wide: a narrower bump is a single value.
         width = jnp.maximum(std, 0.5)[..., None]
         bump = jnp.exp(
             -0.5 * ((self._values(mean.ndim + 1) - mean[..., None]) / width) ** 2
         )
         bump = bump / bump.sum(-1, keepdims=True)
+        # A tenth of the mass is uniform, so that no value starts out impossible.
         return CategoricalParams(jnp.log(0.9 * bump + 0.1 / self.num_values))
 
     def natural(self, params):
@@ -71,7 +76,7 @@ class Categorical:
         return _look_up(natural, x)
 
     def from_statistics(self, statistics):
-        """Frequencies to logits; a value never seen becomes impossible (-inf)."""
+        """Logits of the frequencies; a value that never occurs is impossible (-inf)."""
         return CategoricalParams(safe_log(statistics[0]))
 
     def expected_statistics(self, params):
@@ -107,15 +112,15 @@ class Categorical:
 def _look_up(table: Array, x: Array) -> Array:
     """``table[g, k, x[g, n]]``; values outside the table are impossible (-inf).
 
-    Forward a gather, backward one product with a one-hot matrix: a scatter is slow on
-    every backend, and a product with -inf entries would be NaN.
+    The forward pass is a gather, the backward pass one product with a one-hot matrix: a
+    scatter is slow on every backend, and a product with -inf entries would be NaN.
     """
     num_values = table.shape[-1]
     index = jnp.clip(x, 0, num_values - 1).astype(jnp.int32)
     index = jnp.broadcast_to(index[:, None], (*table.shape[:2], x.shape[-1]))
     legal = (x >= 0) & (x <= num_values - 1) & (x == jnp.round(x))
-    looked_up = jnp.take_along_axis(table, index, axis=-1)
-    return jnp.where(legal[:, None], looked_up, -jnp.inf)
+    values = jnp.take_along_axis(table, index, axis=-1)
+    return jnp.where(legal[:, None], values, -jnp.inf)
 
 
 def _look_up_fwd(table, x):

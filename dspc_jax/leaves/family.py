@@ -1,21 +1,22 @@
 r"""Leaf distributions: one small class per family, with the methods of `Leaf`.
 
-A leaf's parameters are a NamedTuple of unconstrained arrays with leading axes
+The parameters of a family are a NamedTuple of unconstrained arrays with leading axes
 ``[G, K, L, C]`` (a categorical has one more). Values ``x`` are float32 in the leaf's
 own units (counts, category numbers, reals).
 
 *Evaluation.* An exponential family is
 :math:`\log p(x) = h(x) + \sum_s \eta_s T_s(x) - A(\eta)`, so the sum over a region's
-scope is one matrix product (`layers.input_layer`). The others are evaluated directly.
+scope is one matrix product (`dspc_jax.layers.input_layer`). The other families are
+evaluated directly.
 
-*Differentiable draws.* A family names `components` :math:`m(\theta)`, arrays that a
-soft selection may blend linearly, and `draw` meets them with one uniform number per
-pixel and channel. Continuous families are location-scale. A discrete draw :math:`b` is
-made exact in law first; its gradient is that of :math:`m + s\varepsilon` with mean
-:math:`m`, deviation :math:`s` and the standardised draw :math:`\varepsilon = (b - m)/s`
-held fixed. This matches the first two moments, so the gradient of the mean of every
-quadratic function of :math:`b` is unbiased; a blend stays within the convex hull of the
-draws.
+*Differentiable draws.* A family has `components` :math:`m(\theta)`, arrays that a soft
+selection may blend linearly, and `draw` combines them with one uniform number per pixel
+and channel. Continuous families are location-scale. A discrete draw :math:`b` has
+exactly the leaf's distribution; its gradient is that of :math:`m + s\varepsilon` with
+mean :math:`m`, deviation :math:`s` and the standardized draw
+:math:`\varepsilon = (b - m)/s` held fixed. This matches the first two moments, so the
+gradient of the mean of every quadratic function of :math:`b` is unbiased; a blend stays
+within the convex hull of the draws.
 """
 
 from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
@@ -28,11 +29,11 @@ from dspc_jax.types import Array, Key
 
 
 class Leaf(Protocol):
-    """What the layers ask of every family.
+    """Interface that the layers require of every family.
 
     Attributes:
-      exponential: whether it is an `ExponentialLeaf`, or else a `DirectLeaf`.
-      integer: whether its values are whole numbers.
+        exponential: whether the family is an `ExponentialLeaf`, or else a `DirectLeaf`.
+        integer: whether its values are whole numbers.
     """
 
     exponential: ClassVar[bool]
@@ -52,7 +53,7 @@ class Leaf(Protocol):
         ...
 
     def natural(self, params: Any) -> Any:
-        """Constrained parameters in the form the evaluation wants; linear in EM."""
+        """Constrained parameters as the evaluation takes them; linear in EM."""
         ...
 
     def mode_log_prob(self, params: Any) -> Array:
@@ -60,7 +61,7 @@ class Leaf(Protocol):
         ...
 
     def components(self, params: Any) -> tuple[Array, ...]:
-        """Arrays that a soft selection blends and `draw` takes."""
+        """Arrays that a soft selection blends and that `draw` takes."""
         ...
 
     def draw(self, uniform: Array, components: tuple[Array, ...]) -> Array:
@@ -103,7 +104,7 @@ class FittableLeaf(Leaf, Protocol):
     """A family with a closed-form M-step."""
 
     def from_statistics(self, statistics: tuple[Array, ...]) -> Any:
-        """The likeliest parameters for these expected statistics."""
+        """The maximum likelihood parameters for these expected statistics."""
         ...
 
     def expected_statistics(self, params: Any) -> tuple[Array, ...]:
@@ -115,7 +116,7 @@ class FittableLeaf(Leaf, Protocol):
 class ContinuousLeaf(Leaf, Protocol):
     """A family with a density and a differentiable distribution function ``F``.
 
-    Parameters and values are of shapes that broadcast.
+    The shapes of parameters and values broadcast.
     """
 
     def log_density(self, params: Any, x: Array) -> Array:
@@ -123,7 +124,7 @@ class ContinuousLeaf(Leaf, Protocol):
         ...
 
     def log_tails(self, params: Any, x: Array) -> tuple[Array, Array]:
-        """``log F(x)`` and ``log (1 - F(x))``, each to its last digit in its tail."""
+        """``log F(x)`` and ``log (1 - F(x))``, each exact to rounding in its tail."""
         ...
 
 
@@ -145,7 +146,8 @@ def moment_matched(draw: Array, mean: Array, std: Array, exact_std: Array) -> Ar
     """``mean + std * (draw - mean) / exact_std``: the draw itself where not blended."""
     exact_std = jax.lax.stop_gradient(exact_std)
     noise = safe_divide(jax.lax.stop_gradient(draw - mean), exact_std)
-    # The coefficient of the draw is 1 unless components were blended.
+    # The coefficient of the draw is 1 unless components were blended. Rounding of the
+    # two deviations may move it by less than 1e-4; then the draw stays a whole number.
     share = jnp.where(exact_std > 0, jax.lax.stop_gradient(std) / exact_std, 1.0)
     share = jnp.where(jnp.abs(share - 1) < 1e-4, 1.0, share)
     value = jax.lax.stop_gradient(draw * share + mean * (1 - share))

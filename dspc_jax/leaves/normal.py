@@ -21,12 +21,13 @@ class NormalParams(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Normal:
-    """Normal leaf with a bounded scale.
+    """Normal leaf with a bounded scale; the defaults fit values in [0, 1].
 
     Attributes:
-      min_scale: least standard deviation; keeps likelihoods bounded.
-      max_scale: greatest standard deviation.
-      init_mean: mean and deviation of the random initial means.
+        min_scale: least standard deviation; keeps likelihoods bounded.
+        max_scale: greatest standard deviation.
+        init_mean: mean and deviation of the random initial means. The random initial
+            scales lie about a quarter of the way from the least to the greatest.
     """
 
     min_scale: float = 0.02
@@ -39,7 +40,7 @@ class Normal:
     def __post_init__(self):
         if not 0 < self.min_scale < self.max_scale:
             raise ValueError(
-                "min_scale: must be positive and below max_scale="
+                "min_scale must be positive and below max_scale="
                 f"{self.max_scale}, got {self.min_scale}"
             )
 
@@ -61,6 +62,7 @@ class Normal:
 
     def from_moments(self, mean, std):  # noqa: D102
         width = self.max_scale - self.min_scale
+        # Clipped, so that a deviation out of bounds has a finite logit (9.2).
         share = jnp.clip((std - self.min_scale) / width, 1e-4, 1 - 1e-4)
         return NormalParams(mean, logit(share))
 
@@ -78,7 +80,7 @@ class Normal:
         return jnp.full_like(x, -0.5 * np.log(2 * np.pi))
 
     def from_statistics(self, statistics):
-        """The likeliest parameters for ``E[x], E[x**2]``; the scale is clipped."""
+        """The maximum likelihood parameters for ``E[x], E[x**2]``; clips the scale."""
         mean, square = statistics
         return self.from_moments(mean, jnp.sqrt(jnp.maximum(square - mean**2, 0.0)))
 

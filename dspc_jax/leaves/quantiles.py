@@ -11,7 +11,6 @@ from dspc_jax.ops.storage import computed_once
 from dspc_jax.types import Array
 
 
-@functools.cache
 def log_binomial_coefficients(num_trials: int) -> np.ndarray:
     """``log (N choose k)`` for ``k = 0..N``, float32 of the float64 values."""
     n, k = num_trials, np.arange(num_trials + 1)
@@ -21,9 +20,11 @@ def log_binomial_coefficients(num_trials: int) -> np.ndarray:
     )
 
 
-@functools.cache
 def _search_width(num_trials: int) -> int:
-    """Steps from the mode that hold all but 1e-8 of every Binomial(num_trials, p)."""
+    """Steps from the mode that hold all but 1e-8 of every Binomial(num_trials, p).
+
+    1e-8 is below the distance of neighboring uniform numbers in float32.
+    """
     p = np.linspace(0.0, 0.5, 201)[1:]
     mode = np.floor((num_trials + 1) * p)
     high = stats.binom.isf(5e-9, num_trials, p) - mode
@@ -34,22 +35,22 @@ def _search_width(num_trials: int) -> int:
 def binomial_quantile(uniform: Array, num_trials: int, p: Array) -> Array:
     r"""Turns uniform numbers into Binomial(``num_trials``, ``p``) draws.
 
-    The unit interval is laid out from the mode outwards (mode, one above, one below,
-    two above, ...), and the number falls into one of the pieces; piece sizes follow
-    from the ratio of neighbouring probabilities. Exact in law up to float32 rounding,
-    one uniform number a draw, no data-dependent loop: about ``11 sqrt(N p (1-p))``
-    fused steps.
+    The unit interval is divided into pieces from the mode outwards (mode, one above,
+    one below, two above, ...), and the number falls into one of them. The sizes of the
+    pieces follow from the ratio of neighboring probabilities. The draws are exact up to
+    float32 rounding, take one uniform number each, and need no data-dependent loop:
+    about ``11 sqrt(N p (1-p))`` fused steps.
 
     Args:
-      uniform: in (0, 1), any shape.
-      num_trials: N, static.
-      p: success probabilities, same shape, in [0, 1].
+        uniform: in (0, 1), any shape.
+        num_trials: N, static.
+        p: success probabilities, same shape, in [0, 1].
 
     Returns:
-      Draws as floats, 0 where ``p == 0`` and N where ``p == 1``. Not differentiable.
+        Draws as floats, 0 where ``p == 0`` and N where ``p == 1``. Not differentiable.
 
     References:
-      Kemp, "A modal method for generating binomial variables", 1986.
+        Kemp, "A modal method for generating binomial variables", 1986.
     """
     quantile = functools.partial(_binomial_quantile, num_trials)
     return computed_once(quantile, *jax.lax.stop_gradient((uniform, p)))
@@ -58,9 +59,7 @@ def binomial_quantile(uniform: Array, num_trials: int, p: Array) -> Array:
 def _binomial_quantile(num_trials, uniform, p):
     n = float(num_trials)
     flipped = p > 0.5
-    small = jnp.where(
-        flipped, 1 - p, p
-    )  # search in the half where the odds are at most 1
+    small = jnp.where(flipped, 1 - p, p)  # in this half the odds are at most 1
     odds = small / (1 - small)
     mode = jnp.floor((n + 1) * small)
     log_choose = jnp.asarray(log_binomial_coefficients(num_trials))
@@ -85,20 +84,22 @@ def _binomial_quantile(num_trials, uniform, p):
 
     state = (uniform - mass, mass, mass, mode)
     width = _search_width(num_trials)
-    # Unrolled, so that one pass over the numbers does it all.
+    # Unrolled into one pass over the numbers; by 64 at most, to keep programs small.
     draw = jax.lax.fori_loop(1, width + 1, step, state, unroll=min(width, 64))[-1]
     return jnp.where(flipped, n - draw, draw)
 
 
 def categorical_quantile(uniform: Array, p: Array) -> Array:
-    """The value whose piece of the unit interval the uniform number falls into.
+    """Turns uniform numbers into categorical draws.
+
+    The unit interval is divided into one piece per value.
 
     Args:
-      uniform: in (0, 1), shape ``[...]``.
-      p: probabilities ``[..., M]``, not necessarily normalised to the last digit.
+        uniform: in (0, 1), shape ``[...]``.
+        p: probabilities ``[..., M]``, not necessarily normalized to the last digit.
 
     Returns:
-      Values ``0..M-1`` as floats, ``[...]``; a value of probability 0 is never drawn.
+        Values ``0..M-1`` as floats, ``[...]``; a value of probability 0 is never drawn.
     """
     cumulative = jnp.cumsum(p, axis=-1)
     # Strictly below the total, so that the last value with p > 0 closes the interval.

@@ -1,8 +1,9 @@
-"""Neural networks beside the circuits. The only package that imports Flax (Linen).
+"""Neural networks beside the circuits, in Flax (Linen).
 
-Networks are used through pure functions of explicit parameters, on values in the shape
-of a circuit's examples, ``[B, V, C]``, so that they go through jit, scan and vmap over
-seeds like a circuit does.
+A network is a NamedTuple of pure functions of explicit parameters, on values in the
+shape of a circuit's examples, ``[B, V, C]``, so that jit, scan and vmap over seeds
+apply to it as to a circuit. Each call of a factory makes new functions: hold the
+result.
 """
 
 from dspc_jax.networks.auto_encoders import (

@@ -1,7 +1,6 @@
 """Auto-encoders of images and of vectors, for the kernel of MMD-GAN."""
 
-from collections.abc import Callable
-import functools
+from collections.abc import Callable, Sequence
 import math
 from typing import Any, NamedTuple
 
@@ -15,6 +14,7 @@ from dspc_jax.networks.layers import (
     Normalizer,
     check_counts,
     check_normalizer,
+    check_sizes,
     initializer,
     normalize,
     pyramid,
@@ -26,11 +26,11 @@ class AutoEncoder(NamedTuple):
     """Pure functions of an auto-encoder.
 
     Attributes:
-      init: ``init(key) -> {"encoder": pytree, "decoder": pytree}``, float32.
-      encode: ``encode(params, x[B, V, C]) -> [B, K]`` features.
-      decode: ``decode(params, features[B, K]) -> [B, V, C]``, in the units of
-        ``scale``.
-      scale: ``scale(x)`` maps the value range to [-1, 1]; what the networks see.
+        init: ``init(key) -> {"encoder": pytree, "decoder": pytree}``, float32.
+        encode: ``encode(params, x[B, V, C]) -> [B, K]`` features.
+        decode: ``decode(params, features[B, K]) -> [B, V, C]``, in the units of
+            ``scale``.
+        scale: ``scale(x)`` maps the value range to [-1, 1], the networks' units.
     """
 
     init: Callable[[Array], dict[str, Any]]
@@ -39,7 +39,6 @@ class AutoEncoder(NamedTuple):
     scale: Callable[[Array], Array]
 
 
-@functools.cache
 def image_auto_encoder(
     height: int,
     width: int,
@@ -54,36 +53,36 @@ def image_auto_encoder(
 
     Encoder: convolutions 4x4 with stride 2, each halving both sides (rounded up) and
     doubling the filters, until no side exceeds 4; LeakyReLU(0.2); one full-size
-    convolution to the features. Decoder: its mirror, with ReLU, cropped to the sizes
-    the encoder went through, and a tanh. For sides 32 and 64 these are the layers of
+    convolution to the features. Decoder: its mirror, with ReLU, cropped to the sizes of
+    the encoder's maps, and a tanh. For sides 32 and 64 these are the layers of
     the source; other sides need no resizing (28: 14, 7, 4).
 
-    ``normalizer="batch"`` is the source's: its batch normalisation always runs on the
+    ``normalizer="batch"`` is the source's: its batch normalization always runs on the
     statistics of the current batch (it is never switched to evaluation), so no running
     averages exist here and ``encode`` stays a pure function. Data and samples are
-    normalised by their own batches, so the features of one example depend on its batch.
-    ``"group"`` (group normalisation, within one example) makes the kernel a function of
-    two examples alone, as the theory of the MMD has it; ``"none"`` normalises nothing:
-    under weight clipping to 0.01 its features all but vanish.
+    normalized by their own batches, so the features of one example depend on its batch.
+    ``"group"`` (group normalization, within one example) makes the kernel a function of
+    two examples alone, as the theory of the MMD requires; ``"none"`` normalizes
+    nothing: under weight clipping to 0.01 its features all but vanish.
 
     Args:
-      height: pixel rows.
-      width: pixel columns.
-      num_channels: C.
-      value_range: smallest and largest value of a pixel in the leaves' own units.
-      num_features: K.
-      num_filters: filters of the first convolution.
-      normalizer: see above; the first convolution and the features have none.
+        height: pixel rows.
+        width: pixel columns.
+        num_channels: C.
+        value_range: smallest and largest value of a pixel in the leaves' own units.
+        num_features: K.
+        num_filters: filters of the first convolution.
+        normalizer: see above; the first convolution and the features have none.
 
     Returns:
-      An `AutoEncoder` of images ``[B, height * width, C]``, pixels in row-major order;
-      the same object for the same arguments.
+        An `AutoEncoder` of images ``[B, height * width, C]``, pixels in row-major
+        order.
 
     Raises:
-      ValueError: an argument out of its range, or, on use, images of another size.
+        ValueError: an argument out of its range, or, on use, images of another size.
 
     References:
-      Li et al., "MMD GAN", NeurIPS 2017, and its published code.
+        Li et al., "MMD GAN", NeurIPS 2017, and its published code.
     """
     check_counts(
         height=height,
@@ -106,44 +105,43 @@ def image_auto_encoder(
     )
 
 
-@functools.cache
 def mlp_auto_encoder(
     num_variables: int,
     num_channels: int = 1,
     *,
     value_range: tuple[float, float] | None = None,
     num_features: int = 16,
-    hidden_sizes: tuple[int, ...] = (128, 128),
+    hidden_sizes: Sequence[int] = (128, 128),
     normalizer: Normalizer = "batch",
 ) -> AutoEncoder:
     """An auto-encoder of fully connected layers, for values that are not images.
 
     Args:
-      num_variables: V.
-      num_channels: C.
-      value_range: smallest and largest value, scaled to [-1, 1], where the decoder ends
-        in a tanh; or None for unbounded values, taken as they are, and a linear end.
-      num_features: K.
-      hidden_sizes: units of the encoder's hidden layers; reversed in the decoder.
-      normalizer: as in `image_auto_encoder`; for every hidden layer but the first.
+        num_variables: V.
+        num_channels: C.
+        value_range: smallest and largest value, scaled to [-1, 1], where the decoder
+            ends in a tanh; or None for unbounded values, taken as they are, and a
+            linear end.
+        num_features: K.
+        hidden_sizes: units of the encoder's hidden layers; reversed in the decoder.
+        normalizer: as in `image_auto_encoder`; for every hidden layer but the first.
 
     Returns:
-      An `AutoEncoder`; the same object for the same arguments.
+        An `AutoEncoder`.
 
     Raises:
-      ValueError: an argument out of its range, or, on use, values of another shape.
+        ValueError: an argument out of its range, or, on use, values of another shape.
     """
     check_counts(
         num_variables=num_variables,
         num_channels=num_channels,
         num_features=num_features,
-        **{f"hidden_sizes[{i}]": size for i, size in enumerate(hidden_sizes)},
     )
     check_normalizer(normalizer)
+    sizes = check_sizes("hidden_sizes", hidden_sizes)
     num_values = num_variables * num_channels
-    reverse = tuple(reversed(hidden_sizes))
-    encoder = _Mlp(hidden_sizes, num_features, normalizer, 0.2, False)
-    decoder = _Mlp(reverse, num_values, normalizer, 0.0, value_range is not None)
+    encoder = _Mlp(sizes, num_features, normalizer, 0.2, False)
+    decoder = _Mlp(sizes[::-1], num_values, normalizer, 0.0, value_range is not None)
     return _auto_encoder(
         encoder,
         decoder,

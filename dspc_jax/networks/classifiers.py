@@ -1,7 +1,6 @@
-"""A convolutional classifier, whose features measure how alike images are."""
+"""A convolutional classifier, whose features measure the similarity of images."""
 
 from collections.abc import Callable
-import functools
 from typing import Any, NamedTuple
 
 from flax import linen as nn
@@ -16,10 +15,10 @@ class Classifier(NamedTuple):
     """A classifier of images as pure functions.
 
     Attributes:
-      init: ``key -> params``.
-      features: ``(params, x) -> [B, K]``, the last hidden layer, ``>= 0``.
-      logits: ``(params, x) -> [B, Y]``, without dropout.
-      train_logits: ``(key, params, x) -> [B, Y]``, with dropout.
+        init: ``key -> params``.
+        features: ``(params, x) -> [B, K]``, the last hidden layer, ``>= 0``.
+        logits: ``(params, x) -> [B, Y]``, without dropout.
+        train_logits: ``(key, params, x) -> [B, Y]``, with dropout.
     """
 
     init: Callable[[Key], PyTree]
@@ -28,7 +27,6 @@ class Classifier(NamedTuple):
     train_logits: Callable[[Key, PyTree, Array], Array]
 
 
-@functools.cache
 def convolutional_classifier(
     height: int,
     width: int,
@@ -42,23 +40,23 @@ def convolutional_classifier(
     """Convolutions down to maps of at most 4x4, one hidden layer, one linear layer.
 
     A 3x3 convolution, then 3x3 convolutions with stride 2 that double the filters,
-    with group normalisation and ReLU after each; dropout before the linear layer.
+    with group normalization and ReLU after each; dropout before the linear layer.
 
     Args:
-      height: pixel rows.
-      width: pixel columns.
-      num_channels: C.
-      num_classes: Y, at least 2.
-      num_filters: filters of the first convolution.
-      num_features: K, units of the hidden layer.
-      dropout_rate: in [0, 1), for ``train_logits``.
+        height: pixel rows.
+        width: pixel columns.
+        num_channels: C.
+        num_classes: Y, at least 2.
+        num_filters: filters of the first convolution.
+        num_features: K, units of the hidden layer.
+        dropout_rate: in [0, 1), for ``train_logits``.
 
     Returns:
-      A `Classifier` of grey values in [0, 1], ``[B, height * width, C]``, pixels in
-      row-major order; the same object for the same arguments.
+        A `Classifier` of gray values in [0, 1], ``[B, height * width, C]``, pixels in
+        row-major order.
 
     Raises:
-      ValueError: an argument out of its range, or, on use, images of another size.
+        ValueError: an argument out of its range, or, on use, images of another size.
     """
     check_counts(
         height=height,

@@ -2,8 +2,8 @@
 
 XLA's CPU compiler calls its convolution library outside of loops only: in the body of a
 ``scan`` or ``while_loop``, where all our training steps run, the same convolution is 10
-to 50 times slower (jax-ml/jax issue 12868). There the products are taken as one matrix
-product of patches; accelerators keep XLA's convolution. Equal up to rounding.
+to 50 times slower (jax-ml/jax issue 12868). Therefore convolutions on CPU are one
+matrix product of patches, equal up to rounding; accelerators keep XLA's convolution.
 """
 
 from typing import Any
@@ -14,24 +14,24 @@ import jax.numpy as jnp
 
 from dspc_jax.types import Array
 
-_NUMBERS = ("NHWC", "HWIO", "NHWC")
+_DIMENSIONS = ("NHWC", "HWIO", "NHWC")  # of inputs, kernels and outputs
 
 
 def convolve(x: Array, kernel: Array, stride: int = 1) -> Array:
     """A convolution (cross-correlation) with ``SAME`` padding.
 
     Args:
-      x: ``[B, H, W, C]``.
-      kernel: ``[h, w, C, F]``.
-      stride: of both axes, at least 1.
+        x: ``[B, H, W, C]``.
+        kernel: ``[h, w, C, F]``.
+        stride: stride of both axes, at least 1.
 
     Returns:
-      ``[B, ceil(H / stride), ceil(W / stride), F]``.
+        ``[B, ceil(H / stride), ceil(W / stride), F]``.
     """
 
     def by_library(x: Array, kernel: Array) -> Array:
         return jax.lax.conv_general_dilated(
-            x, kernel, (stride, stride), "SAME", dimension_numbers=_NUMBERS
+            x, kernel, (stride, stride), "SAME", dimension_numbers=_DIMENSIONS
         )
 
     def by_patches(x: Array, kernel: Array) -> Array:
@@ -56,23 +56,23 @@ def convolve_transposed(x: Array, kernel: Array, stride: int) -> Array:
     """A transposed convolution with ``SAME`` padding, as `jax.lax.conv_transpose`.
 
     Args:
-      x: ``[B, H, W, C]``.
-      kernel: ``[h, w, C, F]``, not flipped; sides at least ``stride``.
-      stride: of both axes, at least 1.
+        x: ``[B, H, W, C]``.
+        kernel: ``[h, w, C, F]``, not flipped; sides at least ``stride``.
+        stride: stride of both axes, at least 1.
 
     Returns:
-      ``[B, H * stride, W * stride, F]``.
+        ``[B, H * stride, W * stride, F]``.
     """
 
     def by_library(x: Array, kernel: Array) -> Array:
         return jax.lax.conv_transpose(
-            x, kernel, (stride, stride), "SAME", dimension_numbers=_NUMBERS
+            x, kernel, (stride, stride), "SAME", dimension_numbers=_DIMENSIONS
         )
 
     def by_patches(x: Array, kernel: Array) -> Array:
-        """Every pixel of ``x`` paints its patch; patches overlap and add up."""
+        """Every pixel of ``x`` adds its patch to the output; patches overlap."""
         height, width, _, num_filters = kernel.shape
-        painted = jnp.einsum("brci,hwif->hwbrcf", x, kernel)
+        patches = jnp.einsum("brci,hwif->hwbrcf", x, kernel)
         rows, columns = (size * stride for size in x.shape[1:3])
         low_row, low_column = (
             _transposed_start(side, stride) for side in (height, width)
@@ -80,7 +80,7 @@ def convolve_transposed(x: Array, kernel: Array, stride: int) -> Array:
         total = jnp.zeros((x.shape[0], rows, columns, num_filters), x.dtype)
         for i in range(height):
             for j in range(width):
-                # lax's kernel is not flipped: tap i is painted from the far end.
+                # lax's kernel is not flipped: tap i counts from the far end.
                 down, right = height - 1 - i - low_row, width - 1 - j - low_column
                 spans = [
                     (start, size - start - (stride * (count - 1) + 1), stride - 1)
@@ -91,7 +91,7 @@ def convolve_transposed(x: Array, kernel: Array, stride: int) -> Array:
                 ]
                 none = (0, 0, 0)
                 zero = jnp.zeros((), x.dtype)
-                total += jax.lax.pad(painted[i, j], zero, (none, *spans, none))
+                total += jax.lax.pad(patches[i, j], zero, (none, *spans, none))
         return total
 
     return jax.lax.platform_dependent(x, kernel, cpu=by_patches, default=by_library)
@@ -100,8 +100,8 @@ def convolve_transposed(x: Array, kernel: Array, stride: int) -> Array:
 def _same(size: int, side: int, stride: int) -> tuple[int, tuple[int, int]]:
     """Output size of an axis, and its padding, ``SAME`` as XLA has it.
 
-    The last slice of a strided axis may ask for one stride more than there is to have;
-    the padding is exactly what the last patch needs.
+    The last slice of a strided axis may end beyond the padded axis by less than one
+    stride; the padding is exactly what the last patch needs.
     """
     count = -(-size // stride)
     total = max((count - 1) * stride + side - size, 0)
@@ -109,7 +109,7 @@ def _same(size: int, side: int, stride: int) -> tuple[int, tuple[int, int]]:
 
 
 def _transposed_start(side: int, stride: int) -> int:
-    """How far the painted patches begin before the output does."""
+    """The distance from the start of the patches to that of the output."""
     total = side + stride - 2
     low = side - 1 if stride > side - 1 else -(-total // 2)
     return side - 1 - low

@@ -1,7 +1,6 @@
 """Networks whose features make a learned kernel."""
 
 from collections.abc import Callable
-import functools
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -19,14 +18,14 @@ from dspc_jax.types import Array, PyTree
 class FeatureCritic(NamedTuple):
     """Features of examples for a learned kernel: pure functions of its parameters.
 
-    The features of an example depend on that example alone (no batch normalisation),
+    The features of an example depend on that example alone (no batch normalization),
     so gradients with respect to single examples exist.
 
     Attributes:
-      init: ``init(key) -> params``.
-      features: ``features(params, x[B, V, C]) -> [B, K]``.
-      activations: ``activations(params, x[B, V, C])``: what every layer gives,
-        ``[B, ...]`` each; the features are the last.
+        init: ``init(key) -> params``.
+        features: ``features(params, x[B, V, C]) -> [B, K]``.
+        activations: ``activations(params, x[B, V, C])``: the outputs of all layers,
+            ``[B, ...]`` each; the features are the last.
     """
 
     init: Callable[[Array], PyTree]
@@ -34,7 +33,6 @@ class FeatureCritic(NamedTuple):
     activations: Callable[[PyTree, Array], tuple[Array, ...]]
 
 
-@functools.cache
 def convolutional_critic(
     height: int,
     width: int,
@@ -48,27 +46,26 @@ def convolutional_critic(
 
     A 3x3 convolution, then 4x4 convolutions with stride 2 that double the filters until
     no side exceeds 4, LeakyReLU(0.2) after each, and linear features: the source's
-    DCGAN critic with one convolution more, for any image size. Nothing is normalised,
+    DCGAN critic with one more convolution, for any image size. Nothing is normalized,
     as in the source wherever there is a gradient penalty.
 
     Args:
-      height: pixel rows.
-      width: pixel columns.
-      num_channels: C.
-      value_range: smallest and largest value, scaled to [-1, 1]; None for values that
-        are taken as they are.
-      num_filters: filters of the first convolution.
-      num_features: K; 16 in the source.
+        height: pixel rows.
+        width: pixel columns.
+        num_channels: C.
+        value_range: smallest and largest value, scaled to [-1, 1]; None for values that
+            are taken as they are.
+        num_filters: filters of the first convolution.
+        num_features: K; 16 in the source.
 
     Returns:
-      A `FeatureCritic` of ``[B, height * width, C]``, pixels in row-major order; the
-      same object for the same arguments.
+        A `FeatureCritic` of ``[B, height * width, C]``, pixels in row-major order.
 
     Raises:
-      ValueError: an argument out of its range, or, on use, images of another size.
+        ValueError: an argument out of its range, or, on use, images of another size.
 
     References:
-      Binkowski, Sutherland, Arbel and Gretton, "Demystifying MMD GANs", ICLR 2018.
+        Binkowski, Sutherland, Arbel and Gretton, "Demystifying MMD GANs", ICLR 2018.
     """
     check_counts(
         height=height,

@@ -1,7 +1,6 @@
-"""Networks that tell data from samples."""
+"""Networks that distinguish data from samples."""
 
-from collections.abc import Callable
-import functools
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from flax import linen as nn
@@ -11,6 +10,7 @@ from dspc_jax.networks.layers import (
     ImagePyramid,
     check_counts,
     check_range,
+    check_sizes,
     pyramid,
     scaled_images,
 )
@@ -19,17 +19,17 @@ from dspc_jax.types import Array, PyTree
 
 
 class Discriminator(NamedTuple):
-    """Tells data from samples: pure functions of its parameters.
+    """Distinguishes data from samples: pure functions of its parameters.
 
-    The score of an example depends on that example alone (no batch normalisation), so
+    The score of an example depends on that example alone (no batch normalization), so
     gradients with respect to single examples exist.
 
     Attributes:
-      init: ``init(key) -> params``.
-      logits: ``logits(params, x[B, V, C]) -> [B]``: log-odds that x is data; large for
-        data.
-      train_logits: ``train_logits(key, params, x) -> [B]``: the same with the noise of
-        training (dropout), where there is one.
+        init: ``init(key) -> params``.
+        logits: ``logits(params, x[B, V, C]) -> [B]``: log-odds that x is data; large
+            for data.
+        train_logits: ``train_logits(key, params, x) -> [B]``: the same with the noise
+            of training (dropout), where there is one.
     """
 
     init: Callable[[Array], PyTree]
@@ -37,13 +37,12 @@ class Discriminator(NamedTuple):
     train_logits: Callable[[Array, PyTree, Array], Array]
 
 
-@functools.cache
 def mlp_discriminator(
     num_variables: int,
     num_channels: int = 1,
     *,
     value_range: tuple[float, float] | None = (0.0, 1.0),
-    hidden_sizes: tuple[int, ...] = (1024, 512, 256),
+    hidden_sizes: Sequence[int] = (1024, 512, 256),
     dropout_rate: float = 0.3,
     spectral: bool = False,
 ) -> Discriminator:
@@ -53,28 +52,28 @@ def mlp_discriminator(
     dropout after all hidden layers but the last.
 
     Args:
-      num_variables: V.
-      num_channels: C.
-      value_range: smallest and largest value, scaled to [-1, 1]; None for values that
-        are taken as they are.
-      hidden_sizes: units of the hidden layers.
-      dropout_rate: in [0, 1), for ``train_logits``.
-      spectral: whether every kernel is divided by its spectral norm.
+        num_variables: V.
+        num_channels: C.
+        value_range: smallest and largest value, scaled to [-1, 1]; None for values that
+            are taken as they are.
+        hidden_sizes: units of the hidden layers.
+        dropout_rate: in [0, 1), for ``train_logits``.
+        spectral: whether every kernel is divided by its spectral norm.
 
     Returns:
-      A `Discriminator`; the same object for the same arguments.
+        A `Discriminator`.
 
     Raises:
-      ValueError: an argument out of its range, or, on use, values of another shape.
+        ValueError: an argument out of its range, or, on use, values of another shape.
     """
     check_counts(num_variables=num_variables, num_channels=num_channels)
-    check_counts(**{f"hidden_sizes[{i}]": size for i, size in enumerate(hidden_sizes)})
+    sizes = check_sizes("hidden_sizes", hidden_sizes)
     if not 0 <= dropout_rate < 1:
         raise ValueError(
             f"dropout_rate must be at least 0 and less than 1, got {dropout_rate}"
         )
     return _discriminator(
-        _MlpScore(hidden_sizes, dropout_rate),
+        _MlpScore(sizes, dropout_rate),
         (num_variables, num_channels),
         (num_variables * num_channels,),
         value_range,
@@ -82,7 +81,6 @@ def mlp_discriminator(
     )
 
 
-@functools.cache
 def convolutional_discriminator(
     height: int,
     width: int,
@@ -92,30 +90,29 @@ def convolutional_discriminator(
     num_filters: int = 64,
     spectral: bool = True,
 ) -> Discriminator:
-    """A convolutional discriminator with spectral normalisation, for any image size.
+    """A convolutional discriminator with spectral normalization, for any image size.
 
     A 3x3 convolution, then 4x4 convolutions with stride 2 that double the filters until
     no side exceeds 4, LeakyReLU(0.1) after each, and one linear score: the layers of
     Miyato et al.'s "standard CNN", with one convolution a size in place of two.
 
     Args:
-      height: pixel rows.
-      width: pixel columns.
-      num_channels: C.
-      value_range: as for `mlp_discriminator`.
-      num_filters: filters of the first convolution.
-      spectral: whether every kernel is divided by its spectral norm.
+        height: pixel rows.
+        width: pixel columns.
+        num_channels: C.
+        value_range: as in `mlp_discriminator`.
+        num_filters: filters of the first convolution.
+        spectral: whether every kernel is divided by its spectral norm.
 
     Returns:
-      A `Discriminator` of ``[B, height * width, C]``, pixels in row-major order; the
-      same object for the same arguments.
+        A `Discriminator` of ``[B, height * width, C]``, pixels in row-major order.
 
     Raises:
-      ValueError: an argument out of its range, or, on use, images of another size.
+        ValueError: an argument out of its range, or, on use, images of another size.
 
     References:
-      Miyato et al., "Spectral normalization for generative adversarial networks", ICLR
-      2018, table 3.
+        Miyato et al., "Spectral normalization for generative adversarial networks",
+        ICLR 2018, table 3.
     """
     check_counts(
         height=height, width=width, num_channels=num_channels, num_filters=num_filters

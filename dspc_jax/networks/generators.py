@@ -1,7 +1,6 @@
-"""Networks that make samples from Gaussian noise."""
+"""Networks that generate samples from Gaussian noise."""
 
 from collections.abc import Callable
-import functools
 from typing import NamedTuple
 
 from flax import linen as nn
@@ -23,9 +22,9 @@ class NetworkGenerator(NamedTuple):
     """Pure functions of a generator network.
 
     Attributes:
-      init: ``init(key) -> params``.
-      generate: ``generate(params, noise[B, num_latents]) -> [B, V, C]`` in (0, 1).
-      num_latents: length of the noise.
+        init: ``init(key) -> params``.
+        generate: ``generate(params, noise[B, num_latents]) -> [B, V, C]`` in (0, 1).
+        num_latents: length of the noise.
     """
 
     init: Callable[[Array], PyTree]
@@ -38,11 +37,10 @@ class NetworkGenerator(NamedTuple):
         return self.generate(params, noise)
 
     def num_params(self) -> int:
-        """How many numbers the network learns."""
+        """The number of parameters of the network."""
         return count_params(self.init)
 
 
-@functools.cache
 def mlp_generator(
     num_variables: int,
     num_channels: int = 1,
@@ -53,16 +51,16 @@ def mlp_generator(
     """The paper's generator: hidden layers of w, 2w, 4w and 8w units, LeakyReLU(0.2).
 
     Args:
-      num_variables: V.
-      num_channels: C.
-      width: w; the paper's is 128.
-      num_latents: length of the noise.
+        num_variables: V.
+        num_channels: C.
+        width: w; the paper's is 128.
+        num_latents: length of the noise.
 
     Returns:
-      A `NetworkGenerator`; the same object for the same arguments.
+        A `NetworkGenerator`.
 
     Raises:
-      ValueError: an argument below 1.
+        ValueError: an argument below 1.
     """
     check_counts(
         num_variables=num_variables,
@@ -75,7 +73,6 @@ def mlp_generator(
     return _generator(module, (num_variables, num_channels), num_latents)
 
 
-@functools.cache
 def convolutional_generator(
     height: int,
     width: int,
@@ -88,24 +85,24 @@ def convolutional_generator(
     """Transposed convolutions from maps of at most 4x4 up to the image, as in DCGAN.
 
     Args:
-      height: pixel rows.
-      width: pixel columns.
-      num_channels: C.
-      num_filters: filters before the last transposed convolution; doubled at each
-        smaller size.
-      num_latents: length of the noise.
-      normalizer: ``"group"`` or ``"none"`` make an image from its own noise alone;
-        ``"batch"`` is DCGAN's.
+        height: pixel rows.
+        width: pixel columns.
+        num_channels: C.
+        num_filters: filters before the last transposed convolution; doubled at each
+            smaller size.
+        num_latents: length of the noise.
+        normalizer: with ``"group"`` or ``"none"`` an image depends on its own noise
+            alone; ``"batch"`` is DCGAN's.
 
     Returns:
-      A `NetworkGenerator`; the same object for the same arguments.
+        A `NetworkGenerator`.
 
     Raises:
-      ValueError: an argument out of its range.
+        ValueError: an argument out of its range.
 
     References:
-      Radford, Metz and Chintala, "Unsupervised representation learning with deep
-      convolutional generative adversarial networks", ICLR 2016.
+        Radford, Metz and Chintala, "Unsupervised representation learning with deep
+        convolutional generative adversarial networks", ICLR 2016.
     """
     check_counts(
         height=height,

@@ -1,6 +1,6 @@
 """Layers and checks that several networks share."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 import math
 from typing import Literal
 
@@ -18,11 +18,11 @@ def pyramid(height: int, width: int) -> tuple[tuple[int, int], ...]:
     """Sizes of an image's maps: halved (rounded up) until no side exceeds 4.
 
     Args:
-      height: rows, at least 1.
-      width: columns, at least 1.
+        height: rows, at least 1.
+        width: columns, at least 1.
 
     Returns:
-      ``((height, width), ...)``, at least two sizes.
+        ``((height, width), ...)``, at least two sizes.
     """
     sizes = [(height, width)]
     while len(sizes) == 1 or max(sizes[-1]) > 4:
@@ -31,7 +31,7 @@ def pyramid(height: int, width: int) -> tuple[tuple[int, int], ...]:
 
 
 class BatchStatisticsNorm(nn.Module):
-    """Batch normalisation by the statistics of the given batch; no running averages."""
+    """Batch normalization by the statistics of the current batch, without averages."""
 
     @nn.compact
     def __call__(self, x: Array) -> Array:  # noqa: D102
@@ -45,7 +45,7 @@ class BatchStatisticsNorm(nn.Module):
 
 
 def normalize(kind: Normalizer, x: Array) -> Array:
-    """Adds a normalisation layer inside a compact module."""
+    """Adds a normalization layer inside a compact module."""
     if kind == "batch":
         return BatchStatisticsNorm()(x)
     if kind == "group":
@@ -54,7 +54,7 @@ def normalize(kind: Normalizer, x: Array) -> Array:
 
 
 def initializer(kind: Normalizer) -> Callable[..., Array]:
-    """The source's N(0, 0.02), or variance preserving where no layer normalises."""
+    """The source's N(0, 0.02), or variance preserving where no layer normalizes."""
     return (
         nn.initializers.he_normal() if kind == "none" else nn.initializers.normal(0.02)
     )
@@ -64,7 +64,7 @@ class ImagePyramid(nn.Module):
     """``[B, H, W, C]`` to the outputs of all layers, the last ``[B, num_outputs]``.
 
     A 3x3 convolution, then 4x4 convolutions with stride 2 that double the filters,
-    LeakyReLU after each, and one linear layer. Nothing is normalised.
+    LeakyReLU after each, and one linear layer. Nothing is normalized.
     """
 
     num_halvings: int
@@ -116,19 +116,19 @@ def scaled_images(
     image_shape: tuple[int, ...],
     value_range: tuple[float, float] | None,
 ) -> Array:
-    """Examples as what a network sees: reshaped, and their range scaled to [-1, 1].
+    """Examples as a network's input: reshaped, and their range scaled to [-1, 1].
 
     Args:
-      x: ``[B, V, C]``.
-      example_shape: ``(V, C)``.
-      image_shape: of one example.
-      value_range: smallest and largest value; None leaves values as they are.
+        x: ``[B, V, C]``.
+        example_shape: ``(V, C)``.
+        image_shape: the network's shape of one example.
+        value_range: smallest and largest value; None leaves values as they are.
 
     Returns:
-      ``[B, *image_shape]``.
+        ``[B, *image_shape]``.
 
     Raises:
-      ValueError: examples of another shape.
+        ValueError: examples of another shape.
     """
     if x.ndim != 3 or x.shape[1:] != example_shape:
         raise ValueError(
@@ -141,26 +141,45 @@ def scaled_images(
 
 
 def check_range(value_range: tuple[float, float] | None) -> None:
-    """Raises a ValueError unless it is None or increases."""
+    """Raises ValueError unless the range is None or increases."""
     if value_range is not None and not value_range[0] < value_range[1]:
         raise ValueError(f"value_range must increase, got {value_range}")
 
 
 def check_counts(**numbers: int) -> None:
-    """Raises a ValueError that names the first number below 1."""
+    """Raises ValueError naming the first number below 1."""
     for name, number in numbers.items():
         if number < 1:
             raise ValueError(f"{name} must be at least 1, got {number}")
 
 
+def check_sizes(name: str, sizes: Sequence[int]) -> tuple[int, ...]:
+    """The sizes of layers as a tuple.
+
+    Args:
+        name: the argument's name, for the error.
+        sizes: any sequence of numbers, at least 1 each.
+
+    Returns:
+        The same numbers.
+
+    Raises:
+        ValueError: not a sequence, or a number below 1.
+    """
+    if isinstance(sizes, str) or not isinstance(sizes, Sequence):
+        raise ValueError(f"{name} must be a sequence of numbers, got {sizes!r}")
+    check_counts(**{f"{name}[{i}]": size for i, size in enumerate(sizes)})
+    return tuple(sizes)
+
+
 def count_params(init: Callable[[Array], PyTree]) -> int:
-    """How many numbers ``init(key)`` makes; nothing is computed."""
+    """The number of values that ``init(key)`` makes, without computing them."""
     shapes = jax.eval_shape(init, jax.random.key(0))
     return sum(leaf.size for leaf in jax.tree.leaves(shapes))
 
 
 def check_normalizer(normalizer: str) -> None:
-    """Raises a ValueError unless it is a `Normalizer`."""
+    """Raises ValueError unless the name is a `Normalizer`."""
     if normalizer not in ("batch", "group", "none"):
         raise ValueError(
             f"normalizer must be 'batch', 'group' or 'none', got {normalizer!r}"

@@ -1,12 +1,12 @@
-r"""Spectral normalisation as a pure function of the parameters.
+r"""Spectral normalization as a pure function of the parameters.
 
 The power iteration runs inside the call and starts from a fixed vector, so there is no
-state to carry, and equal parameters give equal networks. Its cost is that of a few
-matrix-vector products a layer, small beside a convolution of a batch.
+state, and equal parameters give equal networks. It costs a few matrix-vector products
+per layer, little beside a convolution of a batch.
 
 References:
-  Miyato, Kataoka, Koyama and Yoshida, "Spectral normalization for generative
-  adversarial networks", ICLR 2018.
+    Miyato, Kataoka, Koyama and Yoshida, "Spectral normalization for generative
+    adversarial networks", ICLR 2018.
 """
 
 from typing import Any
@@ -28,20 +28,20 @@ def spectral_norm(matrix: Array, num_iterations: int = 20) -> Array:
     simple.
 
     Args:
-      matrix: ``[n, m]``.
-      num_iterations: at least 1. The result is never above the true value, and below
-        it by a factor of at most about ``1 - log(m) / (4 num_iterations)`` when the
-        leading values are close (Kuczynski and Wozniakowski 1992); when they are
-        apart, convergence is geometric.
+        matrix: ``[n, m]``.
+        num_iterations: at least 1. The result is never above the true value, and below
+            it by a factor of at most about ``1 - log(m) / (4 num_iterations)`` when the
+            leading values are close (Kuczynski and Wozniakowski 1992); when they are
+            apart, convergence is geometric.
 
     Returns:
-      A scalar; 0 for a matrix of zeros, with a gradient of 0.
+        A scalar; 0 for a matrix of zeros, with a gradient of 0.
 
     Raises:
-      ValueError: not a matrix, or no iteration.
+        ValueError: not a matrix, or no iteration.
     """
     if matrix.ndim != 2:
-        raise ValueError(f"matrix must have two axes, got shape {matrix.shape}")
+        raise ValueError(f"matrix must have two axes, got the shape {matrix.shape}")
     if num_iterations < 1:
         raise ValueError(f"num_iterations must be at least 1, got {num_iterations}")
     fixed = jax.lax.stop_gradient(matrix)
@@ -58,16 +58,17 @@ def spectral_norm(matrix: Array, num_iterations: int = 20) -> Array:
 def spectrally_normalized(params: Any, num_iterations: int = 20) -> Any:
     """Divides every kernel of a network by its spectral norm.
 
-    A kernel is a leaf named ``kernel``; its last axis counts outputs, and all others
-    together inputs (for convolutions the matrix of Miyato et al., whose norm bounds the
-    convolution's up to a factor of the kernel's size). Biases stay.
+    A kernel is a leaf named ``kernel``. Its last axis counts outputs, all others
+    together count inputs (for convolutions this is the matrix of Miyato et al., whose
+    norm bounds that of the convolution up to a factor of the kernel's size). Biases
+    stay. A kernel of zeros stays 0.
 
     Args:
-      params: parameters as Flax makes them.
-      num_iterations: see `spectral_norm`.
+        params: parameters of Flax modules.
+        num_iterations: see `spectral_norm`.
 
     Returns:
-      Parameters in the same structure; gradients pass the division.
+        Parameters in the same structure; gradients pass the division.
     """
 
     def normalize(path: Any, leaf: Array) -> Array:

@@ -1,7 +1,6 @@
 """Variational auto-encoders."""
 
 from collections.abc import Callable
-import functools
 from typing import NamedTuple
 
 from flax import linen as nn
@@ -17,11 +16,11 @@ class VariationalAutoEncoder(NamedTuple):
     """Pure functions of a variational auto-encoder of images.
 
     Attributes:
-      init: ``init(key) -> {"encoder": pytree, "decoder": pytree}``.
-      encode: ``encode(params, x[B, V, C]) -> (mean, log_variance)``, both ``[B, L]``;
-        grey values in [0, 1].
-      decode: ``decode(params, z[B, L]) -> [B, V, C]``: logits of the image's means.
-      num_latents: L.
+        init: ``init(key) -> {"encoder": pytree, "decoder": pytree}``.
+        encode: ``encode(params, x[B, V, C]) -> (mean, log_variance)``, both ``[B, L]``;
+            gray values in [0, 1].
+        decode: ``decode(params, z[B, L]) -> [B, V, C]``: logits of the image's means.
+        num_latents: L.
     """
 
     init: Callable[[Array], PyTree]
@@ -30,11 +29,10 @@ class VariationalAutoEncoder(NamedTuple):
     num_latents: int
 
     def num_params(self) -> int:
-        """How many numbers the networks learn."""
+        """The number of parameters of both networks."""
         return count_params(self.init)
 
 
-@functools.cache
 def mlp_variational_auto_encoder(
     num_variables: int,
     num_channels: int = 1,
@@ -42,23 +40,23 @@ def mlp_variational_auto_encoder(
     width: int = 500,
     num_latents: int = 20,
 ) -> VariationalAutoEncoder:
-    """The paper's: one hidden layer of ReLUs on either side of the latents.
+    """The paper's networks: one hidden layer of ReLUs on either side of the latents.
 
     Args:
-      num_variables: V.
-      num_channels: C.
-      width: units of the hidden layers; the paper's are 500.
-      num_latents: L; the paper's are 20.
+        num_variables: V.
+        num_channels: C.
+        width: units of the hidden layers; the paper's are 500.
+        num_latents: L; the paper's are 20.
 
     Returns:
-      A `VariationalAutoEncoder`; the same object for the same arguments.
+        A `VariationalAutoEncoder`.
 
     Raises:
-      ValueError: an argument below 1.
+        ValueError: an argument below 1.
 
     References:
-      Kingma and Welling, "Auto-encoding variational Bayes", ICLR 2014.
-      Lang et al. 2022, section 4.
+        Kingma and Welling, "Auto-encoding variational Bayes", ICLR 2014.
+        Lang et al. 2022, section 4.
     """
     check_counts(
         num_variables=num_variables,
@@ -76,7 +74,6 @@ def mlp_variational_auto_encoder(
     )
 
 
-@functools.cache
 def convolutional_variational_auto_encoder(
     height: int,
     width: int,
@@ -88,17 +85,17 @@ def convolutional_variational_auto_encoder(
     """Convolutions 4x4 with stride 2 down to at most 4x4 maps, and their mirror.
 
     Args:
-      height: pixel rows.
-      width: pixel columns.
-      num_channels: C.
-      num_filters: of the first convolution; doubled at each smaller size.
-      num_latents: L.
+        height: pixel rows.
+        width: pixel columns.
+        num_channels: C.
+        num_filters: filters of the first convolution, doubled at each smaller size.
+        num_latents: L.
 
     Returns:
-      A `VariationalAutoEncoder`; the same object for the same arguments.
+        A `VariationalAutoEncoder`.
 
     Raises:
-      ValueError: an argument below 1.
+        ValueError: an argument below 1.
     """
     check_counts(
         height=height,
@@ -175,7 +172,7 @@ class _Convolutions(nn.Module):
 
 
 class _Transposed(nn.Module):
-    """``[B, K] -> [B, H, W, C]``, cropped to the sizes the encoder went through."""
+    """``[B, K] -> [B, H, W, C]``, cropped to the sizes of the encoder's maps."""
 
     sizes: tuple[tuple[int, int], ...]
     num_channels: int

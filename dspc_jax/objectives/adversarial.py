@@ -1,10 +1,10 @@
-r"""Adversarial losses: a discriminator tells data from samples that deceive it.
+r"""Adversarial losses: samples learn to pass for data before a discriminator.
 
 With logits :math:`d` (log-odds of "data"), :math:`s = \operatorname{softplus}`, data x
 and samples y:
 
 =========  ===================================  ===================
-loss       discriminator minimises              sampler minimises
+loss       discriminator minimizes              sampler minimizes
 =========  ===================================  ===================
 vanilla    :math:`E\,s(-d(x)) + E\,s(d(y))`     :math:`E\,s(-d(y))`
 minmax     the same                             :math:`-E\,s(d(y))`
@@ -12,11 +12,11 @@ log_ratio  the same                             :math:`-E\,d(y)`
 hinge      :math:`E(1-d(x))_+ + E(1+d(y))_+`    :math:`-E\,d(y)`
 =========  ===================================  ===================
 
-``minmax`` is the value that the paper prints, ``vanilla`` (non-saturating) the one that
-its source computes: there the sampler's gradient does not vanish while the
-discriminator is sure. ``log_ratio`` is, for the best discriminator, the divergence
-:math:`KL(q \| p)` of the samples' law q from the data's p. The
-discriminator's loss may carry R1 or the gradient penalty.
+``minmax`` is the value in the paper, ``vanilla`` (non-saturating) the one in its
+source: there the sampler's gradient does not vanish while the discriminator is certain.
+``log_ratio`` is, for the best discriminator, the divergence :math:`KL(q \| p)` of the
+samples' distribution q from that of the data, p. The discriminator's loss may include
+R1 or the gradient penalty.
 
 One step of each, with pure functions throughout::
 
@@ -30,10 +30,10 @@ One step of each, with pure functions throughout::
     )
 
 References:
-  Goodfellow et al., "Generative adversarial nets", NeurIPS 2014 (vanilla, minmax).
-  Lim and Ye, "Geometric GAN", 2017 (hinge).
-  Lucas, Shmelkov, Alahari, Schmid and Verbeek, "Adaptive Density Estimation for
-  Generative Models", NeurIPS 2019 (log_ratio).
+    Goodfellow et al., "Generative adversarial nets", NeurIPS 2014 (vanilla, minmax).
+    Lim and Ye, "Geometric GAN", 2017 (hinge).
+    Lucas, Shmelkov, Alahari, Schmid and Verbeek, "Adaptive Density Estimation for
+    Generative Models", NeurIPS 2019 (log_ratio).
 """
 
 from collections.abc import Callable
@@ -55,15 +55,15 @@ def discriminator_risk(real: Array, fake: Array, loss: str = "vanilla") -> Array
     """The discriminator's part of the table above.
 
     Args:
-      real: ``[B]`` logits of data.
-      fake: ``[M]`` logits of samples.
-      loss: one of `ADVERSARIAL_LOSSES`.
+        real: ``[B]`` logits of data.
+        fake: ``[M]`` logits of samples.
+        loss: one of `ADVERSARIAL_LOSSES`.
 
     Returns:
-      A scalar; ``2 log 2`` for logits of 0 (hinge: 2), 0 for a perfect discriminator.
+        A scalar; ``2 log 2`` for logits of 0 (hinge: 2), 0 for a perfect discriminator.
 
     Raises:
-      ValueError: an unknown loss.
+        ValueError: an unknown loss.
     """
     _check_loss(loss)
     if loss == "hinge":
@@ -75,14 +75,14 @@ def generator_risk(fake: Array, loss: str = "vanilla") -> Array:
     """The sampler's part of the table above.
 
     Args:
-      fake: ``[M]`` logits of samples.
-      loss: one of `ADVERSARIAL_LOSSES`.
+        fake: ``[M]`` logits of samples.
+        loss: one of `ADVERSARIAL_LOSSES`.
 
     Returns:
-      A scalar; smaller where the samples pass for data.
+        A scalar; smaller where the samples pass for data.
 
     Raises:
-      ValueError: an unknown loss.
+        ValueError: an unknown loss.
     """
     _check_loss(loss)
     if loss in ("log_ratio", "hinge"):
@@ -105,28 +105,29 @@ def discriminator_loss(
     r1_weight: float = 0.0,
     gradient_penalty_weight: float = 0.0,
 ) -> tuple[Array, Metrics]:
-    r"""The discriminator's loss: its risk, and the penalties that are asked for.
+    r"""The discriminator's loss: its risk and its penalties.
 
     Args:
-      discriminator_params: what is trained.
-      key: one typed key.
-      batch: ``[B, V, C]`` data in the discriminator's units.
-      params: the sampler's parameters; no gradient reaches them.
-      sample: ``sample(keys[B], params) -> [B, V, C]``; need not be differentiable.
-      discriminator: its functions.
-      loss: one of `ADVERSARIAL_LOSSES`.
-      augment: applied to data and samples alike, with keys of their own.
-      r1_weight: :math:`\gamma` of `r1_penalty`, added as :math:`\frac\gamma2 R_1`.
-      gradient_penalty_weight: of `gradient_penalty`; 10 in its source.
+        discriminator_params: the parameters to train.
+        key: one typed key.
+        batch: ``[B, V, C]`` data in the discriminator's units.
+        params: the sampler's parameters; no gradient reaches them.
+        sample: ``sample(keys[B], params) -> [B, V, C]``; need not be differentiable.
+        discriminator: its functions.
+        loss: one of `ADVERSARIAL_LOSSES`.
+        augment: augmentation of data and samples alike, each with its own key.
+        r1_weight: :math:`\gamma` of `r1_penalty`, added as :math:`\frac\gamma2 R_1`.
+        gradient_penalty_weight: weight of `gradient_penalty`; 10 in its source.
 
     Returns:
-      The loss, and the metrics ``loss`` (without penalties), ``real_logit``,
-      ``fake_logit`` (means), ``real_accuracy`` and ``fake_accuracy`` (shares of data
-      and samples that are recognised; 0.5 each where it knows nothing, and 1 each
-      where it has won), and ``r1`` and ``gradient_penalty`` where they are asked for.
+        The loss, and the metrics ``loss`` (without penalties), ``real_logit``,
+        ``fake_logit`` (means), ``real_accuracy`` and ``fake_accuracy`` (shares of data
+        and samples that are recognized: 0.5 each by chance, 1 each for a perfect
+        discriminator), and ``r1`` and ``gradient_penalty`` where their weights are
+        positive.
 
     Raises:
-      ValueError: an unknown loss, or a negative weight.
+        ValueError: an unknown loss, or a negative weight.
     """
     for name, weight in (
         ("r1_weight", r1_weight),
@@ -175,30 +176,31 @@ def generator_loss(
     loss: str = "vanilla",
     augment: Augment | None = None,
 ) -> tuple[Array, Metrics]:
-    """The sampler's loss on as many samples as the batch has examples.
+    """The sampler's loss, on one sample per example of the batch.
 
     Args:
-      params: the sampler's parameters.
-      key: one typed key.
-      batch: ``[B, V, C]`` data; enters the metrics alone.
-      discriminator_params: differentiate ``params`` alone.
-      sample: ``sample(keys[B], params) -> [B, V, C]``, differentiable.
-      discriminator: its functions.
-      loss: one of `ADVERSARIAL_LOSSES`.
-      augment: that of the discriminator's loss.
+        params: the sampler's parameters.
+        key: one typed key.
+        batch: ``[B, V, C]`` data; it enters the metrics alone.
+        discriminator_params: the discriminator's parameters; differentiate ``params``
+            alone.
+        sample: ``sample(keys[B], params) -> [B, V, C]``, differentiable.
+        discriminator: its functions.
+        loss: one of `ADVERSARIAL_LOSSES`.
+        augment: the augmentation in the discriminator's loss.
 
     Returns:
-      The loss, and the metrics ``deceived`` (the share of samples that pass for data)
-      and ``sample_spread``: the total variance of the samples over that of the batch,
-      near 1 where the sampler covers the data and near 0 where it has collapsed.
+        The loss, and the metrics ``deceived`` (the share of samples that pass for data)
+        and ``sample_spread``: the total variance of the samples over that of the batch,
+        near 1 where the sampler covers the data and near 0 where it has collapsed.
 
     Raises:
-      ValueError: an unknown loss.
+        ValueError: an unknown loss.
     """
     sample_key, augment_key, noise_key = jax.random.split(key, 3)
     fake = sample(jax.random.split(sample_key, batch.shape[0]), params)
-    seen = fake if augment is None else augment(augment_key, fake)
-    logits = discriminator.train_logits(noise_key, discriminator_params, seen)
+    augmented = fake if augment is None else augment(augment_key, fake)
+    logits = discriminator.train_logits(noise_key, discriminator_params, augmented)
     return generator_risk(logits, loss), {
         "deceived": _share_above(logits),
         "sample_spread": sample_spread(fake, batch),
@@ -206,18 +208,18 @@ def generator_loss(
 
 
 def r1_penalty(logits: Callable[[Array], Array], x: Array) -> Array:
-    r"""The zero-centred penalty :math:`R_1 = E \|\nabla_x d(x)\|^2` on data.
+    r"""The zero-centered penalty :math:`R_1 = E \|\nabla_x d(x)\|^2` on data.
 
     Args:
-      logits: ``[B, V, C] -> [B]``, each of its own example alone.
-      x: ``[B, V, C]``: data.
+        logits: ``[B, V, C] -> [B]``; each depends on its own example alone.
+        x: ``[B, V, C]`` data.
 
     Returns:
-      A scalar, at least 0.
+        A scalar, at least 0.
 
     References:
-      Mescheder, Geiger and Nowozin, "Which training methods for GANs do actually
-      converge?", ICML 2018, equation 9.
+        Mescheder, Geiger and Nowozin, "Which training methods for GANs do actually
+        converge?", ICML 2018, equation 9.
     """
     return jnp.mean(_squared_norms(logits, x))
 
@@ -225,19 +227,20 @@ def r1_penalty(logits: Callable[[Array], Array], x: Array) -> Array:
 def gradient_penalty(
     key: Key, logits: Callable[[Array], Array], x: Array, y: Array
 ) -> Array:
-    r"""The one-centred penalty :math:`E(\|\nabla d(z)\| - 1)^2` on lines x to y.
+    r"""The one-centered penalty :math:`E(\|\nabla d(z)\| - 1)^2` on lines x to y.
 
     Args:
-      key: one typed key, for the places :math:`z = x + u (y - x)`, u uniform per pair.
-      logits: ``[B, V, C] -> [B]``, each of its own example alone.
-      x: ``[B, V, C]`` data.
-      y: ``[B, V, C]`` samples.
+        key: one typed key, for the places :math:`z = x + u (y - x)`, u uniform per
+            pair.
+        logits: ``[B, V, C] -> [B]``; each depends on its own example alone.
+        x: ``[B, V, C]`` data.
+        y: ``[B, V, C]`` samples.
 
     Returns:
-      A scalar, at least 0; its derivatives are finite where the gradient is 0.
+        A scalar, at least 0; its derivatives are finite where the gradient is 0.
 
     References:
-      Gulrajani et al., "Improved training of Wasserstein GANs", NeurIPS 2017.
+        Gulrajani et al., "Improved training of Wasserstein GANs", NeurIPS 2017.
     """
     place = jax.random.uniform(key, (x.shape[0],) + (1,) * (x.ndim - 1))
     squares = _squared_norms(logits, x + place * (y - x))
@@ -251,11 +254,11 @@ def sample_spread(samples: Array, batch: Array) -> Array:
     """The total variance of samples over that of data: a sign of collapse near 0.
 
     Args:
-      samples: ``[M, V, C]``.
-      batch: ``[B, V, C]``.
+        samples: ``[M, V, C]``.
+        batch: ``[B, V, C]``.
 
     Returns:
-      A scalar, at least 0; it carries no gradient.
+        A scalar, at least 0, without a gradient; finite for a batch of copies.
     """
 
     def total(x: Array) -> Array:

@@ -1,13 +1,13 @@
 """Differentiable augmentation of images, for discriminators with little data.
 
-Data and samples are augmented alike before the discriminator sees them, and the
-sampler's gradient passes the augmentation. The discriminator then cannot learn its few
-data by heart, and the sampler is not taught to make augmented images, since it is its
-augmented samples that must look like augmented data.
+Data and samples are augmented alike before they reach the discriminator, and the
+sampler's gradient passes the augmentation. Then the discriminator cannot memorize its
+few data, and the sampler does not learn to generate augmented images, since its
+augmented samples must look like augmented data.
 
 References:
-  Zhao, Liu, Lin, Zhu and Han, "Differentiable augmentation for data-efficient GAN
-  training", NeurIPS 2020.
+    Zhao, Liu, Lin, Zhu and Han, "Differentiable augmentation for data-efficient GAN
+    training", NeurIPS 2020.
 """
 
 from collections.abc import Sequence
@@ -31,28 +31,31 @@ def augment_images(
 ) -> Array:
     """Augments every image by chance, differentiably in its values.
 
-    - color: brightness by at most a quarter of the range of values, the distance of
-      every value from its image's mean by a factor between 1/2 and 3/2, and, with more
-      than one channel, its distance from its pixel's mean by a factor between 0 and 2.
-    - translation: by at most an eighth of each side (at least one pixel).
-    - cutout: a square of half of each side, somewhere (it may reach over the border).
+    - color: changes brightness by at most a quarter of the range of values, the
+      distance of every value from its image's mean by a factor between 1/2 and 3/2,
+      and, with more than one channel, its distance from its pixel's mean by a factor
+      between 0 and 2.
+    - translation: moves the image by at most an eighth of each side (at least one
+      pixel).
+    - cutout: replaces a rectangle of half of each side, at a random place (it may cross
+      the border).
 
-    The magnitudes are those of the source; its images have values in [-1, 1], ours in
-    [0, 1], and so brightness changes by half of its numbers.
+    The magnitudes are those of the source. Its images have values in [-1, 1], ours in
+    [0, 1], so brightness changes by half of its numbers.
 
     Args:
-      key: one typed key.
-      images: ``[B, height * width, C]``, pixels in row-major order.
-      height: rows.
-      width: columns.
-      policy: which of `AUGMENTATIONS`, applied in the order given.
-      fill: the value of what moves in and of what is cut out: the background.
+        key: one typed key.
+        images: ``[B, height * width, C]``, pixels in row-major order.
+        height: rows.
+        width: columns.
+        policy: names among `AUGMENTATIONS`, applied in this order.
+        fill: the value of pixels that move in or are cut out: the background.
 
     Returns:
-      Images in the same shape; values may leave [0, 1].
+        Images in the same shape; values may leave [0, 1].
 
     Raises:
-      ValueError: an unknown augmentation, or images of another size.
+        ValueError: an unknown augmentation, or images of another size.
     """
     for name in policy:
         if name not in AUGMENTATIONS:
@@ -64,20 +67,20 @@ def augment_images(
             f"images must have the shape [B, {height * width}, C], got {images.shape}"
         )
 
-    def one(key: Array, image: Array) -> Array:
+    def augment(key: Array, image: Array) -> Array:
         keys = jax.random.split(key, len(policy)) if policy else ()
-        for key_of_step, name in zip(keys, policy, strict=True):
+        for step_key, name in zip(keys, policy, strict=True):
             if name == "color":
-                image = _color(key_of_step, image)
+                image = _color(step_key, image)
             elif name == "translation":
-                image = _translate(key_of_step, image, fill)
+                image = _translate(step_key, image, fill)
             else:
-                image = _cut_out(key_of_step, image, fill)
+                image = _cut_out(step_key, image, fill)
         return image
 
     grid = images.reshape(images.shape[0], height, width, images.shape[2])
     keys = jax.random.split(key, images.shape[0])
-    return jax.vmap(one)(keys, grid).reshape(images.shape)
+    return jax.vmap(augment)(keys, grid).reshape(images.shape)
 
 
 def _color(key: Array, image: Array) -> Array:
@@ -85,8 +88,8 @@ def _color(key: Array, image: Array) -> Array:
     shift, saturation, contrast = jax.random.uniform(key, (3,))
     image = image + 0.5 * (shift - 0.5)
     if image.shape[-1] > 1:
-        grey = jnp.mean(image, axis=-1, keepdims=True)
-        image = grey + 2 * saturation * (image - grey)
+        gray = jnp.mean(image, axis=-1, keepdims=True)
+        image = gray + 2 * saturation * (image - gray)
     mean = jnp.mean(image)
     return mean + (0.5 + contrast) * (image - mean)
 
@@ -105,9 +108,9 @@ def _translate(key: Array, image: Array, fill: float) -> Array:
 def _cut_out(key: Array, image: Array, fill: float) -> Array:
     """One image, with a rectangle of half its sides set to the background."""
     inside = []
-    for key_of_side, side in zip(jax.random.split(key), image.shape[:2], strict=True):
+    for side_key, side in zip(jax.random.split(key), image.shape[:2], strict=True):
         size = max(1, side // 2)
-        first = jax.random.randint(key_of_side, (), 0, side + 1 - size % 2) - size // 2
+        first = jax.random.randint(side_key, (), 0, side + 1 - size % 2) - size // 2
         place = jnp.arange(side)
         inside.append((place >= first) & (place < first + size))
     cut = (inside[0][:, None] & inside[1][None, :])[..., None]

@@ -1,4 +1,4 @@
-r"""Probabilistic auto-encoding: a circuit over images and latents is its own network.
+r"""Probabilistic auto-encoding with one circuit over images and latents.
 
 A circuit :math:`p(x, z)` encodes by its conditional :math:`p(z \mid x)` and decodes by
 :math:`p(x \mid z)`; both are exact, for any missing pixels, and differentiable. The
@@ -6,11 +6,10 @@ variables are those of `dspc_jax.structure.latents.with_latents`: the image firs
 the latents.
 
 An *encoder* is ``(params, key, x[V, C], observed[V] | None) -> z[L, C]``, a *decoder*
-``(params, key, z[L, C]) -> [V, C]``, one example per call; a network may stand for
-either.
+``(params, key, z[L, C]) -> [V, C]``, one example per call; either may be a network.
 
 References:
-  Lang et al. 2022, section 3.3 (PAE).
+    Lang et al. 2022, section 3.3 (PAE).
 """
 
 from collections.abc import Callable
@@ -39,31 +38,31 @@ def circuit_encoder(
 ) -> Encoder:
     r"""The circuit's conditional over its latents, as an encoder.
 
-    - ``mean``: :math:`E[z \mid x]`, exact, without chance.
+    - ``mean``: :math:`E[z \mid x]`, exact and deterministic.
     - ``mpe``: the latents of the most probable explanation (the paper's), in value;
       the gradient is that of the conditional mean, which the explanation's discrete
       choices do not have.
     - ``sample``: a draw from :math:`p(z \mid x)`, with the relaxation's gradient.
 
     Args:
-      circuit: over image and latents.
-      method: see above.
-      relaxation: of ``sample``.
-      temperature: of ``sample``; may be traced.
+        circuit: over image and latents.
+        method: see above.
+        relaxation: relaxation of ``sample``.
+        temperature: temperature of ``sample``; may be traced.
 
     Returns:
-      ``(params, key, x[V, C], observed[V] | None) -> z[L, C]``; pixels that are not
-      observed are integrated out. L is what the circuit has beyond V variables.
+        ``(params, key, x[V, C], observed[V] | None) -> z[L, C]``; pixels that are not
+        observed are integrated out. The circuit has V + L variables.
 
     Raises:
-      ValueError: an unknown method; on use, an example that leaves no variable over.
+        ValueError: an unknown method; on use, an example of all variables.
     """
     _check("method", method, ENCODINGS)
 
     def encode(
         params: PyTree, key: Key, x: Array, observed: Array | None = None
     ) -> Array:
-        joint, seen = _join(circuit, x, observed)
+        joint, known = _join(circuit, x, observed)
         num_pixels = x.shape[0]
         if method == "sample":
             return circuit.sample_differentiable(
@@ -72,12 +71,12 @@ def circuit_encoder(
                 relaxation=relaxation,
                 temperature=temperature,
                 x=joint,
-                observed=seen,
+                observed=known,
             )[num_pixels:]
-        mean = circuit.mean(params, joint, seen)[num_pixels:]
+        mean = circuit.mean(params, joint, known)[num_pixels:]
         if method == "mean":
             return mean
-        best = circuit.mpe(params, joint, seen)[num_pixels:]
+        best = circuit.mpe(params, joint, known)[num_pixels:]
         return mean + jax.lax.stop_gradient(best - mean)
 
     return encode
@@ -92,28 +91,28 @@ def circuit_decoder(
 ) -> Decoder:
     r"""The circuit's conditional over the image, as a decoder.
 
-    - ``mean``: :math:`E[x \mid z]`, exact, without chance.
+    - ``mean``: :math:`E[x \mid z]`, exact and deterministic.
     - ``leaf_mean``: the means of the leaves that a differentiable conditional sample
       chooses.
     - ``sample``: a differentiable sample of :math:`p(x \mid z)`, leaf noise included
       (the paper's).
 
     Args:
-      circuit: over image and latents.
-      method: see above.
-      relaxation: of the two that sample.
-      temperature: likewise; may be traced.
+        circuit: over image and latents.
+        method: see above.
+        relaxation: relaxation of ``leaf_mean`` and ``sample``.
+        temperature: their temperature; may be traced.
 
     Returns:
-      ``(params, key, z[L, C]) -> [V, C]`` in the units of the image's leaves.
+        ``(params, key, z[L, C]) -> [V, C]`` in the units of the image's leaves.
 
     Raises:
-      ValueError: an unknown method; on use, as many latents as variables.
+        ValueError: an unknown method; on use, as many latents as variables.
     """
     _check("method", method, DECODINGS)
 
     def decode(params: PyTree, key: Key, z: Array) -> Array:
-        num_pixels = _others(circuit, "z", z)
+        num_pixels = _num_others(circuit, "z", z)
         joint = jnp.concatenate([jnp.zeros((num_pixels, z.shape[1]), z.dtype), z])
         known = jnp.arange(joint.shape[0]) >= num_pixels
         if method == "mean":
@@ -139,7 +138,7 @@ def image_log_prob(
 
 
 def bernoulli_cross_entropy(target: Array, mean: Array, epsilon: float = 1e-3) -> Array:
-    r"""The cross-entropy of grey values, summed over all axes but the first.
+    r"""The cross-entropy of gray values, summed over all axes but the first.
 
     .. math:: -\sum_i t_i \log m_i + (1 - t_i) \log (1 - m_i)
 
@@ -147,14 +146,14 @@ def bernoulli_cross_entropy(target: Array, mean: Array, epsilon: float = 1e-3) -
     :math:`m = 1/2` costs :math:`\log 2` a value, 543.4 nats on 28x28 pixels.
 
     Args:
-      target: ``[B, ...]`` in [0, 1].
-      mean: ``[B, ...]``, the decoder's; outside of [0, 1] only the gradient that leads
-        back passes the clip.
-      epsilon: in (0, 1/2); a certain pixel that is wrong costs
-        :math:`-\log \epsilon`.
+        target: ``[B, ...]`` in [0, 1].
+        mean: ``[B, ...]``, the decoder's. Where it is clipped, only a gradient that
+            leads back into the range passes.
+        epsilon: in (0, 1/2); a certain pixel that is wrong costs
+            :math:`-\log \epsilon`.
 
     Returns:
-      ``[B]``, nats.
+        ``[B]``, nats.
     """
     mean = _clip(mean, epsilon, 1 - epsilon)
     entropy = target * jnp.log(mean) + (1 - target) * jnp.log1p(-mean)
@@ -183,7 +182,7 @@ def auto_encoding_loss(
     log_prob: Callable[..., Array] | None = None,
     draw: Encoder | None = None,
 ) -> tuple[Array, Metrics]:
-    r"""How well images survive the way through their latents, and three optional terms.
+    r"""The reconstruction error of images from their latents, and three optional terms.
 
     .. math:: L = \frac1B \sum_b \ell(t_b, d(e(x_b))) - w_j \log p(x_b, e(x_b))
         - w_l \log p(x_b) + w_k \big(\log p(x_b, z_b) - \log p(x_b) - \log N(z_b; 0, I)
@@ -196,47 +195,48 @@ def auto_encoding_loss(
     :math:`\log p(x)`.
 
     Args:
-      params: what encoder and decoder take.
-      key: one typed key.
-      batch: ``[B, V, C]`` in the units of the leaves.
-      encode: an `Encoder`.
-      decode: a `Decoder`, in the units of ``target``.
-      reconstruction: ``"bce"``, `bernoulli_cross_entropy`, or ``"mse"``,
-        `squared_error`; both summed over the image.
-      target: ``[B, V, C]`` to be reconstructed, all of it; the batch by default. Values
-        in [0, 1] for ``"bce"``.
-      observed: bool ``[B, V]``, the pixels that the encoder sees; None: all.
-      epsilon: see `bernoulli_cross_entropy`.
-      joint_weight: :math:`w_j`, of the negative log-likelihood of image and code.
-      ll_weight: :math:`w_l`, of that of the image's observed pixels.
-      kl_weight: :math:`w_k`.
-      log_prob: ``(params, x[V + L, C], observed[V + L] | None) -> nats``, the joint
-        circuit's; needed where a weight is not 0.
-      draw: an encoder that samples, for the KL; needed with ``kl_weight``.
+        params: parameters of encoder and decoder.
+        key: one typed key.
+        batch: ``[B, V, C]`` in the units of the leaves.
+        encode: an `Encoder`.
+        decode: a `Decoder`, in the units of ``target``.
+        reconstruction: ``"bce"``, `bernoulli_cross_entropy`, or ``"mse"``,
+            `squared_error`; both summed over the image.
+        target: ``[B, V, C]`` to be reconstructed, all of it; the batch by default.
+            Values in [0, 1] for ``"bce"``.
+        observed: bool ``[B, V]``, the pixels that the encoder sees; None: all.
+        epsilon: see `bernoulli_cross_entropy`.
+        joint_weight: :math:`w_j`, of the negative log-likelihood of image and code.
+        ll_weight: :math:`w_l`, of that of the image's observed pixels.
+        kl_weight: :math:`w_k`.
+        log_prob: ``(params, x[V + L, C], observed[V + L] | None) -> nats``, the joint
+            circuit's; needed where a weight is not 0.
+        draw: an encoder that samples, for the KL; needed with ``kl_weight``.
 
     Returns:
-      The loss in nats an image, and the metrics ``reconstruction`` and, where weighted,
-      ``joint_ll``, ``ll`` and ``kl``, unweighted means. With ``observed`` the terms
-      are those of the observed pixels.
+        The loss in nats an image, and the metrics ``reconstruction`` and, where
+        weighted, ``joint_ll``, ``ll`` and ``kl``, unweighted means. With ``observed``
+        the terms are those of the observed pixels.
 
     Raises:
-      ValueError: an unknown reconstruction, a missing function, or shapes that differ.
+        ValueError: an unknown reconstruction, a missing function, or shapes that
+            differ.
     """
     _check("reconstruction", reconstruction, RECONSTRUCTIONS)
     if (joint_weight or ll_weight or kl_weight) and log_prob is None:
-        raise ValueError("log_prob: must be given with a weighted likelihood, got None")
+        raise ValueError("log_prob must be given with a weighted likelihood, got None")
     if kl_weight and draw is None:
-        raise ValueError("draw: must be given with kl_weight, got None")
+        raise ValueError("draw must be given with kl_weight, got None")
     target = batch if target is None else target
     encode_key, decode_key, draw_key = jax.random.split(key, 3)
-    num = batch.shape[0]
+    num_images = batch.shape[0]
     codes = _each(encode, params, encode_key, batch, observed)
     decoded = jax.vmap(decode, (None, 0, 0))(
-        params, jax.random.split(decode_key, num), codes
+        params, jax.random.split(decode_key, num_images), codes
     )
     if decoded.shape != target.shape:
         raise ValueError(
-            f"target: must have the shape of what is decoded, {decoded.shape}, got "
+            f"target must have the shape of decoded images, {decoded.shape}, got "
             f"{target.shape}"
         )
     if reconstruction == "bce":
@@ -251,15 +251,15 @@ def auto_encoding_loss(
         x = jnp.concatenate([batch, z], axis=1)
         if observed is None:
             return jax.vmap(log_prob, (None, 0))(params, x)
-        seen = jnp.concatenate([observed, jnp.ones(z.shape[:2], bool)], axis=1)
-        return jax.vmap(log_prob, (None, 0, 0))(params, x, seen)
+        known = jnp.concatenate([observed, jnp.ones(z.shape[:2], bool)], axis=1)
+        return jax.vmap(log_prob, (None, 0, 0))(params, x, known)
 
     def alone():
         assert log_prob is not None
         x = jnp.concatenate([batch, jnp.zeros_like(codes)], axis=1)
-        seen = jnp.ones(batch.shape[:2], bool) if observed is None else observed
-        seen = jnp.concatenate([seen, jnp.zeros(codes.shape[:2], bool)], axis=1)
-        return jax.vmap(log_prob, (None, 0, 0))(params, x, seen)
+        known = jnp.ones(batch.shape[:2], bool) if observed is None else observed
+        known = jnp.concatenate([known, jnp.zeros(codes.shape[:2], bool)], axis=1)
+        return jax.vmap(log_prob, (None, 0, 0))(params, x, known)
 
     if joint_weight:
         metrics["joint_ll"] = jnp.mean(joint(jax.lax.stop_gradient(codes)))
@@ -270,7 +270,7 @@ def auto_encoding_loss(
     if kl_weight:
         assert draw is not None
         z = _each(draw, params, draw_key, batch, observed)
-        prior = jax.scipy.stats.norm.logpdf(z).reshape(num, -1).sum(axis=1)
+        prior = jax.scipy.stats.norm.logpdf(z).reshape(num_images, -1).sum(axis=1)
         metrics["kl"] = jnp.mean(joint(z) - prior) - metrics["ll"]
         loss = loss + kl_weight * metrics["kl"]
     return loss, metrics
@@ -283,12 +283,12 @@ def _each(encode, params, key, batch, observed):
     return jax.vmap(encode, (None, 0, 0, 0))(params, keys, batch, observed)
 
 
-def _others(circuit: Circuit, name: str, part: Array) -> int:
-    """How many variables the circuit has beside those given."""
+def _num_others(circuit: Circuit, name: str, part: Array) -> int:
+    """The number of the circuit's variables beside those of ``part``."""
     total = circuit.config.structure.num_variables
     if not 0 < part.shape[0] < total:
         raise ValueError(
-            f"{name}: must leave some of the circuit's {total} variables over, got "
+            f"{name} must leave some of the circuit's {total} variables over, got "
             f"{part.shape[0]}"
         )
     return total - part.shape[0]
@@ -296,17 +296,17 @@ def _others(circuit: Circuit, name: str, part: Array) -> int:
 
 def _join(circuit: Circuit, x: Array, observed: Array | None) -> tuple[Array, Array]:
     """The image followed by latents that are not observed."""
-    num_latents = _others(circuit, "x", x)
-    seen = jnp.ones(x.shape[0], bool) if observed is None else observed
+    num_latents = _num_others(circuit, "x", x)
+    known = jnp.ones(x.shape[0], bool) if observed is None else observed
     return (
         jnp.concatenate([x, jnp.zeros((num_latents, x.shape[1]), x.dtype)]),
-        jnp.concatenate([seen, jnp.zeros(num_latents, bool)]),
+        jnp.concatenate([known, jnp.zeros(num_latents, bool)]),
     )
 
 
 def _check(name: str, value: str, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
-        raise ValueError(f"{name}: must be one of {allowed}, got {value!r}")
+        raise ValueError(f"{name} must be one of {allowed}, got {value!r}")
 
 
 @jax.custom_vjp

@@ -1,9 +1,9 @@
-r"""How much the code of an auto-encoder carries: what shows a collapse of the codes.
+r"""Measures of the information in an auto-encoder's codes; they show a collapse.
 
-By the law of total variance a latent's variance over all images together is that of its
-conditional mean plus the mean of its conditional variance. The share of the first says
-how far the image decides the latent: 0 where the code ignores the image. The same in
-nats is the divergence of the conditional from the marginal.
+A latent's variance over all images together is that of its conditional mean plus the
+mean of its conditional variance (the law of total variance). The share of the first is
+that which the image determines: 0 where the code ignores the image. The divergence of
+the conditional from the marginal measures the same in nats.
 """
 
 import jax
@@ -14,29 +14,31 @@ from dspc_jax.types import Array, PyTree
 
 
 def code_spread(means: Array, variances: Array) -> Array:
-    r"""The share of each latent's variance that the image decides.
+    r"""The share of each latent's variance that the image determines.
 
     .. math:: \frac{B}{B + W}, \qquad B = \operatorname{Var}_x E[z_l \mid x], \quad
         W = E_x \operatorname{Var}[z_l \mid x]
 
     Args:
-      means: ``[B, ...]``: :math:`E[z \mid x_b]`, at least two images.
-      variances: ``[...]``: :math:`W`, or an estimate of it.
+        means: ``[B, ...]``: :math:`E[z \mid x_b]`, at least two images.
+        variances: ``[...]``: :math:`W`, or an estimate of it.
 
     Returns:
-      ``[...]`` in [0, 1]: 0 where the code ignores the image, 1 where the image decides
-      it. :math:`B + W` is the variance of the codes of all images together, that of the
-      model's own :math:`p(z)` where the model fits the data. 0 for a latent that does
-      not vary at all.
+        ``[...]`` in [0, 1]: 0 where the code ignores the image, 1 where the image
+        determines it. :math:`B + W` is the variance of the codes of all images
+        together, that of the model's own :math:`p(z)` where the model fits the data. 0
+        for a latent that does not vary at all.
 
     Raises:
-      ValueError: fewer than two images, or shapes that differ.
+        ValueError: fewer than two images, or shapes that differ.
     """
     if means.shape[0] < 2:
-        raise ValueError(f"means: must be of two images at least, got {means.shape[0]}")
+        raise ValueError(
+            f"means must be those of at least two images, got {means.shape[0]}"
+        )
     if means.shape[1:] != variances.shape:
         raise ValueError(
-            f"variances: must have the shape {means.shape[1:]} of one code, got "
+            f"variances must have the shape {means.shape[1:]} of one code, got "
             f"{variances.shape}"
         )
     between = jnp.var(means, axis=0, ddof=1)
@@ -45,19 +47,19 @@ def code_spread(means: Array, variances: Array) -> Array:
 
 
 def active_latents(spread: Array, least: float = 0.01) -> Array:
-    r"""How many latents the image moves: those whose `code_spread` is above ``least``.
+    r"""The number of latents with a `code_spread` above ``least``.
 
     Args:
-      spread: of every latent, any shape.
-      least: the threshold; 0.01 is the source's, which takes the variance of the means
-        itself: the same for codes that have variance 1 together.
+        spread: that of every latent, any shape.
+        least: the threshold; 0.01 is the source's, which takes the variance of the
+            means itself: the same for codes that have variance 1 together.
 
     Returns:
-      The number, a float scalar.
+        The number, a float scalar.
 
     References:
-      Burda, Grosse and Salakhutdinov, "Importance weighted autoencoders", ICLR 2016,
-      section 5.2 (active units).
+        Burda, Grosse and Salakhutdinov, "Importance weighted autoencoders", ICLR 2016,
+        section 5.2 (active units).
     """
     return jnp.sum(spread > least).astype(spread.dtype)
 
@@ -75,17 +77,17 @@ def code_divergences(
     Their means over images are :math:`KL(p(z \mid x) \| N(0, I))` and
     :math:`KL(p(z \mid x) \| p(z))`. Each is the mutual information of image and code
     plus the divergence of all images' codes together from N(0, I), or from the
-    circuit's own :math:`p(z)`: both bound what the code carries from above, and the
-    second is just that where the circuit fits the images.
+    circuit's own :math:`p(z)`. So both are upper bounds of the mutual information, and
+    the second is tight where the circuit fits the images.
 
     Args:
-      circuit: over image and latents.
-      params: its parameters.
-      x: ``[V, C]``, one image.
-      z: ``[L, C]``, a draw from its conditional.
+        circuit: over image and latents.
+        params: its parameters.
+        x: ``[V, C]``, one image.
+        z: ``[L, C]``, a draw from its conditional.
 
     Returns:
-      Two scalars. The second is 0 for every z where the code ignores the image.
+        Two scalars. The second is 0 for every z where the code ignores the image.
     """
     joint = jnp.concatenate([x, z])
     pixels = jnp.arange(joint.shape[0]) < x.shape[0]

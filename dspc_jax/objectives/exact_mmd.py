@@ -28,29 +28,29 @@ def exact_mmd_loss(
     weights: Sequence[float] | None = None,
     patches: Array | None = None,
 ) -> tuple[Array, Metrics]:
-    r"""The squared MMD between a circuit and the law of the data.
+    r"""The squared MMD between a circuit and the distribution of the data.
 
     Its expectation over batches is the squared MMD itself, as that of
     `dspc_jax.objectives.mmd2_unbiased` is, without the variance of samples.
 
     Args:
-      params: the circuit's.
-      key: not used (objectives share one form).
-      batch: ``[B, V, C]`` data in the leaves' units, ``B >= 2``.
-      circuit: over one partition tree, with Normal leaves.
-      bandwidths: of the Gaussian kernels that are added up, ``[S]``.
-      weights: of these kernels; 1 each by default, see `gaussian_kernel`.
-      patches: bool ``[J, V]``: the kernel is the mean over patches of Gaussian kernels
-        that look at their variables alone. None: one kernel on all variables, which
-        sees little where there are many (every pair of images is far apart).
+        params: the circuit's parameters.
+        key: not used (objectives share one form).
+        batch: ``[B, V, C]`` data in the leaves' units, ``B >= 2``.
+        circuit: over one partition tree, with Normal leaves.
+        bandwidths: bandwidths of the Gaussian kernels in the sum, ``[S]``.
+        weights: weights of these kernels; 1 each by default, see `gaussian_kernel`.
+        patches: bool ``[J, V]``: the kernel is the mean over patches of Gaussian
+            kernels on the variables of one patch. None: one kernel on all variables,
+            which distinguishes little where there are many (all images are far apart).
 
     Returns:
-      The loss, and the metrics ``mmd2`` (the same) and ``kernel_mean`` (the mean kernel
-      value between circuit and data).
+        The loss, and the metrics ``mmd2`` (the same) and ``kernel_mean`` (the mean
+        kernel value between circuit and data).
 
     Raises:
-      ValueError: fewer than two examples, a leaf that is not Normal, or a circuit that
-        mixes partitions.
+        ValueError: fewer than two examples, a leaf that is not Normal, or a circuit
+            that mixes partitions.
     """
     del key
     if batch.shape[0] < 2:
@@ -58,13 +58,13 @@ def exact_mmd_loss(
     if patches is None:
         patches = jnp.ones((1, batch.shape[1]), bool)
 
-    def one(bandwidth, patch):
+    def term(bandwidth, patch):
         within = jnp.exp(log_expected_kernel(circuit, params, params, bandwidth, patch))
         between = jnp.mean(
             jnp.exp(log_mean_kernel(circuit, params, batch, bandwidth, patch))
         )
-        seen = jnp.where(patch[:, None], batch, 0.0)
-        k = jnp.exp(-squared_distances(seen) / (2 * bandwidth**2))
+        values = jnp.where(patch[:, None], batch, 0.0)
+        k = jnp.exp(-squared_distances(values) / (2 * bandwidth**2))
         count = batch.shape[0]
         data = (jnp.sum(k) - count) / (count * (count - 1))  # the diagonal is 1
         return within - 2 * between + data, between
@@ -74,7 +74,7 @@ def exact_mmd_loss(
     num_patches = patches.shape[0]
     # One computation for all pairs, compiled once.
     terms, means = jax.lax.map(
-        lambda pair: one(*pair),
+        lambda pair: term(*pair),
         (jnp.repeat(sigmas, num_patches), jnp.tile(patches, (sigmas.size, 1))),
     )
     shares = jnp.repeat(factors, num_patches) / num_patches

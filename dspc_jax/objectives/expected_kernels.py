@@ -14,12 +14,11 @@ partition's children is the product of their tables, and a sum layer weighs both
 to be split in one way only, the same for both circuits: a tree, without mixtures over
 partitions.
 
-Kernels that look at a part of the variables (a patch) are the same with all other
-factors 1.
+Kernels on a part of the variables (a patch) are the same with all other factors 1.
 
 References:
-  Li, Zeng, Vergari, Van den Broeck, "Tractable Computation of Expected Kernels", UAI
-    2021 (algorithm 1).
+    Li, Zeng, Vergari, Van den Broeck, "Tractable Computation of Expected Kernels", UAI
+        2021 (algorithm 1).
 """
 
 import functools
@@ -50,17 +49,17 @@ def log_expected_kernel(
     r""":math:`\log E\, k(x, y)` for x from one set of parameters and y from another.
 
     Args:
-      circuit: over one partition tree, with Normal leaves.
-      params: of the law of x.
-      other: of the law of y, independent of x; may be the same.
-      bandwidth: :math:`h > 0`, a scalar, may be traced.
-      variables: bool ``[V]``: those that the kernel looks at; None: all.
+        circuit: over one partition tree, with Normal leaves.
+        params: parameters of the distribution of x.
+        other: parameters of that of y, independent of x; may be the same.
+        bandwidth: :math:`h > 0`, a scalar, may be traced.
+        variables: bool ``[V]``, the variables of the kernel; None: all.
 
     Returns:
-      A scalar ``<= 0``.
+        A scalar ``<= 0``.
 
     Raises:
-      ValueError: the circuit mixes partitions, or a leaf is not Normal.
+        ValueError: the circuit mixes partitions, or a leaf is not Normal.
     """
     layout = circuit.layout
     check(circuit)
@@ -81,11 +80,11 @@ def log_expected_kernel(
         folds = [
             _pair_sum(
                 layout.sum_layer,
-                left.sums[number][which],
-                right.sums[number][which],
+                left.sums[number][index],
+                right.sums[number][index],
                 children_of(fold, tables),
             )
-            for which, fold in enumerate(level.folds)
+            for index, fold in enumerate(level.folds)
         ]
         tables.append(jnp.concatenate(folds))
     root = tables[-1][0]
@@ -100,22 +99,22 @@ def log_mean_kernel(
     bandwidth: Array | float,
     variables: Array | None = None,
 ) -> Array:
-    r""":math:`\log E_{x \sim p}\, k(x, y_n)` for given points.
+    r""":math:`\log E_{x \sim p}\, k(x, y_n)` for points ``y``.
 
-    Any structure will do here, mixtures over partitions too.
+    It has a closed form for every structure, mixtures over partitions included.
 
     Args:
-      circuit: with Normal leaves.
-      params: of the law of x.
-      y: ``[N, V, C]``.
-      bandwidth: :math:`h > 0`, a scalar, may be traced.
-      variables: bool ``[V]``: those that the kernel looks at; None: all.
+        circuit: with Normal leaves.
+        params: parameters of the distribution of x.
+        y: ``[N, V, C]``.
+        bandwidth: :math:`h > 0`, a scalar, may be traced.
+        variables: bool ``[V]``, the variables of the kernel; None: all.
 
     Returns:
-      ``[N]``, ``<= 0``.
+        ``[N]``, ``<= 0``.
 
     Raises:
-      ValueError: a leaf is not Normal.
+        ValueError: a leaf is not Normal.
     """
     layout = circuit.layout
     _check_leaves(layout)
@@ -132,8 +131,8 @@ def log_mean_kernel(
         observed = jnp.broadcast_to(variables, (y.shape[0], count))
         count = jnp.sum(variables, dtype=jnp.float32)
     log_p = inference.log_prob(layout, weights, y, observed)
-    one = 0.5 * np.log(2 * np.pi) + jnp.log(bandwidth)
-    return log_p + count * layout.num_channels * one
+    log_width = 0.5 * np.log(2 * np.pi) + jnp.log(bandwidth)
+    return log_p + count * layout.num_channels * log_width
 
 
 def _widened(leaf: Leaf, params, variance) -> Natural:
@@ -180,16 +179,17 @@ def check(circuit: Circuit) -> None:
     """Raises ValueError where kernels of pairs have no closed form.
 
     Args:
-      circuit: any.
+        circuit: any.
 
     Raises:
-      ValueError: it mixes partitions, or a leaf is not Normal.
+        ValueError: it mixes partitions, or a leaf is not Normal.
     """
     _check_leaves(circuit.layout)
     if any(level.mixture is not None for level in circuit.layout.graph.levels):
         raise ValueError(
-            "circuit: expected kernels of pairs need one partition of every region (a "
-            f"quad tree, or num_repetitions=1), got {circuit.config.structure}"
+            "circuit must have one partition of every region (a quad tree, or "
+            "num_repetitions=1) for expected kernels of pairs, got "
+            f"{circuit.config.structure}"
         )
 
 
@@ -197,5 +197,6 @@ def _check_leaves(layout: Layout) -> None:
     for block in layout.blocks:
         if not isinstance(block.leaf, Normal):
             raise ValueError(
-                f"circuit: expected kernels need Normal leaves, got {block.leaf}"
+                "circuit must have Normal leaves for expected kernels, got "
+                f"{block.leaf}"
             )

@@ -1,7 +1,7 @@
 r"""Kernels of pairwise squared distances, for the maximum mean discrepancy.
 
-A `Kernel` is a pair of pure functions of squared distances. Beside the kernel itself,
-:math:`k(d^2)`, it knows its excess :math:`k(d^2) - k(0)` without cancellation: the
+A `Kernel` is a pair of pure functions of squared distances: the kernel itself,
+:math:`k(d^2)`, and its excess :math:`k(d^2) - k(0)` without cancellation. The
 estimators of the MMD do not change when a constant is added to the kernel, and where
 all distances are far below the bandwidths (the features of an encoder with clipped
 weights) :math:`k` is 1 up to the last bits of float32, while its excess keeps its
@@ -27,9 +27,9 @@ class Kernel(NamedTuple):
     """A kernel that depends on the Euclidean distance alone.
 
     Attributes:
-      value: ``value(squared_distances) -> k``, elementwise, positive definite.
-      excess: ``excess(squared_distances) -> k - k(0)``, elementwise, ``<= 0``, accurate
-        to rounding where ``value`` is close to ``k(0)``.
+        value: ``value(squared_distances) -> k``, elementwise, positive definite.
+        excess: ``excess(squared_distances) -> k - k(0)``, elementwise, ``<= 0``,
+            accurate to rounding where ``value`` is close to ``k(0)``.
     """
 
     value: Callable[[Array], Array]
@@ -40,7 +40,9 @@ def as_points(x: ArrayLike) -> Array:
     """Flattens ``[N, ...]`` to float32 points ``[N, D]`` (float64 stays float64)."""
     x = jnp.asarray(x)
     if x.ndim < 1:
-        raise ValueError(f"points must have an axis of examples, got shape {x.shape}")
+        raise ValueError(
+            f"points must have an axis of examples, got the shape {x.shape}"
+        )
     if not jnp.issubdtype(x.dtype, jnp.floating):
         x = x.astype(jnp.float32)
     return x.reshape(x.shape[0], -1)
@@ -60,17 +62,17 @@ def squared_distances(
     every device.
 
     Args:
-      x: ``[N, ...]`` points; the trailing axes are flattened.
-      y: ``[M, ...]`` points, or None for the distances within ``x``, where the diagonal
-        is 0 exactly, and so is its gradient.
-      center: ``[D]``, a point near the data; the mean of all given points by default.
-        Distances do not depend on it, and no gradient flows through it.
+        x: ``[N, ...]`` points; the trailing axes are flattened.
+        y: ``[M, ...]`` points, or None for the distances within ``x``, where the
+            diagonal is 0 exactly, and so is its gradient.
+        center: ``[D]``, a point near the data; the mean of all points by default.
+            Distances do not depend on it, and no gradient flows through it.
 
     Returns:
-      ``[N, M]``, ``>= 0``. The gradient of an entry that rounding made negative is 0.
+        ``[N, M]``, ``>= 0``. The gradient of an entry that rounding made negative is 0.
 
     Raises:
-      ValueError: the points of the two sets differ in size.
+        ValueError: the points of the two sets differ in size.
     """
     x = as_points(x)
     other = x if y is None else as_points(y)
@@ -105,22 +107,22 @@ def gaussian_kernel(
     .. math:: k(d^2) = \sum_s w_s \exp\left(-\frac{d^2}{2 \sigma_s^2}\right)
 
     Args:
-      bandwidths: the :math:`\sigma_s > 0`, ``[S]`` or a scalar, in the units of the
-        points; may be traced. Several bandwidths, each off by a factor of two, free the
-        user from the choice of one; `median_bandwidths` scales them to the data.
-      weights: the :math:`w_s > 0`, as many; 1 each by default. Few pairs of points are
-        as near as a small bandwidth, so that larger ones outweigh it unless, say,
-        :math:`w_s = 1 / \sigma_s`.
+        bandwidths: the :math:`\sigma_s > 0`, ``[S]`` or a scalar, in the units of the
+            points; may be traced. Several bandwidths, a factor of two apart, replace
+            the choice of a single one; `median_bandwidths` scales them to the data.
+        weights: the :math:`w_s > 0`, one per bandwidth; 1 each by default. Few pairs of
+            points are as near as a small bandwidth, so that larger ones outweigh it
+            unless, say, :math:`w_s = 1 / \sigma_s`.
 
     Returns:
-      The kernel; :math:`k(0) = \sum_s w_s`.
+        The kernel; :math:`k(0) = \sum_s w_s`.
 
     Raises:
-      ValueError: no bandwidth, a plain number among them is not positive and finite, or
-        the weights are not as many.
+        ValueError: no bandwidth, a plain number among them is not positive and finite,
+            or another number of weights than of bandwidths.
 
     References:
-      Li, Chang, Cheng, Yang and Poczos, "MMD GAN", NeurIPS 2017 (section 4).
+        Li, Chang, Cheng, Yang and Poczos, "MMD GAN", NeurIPS 2017 (section 4).
     """
     sigmas = _positive("bandwidths", bandwidths)
     factors = [1.0] * len(sigmas) if weights is None else _positive("weights", weights)
@@ -150,29 +152,29 @@ def rational_quadratic_kernel(
 
     .. math:: k(d^2) = \sum_a \left(1 + \frac{d^2}{2 a \sigma^2}\right)^{-a}
 
-    Its tails are heavy: samples far from the data still feel them.
+    Its tails are heavy: its gradient stays useful for samples far from the data.
 
     *With a linear kernel.* :math:`w \langle x, y \rangle / \sigma^2` may be added. As a
     function of distances it is :math:`-w d^2 / 2 \sigma^2`: since
-    :math:`\langle x, y \rangle = (\|x\|^2 + \|y\|^2 - d^2) / 2`, and what depends on
-    one of the two points alone drops out of every estimate of the MMD, of the
-    differences of its witness function, and of their gradients, the two give the same.
+    :math:`\langle x, y \rangle = (\|x\|^2 + \|y\|^2 - d^2) / 2`, and since functions
+    of one of the two points drop out of every estimate of the MMD, of the differences
+    of its witness function, and of their gradients, both give the same.
 
     Args:
-      alphas: the exponents :math:`a > 0`, ``[S]`` or a scalar.
-      bandwidth: :math:`\sigma > 0` in the units of the points; may be traced.
-      linear_weight: :math:`w \ge 0`. Where it is positive, ``value`` is the kernel up
-        to functions of one point: positive definite on differences only.
+        alphas: the exponents :math:`a > 0`, ``[S]`` or a scalar.
+        bandwidth: :math:`\sigma > 0` in the units of the points; may be traced.
+        linear_weight: :math:`w \ge 0`. Where it is positive, ``value`` is the kernel up
+            to functions of one point: positive definite on differences only.
 
     Returns:
-      The kernel; :math:`k(0) = S`.
+        The kernel; :math:`k(0) = S`.
 
     Raises:
-      ValueError: no exponent, a plain number is not positive and finite, or the weight
-        is negative.
+        ValueError: no exponent, a plain number is not positive and finite, or the
+            weight is negative.
 
     References:
-      Binkowski, Sutherland, Arbel and Gretton, "Demystifying MMD GANs", ICLR 2018.
+        Binkowski, Sutherland, Arbel and Gretton, "Demystifying MMD GANs", ICLR 2018.
     """
     if not 0 <= linear_weight < math.inf:
         raise ValueError(
@@ -210,22 +212,22 @@ def median_bandwidths(
     other units (``c x`` for ``x``) give ``c`` times the bandwidths and the same kernel.
 
     Args:
-      data: ``[N, ...]`` points, ``N >= 2``. At most ``max_points`` of them, evenly
-        spaced in the order given, enter the median.
-      multipliers: the :math:`m_s > 0`, at least one.
-      max_points: the largest subset, at least 2; its distances are one array.
+        data: ``[N, ...]`` points, ``N >= 2``. At most ``max_points`` of them, evenly
+            spaced in their order, enter the median.
+        multipliers: the :math:`m_s > 0`, at least one.
+        max_points: the largest subset, at least 2; its distances are one array.
 
     Returns:
-      ``[S]`` positive bandwidths. Where the median distance is 0 (more than half of the
-      pairs are copies) the mean of the positive distances stands in for it, and 1 where
-      there is none. No gradient flows through bandwidths.
+        ``[S]`` positive bandwidths. Where the median distance is 0 (more than half of
+        the pairs are copies) the mean of the positive distances stands in for it, and 1
+        where there is none. No gradient flows through bandwidths.
 
     Raises:
-      ValueError: fewer than two points, or a multiplier that is not positive.
+        ValueError: fewer than two points, or a multiplier that is not positive.
 
     References:
-      Gretton et al., "A Kernel Two-Sample Test", JMLR 2012, section 8 (the median
-      heuristic).
+        Gretton et al., "A Kernel Two-Sample Test", JMLR 2012, section 8 (the median
+        heuristic).
     """
     scales = _positive("multipliers", multipliers)
     if max_points < 2:
@@ -240,13 +242,13 @@ def median_bandwidths(
 
 
 @jax.jit
-def _typical_distance(used: Array) -> Array:
+def _typical_distance(points: Array) -> Array:
     """The unit of `median_bandwidths` for points ``[N, D]``."""
-    squares = squared_distances(used)[jnp.triu_indices(len(used), 1)]
-    # What rounding leaves between exact copies (see squared_distances) counts as 0.
-    radius = jnp.max(jnp.sum((used - jnp.mean(used, 0)[None]) ** 2, 1))
-    noise = 8 * jnp.finfo(used.dtype).eps * radius  # a few roundings of two norms
-    distances = jnp.sqrt(jnp.where(squares > noise, squares, 0))
+    squares = squared_distances(points)[jnp.triu_indices(len(points), 1)]
+    # Distances of exact copies up to rounding (see squared_distances) count as 0.
+    radius = jnp.max(jnp.sum((points - jnp.mean(points, 0)[None]) ** 2, 1))
+    rounding = 8 * jnp.finfo(points.dtype).eps * radius  # a few roundings of two norms
+    distances = jnp.sqrt(jnp.where(squares > rounding, squares, 0))
     median = jnp.median(distances)
     num_positive = jnp.sum((distances > 0).astype(distances.dtype))
     mean = jnp.sum(distances) / jnp.maximum(num_positive, 1)

@@ -23,18 +23,18 @@ def negative_log_likelihood(
     Its minimum over all densities is the entropy of the data.
 
     Args:
-      params: the circuit's parameters, any pytree.
-      key: not used; objectives share one signature.
-      batch: ``[B, V, C]`` examples in the leaves' own units, ``B >= 1``.
-      log_prob: ``log_prob(params, x[V, C]) -> scalar`` in nats: the per-example
-        ``circuit.log_prob``, or a partial application of it.
+        params: the circuit's parameters, any pytree.
+        key: not used; objectives share one signature.
+        batch: ``[B, V, C]`` examples in the leaves' own units, ``B >= 1``.
+        log_prob: ``log_prob(params, x[V, C]) -> scalar`` in nats: the per-example
+            ``circuit.log_prob``, or a partial application of it.
 
     Returns:
-      The loss, and the metric ``log_likelihood``: its negative, in nats per example.
-      One impossible example (``-inf``) makes the loss ``inf``: it is not hidden.
+        The loss, and the metric ``log_likelihood``: its negative, in nats per example.
+        One impossible example (``-inf``) makes the loss ``inf``.
 
     Raises:
-      ValueError: the batch is empty, or has no axis of examples.
+        ValueError: the batch is empty, or has no axis of examples.
     """
     del key
     if jnp.ndim(batch) < 1 or batch.shape[0] == 0:

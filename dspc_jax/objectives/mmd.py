@@ -6,8 +6,8 @@ For a kernel with feature map :math:`\phi`,
 `dspc_jax.objectives.kernels`) it is 0 only where :math:`p = q`.
 
 References:
-  Gretton, Borgwardt, Rasch, Schoelkopf and Smola, "A Kernel Two-Sample Test",
-  JMLR 2012.
+    Gretton, Borgwardt, Rasch, Schoelkopf and Smola, "A Kernel Two-Sample Test",
+    JMLR 2012.
 """
 
 from collections.abc import Callable
@@ -30,18 +30,19 @@ def mmd2_unbiased(x: Array, y: Array, kernel: Kernel) -> Array:
     Its gradient is unbiased too, at any batch size.
 
     Args:
-      x: ``[N, ...]`` points, ``N >= 2``.
-      y: ``[M, ...]`` points, ``M >= 2``.
-      kernel: a `Kernel`.
+        x: ``[N, ...]`` points, ``N >= 2``.
+        y: ``[M, ...]`` points, ``M >= 2``.
+        kernel: a `Kernel`.
 
     Returns:
-      A scalar. It is negative about half of the time where both samples follow one law.
+        A scalar. It is negative about half of the time where both samples have the same
+        distribution.
 
     Raises:
-      ValueError: fewer than two points in a set, or points of different sizes.
+        ValueError: fewer than two points in a set, or points of different sizes.
 
     References:
-      Gretton et al. 2012, equation 3.
+        Gretton et al. 2012, equation 3.
     """
     _check_counts(x, y, 2)
     k_xx, k_xy, k_yy = _excess_matrices(x, y, kernel)
@@ -61,23 +62,23 @@ def mmd2_biased(x: Array, y: Array, kernel: Kernel) -> Array:
               + \frac{1}{M^2} \sum_{i, j} k(y_i, y_j)
               - \frac{2}{NM} \sum_{i, j} k(x_i, y_j)
 
-    A squared norm, so never negative; its mean exceeds the squared MMD of the laws by
-    at most :math:`k(0) (1/N + 1/M)`, and this excess rewards samples that lie close
-    together.
+    It is a squared norm, so never negative. Its mean exceeds the squared MMD of the
+    distributions by at most :math:`k(0) (1/N + 1/M)`, and this excess rewards samples
+    that lie close together.
 
     Args:
-      x: ``[N, ...]`` points, ``N >= 1``.
-      y: ``[M, ...]`` points, ``M >= 1``.
-      kernel: a `Kernel`.
+        x: ``[N, ...]`` points, ``N >= 1``.
+        y: ``[M, ...]`` points, ``M >= 1``.
+        kernel: a `Kernel`.
 
     Returns:
-      A scalar, ``>= 0``: what rounding makes negative is 0, with the gradient 0.
+        A scalar, ``>= 0``: 0 with the gradient 0 where rounding makes it negative.
 
     Raises:
-      ValueError: an empty set, or points of different sizes.
+        ValueError: an empty set, or points of different sizes.
 
     References:
-      Gretton et al. 2012, equation 5 (its square).
+        Gretton et al. 2012, equation 5 (its square).
     """
     _check_counts(x, y, 1)
     k_xx, k_xy, k_yy = _excess_matrices(x, y, kernel)
@@ -92,10 +93,10 @@ def safe_sqrt(x: Array) -> Array:
     subgradients of the norm.
 
     Args:
-      x: any shape.
+        x: any shape.
 
     Returns:
-      The roots, in the shape of ``x``.
+        The roots, in the shape of ``x``.
     """
     positive = x > 0
     return jnp.where(positive, jnp.sqrt(jnp.where(positive, x, 1)), 0)
@@ -120,26 +121,27 @@ def mmd_loss(
     params, relaxation=..., temperature=...))(keys)``.
 
     Args:
-      params: the sampler's parameters.
-      key: one typed key; split into one key per sample.
-      batch: ``[B, V, C]`` data.
-      sample: ``sample(keys[S], params) -> [S, V, C]``, in the units of the data.
-      kernel: a `Kernel` on the points, or on their features.
-      estimator: ``"unbiased"``, or ``"biased"``.
-      num_samples: S; the size of the batch by default.
-      square_root: whether the loss is the MMD and not its square; with the biased
-        estimator only, since a negative estimate has no root. Its gradient does not
-        vanish as the MMD does.
-      features: ``features(points[N, V, C]) -> [N, ...]``, applied to both sets.
+        params: the sampler's parameters.
+        key: one typed key; split into one key per sample.
+        batch: ``[B, V, C]`` data.
+        sample: ``sample(keys[S], params) -> [S, V, C]``, in the units of the data.
+        kernel: a `Kernel` on the points, or on their features.
+        estimator: ``"unbiased"`` or ``"biased"``.
+        num_samples: S; the size of the batch by default.
+        square_root: whether the loss is the MMD and not its square; with the biased
+            estimator only, since a negative estimate has no root. The gradient of the
+            root does not vanish with the MMD.
+        features: ``features(points[N, V, C]) -> [N, ...]``, applied to both sets.
 
     Returns:
-      The loss, and the metrics ``mmd2`` (the estimate) and ``kernel_mean`` (the mean
-      kernel value between data and samples: near 0 the two are too far apart for the
-      bandwidths, and nothing is learned; near ``k(0)`` the bandwidths see no detail).
+        The loss, and the metrics ``mmd2`` (the estimate) and ``kernel_mean`` (the mean
+        kernel value between data and samples: near 0 the two are too far apart for the
+        bandwidths, and there is no gradient; near ``k(0)`` the bandwidths are too wide
+        for details).
 
     Raises:
-      ValueError: an unknown estimator, ``square_root`` of the unbiased one, too few
-        points, or samples that do not have the size of the data.
+        ValueError: an unknown estimator, ``square_root`` of the unbiased one, too few
+            points, or samples that do not have the size of the data.
     """
     if estimator not in ("unbiased", "biased"):
         raise ValueError(f"estimator must be 'unbiased' or 'biased', got {estimator!r}")

@@ -1,9 +1,9 @@
 r"""The MMD on adversarially learned features: the MMD-GAN of Li et al. (2017).
 
-An auto-encoder (`dspc_jax.networks.AutoEncoder`) gives the kernel
-:math:`k(f(x), f(y))` of its features :math:`f`. The critic is trained to make the MMD
-large while it keeps f injective (it must reconstruct data and samples), the sampler to
-make it small:
+An auto-encoder (`dspc_jax.networks.AutoEncoder`) defines the kernel
+:math:`k(f(x), f(y))` of its features :math:`f`. The critic is trained to maximize the
+MMD while f stays injective (it must reconstruct data and samples), the sampler to
+minimize it:
 
 .. math::
   \text{critic:}\; \max_{f, g}\; \sqrt{M} + \lambda_h h - \lambda_r (r(x) + r(y)),
@@ -13,8 +13,8 @@ with the biased estimate :math:`M = \mathrm{MMD}^2(f(x), f(y))`, the rank hinge
 :math:`h = -\operatorname{mean}_k \max(0, \bar f_k(y) - \bar f_k(x)) \le 0`, the mean
 squared reconstruction error :math:`r`, :math:`\lambda_h = 16`, :math:`\lambda_r = 8`.
 All parameters of the encoder are clipped to :math:`\pm 0.01` (`clip_encoder`) at
-initialisation and after each step of the critic, those of the decoder never. (The
-source clips before each step, so that its sampler meets an encoder one step off.)
+initialization and after each step of the critic, those of the decoder never. (The
+source clips before each step, so its sampler meets an encoder that is not clipped.)
 
 One sampler step, with pure functions throughout::
 
@@ -32,8 +32,8 @@ One sampler step, with pure functions throughout::
     critic, metrics = repeat_update(critic_update, critic, key, critic_steps(step))
 
 References:
-  Li, Chang, Cheng, Yang and Poczos, "MMD GAN: Towards Deeper Understanding of Moment
-  Matching Network", NeurIPS 2017, and its published code for constants and schedule.
+    Li, Chang, Cheng, Yang and Poczos, "MMD GAN: Towards Deeper Understanding of Moment
+    Matching Network", NeurIPS 2017, and its published code for constants and schedule.
 """
 
 from collections.abc import Callable
@@ -56,11 +56,11 @@ def rank_hinge(x_features: Array, y_features: Array) -> Array:
     .. math:: h = -\frac1K \sum_k \max(0, \bar f_k(y) - \bar f_k(x))
 
     Args:
-      x_features: ``[N, K]`` features of data.
-      y_features: ``[M, K]`` features of samples.
+        x_features: ``[N, K]`` features of data.
+        y_features: ``[M, K]`` features of samples.
 
     Returns:
-      A scalar ``<= 0``; 0 where no mean feature of the samples exceeds the data's.
+        A scalar ``<= 0``; 0 where no mean feature of the samples exceeds the data's.
     """
     difference = jnp.mean(x_features, 0) - jnp.mean(y_features, 0)
     return -jnp.mean(jax.nn.relu(-difference))
@@ -81,20 +81,20 @@ def critic_loss(
     r"""The critic's loss :math:`-(\sqrt M + \lambda_h h - \lambda_r (r_x + r_y))`.
 
     Args:
-      critic_params: parameters of the auto-encoder.
-      key: one typed key; split into one key per sample.
-      batch: ``[B, V, C]`` data in the leaves' own units.
-      params: the sampler's parameters; no gradient reaches them.
-      sample: ``sample(keys[B], params) -> [B, V, C]``; need not be differentiable.
-      auto_encoder: the critic's functions.
-      kernel: a `Kernel` on features; the source's is
-        ``gaussian_kernel((1, 2, 4, 8, 16))``.
-      hinge_weight: :math:`\lambda_h`.
-      reconstruction_weight: :math:`\lambda_r`; the errors are means over all values,
-        scaled to [-1, 1] by the auto-encoder.
+        critic_params: parameters of the auto-encoder.
+        key: one typed key; split into one key per sample.
+        batch: ``[B, V, C]`` data in the leaves' own units.
+        params: the sampler's parameters; no gradient reaches them.
+        sample: ``sample(keys[B], params) -> [B, V, C]``; need not be differentiable.
+        auto_encoder: the critic's functions.
+        kernel: a `Kernel` on features; the source's is
+            ``gaussian_kernel((1, 2, 4, 8, 16))``.
+        hinge_weight: :math:`\lambda_h`.
+        reconstruction_weight: :math:`\lambda_r`; the errors are means over all values,
+            scaled to [-1, 1] by the auto-encoder.
 
     Returns:
-      The loss, and the metrics ``mmd2``, ``hinge``, ``data_error``, ``sample_error``.
+        The loss, and the metrics ``mmd2``, ``hinge``, ``data_error``, ``sample_error``.
     """
     samples = sample(jax.random.split(key, batch.shape[0]), params)
     samples = jax.lax.stop_gradient(samples)
@@ -132,20 +132,21 @@ def sampler_loss(
     r"""The sampler's (the circuit's) loss :math:`\sqrt M + \lambda_h h`.
 
     Args:
-      params: the sampler's parameters.
-      key: one typed key; split into one key per sample.
-      batch: ``[B, V, C]`` data in the leaves' own units.
-      critic_params: parameters of the auto-encoder; differentiate ``params`` alone.
-      sample: ``sample(keys[B], params) -> [B, V, C]``, differentiable.
-      auto_encoder: the critic's functions.
-      kernel: a `Kernel` on features.
-      hinge_weight: :math:`\lambda_h`; 16 is the source's. The term has no lower bound:
-        it pays the sampler for mean features above those of the data, without end, and
-        only the critic can stop it. A location family of unbounded values was driven
-        away from its data with 16, and found it with 0 (the critic keeping its 16).
+        params: the sampler's parameters.
+        key: one typed key; split into one key per sample.
+        batch: ``[B, V, C]`` data in the leaves' own units.
+        critic_params: parameters of the auto-encoder; differentiate ``params`` alone.
+        sample: ``sample(keys[B], params) -> [B, V, C]``, differentiable.
+        auto_encoder: the critic's functions.
+        kernel: a `Kernel` on features.
+        hinge_weight: :math:`\lambda_h`; 16 is the source's. The term has no lower
+            bound: it rewards the sampler for mean features above those of the data,
+            without end, and only the critic can stop it. A location family of unbounded
+            values diverged from its data with 16, and converged to it with 0 (with 16
+            in the critic).
 
     Returns:
-      The loss, and the metrics ``mmd2`` and ``hinge``.
+        The loss, and the metrics ``mmd2`` and ``hinge``.
     """
     samples = sample(jax.random.split(key, batch.shape[0]), params)
     x_features = auto_encoder.encode(critic_params, batch)
@@ -156,17 +157,17 @@ def sampler_loss(
 
 
 def clip_encoder(critic_params: dict[str, Any], bound: float = 0.01) -> dict[str, Any]:
-    """Clips every parameter of the encoder to ``[-bound, bound]``, the decoder's none.
+    """Clips every parameter of the encoder to ``[-bound, bound]``, none of the decoder.
 
     Args:
-      critic_params: ``{"encoder": pytree, "decoder": pytree}``.
-      bound: positive.
+        critic_params: ``{"encoder": pytree, "decoder": pytree}``.
+        bound: positive.
 
     Returns:
-      The clipped parameters, in the same structure.
+        The clipped parameters, in the same structure.
 
     Raises:
-      ValueError: the bound is not positive, or there is no encoder.
+        ValueError: the bound is not positive, or there is no encoder.
     """
     if not bound > 0:
         raise ValueError(f"bound must be positive, got {bound}")
@@ -185,24 +186,26 @@ def critic_steps(
     *,
     initial_steps: int = 25,
     period: int = 500,
-    many: int = 100,
-    few: int = 5,
+    busy_steps: int = 100,
+    usual_steps: int = 5,
 ) -> Array:
-    """How often the critic is trained before a given step of the sampler.
+    """The number of the critic's training steps before one step of the sampler.
+
+    The defaults are those of the source.
 
     Args:
-      sampler_step: 0 for the first step of the sampler; may be traced.
-      initial_steps: during so many first steps the critic is trained ``many`` times,
-      period: and at every multiple of this step too,
-      many: this often; the source has 100,
-      few: and else this often; the source has 5.
+        sampler_step: index of the sampler's step, from 0; may be traced.
+        initial_steps: number of first steps of the sampler that are busy.
+        period: every multiple of this step is busy as well.
+        busy_steps: the critic's steps before a busy step of the sampler.
+        usual_steps: the critic's steps before any other.
 
     Returns:
-      An int32 scalar.
+        An int32 scalar.
     """
     step = jnp.asarray(sampler_step)
     busy = (step < initial_steps) | (step % period == 0)
-    return jnp.where(busy, many, few).astype(jnp.int32)
+    return jnp.where(busy, busy_steps, usual_steps).astype(jnp.int32)
 
 
 def repeat_update(
@@ -214,14 +217,14 @@ def repeat_update(
     """Applies an update a traced number of times: one compiled loop.
 
     Args:
-      update: ``update(state, key) -> (state, metrics)``, a pure function.
-      state: any pytree of arrays.
-      key: one typed key; update i gets ``fold_in(key, i)``.
-      num_updates: ``>= 0``, may be traced. Under ``vmap`` over seeds let it be shared
-        by all seeds; a mapped count runs the largest and discards the rest.
+        update: ``update(state, key) -> (state, metrics)``, a pure function.
+        state: any pytree of arrays.
+        key: one typed key; update i gets ``fold_in(key, i)``.
+        num_updates: ``>= 0``, may be traced. Under ``vmap`` over seeds share it between
+            all seeds; a mapped count runs the largest and discards the rest.
 
     Returns:
-      The state, and the metrics of the last update; zeros if there was none.
+        The state, and the metrics of the last update; zeros if there was none.
     """
     shapes = jax.eval_shape(update, state, key)[1]
     metrics = jax.tree.map(lambda m: jnp.zeros(m.shape, m.dtype), shapes)

@@ -16,11 +16,11 @@ def gaussian_kl(mean: Array, log_variance: Array) -> Array:
     .. math:: \tfrac12 \sum_l \mu_l^2 + \sigma_l^2 - 1 - \log \sigma_l^2
 
     Args:
-      mean: ``[B, L]``.
-      log_variance: ``[B, L]``.
+        mean: ``[B, L]``.
+        log_variance: ``[B, L]``.
 
     Returns:
-      ``[B]``, not negative.
+        ``[B]``, not negative.
     """
     terms = mean**2 + jnp.expm1(log_variance) - log_variance
     return 0.5 * jnp.sum(terms, axis=1)
@@ -41,19 +41,19 @@ def variational_loss(
         \quad z_b \sim q(z \mid x_b)
 
     Args:
-      params: of both networks.
-      key: one typed key, for the latents' noise.
-      batch: ``[B, V, C]`` grey values in [0, 1].
-      encode: ``(params, x[B, V, C]) -> (mean, log_variance)``, ``[B, L]`` each.
-      decode: ``(params, z[B, L]) -> [B, V, C]``: logits.
-      kl_weight: :math:`w`; 1 is the bound.
+        params: parameters of both networks.
+        key: one typed key, for the latents' noise.
+        batch: ``[B, V, C]`` gray values in [0, 1].
+        encode: ``(params, x[B, V, C]) -> (mean, log_variance)``, ``[B, L]`` each.
+        decode: ``(params, z[B, L]) -> [B, V, C]``: logits.
+        kl_weight: :math:`w`; 1 is the bound.
 
     Returns:
-      The loss in nats an image, and the metrics ``reconstruction`` (the cross-entropy
-      H, summed over the image) and ``kl``.
+        The loss in nats an image, and the metrics ``reconstruction`` (the cross-entropy
+        H, summed over the image) and ``kl``.
 
     References:
-      Kingma and Welling, "Auto-encoding variational Bayes", ICLR 2014.
+        Kingma and Welling, "Auto-encoding variational Bayes", ICLR 2014.
     """
     mean, log_variance = encode(params, batch)
     noise = jax.random.normal(key, mean.shape)

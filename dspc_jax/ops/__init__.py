@@ -1,1 +1,1 @@
-"""What XLA must be told: numerics, batched products, batching, storage."""
+"""Numerics, batched products, batching, storage: in forms that XLA compiles well."""

@@ -7,7 +7,7 @@ operations. `foldable` joins the two: a batched function becomes a function of o
 example whose ``vmap`` folds the mapped axis into ``N`` instead of adding an axis.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 import functools
 from typing import Any, NamedTuple
 
@@ -24,48 +24,73 @@ def foldable(batched: Callable[..., Any]) -> Callable[..., Any]:
     ``jax.vmap(foldable(f), (None, 0))(params, x)`` is ``f(params, x)`` with all
     examples in one call, and so is a second ``vmap`` around it. If ``params`` are
     mapped too (one circuit per seed), ``f`` itself is vmapped. Differentiation sees the
-    operations of ``f``, its custom derivatives included.
+    operations of ``f``, its custom derivatives included. ``f`` is compiled where it is
+    called outside of ``jax.jit``, its derivatives as well, and traced once for equal
+    shapes.
 
     Args:
-      batched: ``f(params, *examples) -> pytree``. Every array in ``examples`` and in
-        the result has a leading axis ``N`` of independent examples; ``params`` has
-        none.
+        batched: ``f(params, *examples, **static) -> pytree``. Every array in
+            ``examples`` and in the result has a leading axis ``N`` of independent
+            examples; ``params`` has none. Examples may be None.
 
     Returns:
-      ``g(params, *example) -> pytree`` without the axis ``N``.
+        ``g(params, *example, shape=None, **static) -> pytree`` without the axis ``N``.
+        Static arguments are hashable. A caller that knows the ``shape`` of the one
+        floating-point array that results saves the trace that finds it out.
     """
 
     @functools.wraps(batched)
-    def single(params: Any, *example: Any) -> Any:
+    def single(
+        params: Any,
+        *example: Any,
+        shape: tuple[int, ...] | None = None,
+        **static: Hashable,
+    ) -> Any:
         example = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], example)
         param_leaves, param_tree = jax.tree.flatten(params)
         example_leaves, example_tree = jax.tree.flatten(example)
-        call = _on_leaves(batched, param_tree, example_tree)
-        out_tree = jax.tree.structure(jax.eval_shape(batched, params, *example))
-        out = _fold_p.bind(*param_leaves, *example_leaves, call=call)
-        return jax.tree.unflatten(out_tree, [leaf[0] for leaf in out])
+        call = _Call(batched, tuple(static.items()), param_tree, example_tree)
+        leaves = (*param_leaves, *example_leaves)
+        if shape is None:
+            results = jax.eval_shape(functools.partial(_apply, call), *leaves)
+        else:
+            results = jax.ShapeDtypeStruct((1, *shape), _float_type(param_leaves))
+        kinds, tree = jax.tree.flatten(results)
+        out = _fold_p.bind(
+            *leaves,
+            call=call,
+            kinds=tuple((kind.shape[1:], kind.dtype) for kind in kinds),
+        )
+        return jax.tree.unflatten(tree, [leaf[0] for leaf in out])
 
     return single
 
 
-class _OnLeaves(NamedTuple):
-    """A batched function that takes and returns lists of array leaves."""
+class _Call(NamedTuple):
+    """A batched function with its static arguments, and the trees of its arrays.
 
-    call: Callable[..., list[Any]]
-    num_params: int
+    Equal calls share their traces.
+    """
+
+    function: Callable[..., Any]
+    static: tuple[tuple[str, Hashable], ...]
+    param_tree: Any
+    example_tree: Any
 
 
-@functools.cache
-def _on_leaves(batched: Callable[..., Any], param_tree: Any, example_tree: Any):
-    """The same object for the same function and trees, so that traces are reused."""
-    num_params = param_tree.num_leaves
+@functools.partial(jax.jit, static_argnums=0)
+def _apply(call: _Call, *leaves: Any) -> Any:
+    """The batched function of lists of leaves, compiled."""
+    count = call.param_tree.num_leaves
+    params = jax.tree.unflatten(call.param_tree, leaves[:count])
+    examples = jax.tree.unflatten(call.example_tree, leaves[count:])
+    return call.function(params, *examples, **dict(call.static))
 
-    def call(*leaves):
-        params = jax.tree.unflatten(param_tree, leaves[:num_params])
-        example = jax.tree.unflatten(example_tree, leaves[num_params:])
-        return jax.tree.leaves(batched(params, *example))
 
-    return _OnLeaves(call, num_params)
+def _float_type(leaves: list[Any]) -> Any:
+    """The type of numbers that are computed from these and from float32 numbers."""
+    wide = any(jnp.result_type(leaf) == jnp.float64 for leaf in leaves)
+    return jnp.dtype(jnp.float64 if wide else jnp.float32)
 
 
 _fold_p = Primitive("dspc_fold")
@@ -73,46 +98,60 @@ _fold_p.multiple_results = True
 
 
 @_fold_p.def_impl
-def _impl(*leaves, call):
-    return jax.jit(call.call)(*leaves)
+def _impl(*leaves, call, kinds):
+    del kinds
+    return jax.tree.leaves(_apply(call, *leaves))
 
 
 @_fold_p.def_abstract_eval
-def _abstract_eval(*avals, call):
-    inputs = [jax.ShapeDtypeStruct(aval.shape, aval.dtype) for aval in avals]
-    outputs = jax.eval_shape(call.call, *inputs)
-    return [ShapedArray(out.shape, out.dtype) for out in outputs]
+def _abstract_eval(*avals, call, kinds):
+    size = avals[call.param_tree.num_leaves].shape[0]
+    return [ShapedArray((size, *shape), dtype) for shape, dtype in kinds]
 
 
-def _fold_batch(leaves, dims, *, call):
+def _fold_batch(leaves, dims, *, call, kinds):
     size = next(x.shape[d] for x, d in zip(leaves, dims, strict=True) if d is not None)
-    if any(d is not None for d in dims[: call.num_params]):
-        out = jax.vmap(call.call, dims, axis_size=size)(*leaves)
+    count = call.param_tree.num_leaves
+    if any(d is not None for d in dims[:count]):
+        out = jax.vmap(functools.partial(_apply, call), dims, axis_size=size)(*leaves)
+        out = jax.tree.leaves(out)
         return out, [0] * len(out)
-    folded = list(leaves[: call.num_params])
-    for x, d in zip(leaves[call.num_params :], dims[call.num_params :], strict=True):
-        x = (
-            jnp.broadcast_to(x, (size, *x.shape))
-            if d is None
-            else jnp.moveaxis(x, d, 0)
-        )
-        folded.append(x.reshape(-1, *x.shape[2:]))
-    out = _fold_p.bind(*folded, call=call)
-    return [x.reshape(size, -1, *x.shape[1:]) for x in out], [0] * len(out)
+
+    rows = [
+        jnp.broadcast_to(x, (size, *x.shape)) if d is None else jnp.moveaxis(x, d, 0)
+        for x, d in zip(leaves[count:], dims[count:], strict=True)
+    ]
+    inner = rows[0].shape[1]
+    examples = [x.reshape(size * inner, *x.shape[2:]) for x in rows]
+    out = _fold_p.bind(*leaves[:count], *examples, call=call, kinds=kinds)
+    return [x.reshape(size, inner, *x.shape[1:]) for x in out], [0] * len(out)
 
 
-def _fold_jvp(primals, tangents, *, call):
+def _fold_jvp(primals, tangents, *, call, kinds):
+    del kinds
     moving = [i for i, t in enumerate(tangents) if not isinstance(t, ad.Zero)]
 
     def along(*values):
         leaves = list(primals)
         for i, value in zip(moving, values, strict=True):
             leaves[i] = value
-        return call.call(*leaves)
+        return jax.tree.leaves(_apply(call, *leaves))
 
     return jax.jvp(along, [primals[i] for i in moving], [tangents[i] for i in moving])
 
 
+def _lowered(*leaves, call, kinds):
+    out = jax.tree.leaves(_apply(call, *leaves))
+    size = leaves[call.param_tree.num_leaves].shape[0]
+    for x, (shape, dtype) in zip(out, kinds, strict=True):
+        if x.shape != (size, *shape) or x.dtype != dtype:
+            raise TypeError(
+                f"{call.function.__name__} must return {dtype} of shape "
+                f"{(size, *shape)}, got {x.dtype} of shape {x.shape}"
+            )
+    return out
+
+
 batching.primitive_batchers[_fold_p] = _fold_batch
 ad.primitive_jvps[_fold_p] = _fold_jvp
-mlir.register_lowering(_fold_p, mlir.lower_fun(lambda *x, call: call.call(*x), True))
+mlir.register_lowering(_fold_p, mlir.lower_fun(_lowered, True))

@@ -1,4 +1,4 @@
-"""Log-space primitives, each with the value and gradient it promises at the edge."""
+"""Log-space primitives: values may be -inf, values and gradients are never NaN."""
 
 import functools
 
@@ -39,12 +39,12 @@ def exp_shifted(x: Array, axis: int) -> tuple[Array, Array]:
     """``exp(x - m)`` and ``m``, the maximum along ``axis`` (kept, 0 where all is -inf).
 
     Args:
-      x: log-values; -inf means impossible.
-      axis: the axis whose maximum becomes 1.
+        x: log-values; -inf means impossible.
+        axis: the axis whose maximum becomes 1.
 
     Returns:
-      ``(e, m)`` with ``x = log e + m``; a row of -inf gives ``e = 0`` and ``m = 0``. No
-      gradient passes ``m``: it cancels in every use ``log(w e) + m``.
+        ``(e, m)`` with ``x = log e + m``; a row of -inf gives ``e = 0`` and ``m = 0``.
+        No gradient passes ``m``: it cancels in every use ``log(w e) + m``.
     """
     m = jax.lax.stop_gradient(finite_or_zero(jnp.max(x, axis=axis, keepdims=True)))
     return jnp.exp(x - m), m
@@ -68,12 +68,13 @@ def log_softmax(x: Array, axis: int) -> Array:
 def softplus(x: Array) -> Array:
     """``log(1 + exp x)`` to float32 rounding of max(1, result), and its exact gradient.
 
-    Several times faster on CPU than the form with ``log1p``, whose digits near 0 a sum
-    with terms of order 1 does not keep anyway.
+    Several times faster on CPU than the form with ``log1p``. That form has more digits
+    near 0, which a sum with terms of order 1 would lose again.
     """
     size = jnp.abs(x)  # both halves in one function of |x|: 1/2 is the slope at 0
-    # The select also keeps XLA's CPU backend from computing this inside a reduction,
-    # one number at a time.
+    # The select keeps XLA's CPU backend from fusing this into a reduction, which would
+    # compute one number at a time. It changes no value: beyond 80 (37 would do in
+    # float64, 17 in float32) the logarithm is 0.
     rest = jnp.where(size < 80.0, jnp.log(1.0 + jnp.exp(-size)), 0.0)
     return 0.5 * (x + size) + rest
 
@@ -87,8 +88,9 @@ def _slices(x: Array, axis: int) -> list[Array]:
 def sum_slices(x: Array, axis: int) -> Array:
     """``sum(x, axis)`` for a short axis, not the last, written out slice by slice.
 
-    The same numbers as a reduction, but one fused pass with examples in the vector
-    lanes: on CPU an order of magnitude faster than XLA's reduction over an inner axis.
+    It gives the same numbers as a reduction, in one fused pass with the examples in the
+    vector lanes: on CPU an order of magnitude faster than XLA's reduction over an inner
+    axis.
     """
     return functools.reduce(jnp.add, _slices(x, axis))
 

@@ -1,4 +1,4 @@
-"""Where XLA is told to store an array, and how, instead of recomputing it."""
+"""Functions that make XLA store an array in memory instead of recomputing it."""
 
 from collections.abc import Callable
 
@@ -12,8 +12,8 @@ from dspc_jax.types import Array, PyTree
 def stored(x: Array) -> Array:
     """``x`` as an array of its own in memory, its last axis contiguous.
 
-    Else XLA folds a transpose into whatever reads ``x``, and that reads across the
-    last axis.
+    Without this, XLA fuses a transpose into every consumer of ``x``, which then reads
+    across the last axis.
     """
     x = with_layout_constraint(x, Layout(tuple(range(x.ndim))))
     return jax.lax.optimization_barrier(x)
@@ -22,9 +22,10 @@ def stored(x: Array) -> Array:
 def computed_once(function: Callable[..., PyTree], x: Array, *others: Array) -> PyTree:
     """``function(x, *others)``, long and elementwise, in a computation of its own.
 
-    Else XLA on CPU folds all of it into each of its readers, and computes it that
-    often. It cannot fold a branch; which one is taken it cannot know. (Elsewhere it
-    weighs what folding costs, and a branch costs more.) Not to be differentiated.
+    Without this, XLA's CPU backend fuses the whole expression into every consumer and
+    recomputes it each time. A conditional blocks that fusion, because the compiler
+    cannot prove which branch is taken. (Other backends weigh the cost of a fusion, and
+    a conditional would cost more there.) The result must not be differentiated.
     """
 
     @jax.custom_batching.custom_vmap
@@ -32,9 +33,10 @@ def computed_once(function: Callable[..., PyTree], x: Array, *others: Array) -> 
         return jax.lax.platform_dependent(*arguments, cpu=branch, default=function)
 
     def branch(x, *others):
-        # A slice of the array as it is: of a flat one, devices would gather all of it.
+        # A slice of the array in its shape: of a flattened one that is sharded, every
+        # device would gather all of it.
         first = jax.lax.slice(x, (0,) * x.ndim, (1,) * x.ndim).reshape(())
-        # No number is beyond infinity, but XLA does not say so.
+        # Never true, but XLA does not simplify the comparison.
         return jax.lax.cond(first > jnp.inf, unreachable, function, x, *others)
 
     def unreachable(*arguments):
@@ -43,7 +45,8 @@ def computed_once(function: Callable[..., PyTree], x: Array, *others: Array) -> 
 
     @once.def_vmap
     def all_at_once(size, is_batched, *arguments):
-        # One branch for the whole batch: one for each would be a select, and folded.
+        # One conditional for the whole batch: vmap would turn it into a select, which
+        # XLA fuses.
         del size
         batched = jax.vmap(function, [0 if batched else None for batched in is_batched])
         out = computed_once(batched, *arguments)

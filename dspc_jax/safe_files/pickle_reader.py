@@ -1,232 +1,225 @@
-"""Pickles as data: their instructions are read, and only harmless ones are followed.
+"""Pickles as data: their instructions are followed, and nothing is ever executed.
 
-A pickle is a program that may call anything. Here nothing is imported, and no function
-of the file's choice is called: two names stand for what they make, a table and a view
-of a storage, and every other name is an error.
+A pickle is a program for a small stack machine that may call anything. This machine
+imports nothing: a name stays a name, and a call of one is made by a function that the
+caller of the reader provides. It knows the instructions of plain values in protocol 2;
+every other one is an error. Time and memory are linear in the size of the pickle.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 import io
 import pickletools
 from typing import Any, NamedTuple
 
-import numpy as np
-
-DTYPES = {"FloatStorage": np.dtype("<f4"), "LongStorage": np.dtype("<i8")}
-"""The storages that can be read: what a network's weights and counters are kept in."""
-
-
-class Storage(NamedTuple):
-    """A storage as a pickle names it: values that tensors are views of."""
-
-    key: str
-    dtype: np.dtype
-    num_values: int
+_PROTOCOL = b"\x80\x02"
+_OPCODES = {opcode.code.encode("latin-1"): opcode for opcode in pickletools.opcodes}
+_MAX_DEPTH = 10
+"""Of tuples in tuples; Python's hash of thousands would overflow its stack."""
 
 
-class Tensor(NamedTuple):
-    """A tensor as a pickle describes it: a view of a storage."""
-
-    storage: Storage
-    offset: int
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
+class UnsafePickle(ValueError):
+    """The pickle asks for something that its reader does not allow."""
 
 
-def storage_of(reference: Any) -> Storage:
-    """What the persistent id of a storage means: both formats' first five words."""
-    if not isinstance(reference, tuple) or len(reference) not in (5, 6):
-        raise ValueError(f"a storage is referred to by {say(reference)}")
-    word, kind, key, location, num_values, *view = reference
-    if word != "storage" or view not in ([], [None]) or location != "cpu":
-        raise ValueError(f"a storage is referred to by {say(reference)}")
-    module, name = _global_name(kind)
-    if module != "torch" or name not in DTYPES:
-        raise ValueError(f"{module}.{name} is none of the storages {sorted(DTYPES)}")
-    if not isinstance(key, str):
-        raise ValueError(f"a storage has the key {say(key)}")
-    return Storage(key, DTYPES[name], _natural(num_values))
-
-
-def _rebuild(arguments: tuple) -> Tensor:
-    """What ``torch._utils._rebuild_tensor_v2`` would be called with."""
-    storage, offset, shape, strides, _, _ = arguments  # gradient flag and hooks: unused
-    if not isinstance(storage, Storage):
-        raise ValueError(f"a tensor is a view of {say(storage)}")
-    if len(shape) != len(strides) or len(shape) > 32:  # NumPy's most axes
-        raise ValueError(f"a tensor has the shape {say(shape)}")
-    return Tensor(
-        storage,
-        _natural(offset),
-        tuple(_natural(size) for size in shape),
-        tuple(_natural(stride) for stride in strides),
-    )
-
-
-def _natural(value: Any) -> int:
-    if type(value) is not int or not 0 <= value < 2**40:  # beyond any file
-        raise ValueError(f"a size is {say(value)}")
-    return value
-
-
-class _Global(NamedTuple):
+class Name(NamedTuple):
     """A name that a pickle refers to; nothing is imported for it."""
 
     module: str
     name: str
 
 
-class _Mark:
-    """The bottom of a group of operands on the stack."""
-
-
-_MARK = _Mark()
-
-
-def _global_name(value: Any) -> _Global:
-    if not isinstance(value, _Global):
-        raise ValueError(f"{say(value)} stands where a name must")
-    return value
-
-
-def _call(function: Any, arguments: Any) -> Any:
-    """The two calls that a state dictionary needs, as data."""
-    name = _global_name(function)
-    if not isinstance(arguments, tuple):
-        raise ValueError("a call without a tuple of arguments")
-    if name == ("torch._utils", "_rebuild_tensor_v2"):
-        return _rebuild(arguments)
-    if name == ("collections", "OrderedDict") and not arguments:
-        return {}
-    raise ValueError(f"it calls {name.module}.{name.name}, which is not allowed")
-
-
-_CONSTANTS: dict[str, Callable[[], Any]] = {
-    "NONE": lambda: None,
-    "NEWTRUE": lambda: True,
-    "NEWFALSE": lambda: False,
-    "EMPTY_TUPLE": tuple,
-    "EMPTY_DICT": dict,
-    "EMPTY_LIST": list,
-    "MARK": lambda: _MARK,
-}
-_LITERALS = {"BINUNICODE", "BININT", "BININT1", "BININT2", "LONG1"}
-_TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
-_OTHERS = {
-    *("PROTO", "STOP", "TUPLE", "BINPUT", "LONG_BINPUT", "BINGET", "LONG_BINGET"),
-    *("GLOBAL", "BINPERSID", "REDUCE", "BUILD"),
-    *("APPEND", "APPENDS", "SETITEM", "SETITEMS"),
-}
-# Bytes to the names of what is followed, and to the readers of their arguments.
-_INSTRUCTIONS: dict[bytes, tuple[str, Callable[[io.BytesIO], Any] | None]] = {
-    opcode.code.encode("latin-1"): (
-        opcode.name,
-        # pickletools would undo escapes in a name, which unpickling does not.
-        opcode.arg.reader if opcode.arg and opcode.name != "GLOBAL" else None,
-    )
-    for opcode in pickletools.opcodes
-    if opcode.name in {*_CONSTANTS, *_LITERALS, *_TUPLES, *_OTHERS}
-}
-
-
 def read_pickle(
-    stream: io.BytesIO, *, persistent: Callable[[Any], Any] | None = None
+    stream: io.BytesIO,
+    *,
+    calls: Mapping[tuple[str, str], Callable[[tuple], Any] | None] | None = None,
+    states: Mapping[type, Callable[[Any, Any], None]] | None = None,
+    persistent: Callable[[Any], Any] | None = None,
 ) -> Any:
-    """The value of one pickle of plain data and tensors, up to its end in the stream.
+    """The value of one pickle of protocol 2, up to its end in the stream.
 
     Args:
-      stream: where the pickle begins; left behind its last byte.
-      persistent: what a persistent id means; none are allowed by default.
+        stream: where the pickle begins; left behind its last byte.
+        calls: the names (module, name) that may occur, each with the function that
+            makes the value of a call from the tuple of its arguments, or None for a
+            name that must not be called.
+        states: the types of objects that may get a state, each with the function that
+            gives an object its state, in place.
+        persistent: makes the value that a persistent id stands for.
 
     Returns:
-      Numbers, strings, tuples, lists, dictionaries, and what the two allowed calls and
-      ``persistent`` make.
+        None, truth values, whole numbers, strings, bytes (strings of Python 2), tuples,
+        lists and dictionaries of these, `Name`, and what the functions make. Lists and
+        dictionaries may be shared, and may hold themselves.
 
     Raises:
-      ValueError: an instruction beyond those that ``torch.save`` writes for a state
-        dictionary, or a name or call that is not allowed.
-      IndexError, TypeError, KeyError: instructions that do not fit together.
+        UnsafePickle: an instruction, a name, a call or a key that is not allowed.
+        ValueError: the pickle is truncated or damaged.
     """
-    stack: list[Any] = []
-    memo: dict[int, Any] = {}
+    if (start := stream.read(2)) != _PROTOCOL:
+        raise ValueError(f"a pickle must begin with {_PROTOCOL!r}, got {start!r}")
+    machine = _Machine(stream, calls or {}, states or {}, persistent)
+    try:
+        while (code := stream.read(1)) != b".":
+            machine.follow(code)
+    except (IndexError, KeyError) as error:  # of the stack, of the memo
+        raise ValueError(f"every operand must exist, got {error!r}") from None
+    if machine.marked or len(machine.stack) != 1:
+        raise ValueError("a pickle must end with one value, got none or more")
+    return machine.stack[0]
 
-    def group() -> list[Any]:
-        """Takes the operands above the last mark, and the mark, off the stack."""
-        start = len(stack) - 1
-        while stack[start] is not _MARK:
-            if start == 0:
-                raise ValueError("a group of operands without a beginning")
-            start -= 1
-        operands = stack[start + 1 :]
-        del stack[start:]
+
+class _Machine:
+    """The stack machine; a mark keeps the stack so far, and an empty one begins."""
+
+    def __init__(self, stream: io.BytesIO, calls, states, persistent):
+        self._stream = stream
+        self._calls, self._states, self._persistent = calls, states, persistent
+        self.marked: list[list[Any]] = []
+        self.stack: list[Any] = []
+        self.memo: dict[int, Any] = {}
+        self._depths: dict[int, int] = {}  # of tuples, by their ids
+
+    def follow(self, code: bytes) -> None:
+        if code not in _OPCODES:
+            raise ValueError(f"an instruction must follow, got {code!r}")
+        opcode = _OPCODES[code]
+        if opcode.name not in _INSTRUCTIONS:
+            raise UnsafePickle(f"instructions must be of plain data, got {opcode.name}")
+        # GLOBAL reads for itself: pickletools would undo escapes, unpickling does not.
+        argument = None if opcode.name == "GLOBAL" else opcode.arg
+        arguments = [argument.reader(self._stream)] if argument else []
+        _INSTRUCTIONS[opcode.name](self, *arguments)
+
+    def push(self, value: Any) -> None:
+        self.stack.append(value)
+
+    def mark(self) -> None:
+        self.marked.append(self.stack)
+        self.stack = []
+
+    def group(self) -> list[Any]:
+        """Takes the operands above the last mark, and the mark."""
+        operands, self.stack = self.stack, self.marked.pop()
         return operands
 
-    while code := stream.read(1):
-        name, read_argument = _INSTRUCTIONS.get(code, (f"{code!r}", None))
-        argument: Any = read_argument(stream) if read_argument else None
-        match name:
-            case "PROTO":
-                if argument != 2:
-                    raise ValueError(f"a pickle of protocol {argument}, not 2")
-            case _ if name in _CONSTANTS:
-                stack.append(_CONSTANTS[name]())
-            case _ if name in _LITERALS:
-                stack.append(argument)
-            case _ if name in _TUPLES:
-                stack[-_TUPLES[name] :] = [tuple(stack[-_TUPLES[name] :])]
-            case "TUPLE":
-                stack.append(tuple(group()))
-            case "BINPUT" | "LONG_BINPUT":
-                memo[argument] = stack[-1]
-            case "BINGET" | "LONG_BINGET":
-                stack.append(memo[argument])
-            case "GLOBAL":
-                module, name = stream.readline(), stream.readline()
-                stack.append(_Global(module.decode()[:-1], name.decode()[:-1]))
-            case "BINPERSID" if persistent is not None:
-                stack.append(persistent(stack.pop()))
-            case "REDUCE":
-                arguments = stack.pop()
-                stack.append(_call(stack.pop(), arguments))
-            case "APPEND":
-                value = stack.pop()
-                _container(stack[-1], list).append(value)
-            case "APPENDS":
-                operands = group()
-                _container(stack[-1], list).extend(operands)
-            case "SETITEM":
-                operands = [stack.pop(-2), stack.pop()]
-                _update(stack[-1], operands)
-            case "SETITEMS":
-                operands = group()
-                _update(stack[-1], operands)
-            case "BUILD":
-                stack.pop()  # the versions of modules, which torch keeps beside
-                _container(stack[-1], dict)
-            case "STOP":
-                if len(stack) != 1:
-                    raise ValueError("a pickle of more than one value")
-                return stack[0]
-            case _:
-                raise ValueError(f"the instruction {name} is not allowed")
-    raise ValueError("a pickle without an end")
+    def last(self, count: int) -> list[Any]:
+        return [self.stack.pop() for _ in range(count)][::-1]
+
+    def pack(self, operands: list[Any]) -> None:
+        """Pushes a tuple."""
+        inner = [self._depths.get(id(x), 1) for x in operands if type(x) is tuple]
+        depth = 1 + max(inner, default=0)
+        if depth > _MAX_DEPTH:
+            raise UnsafePickle(f"tuples must be nested at most {_MAX_DEPTH} deep")
+        value = tuple(operands)
+        self._depths[id(value)] = depth
+        self.push(value)
+
+    def put(self, number: int) -> None:
+        if number > self._stream.tell():  # every number is used once, in order
+            raise UnsafePickle(f"numbers of the memo must be in order, got {number}")
+        self.memo[number] = self.stack[-1]
+
+    def extend(self, operands: list[Any]) -> None:
+        self.container(list).extend(operands)
+
+    def update(self, operands: list[Any]) -> None:
+        """Sets entries, once each: other keys may take ages to hash or to compare."""
+        table = self.container(dict)
+        if len(operands) % 2:
+            raise ValueError("every key must have a value, got a key alone")
+        for key, value in zip(operands[::2], operands[1::2], strict=True):
+            if type(key) not in (str, bytes):
+                raise UnsafePickle(f"keys must be text or bytes, got {describe(key)}")
+            if key in table:
+                raise ValueError(f"keys must differ, got {describe(key)} twice")
+            table[key] = value
+
+    def container(self, kind: type) -> Any:
+        if type(value := self.stack[-1]) is not kind:
+            raise ValueError(f"it must be a {kind.__name__}, got {describe(value)}")
+        return value
+
+    def refer(self) -> None:
+        lines = [self._stream.readline(), self._stream.readline()]
+        if not all(line.endswith(b"\n") for line in lines):
+            raise ValueError("a name must be two whole lines, got the end of the file")
+        name = Name(*(line[:-1].decode() for line in lines))
+        if name not in self._calls:
+            raise UnsafePickle(f"names must be allowed ones, got {describe(name)}")
+        self.push(name)
+
+    def reduce(self) -> None:
+        name, arguments = self.last(2)
+        function = self._calls[name] if type(name) is Name else None
+        if function is None:
+            raise UnsafePickle(f"calls must be of allowed names, got {describe(name)}")
+        if type(arguments) is not tuple:
+            raise ValueError(f"arguments must be a tuple, got {describe(arguments)}")
+        self.push(function(arguments))
+
+    def build(self) -> None:
+        value, state = self.last(2)
+        if type(value) not in self._states:
+            raise UnsafePickle(f"nothing must have a state, got {describe(value)}")
+        self._states[type(value)](value, state)
+        self.push(value)
+
+    def resolve(self) -> None:
+        if self._persistent is None:
+            raise UnsafePickle("nothing must have a persistent id, got one")
+        self.push(self._persistent(self.stack.pop()))
 
 
-def _update(table: Any, operands: list[Any]) -> None:
-    """Sets entries. Only strings are keys: the hash of nested tuples may take ages."""
-    if not all(isinstance(key, str) for key in operands[::2]):
-        raise ValueError("a dictionary has a key that is no string")
-    _container(table, dict).update(zip(operands[::2], operands[1::2], strict=True))
+_INSTRUCTIONS: dict[str, Callable[..., None]] = {
+    "NONE": lambda machine: machine.push(None),
+    "NEWTRUE": lambda machine: machine.push(True),
+    "NEWFALSE": lambda machine: machine.push(False),
+    "EMPTY_TUPLE": lambda machine: machine.push(()),
+    "EMPTY_LIST": lambda machine: machine.push([]),
+    "EMPTY_DICT": lambda machine: machine.push({}),
+    **dict.fromkeys(("BININT", "BININT1", "BININT2", "LONG1"), _Machine.push),
+    "BINUNICODE": _Machine.push,
+    # Strings of Python 2 are bytes, which pickletools reads as text.
+    "SHORT_BINSTRING": lambda machine, text: machine.push(text.encode("latin-1")),
+    "BINSTRING": lambda machine, text: machine.push(text.encode("latin-1")),
+    "MARK": _Machine.mark,
+    "TUPLE": lambda machine: machine.pack(machine.group()),
+    "TUPLE1": lambda machine: machine.pack(machine.last(1)),
+    "TUPLE2": lambda machine: machine.pack(machine.last(2)),
+    "TUPLE3": lambda machine: machine.pack(machine.last(3)),
+    "APPEND": lambda machine: machine.extend(machine.last(1)),
+    "APPENDS": lambda machine: machine.extend(machine.group()),
+    "SETITEM": lambda machine: machine.update(machine.last(2)),
+    "SETITEMS": lambda machine: machine.update(machine.group()),
+    **dict.fromkeys(("BINPUT", "LONG_BINPUT"), _Machine.put),
+    "BINGET": lambda machine, number: machine.push(machine.memo[number]),
+    "LONG_BINGET": lambda machine, number: machine.push(machine.memo[number]),
+    "GLOBAL": _Machine.refer,
+    "REDUCE": _Machine.reduce,
+    "BUILD": _Machine.build,
+    "BINPERSID": _Machine.resolve,
+}
 
 
-def _container(value: Any, kind: type) -> Any:
-    if type(value) is not kind:
-        raise ValueError(f"{say(value)} stands where a {kind.__name__} must")
+def size(value: Any) -> int:
+    """A whole number that a pickle gives, after a check that it can be a size."""
+    if type(value) is not int or not 0 <= value < 2**40:  # beyond any file
+        raise ValueError(f"a size must be from 0 to 2^40, got {describe(value)}")
     return value
 
 
-def say(value: Any) -> str:
+def sizes(value: Any) -> tuple[int, ...]:
+    """A tuple that a pickle gives, after a check that it can be a shape or strides."""
+    if type(value) is not tuple or len(value) > 32:  # NumPy's most axes
+        raise ValueError(f"a shape must be a short tuple, got {describe(value)}")
+    return tuple(map(size, value))
+
+
+def describe(value: Any) -> str:
     """A short description; never the text of nested values, which may be endless."""
-    if value is None or isinstance(value, bool | int | str | _Global):
+    if type(value) is Name:
+        value = f"{value.module}.{value.name}"
+    if value is None or isinstance(value, bool | int | str | bytes):
         return f"{value!r:.60}"
     return f"a {type(value).__name__}"

@@ -1,4 +1,4 @@
-r"""Gumbel noise given the choice that it led to.
+r"""Gumbel noise conditioned on the choice that it led to.
 
 The scores of a choice are :math:`s_d = w_d e^{g_d} = w_d / E_d` with standard
 exponential :math:`E_d`, and the greatest is taken. Given that it was :math:`D`,
@@ -7,13 +7,13 @@ exponential :math:`E_d`, and the greatest is taken. Given that it was :math:`D`,
   \frac1{s_D} = \frac{E_D}{\sum_d w_d}, \qquad
   \frac1{s_d} = \frac{E_d}{w_d} + \frac1{s_D} \quad (d \ne D)
 
-with fresh :math:`E`: the minimum of exponentials is independent of which it is, and an
+with fresh :math:`E`: the minimum of exponentials is independent of its index, and an
 exponential beyond a bound is one again (it has no memory).
 
 References:
-  Maddison, Tarlow and Minka, "A* Sampling", NeurIPS 2014.
-  Paulus, Maddison and Krause, "Rao-Blackwellizing the Straight-Through Gumbel-Softmax
-  Gradient Estimator", ICLR 2021, section 3.
+    Maddison, Tarlow and Minka, "A* Sampling", NeurIPS 2014.
+    Paulus, Maddison and Krause, "Rao-Blackwellizing the Straight-Through Gumbel-Softmax
+    Gradient Estimator", ICLR 2021, section 3.
 """
 
 import jax
@@ -26,44 +26,47 @@ from dspc_jax.types import Array
 def fresh_exponentials(noise: Array, number: Array | int) -> Array:
     """Standard exponential numbers, a function of noise that has been used already.
 
-    Each is made from the bits of one number of the noise alone, scrambled twice by
-    MurmurHash3's finalizer; so they need no key, no memory before they are used, and
-    an example's depend on no other example. As good as independent of the noise and of
-    one another for Monte Carlo (tested), not for secrets.
+    Each depends on the bits of one number of the noise alone, scrambled twice by
+    MurmurHash3's finalizer. So they need no key and no memory, and those of an example
+    depend on no other example. For Monte Carlo they may count as independent of the
+    noise and of one another (tested); they are not cryptographic.
 
     Args:
-      noise: float32 of any shape.
-      number: which of the (2**32) arrays of numbers.
+        noise: float32 of any shape.
+        number: index of the array of numbers, below 2**32.
 
     Returns:
-      Positive finite numbers in the shape of the noise.
+        Positive finite numbers in the shape of the noise.
     """
     bits = jax.lax.bitcast_convert_type(noise, jnp.uint32)
+    # The offset, 2**32 over the golden ratio, makes the salt of number 0 nonzero.
     salt = _scramble(jnp.asarray(number).astype(jnp.uint32) + np.uint32(0x9E3779B9))
     bits = _scramble(_scramble(bits) ^ salt)
+    # As many bits as float32 has digits, centered, so that neither 0 nor 1 comes up.
     uniform = (bits >> 9).astype(jnp.float32) * 2.0**-23 + 2.0**-24
     return -jnp.log(uniform)
 
 
 def conditional_scores(probs: Array, chosen: Array, exponentials: Array) -> Array:
-    r"""Scores given the choice, as shares of the greatest:
-    :math:`s_d / s_D = E_D p_d / (E_d + E_D p_d)`, and 1 for the one chosen.
+    r"""Scores given the choice, relative to the greatest.
+
+    :math:`s_d / s_D = E_D p_d / (E_d + E_D p_d)`, and 1 for the choice itself.
 
     Args:
-      probs: ``[P, I, J, N]``, adding up to 1 over pairs ``I, J``; 0 is impossible.
-      chosen: one-hot, the same shape.
-      exponentials: fresh standard exponential numbers, the same shape.
+        probs: ``[P, I, J, N]``, adding up to 1 over pairs ``I, J``; 0 is impossible.
+        chosen: one-hot, the same shape.
+        exponentials: fresh standard exponential numbers, the same shape.
 
     Returns:
-      In [0, 1], the same shape; 0 where impossible.
-    """  # noqa: D205
-    first = jnp.sum(chosen * exponentials, axis=(1, 2), keepdims=True)
-    share = first * probs
+        In [0, 1], the same shape; 0 where impossible.
+    """
+    chosen_exponential = jnp.sum(chosen * exponentials, axis=(1, 2), keepdims=True)
+    share = chosen_exponential * probs
     return jnp.where(chosen > 0, 1.0, share / (exponentials + share))
 
 
 def _scramble(bits: Array) -> Array:
-    """A bijection of 32-bit numbers."""
+    """A bijection of 32-bit numbers, with the constants of MurmurHash3."""
     bits = (bits ^ (bits >> 16)) * np.uint32(0x85EBCA6B)
     bits = (bits ^ (bits >> 13)) * np.uint32(0xC2B2AE35)
     return bits ^ (bits >> 16)

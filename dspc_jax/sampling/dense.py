@@ -7,7 +7,7 @@ are computed, so this needs memory for ``G * K`` whole images per example; it is
 for small circuits and for checking the cheaper routing of `dspc_jax.sampling.downward`.
 
 References:
-  Lang et al. 2022, section 3.2 (with ``log w`` where the text prints the weights).
+    Lang et al. 2022, section 3.2 (with ``log w`` where the text prints the weights).
 """
 
 import functools
@@ -33,18 +33,30 @@ def sample(
     temperature: Array,
     leaf_mode: str,
 ) -> Array:
-    """Blended samples ``[N, V, C]`` by Gumbel-softmax at every node."""
+    """Draws blended samples ``[N, V, C]`` by Gumbel-softmax at every node.
+
+    Args:
+        layout: the circuit.
+        params: its parameters.
+        weights: the same, normalized.
+        evidence: log-densities of the observed values, or None.
+        noise: noise of the batch.
+        temperature: scalar.
+        leaf_mode: ``"sample"`` or ``"mean"``.
+
+    Returns:
+        The samples, differentiable in ``params`` and ``weights``.
+    """
     regions = [_leaf_samples(layout, params, noise, leaf_mode)]
     for number, level in enumerate(layout.graph.levels):
         folds = []
-        start = 0
-        for which, fold in enumerate(level.folds):
-            table = weights.sums[number][which]
+        for index, fold in enumerate(level.folds):
+            table = weights.sums[number][index]
             logits = safe_log(table)[..., None]
             if evidence is not None:
                 children = children_of(fold, evidence.regions)
                 logits = logits + _evidence_logits(children, logits.ndim)
-            perturbation = jnp.moveaxis(noise.sums[number][which], 0, -1)[fold.slots]
+            perturbation = jnp.moveaxis(noise.sums[number][index], 0, -1)[fold.slots]
             perturbation = gumbel(perturbation)
             shape = (fold.size, 1, *table.shape[2:], perturbation.shape[-1])
             axes = tuple(range(2, logits.ndim - 1))
@@ -56,7 +68,6 @@ def sample(
             else:
                 out = functools.reduce(jnp.add, (_blend(y, s) for s in samples))
             folds.append(out)
-            start += fold.size
         out = jnp.concatenate(folds)
         if level.mixture is not None:
             table, uniform = weights.mixtures[number], noise.mixtures[number]
@@ -78,7 +89,7 @@ def sample(
 
 
 def _leaf_samples(layout, params, noise, leaf_mode):
-    """Every leaf's draw, in place: ``[G, K, V, C, N]``, 0 outside a region's scope."""
+    """The draws of all leaves, ``[G, K, V, C, N]``; 0 outside a region's scope."""
     num_regions = layout.graph.input_scopes.shape[0]
     num_variables, num_channels = layout.graph.num_variables, layout.num_channels
     num_examples = noise.leaves.shape[0]
@@ -96,8 +107,8 @@ def _leaf_samples(layout, params, noise, leaf_mode):
         if leaf_mode == "mean":
             draws = block.leaf.mean(components)
         else:
-            u = jnp.broadcast_to(uniform[block.scopes][:, None], leading)
-            draws = block.leaf.draw(u, components)
+            numbers = jnp.broadcast_to(uniform[block.scopes][:, None], leading)
+            draws = block.leaf.draw(numbers, components)
         draws = jnp.where(block.valid[:, None, :, None, None], draws, 0.0)
         # A padded position points at variable 0 and adds 0 there.
         out = out.at[regions, :, block.scopes].add(jnp.moveaxis(draws, 2, 1))

@@ -3,20 +3,20 @@ r"""The downward pass: from a key to a sample, hard or relaxed.
 From the root down, every region carries a *selector* :math:`q_{gk}` over its units,
 given that the region is reached, and a *mass* :math:`m_g`, how much it is reached. A
 partition chooses among the products of its children with the weights that its selector
-leaves it,
+mixes,
 
 .. math::
   \tilde w_d = \sum_o q_o\, w_{od}\, \frac{\pi_d(e^{\ell})}{e^{\ell_o}}, \qquad
   y = \mathrm{relax}(\log \tilde w + g),
 
 (the fraction is the evidence's share, 1 without evidence) and hands the marginals of
-:math:`y` to its children. A mixture chooses among partitions alike and scales their
-masses. A leaf's parameters are blended with :math:`m_g q_{gk}` and meet one noise
-number per pixel and channel. Each repetition keeps its own selectors down to its own
-leaves, so selectors of one never meet leaves of another.
+:math:`y` to its children. A mixture chooses among partitions in the same way and scales
+their masses. The parameters of leaves are blended with :math:`m_g q_{gk}` and combined
+with one noise number per pixel and channel. Each repetition keeps its own selectors
+down to its own leaves, so selectors of one never meet leaves of another.
 
-One-hot choices make this ancestral sampling, exactly. `dspc_jax.sampling.path` does
-that by following only what is chosen; `dspc_jax.sampling.dense` is the paper's
+With one-hot choices this is ancestral sampling, exactly. `dspc_jax.sampling.path` does
+the same by following the chosen units alone; `dspc_jax.sampling.dense` is the paper's
 node-by-node blend.
 """
 
@@ -53,15 +53,16 @@ def select(
     """The downward pass to the input regions.
 
     Args:
-      layout: the circuit.
-      weights: its normalised parameters.
-      evidence: what `upward` returned for the observed values.
-      noise: of the batch.
-      relaxation: see `dspc_jax.sampling.relaxation`.
-      temperature: scalar.
+        layout: the circuit.
+        weights: its normalized parameters.
+        evidence: log-densities of the observed values, from
+            `dspc_jax.inference.upward.upward`, or None.
+        noise: noise of the batch.
+        relaxation: see `dspc_jax.sampling.relaxation`.
+        temperature: scalar.
 
     Returns:
-      Mass times selector of every input region, ``[G, K, N]``.
+        Mass times selector of every input region, ``[G, K, N]``.
     """
     levels = layout.graph.levels
 
@@ -83,9 +84,9 @@ def select(
                 layout.graph.parents[number + 1], requests[number + 1]
             )
         if level.mixture is not None:
-            part_region = None
+            log_probs = None
             if evidence is not None:
-                part_region = evidence.partitions[number], evidence.regions[number + 1]
+                log_probs = evidence.partitions[number], evidence.regions[number + 1]
             mixture, uniform = weights.mixtures[number], noise.mixtures[number]
             assert mixture is not None
             assert uniform is not None
@@ -93,12 +94,12 @@ def select(
                 level,
                 mixture,
                 (selectors, masses),
-                part_region,
+                log_probs,
                 exp_gumbel(jnp.moveaxis(uniform, 0, -1)),
                 choose_one,
             )
         start = 0
-        for which, fold in enumerate(level.folds):
+        for index, fold in enumerate(level.folds):
             rows = slice(start, start + fold.size)
             start += fold.size
             children = None
@@ -106,20 +107,20 @@ def select(
                 part = evidence.partitions[number][rows]
                 children = (part, children_of(fold, evidence.regions))
             choice = _partition_choice(
-                weights.sums[number][which],
+                weights.sums[number][index],
                 fold,
                 selectors[rows],
                 children,
                 layout.sum_layer,
             )
-            perturbation = _per_partition(fold, noise.sums[number][which])
+            perturbation = _per_partition(fold, noise.sums[number][index])
             sides = rx.choose(
                 relaxation,
                 choice,
                 perturbation.reshape(choice.weight.shape),
                 temperature,
             )
-            if choice.weight.shape[2] == 1:  # cp or a single child: one choice for all
+            if choice.weight.shape[2] == 1:  # cp or a single child: one choice in all
                 sides = (sides[0],) * len(fold.children)
             for side, chosen in zip(fold.children, sides, strict=True):
                 _request(requests, side, chosen, masses[rows])
@@ -128,18 +129,18 @@ def select(
 
 
 def _request(requests, side, selectors, masses):
-    """Files what a fold's side asks of the levels that its pieces come from."""
+    """Adds the selectors and masses of a fold's side to the levels of its pieces."""
     start = 0
     for piece in side:
         rows = piece.rows
         size = rows.stop - rows.start if isinstance(rows, slice) else len(rows)
-        asked = slice(start, start + size)
-        requests[piece.level].append((selectors[asked], masses[asked]))
+        part = slice(start, start + size)
+        requests[piece.level].append((selectors[part], masses[part]))
         start += size
 
 
 def _collect(parents: np.ndarray, requests: Sequence[tuple[Array, Array]]):
-    """Selectors and masses of a level from what its parents ask of it."""
+    """Selectors and masses of a level from the requests of its parents."""
     selectors = jnp.concatenate([s for s, _ in requests])
     masses = jnp.concatenate([m for _, m in requests])
     if parents.shape[1] == 1:
@@ -150,7 +151,7 @@ def _collect(parents: np.ndarray, requests: Sequence[tuple[Array, Array]]):
     exists = jnp.asarray(parents >= 0, jnp.float32)[..., None]
     per_parent = exists * masses[parents]
     total = jnp.sum(per_parent, axis=1)
-    # A region that nobody reaches keeps a counterfactual selector, the parents' mean.
+    # A region out of reach keeps a counterfactual selector, the mean of its parents'.
     share = jnp.where(
         total[:, None] > 0,
         safe_divide(per_parent, total[:, None]),
@@ -160,7 +161,7 @@ def _collect(parents: np.ndarray, requests: Sequence[tuple[Array, Array]]):
 
 
 def _through_mixture(level: Level, weights, region_state, evidence, noise, choose_one):
-    """From regions to their partitions: who is chosen, and with which selector."""
+    """Selectors and masses of partitions from those of their regions."""
     selectors, masses = region_state
     mixture = level.mixture
     assert mixture is not None
@@ -190,7 +191,7 @@ def _through_mixture(level: Level, weights, region_state, evidence, noise, choos
 def _partition_choice(
     weights, fold: FoldedPartitions, selectors, evidence, kind
 ) -> rx.Choice:
-    """What the selectors leave each product, as pairs ``[P, I, J, N]``."""
+    """The products' weights under the selectors, as pairs ``[P, I, J, N]``."""
     flat = weights.reshape(*weights.shape[:2], -1)
     pairs = len(fold.children) == 2 and kind == "tucker"
     sizes = weights.shape[2:] if pairs else (flat.shape[-1], 1)
@@ -208,7 +209,7 @@ def _partition_choice(
 
 
 def _per_partition(fold: FoldedPartitions, uniform: Array) -> Array:
-    """Numbers ``[N, S, D]`` of slots to noise of partitions ``[P, D, N]``."""
+    """Noise of partitions, ``[P, D, N]``, from the numbers of slots, ``[N, S, D]``."""
     noise = exp_gumbel(stored(jnp.moveaxis(uniform, 0, -1)))
     repeats = fold.size // fold.num_slots
     if np.array_equal(fold.slots, np.arange(fold.size) // repeats):
@@ -224,17 +225,17 @@ def blend(
     uniform: Array,
     leaf_mode: str,
 ) -> Array:
-    """Leaves: blended parameters meet one noise number per pixel and channel.
+    """Draws from leaves with blended parameters, one number per pixel and channel.
 
     Args:
-      layout: the circuit.
-      params: its parameters.
-      selectors: mass times selector, ``[G, K, N]``.
-      uniform: ``[N, V, C]``.
-      leaf_mode: ``"sample"`` or ``"mean"``.
+        layout: the circuit.
+        params: its parameters.
+        selectors: mass times selector, ``[G, K, N]``.
+        uniform: ``[N, V, C]``.
+        leaf_mode: ``"sample"`` or ``"mean"``.
 
     Returns:
-      ``[N, V, C]``.
+        ``[N, V, C]``.
     """
     values = []
     for block, leaf_params in zip(layout.blocks, params.leaves, strict=True):
@@ -245,8 +246,8 @@ def blend(
         if leaf_mode == "mean":
             values.append(block.leaf.mean(components))
         else:
-            u = jnp.transpose(uniform, (1, 2, 0))[block.variables]
-            values.append(block.leaf.draw(u, components))
+            numbers = jnp.transpose(uniform, (1, 2, 0))[block.variables]
+            values.append(block.leaf.draw(numbers, components))
     return jnp.transpose(in_variable_order(layout, values), (2, 0, 1))
 
 
@@ -275,11 +276,11 @@ def _sum_occurrences(block: InputBlock, rows: Array) -> Array:
     """
 
     def part(rows, index):
-        taken = rows[np.maximum(index, 0)]
+        values = rows[np.maximum(index, 0)]
         if (index < 0).any():
-            exists = (index >= 0).reshape(-1, *[1] * (taken.ndim - 1))
-            taken = jnp.where(exists, taken, 0.0)
-        return taken
+            exists = (index >= 0).reshape(-1, *[1] * (values.ndim - 1))
+            values = jnp.where(exists, values, 0.0)
+        return values
 
     def total(rows):
         parts = (part(rows, index) for index in occurrences(block).T)
@@ -297,7 +298,7 @@ def _sum_occurrences_bwd(block, _, g):
     position[block.variables] = np.arange(len(block.variables))
     valid = block.valid.reshape(-1, *[1] * (g.ndim - 1))
     index = position[np.where(block.valid, block.scopes, block.variables[0]).ravel()]
-    # Stored once, examples last: else XLA recomputes the cotangent for every
+    # Stored once, examples last: otherwise XLA recomputes the cotangent for every
     # occurrence, or reads it across the examples.
     rows = stored(g)[index]
     return (rows if valid.all() else jnp.where(valid, rows, 0.0),)
@@ -307,7 +308,7 @@ _sum_occurrences.defvjp(_sum_occurrences_fwd, _sum_occurrences_bwd)
 
 
 def occurrences(block: InputBlock) -> np.ndarray:
-    """``[Vb, A]`` where a variable stands: rows ``g * L + l``, -1 where padded."""
+    """``[Vb, A]``: the rows ``g * L + l`` of each variable, -1 where padded."""
     rows: dict[int, list[int]] = {int(v): [] for v in block.variables}
     for row, (v, valid) in enumerate(
         zip(block.scopes.ravel(), block.valid.ravel(), strict=True)
@@ -328,5 +329,5 @@ def modes(layout: Layout, params: CircuitParams, selectors: Array) -> Array:
 
 
 def keep_observed(sample: Array, x: Array, observed: Array) -> Array:
-    """The sample with observed values as they were given, ``[N, V, C]``."""
+    """The sample with the observed values in their places, ``[N, V, C]``."""
     return jnp.where(observed[..., None], x, sample)

@@ -1,9 +1,9 @@
-r"""Implicit reparametrisation: the exact pathwise gradient of a circuit's sample.
+r"""Implicit reparametrization: the exact pathwise gradient of a circuit's sample.
 
-In a fixed order of the coordinates, a sample of a continuous law solves
+In a fixed order of the coordinates, a sample of a continuous distribution solves
 :math:`F(x_d \mid x_{<d}; \theta) = u_d` for uniform :math:`u`, with the conditional
-distribution functions :math:`F`. Whatever drew it, its derivative with the :math:`u_d`
-held fixed is therefore
+distribution functions :math:`F`. Therefore its derivative with the :math:`u_d` held
+fixed, whatever the sampler, is
 
 .. math::
   dx_d = - \frac{1}{p(x_d \mid x_{<d})}
@@ -13,8 +13,8 @@ held fixed is therefore
 and the gradient of any smooth function of the sample is an unbiased estimator of the
 gradient of its mean: no relaxation, no temperature, no noise but the sample's own.
 
-A circuit is linear in its leaves, so three upward passes give what is needed: with the
-leaves of coordinate :math:`d` replaced by their distribution functions
+A circuit is linear in its leaves, so three upward passes suffice: with the leaves of
+coordinate :math:`d` replaced by their distribution functions
 (:math:`N = P(X_d \le x_d, x_{<d})`), by one minus these (:math:`S`), and by densities
 (:math:`P = p(x_{\le d})`); those of later coordinates are integrated out. Then
 :math:`F_d = N / (N + S)` and
@@ -31,8 +31,8 @@ the gap. The estimator is unbiased but its variance grows like
 weights is not seen at all.
 
 References:
-  Graves, "Stochastic Backpropagation through Mixture Density Distributions", 2016.
-  Figurnov, Mohamed and Mnih, "Implicit Reparameterization Gradients", NeurIPS 2018.
+    Graves, "Stochastic Backpropagation through Mixture Density Distributions", 2016.
+    Figurnov, Mohamed and Mnih, "Implicit Reparameterization Gradients", NeurIPS 2018.
 """
 
 from typing import Any
@@ -49,30 +49,31 @@ from dspc_jax.parameters import CircuitParams, CircuitWeights, Layout
 from dspc_jax.types import Array
 
 MAX_COORDINATES = 64
-"""Most variables times channels: every one is an upward pass after the last."""
+"""Most variables times channels. Each is an upward pass after the last: with 64 a step
+takes hundreds of times as long as with ``straight_through`` (docs/estimators.md)."""
 
 
 def check(layout: Layout) -> None:
     """Raises ValueError where samples have no implicit gradient.
 
     Args:
-      layout: a circuit.
+        layout: a circuit.
 
     Raises:
-      ValueError: it has more than `MAX_COORDINATES` variables times channels, or leaves
-        without a differentiable distribution function.
+        ValueError: it has more than `MAX_COORDINATES` variables times channels, or
+            leaves without a differentiable distribution function.
     """
     count = layout.graph.num_variables * layout.num_channels
     if count > MAX_COORDINATES:
         raise ValueError(
-            f"relaxation: 'implicit' needs at most {MAX_COORDINATES} variables times "
-            f"channels, got {count}"
+            f"relaxation must not be 'implicit' with more than {MAX_COORDINATES} "
+            f"variables times channels, got {count}"
         )
     for block in layout.blocks:
         if not isinstance(block.leaf, ContinuousLeaf):
             raise ValueError(
-                "relaxation: 'implicit' needs leaves with a differentiable "
-                f"distribution function (Normal), got {block.leaf!r}"
+                "relaxation must not be 'implicit' without leaves that have a "
+                f"differentiable distribution function (Normal), got {block.leaf!r}"
             )
 
 
@@ -86,49 +87,50 @@ def reparametrize(
     """Gives samples their pathwise gradient.
 
     The order of the coordinates is that of the leaf families, then of the variables,
-    then of the channels. Which order it is changes the gradient of one sample (unless
+    then of the channels. Another order would change the gradient of one sample (unless
     there is only one coordinate), not its mean.
 
     Args:
-      layout: the circuit, see `check`.
-      params: its parameters.
-      weights: the same, normalised.
-      x: samples ``[N, V, C]`` from the circuit, given the observed values if any.
-      observed: bool ``[N, V]``, the variables that were given; None: there are none.
-        Samples have gradients with respect to these values, too.
+        layout: the circuit, see `check`.
+        params: its parameters.
+        weights: the same, normalized.
+        x: samples ``[N, V, C]`` from the circuit, given the observed values if any.
+        observed: bool ``[N, V]``, the observed variables; None: there are none. Samples
+            have gradients with respect to these values, too.
 
     Returns:
-      ``x`` itself, with gradients to ``params``, ``weights`` and the observed values.
+        ``x`` itself, with gradients to ``params``, ``weights`` and the observed values.
     """
     num_examples = x.shape[0]
     x = jnp.transpose(x, (1, 2, 0))
     if observed is None:
-        given = jnp.zeros((x.shape[0], num_examples), bool)
+        observed = jnp.zeros((x.shape[0], num_examples), bool)
     else:
-        given = jnp.transpose(observed)
-    x = jnp.where(given[:, None], x, jax.lax.stop_gradient(x))
+        observed = jnp.transpose(observed)
+    x = jnp.where(observed[:, None], x, jax.lax.stop_gradient(x))
     graph = layout.graph
     inputs = jnp.zeros((len(graph.input_scopes), layout.num_leaves, num_examples))
     tables = [
         _by_coordinate(block, leaf, layout.num_channels)
         for block, leaf in zip(layout.blocks, params.leaves, strict=True)
     ]
-    # What is observed comes first in the order.
+    # Observed coordinates come first in the order.
     for block, (leaves, member) in zip(layout.blocks, tables, strict=True):
-        inputs = _observe(block, leaves, member, x, given, inputs)
+        inputs = _observe(block, leaves, member, x, observed, inputs)
     values = []
     for block, (leaves, member) in zip(layout.blocks, tables, strict=True):
         assert isinstance(block.leaf, ContinuousLeaf)
 
-        def step(inputs, one, leaf: ContinuousLeaf = block.leaf):
-            leaves, member, x, given = one
+        def step(inputs, coordinate, leaf: ContinuousLeaf = block.leaf):
+            leaves, member, x, observed = coordinate
             moved = _move(layout, weights, leaf, leaves, member, x, inputs)
-            moved = jnp.where(given, x, moved)
+            moved = jnp.where(observed, x, moved)
             density = _spread(leaf.log_density, leaves, moved)
-            new = jnp.where(member[:, None, None] & ~given[None, None], density, 0.0)
+            hidden = ~observed[None, None]
+            new = jnp.where(member[:, None, None] & hidden, density, 0.0)
             return inputs + new, moved
 
-        rows = (leaves, member, *_coordinates(block, x, given))
+        rows = (leaves, member, *_coordinates(block, x, observed))
         inputs, moved = jax.lax.scan(step, inputs, rows)
         values.append(moved.reshape(-1, *x.shape[1:]))
     order = np.argsort(np.concatenate([block.variables for block in layout.blocks]))
@@ -136,14 +138,14 @@ def reparametrize(
 
 
 def _move(layout, weights, leaf, leaves, member, x, inputs) -> Array:
-    """One coordinate ``[N]`` with its gradient, given those before it."""
+    """One coordinate ``[N]`` with its gradient, conditional on those before it."""
     below, above = _spread(leaf.log_tails, leaves, x)
     density = _spread(leaf.log_density, leaves, x)
-    at = [
+    functions = [
         inputs + jnp.where(member[:, None, None], term, 0.0)
         for term in (below, above, jax.lax.stop_gradient(density))
     ]
-    stacked = jnp.concatenate(at, axis=-1)
+    stacked = jnp.concatenate(functions, axis=-1)
     root = inference.above(layout, weights, stacked).regions[-1][0]
     root = logsumexp(root + safe_log(weights.classes)[:, None], axis=0)
     below, above, density = jnp.split(root, 3)
@@ -154,13 +156,13 @@ def _move(layout, weights, leaf, leaves, member, x, inputs) -> Array:
 
 
 def _by_coordinate(block: InputBlock, leaf: Any, num_channels: int):
-    """Leaf parameters ``[D, G, K]`` of the block's coordinates, and where they are.
+    """Leaf parameters ``[D, G, K]`` of the block's coordinates, and their regions.
 
     Returns:
-      The parameters, and which regions hold the coordinate: bool ``[D, G]``.
+        The parameters, and whether a region holds the coordinate: bool ``[D, G]``.
     """
-    at = block.valid[None] & (block.scopes[None] == block.variables[:, None, None])
-    member, place = at.any(axis=2), at.argmax(axis=2)
+    places = block.valid[None] & (block.scopes[None] == block.variables[:, None, None])
+    member, place = places.any(axis=2), places.argmax(axis=2)
     regions = np.arange(len(block.scopes))[None]
     rows = jax.tree.map(
         lambda p: jnp.moveaxis(p[regions, :, place], 3, 1).reshape(
@@ -171,23 +173,23 @@ def _by_coordinate(block: InputBlock, leaf: Any, num_channels: int):
     return rows, jnp.asarray(np.repeat(member, num_channels, axis=0))
 
 
-def _coordinates(block: InputBlock, x: Array, given: Array) -> tuple[Array, Array]:
-    """The block's values ``[D, N]``, and which are given."""
+def _coordinates(block: InputBlock, x: Array, observed: Array) -> tuple[Array, Array]:
+    """The block's values ``[D, N]``, and whether they are observed."""
     values = x[block.variables]
-    given = jnp.repeat(given[block.variables], values.shape[1], axis=0)
-    return values.reshape(-1, values.shape[2]), given
+    observed = jnp.repeat(observed[block.variables], values.shape[1], axis=0)
+    return values.reshape(-1, values.shape[2]), observed
 
 
-def _observe(block, leaves, member, x, given, inputs) -> Array:
+def _observe(block, leaves, member, x, observed, inputs) -> Array:
     """Adds the log-densities of the observed coordinates."""
 
-    def step(inputs, one):
-        leaves, member, x, given = one
+    def step(inputs, coordinate):
+        leaves, member, x, observed = coordinate
         density = _spread(block.leaf.log_density, leaves, x)
-        new = jnp.where(member[:, None, None] & given[None, None], density, 0.0)
+        new = jnp.where(member[:, None, None] & observed[None, None], density, 0.0)
         return inputs + new, None
 
-    rows = (leaves, member, *_coordinates(block, x, given))
+    rows = (leaves, member, *_coordinates(block, x, observed))
     return jax.lax.scan(step, inputs, rows)[0]
 
 

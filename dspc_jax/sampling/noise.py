@@ -2,8 +2,8 @@
 
 Every sampler (hard or relaxed, path or dense) takes the same numbers from the same key,
 which is why they agree draw for draw as the temperature falls to 0. Partitions that can
-never be taken together share Gumbel noise: exact for a hard sample, since only one of
-them is looked at, and a tenth of the numbers for ten repetitions.
+never be taken together share Gumbel noise: that is exact for a hard sample, which uses
+only one of them, and a tenth of the numbers for ten repetitions.
 """
 
 import math
@@ -21,14 +21,14 @@ from dspc_jax.types import Array, Key, PyTree
 class Noise(NamedTuple):
     """Noise of a batch.
 
-    All numbers are uniform in (0, 1); `gumbel` turns them into Gumbel noise where they
-    are used, in the layout in which they are used.
+    All numbers are uniform in (0, 1); `gumbel` turns them into Gumbel noise at their
+    point of use, in the layout that this needs.
 
     Attributes:
-      classes: ``[N, Y]``.
-      mixtures: per level ``[N, S, M]``, or None where nothing is mixed.
-      sums: per level, per fold, ``[N, S, D]`` over the products of children.
-      leaves: ``[N, V, C]``, one number per pixel and channel.
+        classes: ``[N, Y]``.
+        mixtures: per level ``[N, S, M]``, or None where nothing is mixed.
+        sums: per level, per fold, ``[N, S, D]`` over the products of children.
+        leaves: ``[N, V, C]``, one number per pixel and channel.
     """
 
     classes: Array
@@ -40,12 +40,12 @@ class Noise(NamedTuple):
 def draw(layout: Layout, keys: Key) -> Noise:
     """Draws the noise of a batch of keys ``[N]``; each example uses its own key only.
 
-    One call to the generator per key: the numbers are cut into the arrays above.
+    The generator is called once per key; its numbers are split into the arrays above.
     """
     shapes = _shapes(layout)
     leaves, tree = jax.tree.flatten(shapes)
     ends = np.cumsum([np.prod(shape, dtype=int) for shape in leaves])
-    # Centred on the grid of 2**-23, so that neither 0 nor 1 comes up.
+    # Centered on the grid of 2**-23, so that neither 0 nor 1 comes up.
     uniform = jax.vmap(lambda key: jax.random.uniform(key, (int(ends[-1]),)))(keys)
     uniform = uniform + jnp.float32(2.0**-24)
     parts = [
@@ -99,7 +99,7 @@ def _shapes(layout: Layout) -> PyTree:
 
 def none(layout: Layout, num_examples: int) -> Noise:
     """Numbers whose Gumbel noise is 0: every choice becomes an arg max (for MPE)."""
-    silence = float(np.exp(-1))
+    silence = float(np.exp(-1))  # -log(-log(u)) = 0
     return jax.tree.map(
         lambda shape: jnp.full((num_examples, *shape), silence), _shapes(layout)
     )

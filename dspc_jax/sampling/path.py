@@ -1,9 +1,9 @@
-"""Ancestral sampling and MPE that look only at what is chosen.
+"""Ancestral sampling and MPE along the chosen units alone.
 
-For trees, and forests of equal trees mixed at the root (every graph of this library so
-far), each example follows one tree: per region one unit, per partition one row of
+In trees, and in forests of equal trees mixed at the root (every graph of this library
+so far), each example follows one tree: per region one unit, per partition one row of
 weights, per pixel one leaf. The draws are those of `dspc_jax.sampling.downward` with
-hard choices, from the same noise. Other graphs take that route.
+hard choices, from the same noise. All other graphs are sampled there.
 """
 
 from typing import Any, NamedTuple
@@ -23,13 +23,13 @@ from dspc_jax.sampling.noise import Noise, exp_gumbel, gumbel
 from dspc_jax.types import Array, PyTree
 
 
-class Taken(NamedTuple):
-    """One kind of choice on the path.
+class PathChoice(NamedTuple):
+    """The choices of one kind on the path.
 
     Attributes:
-      weights: of what there was to choose from, ``[N, S, D]``, or ``[N, D]`` where
-        there is one such choice; the evidence left out.
-      chosen: which was, ``[N, S]`` or ``[N]``.
+        weights: weights of the alternatives, without the evidence, ``[N, S, D]``, or
+            ``[N, D]`` for a single choice.
+        chosen: indices of the chosen alternatives, ``[N, S]`` or ``[N]``.
     """
 
     weights: Array
@@ -37,18 +37,18 @@ class Taken(NamedTuple):
 
 
 class Path(NamedTuple):
-    """What an example's choices were.
+    """The choices of examples.
 
     Attributes:
-      tree: the chosen alternative of the root, ``[N]``.
-      units: the chosen unit of each of its input regions, ``[S, N]``.
-      taken: all choices, a `Noise` with a `Taken` for every array that was used; ``()``
-        in the place of the leaves.
+        tree: the chosen alternative of the root, ``[N]``.
+        units: the chosen unit of each of its input regions, ``[S, N]``.
+        choices: all choices: a `Noise` with a `PathChoice` in place of every array that
+            was used, and ``()`` in place of the leaves.
     """
 
     tree: Array
     units: Array
-    taken: Noise
+    choices: Noise
 
 
 def descend(
@@ -65,9 +65,9 @@ def descend(
     tree = jnp.zeros(num_examples, jnp.int32)
     top = len(graph.levels) - 1
     shape = (num_examples, layout.num_classes)
-    taken_class = Taken(jnp.broadcast_to(weights.classes, shape), classes)
-    taken_mixtures: list[Any] = [None for _ in graph.levels]
-    taken_sums: list[list[Any]] = [[] for _ in graph.levels]
+    class_choice = PathChoice(jnp.broadcast_to(weights.classes, shape), classes)
+    mixture_choices: list[Any] = [None for _ in graph.levels]
+    sum_choices: list[list[Any]] = [[] for _ in graph.levels]
     if graph.levels[top].mixture is not None:
         mixture, uniform = weights.mixtures[top], noise.mixtures[top]
         assert mixture is not None
@@ -77,20 +77,20 @@ def descend(
             chosen = jnp.transpose(evidence.partitions[top], (2, 0, 1))
             logits += jnp.take_along_axis(chosen, classes[:, None, None], 2)[..., 0]
         tree = jnp.argmax(logits + gumbel(uniform[:, 0]), axis=-1)
-        taken_mixtures[top] = Taken(mixture[0][classes][:, None], tree[:, None])
+        mixture_choices[top] = PathChoice(mixture[0][classes][:, None], tree[:, None])
     units = classes[None]
     requests: list[list[Array]] = [[] for _ in graph.levels]
     for number in range(top, -1, -1):
         if number < top:
             units = _collect(graph.parents[number + 1], requests[number + 1], count)
         start = 0
-        for which, fold in enumerate(graph.levels[number].folds):
+        for index, fold in enumerate(graph.levels[number].folds):
             size = fold.size // count
             rows = jnp.arange(size)[:, None] * count + tree[None]
-            table = weights.sums[number][which]
+            table = weights.sums[number][index]
             weight = table[rows, units[start : start + size]]
             start += size
-            perturbation = exp_gumbel(jnp.moveaxis(noise.sums[number][which], 0, 1))
+            perturbation = exp_gumbel(jnp.moveaxis(noise.sums[number][index], 0, 1))
             perturbation = perturbation.reshape(weight.shape)
             if evidence is None:
                 score = rx.score(weight, None, None, perturbation)
@@ -104,7 +104,8 @@ def descend(
                 score = rx.score(weight, left, right, perturbation)
             chosen = jnp.argmax(score.reshape(*score.shape[:2], -1), axis=-1)
             flat = weight.reshape(*score.shape[:2], -1)
-            taken_sums[number].append(Taken(jnp.swapaxes(flat, 0, 1), chosen.T))
+            choice = PathChoice(jnp.swapaxes(flat, 0, 1), chosen.T)
+            sum_choices[number].append(choice)
             if weight.ndim == 4:
                 sides = (chosen // weight.shape[3], chosen % weight.shape[3])
             else:
@@ -112,9 +113,9 @@ def descend(
             for side, unit in zip(fold.children, sides, strict=True):
                 _request(requests, side, unit, count)
     units = _collect(graph.parents[0], requests[0], count)
-    sums = tuple(tuple(level) for level in taken_sums)
-    taken: list[Any] = [taken_class, tuple(taken_mixtures), sums, ()]
-    return Path(tree, units, Noise(*taken))
+    sums = tuple(tuple(level) for level in sum_choices)
+    choices: list[Any] = [class_choice, tuple(mixture_choices), sums, ()]
+    return Path(tree, units, Noise(*choices))
 
 
 def _followed(children: list[Array], rows: Array) -> list[Array]:
@@ -158,11 +159,11 @@ def leaves(
 
 def _chosen_leaf(block: InputBlock, leaf, tree, units, count):
     length = block.scopes.shape[1]
-    where = downward.occurrences(block)  # [V, R], one row in each tree
-    region, position = where // length, where % length
-    of_tree = np.argsort(region % count, axis=1)
-    region = jnp.asarray(np.take_along_axis(region, of_tree, 1))[:, tree]
-    position = jnp.asarray(np.take_along_axis(position, of_tree, 1))[:, tree]
+    rows = downward.occurrences(block)  # [V, R], one row in each tree
+    region, position = rows // length, rows % length
+    order = np.argsort(region % count, axis=1)  # by tree
+    region = jnp.asarray(np.take_along_axis(region, order, 1))[:, tree]
+    position = jnp.asarray(np.take_along_axis(position, order, 1))[:, tree]
     unit = units[region // count, jnp.arange(tree.shape[0])]
     return jax.tree.map(lambda p: p[region, unit, position], leaf)
 

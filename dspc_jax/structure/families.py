@@ -15,20 +15,20 @@ class RandomBinaryTrees:
     Each repetition halves the variables at random ``depth`` times, which gives
     ``2**depth`` input regions whose sizes differ by at most one. The repetitions are
     the partitions of the root region, so they are mixed there. ``depth=0`` is a plain
-    mixture of factorised distributions.
+    mixture of factorized distributions.
 
     Attributes:
-      num_variables: V.
-      depth: D; needs ``2**D <= V``, so that no region is empty.
-      num_repetitions: R.
-      seed: of the NumPy generator that draws the partitions.
+        num_variables: V.
+        depth: D; needs ``2**D <= V``, so that no region is empty.
+        num_repetitions: R.
+        seed: seed of the NumPy generator that draws the partitions.
 
     Raises:
-      ValueError: a number is too small, or the depth does not fit the variables.
+        ValueError: a number is too small, or the depth does not fit the variables.
 
     References:
-      Peharz et al., "Random Sum-Product Networks", UAI 2019.
-      Lang et al. 2022, section 4.
+        Peharz et al., "Random Sum-Product Networks", UAI 2019.
+        Lang et al. 2022, section 4.
     """
 
     num_variables: int
@@ -40,15 +40,15 @@ class RandomBinaryTrees:
         for name, least in (("num_variables", 1), ("depth", 0), ("num_repetitions", 1)):
             if getattr(self, name) < least:
                 raise ValueError(
-                    f"{name}: must be at least {least}, got {getattr(self, name)}"
+                    f"{name} must be at least {least}, got {getattr(self, name)}"
                 )
         if 2**self.depth > self.num_variables:
             raise ValueError(
-                f"depth: 2**depth must not exceed num_variables={self.num_variables} "
-                f"(no region may be empty), got depth={self.depth}"
+                f"depth must satisfy 2**depth <= num_variables={self.num_variables} "
+                f"(no region may be empty), got {self.depth}"
             )
 
-    @functools.lru_cache(maxsize=16)  # noqa: B019  (frozen, small)
+    @functools.lru_cache(maxsize=16)  # noqa: B019 (frozen and small)
     def region_graph(self) -> RegionGraph:
         """The region graph; the same object for the same numbers."""
         rng = np.random.default_rng(self.seed)
@@ -77,23 +77,23 @@ class RandomBinaryTrees:
 
 @dataclasses.dataclass(frozen=True)
 class QuadTree:
-    """The image quad tree: neighbouring pixels meet first.
+    """The image quad tree: neighboring pixels meet first.
 
     A rectangle is halved across its longer side (height first on a tie) until it holds
-    a single pixel, which is a quad tree with its two cuts taken one after the other.
-    Any height and width will do. Variable ``row * width + column`` is a pixel.
+    a single pixel; two such cuts are one step of a quad tree. Any height and width will
+    do. Variable ``row * width + column`` is a pixel.
 
     Attributes:
-      height: rows.
-      width: columns.
-      leaf_size: a rectangle with both sides at most this long is an input region.
+        height: rows.
+        width: columns.
+        leaf_size: a rectangle with both sides at most this long is an input region.
 
     Raises:
-      ValueError: a side is smaller than 1.
+        ValueError: a side is smaller than 1.
 
     References:
-      Mari, Vessio and Vergari, "Unifying and understanding overparameterized circuit
-      representations via low-rank tensor decompositions", TPM 2023 (quad trees).
+        Mari, Vessio and Vergari, "Unifying and understanding overparameterized circuit
+        representations via low-rank tensor decompositions", TPM 2023 (quad trees).
     """
 
     height: int
@@ -104,7 +104,7 @@ class QuadTree:
         for name in ("height", "width", "leaf_size"):
             if getattr(self, name) < 1:
                 raise ValueError(
-                    f"{name}: must be at least 1, got {getattr(self, name)}"
+                    f"{name} must be at least 1, got {getattr(self, name)}"
                 )
 
     @property
@@ -112,7 +112,7 @@ class QuadTree:
         """V, the number of pixels."""
         return self.height * self.width
 
-    @functools.lru_cache(maxsize=16)  # noqa: B019  (frozen, small)
+    @functools.lru_cache(maxsize=16)  # noqa: B019 (frozen and small)
     def region_graph(self) -> RegionGraph:
         """The region graph; the same object for the same numbers."""
         pixels = np.arange(self.num_variables).reshape(self.height, self.width)

@@ -2,8 +2,9 @@
 
 All partitions of one level whose children have the same kind are one `FoldedPartitions`
 (one batched product, whatever the graph); the regions of a level are one array
-``[G, K, N]``. Index arrays say where children come from. The order of regions is chosen
-so that in trees every index array is a run of neighbours, hence a slice, not a gather.
+``[G, K, N]``. Index arrays hold the places of the children. The order of regions is
+chosen so that in trees every index array is a run of neighbors, hence a slice, not a
+gather.
 """
 
 import dataclasses
@@ -15,7 +16,7 @@ from dspc_jax.structure.region_graph import Partition, RegionGraph
 
 
 class Piece(NamedTuple):
-    """The ``rows`` of the regions of ``level``; a run of neighbours is a slice."""
+    """The ``rows`` of the regions of ``level``; a run of neighbors is a slice."""
 
     level: int
     rows: np.ndarray | slice
@@ -26,12 +27,12 @@ class FoldedPartitions:
     """Partitions of one level with children of one kind.
 
     Attributes:
-      size: P, the number of partitions.
-      from_inputs: whether the children are input regions (or else inner regions).
-      children: per side (one or two), the pieces that concatenate to the P children.
-      slots: ``[P]`` noise slots; partitions that can never be taken together (they lie
-        under different alternatives of a mixture) share one.
-      num_slots: S, how many slots there are.
+        size: P, the number of partitions.
+        from_inputs: whether the children are input regions (or else inner regions).
+        children: per side (one or two), the pieces that concatenate to the P children.
+        slots: ``[P]`` noise slots; partitions that can never be taken together (they
+            lie under different alternatives of a mixture) share one.
+        num_slots: S, the number of slots.
     """
 
     size: int
@@ -46,11 +47,13 @@ class Level:
     """All inner regions of one height.
 
     Attributes:
-      folds: the level's partitions, by kind; concatenated they are numbered ``0..P-1``.
-      mixture: ``[G, M]`` partitions of each region, -1 where a region has fewer than M;
-        None where each region has exactly one partition (then region g is partition g).
-      num_regions: G.
-      slots: ``[G]`` noise slot of each region's mixture.
+        folds: the level's partitions, by kind; concatenated they are numbered
+            ``0..P-1``.
+        mixture: ``[G, M]`` partitions of each region, -1 where a region has fewer than
+            M; None where each region has exactly one partition (then region g is
+            partition g).
+        num_regions: G.
+        slots: ``[G]`` noise slot of each region's mixture.
     """
 
     folds: tuple[FoldedPartitions, ...]
@@ -64,15 +67,16 @@ class FoldedGraph:
     """The levels of a circuit, input regions first, the root alone in the last.
 
     Attributes:
-      num_variables: V.
-      input_scopes: ``[G, L]`` variables of every input region, padded with -1.
-      levels: the inner levels, from below; region arrays are numbered 0 (inputs), 1...
-      parents: per level (inputs first, root excluded), ``[G, A]`` rows of each region
-        in the list of all child references to that level (from the last level down,
-        fold by fold, side by side), -1 where a region has fewer than A parents.
-      alternatives: R if the graph is R trees of one shape mixed at the root (1 for a
-        tree) and partition p of a level is position ``p // R`` of tree ``p % R``;
-        None for every other graph.
+        num_variables: V.
+        input_scopes: ``[G, L]`` variables of every input region, padded with -1.
+        levels: the inner levels, from below; region arrays are numbered 0 (inputs),
+            1...
+        parents: per level (inputs first, root excluded), ``[G, A]`` rows of each region
+            in the list of all child references to that level (from the last level down,
+            fold by fold, side by side), -1 where a region has fewer than A parents.
+        alternatives: R if the graph is R trees of one shape mixed at the root (1 for a
+            tree) and partition p of a level is position ``p // R`` of tree ``p % R``;
+            None for every other graph.
     """
 
     num_variables: int
@@ -119,7 +123,7 @@ def fold(graph: RegionGraph) -> FoldedGraph:
 
 
 def _lift_inputs(graph: RegionGraph) -> RegionGraph:
-    """Puts a sum layer over each input region that would meet an inner one."""
+    """Puts a sum layer over each input region whose sibling is an inner region."""
     scopes, partitions = list(graph.scopes), []
     lifted: dict[int, int] = {}
     for p in graph.partitions:
@@ -172,9 +176,10 @@ def _fold_level(graph, rows, slot_of, regions, groups) -> Level:
 
 
 def _slots(graph, order, groups) -> dict[int, tuple]:
-    """Per region the path of sides that leads to it from the last shared region.
+    """Per region, the path of sides that leads to it from the last shared region.
 
-    Regions with equal paths parted at a mixture, so at most one of them is sampled.
+    Regions with equal paths lie under different alternatives of a mixture, so at most
+    one of them is sampled.
     """
     parents: dict[int, list[tuple[Partition, int]]] = {}
     for partitions in (p for level in groups for p in level):
@@ -196,7 +201,7 @@ def _slots(graph, order, groups) -> dict[int, tuple]:
 
 
 def _alternatives(graph: RegionGraph, levels: tuple[Level, ...]) -> int | None:
-    """See `FoldedGraph.alternatives`."""
+    """Computes `FoldedGraph.alternatives`."""
     count = len(graph.partitions_of[graph.root])
     for number, level in enumerate(levels):
         is_root = number == len(levels) - 1
@@ -212,11 +217,11 @@ def _alternatives(graph: RegionGraph, levels: tuple[Level, ...]) -> int | None:
 
 
 def _positions(items: list[int], wanted: list[int]) -> list[list[int]]:
-    """For each of ``wanted``, where it stands in ``items``."""
-    found: dict[int, list[int]] = {item: [] for item in wanted}
+    """For each of ``wanted``, its positions in ``items``."""
+    positions: dict[int, list[int]] = {item: [] for item in wanted}
     for row, item in enumerate(items):
-        found[item].append(row)
-    return [found[item] for item in wanted]
+        positions[item].append(row)
+    return [positions[item] for item in wanted]
 
 
 def _numbered(keys: list) -> tuple[np.ndarray, int]:
@@ -231,7 +236,7 @@ def _padded(rows) -> np.ndarray:
 
 
 def _pieces(rows: list[tuple[int, int]]) -> tuple[Piece, ...]:
-    """Runs of one level; neighbouring rows become a slice."""
+    """Runs of one level; neighboring rows become a slice."""
     pieces, start = [], 0
     for end in range(1, len(rows) + 1):
         if end == len(rows) or rows[end][0] != rows[start][0]:

@@ -14,33 +14,33 @@ def with_latents(structure, num_latents: int) -> RegionGraph:
     gets its own share of the latents, whose sizes differ by at most one:
 
     - an input region takes them into its scope (a unit is a piece of image *and* its
-      code), and a sum layer is put over it, so that the codes of neighbouring regions
-      are chosen apart;
-    - an inner region meets an input region of latents in a product with a sum layer.
+      code), and a sum layer is put over it, so that the codes of neighboring regions
+      are chosen independently;
+    - an inner region forms a product with an input region of its latents.
 
-    In a forest, a latent informs another region in each repetition.
+    In a forest, a latent belongs to a different region in each repetition.
 
     A circuit has C channels for every variable, and so for a latent: it is C real
-    numbers (three for a colour image), independent given a unit.
+    numbers (three for a color image), independent given a unit.
 
     Args:
-      structure: `RandomBinaryTrees`, `QuadTree`, or a `RegionGraph` of one or several
-        trees mixed at the root.
-      num_latents: at least 1.
+        structure: `RandomBinaryTrees`, `QuadTree`, or a `RegionGraph` of one or several
+            trees mixed at the root.
+        num_latents: at least 1.
 
     Returns:
-      The region graph, over V + num_latents variables.
+        The region graph, over V + num_latents variables.
 
     Raises:
-      ValueError: fewer than one latent; or the graph has a region with several parents
-        or, below its root, with several partitions.
+        ValueError: fewer than one latent; or the graph has a region with several
+            parents or, below its root, with several partitions.
 
     References:
-      Lang et al. 2022, section 3.3 (one circuit over images and latents); Patches with
-      a latent each: Auto-encoding Probabilistic Circuits, 2025.
+        Lang et al. 2022, section 3.3 (one circuit over images and latents).
+        Auto-encoding Probabilistic Circuits, 2025 (patches with a latent each).
     """
     if num_latents < 1:
-        raise ValueError(f"num_latents: must be at least 1, got {num_latents}")
+        raise ValueError(f"num_latents must be at least 1, got {num_latents}")
     graph = structure.region_graph()
     _check_forest(graph)
     latents = range(graph.num_variables, graph.num_variables + num_latents)
@@ -53,8 +53,8 @@ def with_latents(structure, num_latents: int) -> RegionGraph:
 class _Tree:
     """One partition of the root, rebuilt with latents.
 
-    The partition itself stands for the tree's own root region, `_TOP`, whose scope is
-    the whole image.
+    The partition itself plays the part of the tree's own root region, `_TOP`, whose
+    scope is the whole image.
     """
 
     _TOP = -1
@@ -64,7 +64,7 @@ class _Tree:
         self._top_children = graph.partitions[number].children
         cut = self._cut(len(latents))
         ends = [i * len(latents) // len(cut) for i in range(len(cut) + 1)]
-        self._given = {
+        self._codes = {
             region: tuple(latents[start:stop])
             for region, start, stop in zip(cut, ends[:-1], ends[1:], strict=True)
         }
@@ -98,10 +98,10 @@ class _Tree:
     def add(self) -> None:
         """Adds the tree as a partition of the builder's root."""
         children = self._top_children
-        if self._TOP in self._given:
+        if self._TOP in self._codes:
             whole = self._builder.add_region(self._scope(self._TOP))
             self._partition(whole, children)
-            codes = self._builder.add_region(self._given[self._TOP])
+            codes = self._builder.add_region(self._codes[self._TOP])
             self._builder.add_partition(0, whole, codes)
         else:
             self._partition(0, children)
@@ -112,7 +112,7 @@ class _Tree:
     def _region(self, region: int) -> int:
         """Adds a region and what is below it; returns its new number."""
         add = self._builder.add_region
-        codes = self._given.get(region)
+        codes = self._codes.get(region)
         children = self._children(region)
         if codes is None:
             new = add(self._scope(region) + self._below(region))
@@ -130,25 +130,25 @@ class _Tree:
 
     def _below(self, region: int) -> tuple[int, ...]:
         """The latents at or below a region."""
-        if region in self._given:
-            return self._given[region]
-        found = (self._below(child) for child in self._children(region))
-        return tuple(latent for codes in found for latent in codes)
+        if region in self._codes:
+            return self._codes[region]
+        parts = (self._below(child) for child in self._children(region))
+        return tuple(latent for codes in parts for latent in codes)
 
 
 def _check_forest(graph: RegionGraph) -> None:
-    seen: set[int] = set()
+    owned: set[int] = set()
     shared: set[int] = set()
     for child in (child for p in graph.partitions for child in p.children):
-        (shared if child in seen else seen).add(child)
+        (shared if child in owned else owned).add(child)
     if shared:
         raise ValueError(
-            "structure: every region must have one parent (trees mixed at the root), "
-            f"but region {min(shared)} has several"
+            "structure must give every region one parent (trees mixed at the root), "
+            f"got several for region {min(shared)}"
         )
     for region, numbers in enumerate(graph.partitions_of):
         if region != graph.root and len(numbers) > 1:
             raise ValueError(
-                "structure: only the root may have several partitions, but region "
-                f"{region} has {len(numbers)}"
+                "structure must have several partitions at its root only, got "
+                f"{len(numbers)} for region {region}"
             )

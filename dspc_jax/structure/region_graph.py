@@ -16,9 +16,9 @@ class Partition:
     """One way to split a region: ``region`` is the product of ``children``.
 
     Attributes:
-      region: number of the region that is split.
-      children: numbers of the child regions, two of them; a single child of the same
-        scope is a plain sum layer over that child.
+        region: number of the region that is split.
+        children: numbers of the two child regions. A single child of the same scope is
+            a plain sum layer over that child.
     """
 
     region: int
@@ -30,13 +30,13 @@ class RegionGraph:
     """Regions and partitions; immutable, hashable, checked on construction.
 
     Attributes:
-      num_variables: V; the root's scope is ``range(V)``.
-      scopes: per region, its variables in ascending order.
-      partitions: all partitions; a region may own several (they are mixed).
+        num_variables: V; the root's scope is ``range(V)``.
+        scopes: per region, its variables in ascending order.
+        partitions: all partitions; a region may own several (they are mixed).
 
     Raises:
-      ValueError: the graph is not smooth, not decomposable, has a cycle, an empty
-        region, several roots, or a partition of other than one or two children.
+        ValueError: the graph is not smooth, not decomposable, has a cycle, an empty
+            region, several roots, or a partition of other than one or two children.
     """
 
     num_variables: int
@@ -80,30 +80,32 @@ class RegionGraph:
 
 def is_smooth(graph: RegionGraph) -> bool:
     """Whether the children of every partition together cover the region's scope."""
-    return all(
-        set(graph.scopes[p.region])
-        == set().union(*(graph.scopes[child] for child in p.children))
-        for p in graph.partitions
-    )
+    return all(_covers(graph, partition) for partition in graph.partitions)
 
 
 def is_decomposable(graph: RegionGraph) -> bool:
     """Whether the children of every partition have disjoint scopes."""
-    return all(
-        len(set().union(*(graph.scopes[child] for child in p.children)))
-        == sum(len(graph.scopes[child]) for child in p.children)
-        for p in graph.partitions
-    )
+    return all(_is_disjoint(graph, partition) for partition in graph.partitions)
 
 
 def is_structured_decomposable(graph: RegionGraph) -> bool:
-    """Whether equal scopes are always split alike (needed for exact products, MMD)."""
+    """Whether equal scopes are always split alike, as products of two circuits need."""
     splits: dict[tuple[int, ...], set[frozenset[tuple[int, ...]]]] = {}
     for p in graph.partitions:
         if len(p.children) > 1:
             split = frozenset(graph.scopes[child] for child in p.children)
             splits.setdefault(graph.scopes[p.region], set()).add(split)
-    return all(len(ways) == 1 for ways in splits.values())
+    return all(len(alternatives) == 1 for alternatives in splits.values())
+
+
+def _covers(graph: RegionGraph, partition: Partition) -> bool:
+    scopes = [graph.scopes[child] for child in partition.children]
+    return set(graph.scopes[partition.region]) == set().union(*scopes)
+
+
+def _is_disjoint(graph: RegionGraph, partition: Partition) -> bool:
+    scopes = [graph.scopes[child] for child in partition.children]
+    return len(set().union(*scopes)) == sum(map(len, scopes))
 
 
 def _children_first(graph: RegionGraph) -> list[int]:
@@ -120,8 +122,8 @@ def _children_first(graph: RegionGraph) -> list[int]:
                     for child in graph.partitions[number].children:
                         if state[child] == 1:
                             raise ValueError(
-                                "partitions: a region must not contain itself, but "
-                                f"region {child} is its own descendant"
+                                "partitions must not form a cycle, got region "
+                                f"{child} below itself"
                             )
                         if state[child] == 0:
                             stack.append(child)
@@ -135,42 +137,44 @@ def _children_first(graph: RegionGraph) -> list[int]:
 
 def _check(graph: RegionGraph) -> None:
     if graph.num_variables < 1:
-        raise ValueError(
-            f"num_variables: must be at least 1, got {graph.num_variables}"
-        )
+        raise ValueError(f"num_variables must be at least 1, got {graph.num_variables}")
     count = len(graph.scopes)
     for region, scope in enumerate(graph.scopes):
         if not scope:
-            raise ValueError(f"scopes: region {region} must not be empty, got ()")
+            raise ValueError(f"scopes[{region}] must not be empty, got ()")
         if list(scope) != sorted(set(scope)) or not (
             scope[0] >= 0 and scope[-1] < graph.num_variables
         ):
             raise ValueError(
-                f"scopes: region {region} must list variables 0.."
-                f"{graph.num_variables - 1} once each in ascending order, got {scope}"
+                f"scopes[{region}] must list variables 0..{graph.num_variables - 1} "
+                f"once each in ascending order, got {scope}"
             )
     for p in graph.partitions:
         if len(p.children) not in (1, 2):
-            raise ValueError(f"partitions: must have 1 or 2 children, got {p}")
+            raise ValueError(f"partitions must have 1 or 2 children, got {p}")
         if not all(0 <= region < count for region in (p.region, *p.children)):
-            raise ValueError(f"partitions: must name regions 0..{count - 1}, got {p}")
-    if not is_decomposable(graph):
-        raise ValueError("partitions: the scopes of the children must be disjoint")
-    if not is_smooth(graph):
-        raise ValueError("partitions: the children must cover exactly their region")
+            raise ValueError(f"partitions must name regions 0..{count - 1}, got {p}")
+    for p in graph.partitions:
+        if not _is_disjoint(graph, p):
+            raise ValueError(f"partitions must have disjoint children, got {p}")
+        if not _covers(graph, p):
+            raise ValueError(
+                "partitions must have children that cover exactly their region, "
+                f"got {p}"
+            )
     _children_first(graph)
     children = {child for p in graph.partitions for child in p.children}
     roots = [r for r in range(count) if r not in children]
     if len(roots) != 1:
-        raise ValueError(f"scopes: there must be exactly one root, got regions {roots}")
+        raise ValueError(f"scopes must have exactly one root, got regions {roots}")
     if not graph.partitions_of[roots[0]]:
         raise ValueError(
-            f"partitions: the root (region {roots[0]}) must have a partition, got "
-            "none; put a region of the same scope under it"
+            f"partitions must hold one of the root (region {roots[0]}), got none; put "
+            "a region of the same scope under it"
         )
     if graph.scopes[roots[0]] != tuple(range(graph.num_variables)):
         raise ValueError(
-            f"scopes: the root must hold all {graph.num_variables} variables, "
+            f"scopes must let the root hold all {graph.num_variables} variables, "
             f"got {len(graph.scopes[roots[0]])}"
         )
 

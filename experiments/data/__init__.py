@@ -24,20 +24,20 @@ __all__ = [
 ]
 
 
-class _Files(NamedTuple):
+class _Source(NamedTuple):
     """A set that has official files: any of ``marks`` shows that they are there."""
 
     marks: tuple[str, ...]
     load: Callable[[Path, Options], Dataset]
 
 
-_SETS = {
-    "mnist": _Files(idx.MARKS, idx.load),
-    "svhn": _Files(svhn.MARKS, svhn.load),
-    "cifar10": _Files(cifar.MARKS, cifar.load),
-    "celeba": _Files(celeba.MARKS, celeba.load),
+_SOURCES = {
+    "mnist": _Source(idx.MARKS, idx.load),
+    "svhn": _Source(svhn.MARKS, svhn.load),
+    "cifar10": _Source(cifar.MARKS, cifar.load),
+    "celeba": _Source(celeba.MARKS, celeba.load),
 }
-NAMES = ("digits", *_SETS, "folder")
+NAMES = ("digits", *_SOURCES, "folder")
 
 
 def load(name: str, data_dir: str | None, options: Options | None = None) -> Dataset:
@@ -55,48 +55,56 @@ def load(name: str, data_dir: str | None, options: Options | None = None) -> Dat
         UserError: unknown name, or a file that is missing, damaged or another one.
     """
     options = options or Options()
-    whole = _load(name, data_dir, options._replace(train_fraction=1.0))
+    dataset = _load(name, data_dir, options._replace(train_fraction=1.0))
     if options.train_fraction == 1.0:
-        return whole
-    # Every so many-th image: sets whose images are ordered keep all of their kinds.
-    wanted = max(round(options.train_fraction * len(whole.train)), 1)
-    rows = np.arange(wanted) * len(whole.train) // wanted
-    labels = whole.train_labels
-    source = (whole.source or {}) | {"train_fraction": options.train_fraction}
-    return whole._replace(
-        train=whole.train[rows],
+        return dataset
+    # Evenly spaced rows: sets whose images are ordered keep all of their kinds.
+    num_train = len(dataset.train)
+    num_rows = max(round(options.train_fraction * num_train), 1)
+    rows = np.arange(num_rows) * num_train // num_rows
+    labels = dataset.train_labels
+    source = (dataset.source or {}) | {"train_fraction": options.train_fraction}
+    return dataset._replace(
+        train=dataset.train[rows],
         train_labels=None if labels is None else labels[rows],
-        source=source if whole.source else None,
+        source=source if dataset.source else None,
     )
 
 
 def _load(name: str, data_dir: str | None, options: Options) -> Dataset:
+    """Loads the whole of a data set."""
     if name == "digits":
         if options != Options(source=options.source, cache_dir=options.cache_dir):
             raise UserError(
                 "--image_size, --image_mode and --image_resize must have their "
-                "defaults where --dataset=digits"
+                f"defaults where --dataset=digits, got {options.image_size}, "
+                f"{options.image_mode} and {options.image_resize}"
             )
         return embedded.digits()
     if name == "folder":
         return folder.load(data_dir, options)
-    if name not in _SETS:
+    if name not in _SOURCES:
         raise UserError(f"--dataset must be one of {', '.join(NAMES)}, got {name!r}")
-    one = _SETS[name]
     if options.source == "tfds":
         return tfds.load(name, data_dir, options)
     if options.source == "auto" and data_dir is None and tfds.is_installed():
         return tfds.load(name, None, options)
-    place = files.find(name, data_dir, one.marks)
-    if place is not None:
-        return one.load(place, options)
+    return _load_files(name, data_dir, options)
+
+
+def _load_files(name: str, data_dir: str | None, options: Options) -> Dataset:
+    """Loads the official files, or tensorflow-datasets in their place."""
+    source = _SOURCES[name]
+    path = files.find(name, data_dir, source.marks)
+    if path is not None:
+        return source.load(path, options)
     assert data_dir is not None
     if options.source == "auto" and tfds.is_installed():
         return tfds.load(name, data_dir, options)
-    words = files.missing(name, data_dir, one.marks[0])
+    message = files.missing(name, data_dir, source.marks[0])
     if options.source == "auto":
-        words += ", and there is no tensorflow-datasets that could fetch them"
-    raise UserError(words)
+        message += ", and there is no tensorflow-datasets that could fetch them"
+    raise UserError(message)
 
 
 def stored_images(
@@ -108,7 +116,7 @@ def stored_images(
         name: one of `NAMES`.
         data_dir: folder of its files.
         split: ``train``, ``valid`` or ``test``.
-        num: how many, at most.
+        num: the most images.
 
     Returns:
         ``[n, H, W, C]`` uint8, or None for a set whose images are never resized by
@@ -119,5 +127,5 @@ def stored_images(
     """
     if name != "celeba" or data_dir is None:
         return None
-    place = files.find(name, data_dir, celeba.MARKS)
-    return None if place is None else celeba.raw_images(place, split, num)
+    path = files.find(name, data_dir, celeba.MARKS)
+    return None if path is None else celeba.raw_images(path, split, num)

@@ -1,13 +1,13 @@
-"""From images in memory to a `Dataset`: sizes, colours, the validation split."""
+"""From images in memory to a `Dataset`: sizes, colors, the validation split."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from experiments.console.errors import UserError
-from experiments.data import cache, files
+from experiments.data import cache, files, splits
 from experiments.data.dataset import SPLITS, Dataset, Options
 from experiments.data.images import Recipe, from_arrays
 
@@ -16,20 +16,22 @@ def finish(
     name: str,
     images: Mapping[str, np.ndarray],
     labels: Mapping[str, np.ndarray | None],
-    source: dict[str, Any],
+    official_sizes: Mapping[str, int],
+    entries: Sequence[dict[str, Any]],
     options: Options,
 ) -> Dataset:
-    """A `Dataset` from the two parts that most sets have.
+    """A `Dataset` from the two parts of official files.
 
     Args:
         name: of the set.
         images: ``train`` and ``test``, ``[n, H, W, C]`` uint8.
         labels: ``train`` and ``test``, ``[n]`` whole numbers from 0, or None.
-        source: for ``result.json``.
-        options: size and colours.
+        official_sizes: number of images of ``train`` and ``test`` in the complete set.
+        entries: of the files, for ``result.json``, see `files.described`.
+        options: size and colors.
 
     Returns:
-        The set; the last training images are for validation, see `files.num_valid`.
+        The set; the last training images are for validation, see `splits.num_valid`.
 
     Raises:
         UserError: no images, or the two parts have different shapes.
@@ -37,12 +39,12 @@ def finish(
     train, test = images["train"], images["test"]
     if train.shape[1:] != test.shape[1:]:
         raise UserError(
-            f"{name}: training and test images must have the same shape, got "
+            f"training and test images of {name} must have the same shape, got "
             f"{train.shape[1:]} and {test.shape[1:]}"
         )
     if not test.size:
-        raise UserError(f"{name}: the test part must have images, got none")
-    num = files.num_valid(len(train), name)
+        raise UserError(f"the test part of {name} must have images, got none")
+    num = splits.num_valid(len(train), name)
     recipe = recipe_of(options, channels=train.shape[-1])
     resized = {split: from_arrays(array, recipe) for split, array in images.items()}
     height, width = resized["test"].shape[1:3]
@@ -50,11 +52,13 @@ def finish(
         split: array.reshape(len(array), -1, array.shape[-1])
         for split, array in resized.items()
     }
-    whole = {
+    classes = {
         split: None if array is None else array.astype(np.int32)
         for split, array in labels.items()
     }
-    train_labels, valid_labels = files.carve(whole["train"], num)
+    train_labels, valid_labels = splits.carve(classes["train"], num)
+    counts = {split: len(array) for split, array in images.items()}
+    subset = files.subset(counts, official_sizes)
     return Dataset(
         name=name,
         train=flat["train"][:-num],
@@ -65,18 +69,18 @@ def finish(
         num_values=256,
         train_labels=train_labels,
         valid_labels=valid_labels,
-        test_labels=whole["test"],
-        source=source,
+        test_labels=classes["test"],
+        source=files.source("files", splits.VALID_RULE, subset, entries),
     )
 
 
 def recipe_of(
     options: Options, *, channels: int, size: int | None = None, crop: float = 1.0
 ) -> Recipe:
-    """What the user asked for, with a set's own values where nothing was asked.
+    """The recipe that the options name, with a set's own values for the others.
 
     Args:
-        options: size, colours, way of resizing.
+        options: size, colors, way of resizing.
         channels: the set's own, 1 or 3.
         size: rows and columns that the set gets by default; None: its own.
         crop: see `Recipe`.
@@ -108,15 +112,19 @@ def mapped(name: str, folder: Path, source: dict[str, Any]) -> Dataset:
     labels = {}
     for split in SPLITS:
         path = folder / f"{split}_labels.npy"
-        known = path.exists()
-        labels[f"{split}_labels"] = np.array(cache.read_array(path)) if known else None
+        array = np.array(cache.read_array(path)) if path.exists() else None
+        labels[f"{split}_labels"] = array
     _, height, width, channels = images["train"].shape
+    flat = {
+        split: array.reshape(len(array), height * width, channels)
+        for split, array in images.items()
+    }
     return Dataset(
         name=name,
         height=height,
         width=width,
         num_values=256,
         source=source,
-        **{k: v.reshape(len(v), height * width, channels) for k, v in images.items()},
+        **flat,
         **labels,
     )

@@ -25,7 +25,7 @@ def root_of(beside: Path, cache_dir: str | None) -> Path:
 
 
 def stamp(path: Path) -> list[Any]:
-    """What tells a file from another one without reading it: name, size and time.
+    """Name, size and time of a file: they tell it from others without reading it.
 
     Raises:
         UserError: there is no such file.
@@ -46,58 +46,67 @@ def prepared(
     """The folder of the arrays that a key names, made if it is not there.
 
     They are written to a folder of another name, which gets its own only when
-    everything is on the disk: what has the name is complete. Of several processes one
-    prepares and the others wait for it.
+    everything is on the disk: a folder with the name is complete. Of several processes
+    one prepares and the others wait for it.
 
     Args:
         root: folder of all prepared arrays; made if missing.
         name: the data set, for the name of the folder.
         key: every setting and every file that the arrays depend on, as JSON has them.
-        prepare: fills an empty folder and returns what is to be known of the arrays,
-            as JSON has it.
+        prepare: fills an empty folder and returns a description of the arrays, as JSON
+            has it.
 
     Returns:
-        The folder, and what ``prepare`` returned when the arrays were made.
+        The folder, and the description that ``prepare`` returned when the arrays were
+        made.
 
     Raises:
         UserError: ``root`` cannot be written, or the disk is full.
     """
-    wanted = json.loads(json.dumps({"format": FORMAT, **key}))
-    text = json.dumps(wanted, sort_keys=True)
+    json_key = json.loads(json.dumps({"format": FORMAT, **key}))
+    text = json.dumps(json_key, sort_keys=True)
     label = f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
-    final, temporary = root / label, root / f".{label}.tmp"
-    known = _complete(final, wanted)
-    if known is not None:
-        return final, known
+    folder = root / label
+    description = _description(folder, json_key)
+    if description is not None:
+        return folder, description
     with locked(root / f".{label}.lock", name):
-        known = _complete(final, wanted)  # made by whom we waited for?
-        if known is not None:
-            return final, known
-        summary.write(f"data: preparing {name} in {final}\n")
-        try:
-            for left in (temporary, final):  # of a process that was killed; damaged
-                if left.exists():
-                    shutil.rmtree(left)
-            temporary.mkdir()
-            known = json.loads(json.dumps(prepare(temporary)))
-            sizes = {path.name: path.stat().st_size for path in temporary.iterdir()}
-            meta = {"key": wanted, "known": known, "files": sizes}
-            (temporary / _META).write_text(json.dumps(meta, indent=2) + "\n")
-            for path in [*temporary.iterdir(), temporary]:
-                _to_disk(path)
-            temporary.rename(final)
-            _to_disk(root)
-        except OSError as error:
-            raise _unwritable(root, error) from None
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-    return final, known
+        description = _description(folder, json_key)  # made by whom we waited for?
+        if description is None:
+            summary.write(f"data: preparing {name} in {folder}\n")
+            description = _fill(folder, json_key, prepare)
+    return folder, description
+
+
+def _fill(
+    folder: Path, key: Mapping[str, Any], prepare: Callable[[Path], Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Prepares a folder whole, or leaves nothing; returns the description."""
+    temporary = folder.parent / f".{folder.name}.tmp"
+    try:
+        for remains in (temporary, folder):  # of a process that was killed; damaged
+            if remains.exists():
+                shutil.rmtree(remains)
+        temporary.mkdir()
+        description = json.loads(json.dumps(prepare(temporary)))
+        sizes = {path.name: path.stat().st_size for path in temporary.iterdir()}
+        meta = {"key": key, "known": description, "files": sizes}
+        (temporary / _META).write_text(json.dumps(meta, indent=2) + "\n")
+        for path in [*temporary.iterdir(), temporary]:
+            _to_disk(path)
+        temporary.rename(folder)
+        _to_disk(folder.parent)
+    except OSError as error:
+        raise _unwritable(folder.parent, error) from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return description
 
 
 def _unwritable(root: Path, error: OSError) -> UserError:
     return UserError(
-        f"cannot write prepared images to {str(root)!r}: {error.strerror or error}; "
-        "--cache_dir names another folder"
+        "--cache_dir must be a folder that can be written, got "
+        f"{str(root)!r}: {error.strerror or error}"
     )
 
 
@@ -107,7 +116,7 @@ def locked(path: Path, name: str) -> Iterator[None]:
 
     Args:
         path: of the lock's file, which stays; its folder is made if missing.
-        name: what is locked, for the user.
+        name: of the locked resource, for the user.
 
     Raises:
         UserError: the file cannot be written.
@@ -126,8 +135,8 @@ def locked(path: Path, name: str) -> Iterator[None]:
         yield
 
 
-def _complete(folder: Path, key: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What is known of the arrays, or None where they are not all there."""
+def _description(folder: Path, key: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The description of the arrays, or None where they are not all there."""
     try:
         meta = json.loads((folder / _META).read_text())
         if meta["key"] != key:
@@ -182,11 +191,13 @@ def write_array(
                     },
                 )
             if chunk.shape[1:] != shape[1:]:
-                raise ValueError(f"a piece has shape {chunk.shape}, not {shape}")
+                raise ValueError(
+                    f"chunks must have rows of shape {shape[1:]}, got {chunk.shape[1:]}"
+                )
             file.write(np.ascontiguousarray(chunk, dtype).data)
             rows += len(chunk)
     if rows != num:
-        raise ValueError(f"{num} rows were announced, got {rows}")
+        raise ValueError(f"chunks must have {num} rows together, got {rows}")
     return shape
 
 

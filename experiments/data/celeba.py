@@ -8,14 +8,14 @@ import zipfile
 import numpy as np
 
 from experiments.console.errors import UserError
-from experiments.data import cache, files, images
+from experiments.data import cache, files, images, splits
 from experiments.data.arrays import mapped, recipe_of
 from experiments.data.dataset import SPLITS, Dataset, Options
 
 _ARCHIVE, _PARTITION = "img_align_celeba.zip", "list_eval_partition.txt"
 MARKS = (_ARCHIVE,)
 
-# MD5 of the official files (what torchvision checks).
+# MD5 of the official files (torchvision checks the same).
 _OFFICIAL = {
     _ARCHIVE: "00d2c5bc6d35e252742224ab0c1e8fcb",
     _PARTITION: "d32c9cbf5e040fd4025c592c306e6668",
@@ -31,17 +31,17 @@ _MAX_PICTURE = 16 * 2**20  # bytes; an official one has about 7000
 
 
 def load(folder: Path, options: Options) -> Dataset:
-    """202599 colour images of faces, 178x218 pixels, made smaller: 64x64 by default.
+    """202599 color images of faces, 178x218 pixels, made smaller: 64x64 by default.
 
-    By default the square of 140/178 of the width at the centre is resized with
+    By default the square of 140/178 of the width at the center is resized with
     antialiasing; ``--image_resize=squash`` resizes the whole image, as the paper does.
     The arrays are prepared once, in one pass without holding them in memory, and mapped
-    into memory afterwards.
+    into memory afterward.
 
     Args:
         folder: holds ``img_align_celeba.zip`` and, for the official parts,
-            ``list_eval_partition.txt``. Without it the parts are known from the numbers
-            of the images. If a part would be empty (a subset), the last tenth of the
+            ``list_eval_partition.txt``. Without it the parts follow from the numbers of
+            the images. If a part would be empty (a subset), the last tenth of the
             images is the test part and the tenth before it for validation.
         options: see `Options`.
 
@@ -62,30 +62,29 @@ def load(folder: Path, options: Options) -> Dataset:
         **recipe._asdict(),
     }
 
-    def prepare(place: Path) -> dict[str, Any]:
+    def prepare(target: Path) -> dict[str, Any]:
         with _opened(archive) as pictures:
             members = _members(archive, pictures)
-            given = _read_partition(partition) if partition.exists() else None
-            rule, parts = _split(sorted(members), given)
+            rule, parts = _split(sorted(members), _read_partition(partition))
 
             def picture(number: int) -> tuple[str, bytes]:
                 return _content(archive, pictures, members[number])
 
             for split, numbers in parts.items():
-                pieces = images.stream(
+                chunks = images.stream(
                     numbers,
                     lambda number: images.from_file(*picture(number), recipe),
                     f"celeba {split}",
                 )
-                cache.write_array(place / f"{split}.npy", len(numbers), pieces)
-            where, content = picture(min(members))
-            stored, _ = images.header(content, where)
-        return _source(rule, len(members), stored, [archive, partition])
+                cache.write_array(target / f"{split}.npy", len(numbers), chunks)
+            location, content = picture(min(members))
+            size, _ = images.header(content, location)
+        return _source(rule, len(members), size, [archive, partition])
 
-    place, source = cache.prepared(
+    arrays, source = cache.prepared(
         cache.root_of(folder, options.cache_dir), "celeba", key, prepare
     )
-    return mapped("celeba", place, source)
+    return mapped("celeba", arrays, source)
 
 
 def raw_images(folder: Path, split: str, num: int) -> np.ndarray:
@@ -94,7 +93,7 @@ def raw_images(folder: Path, split: str, num: int) -> np.ndarray:
     Args:
         folder: as for `load`.
         split: ``train``, ``valid`` or ``test``.
-        num: how many, at most.
+        num: the most images.
 
     Returns:
         ``[n, H, W, 3]`` uint8.
@@ -106,15 +105,15 @@ def raw_images(folder: Path, split: str, num: int) -> np.ndarray:
     recipe = images.Recipe(size=None, channels=3, resize="crop")
     with _opened(archive) as pictures:
         members = _members(archive, pictures)
-        given = _read_partition(partition) if partition.exists() else None
-        numbers = _split(sorted(members), given)[1][split][:num]
-        found = [
+        _, parts = _split(sorted(members), _read_partition(partition))
+        arrays = [
             images.from_file(*_content(archive, pictures, members[number]), recipe)
-            for number in numbers
+            for number in parts[split][:num]
         ]
-    if len({image.shape for image in found}) != 1:
-        raise UserError(f"{archive} must hold images of one size")
-    return np.stack(found)
+    sizes = {array.shape for array in arrays}
+    if len(sizes) != 1:
+        raise UserError(f"{archive} must hold images of one size, got {len(sizes)}")
+    return np.stack(arrays)
 
 
 def _opened(path: Path) -> zipfile.ZipFile:
@@ -148,25 +147,27 @@ def _members(path: Path, archive: zipfile.ZipFile) -> dict[int, zipfile.ZipInfo]
 def _content(
     path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo
 ) -> tuple[str, bytes]:
-    """Place, for errors, and bytes of a member; its check sum is verified."""
-    where = f"{path}: {info.filename}"
+    """Location, for errors, and bytes of a member; its check sum is verified."""
+    location = f"{path}: {info.filename}"
     if info.file_size > _MAX_PICTURE:
         raise UserError(
-            f"{where} must have at most {_MAX_PICTURE} bytes, got {info.file_size}"
+            f"{location} must have at most {_MAX_PICTURE} bytes, got {info.file_size}"
         )
     try:
-        return where, archive.read(info)
+        return location, archive.read(info)
     except Exception as error:  # damaged content can fail in any way
-        raise UserError(f"{where} is truncated or damaged: {error}") from None
+        raise UserError(f"{location} is truncated or damaged: {error}") from None
 
 
-def _read_partition(path: Path) -> dict[int, str]:
-    """Number of an image to its part, from lines like ``000001.jpg 0``."""
+def _read_partition(path: Path) -> dict[int, str] | None:
+    """Part of each image by number, from lines like ``000001.jpg 0``; None: no file."""
+    if not path.exists():
+        return None
     parts = {}
     try:
         lines = files.read(path).decode("ascii").splitlines()
     except UnicodeDecodeError:
-        raise UserError(f"{path} must be a text file") from None
+        raise UserError(f"{path} must be ASCII text, got other bytes") from None
     for number, line in enumerate(lines, 1):
         match = re.fullmatch(r"(\d{6})\.jpg\s+([012])\s*", line)
         if match is None:
@@ -178,44 +179,42 @@ def _read_partition(path: Path) -> dict[int, str]:
 
 
 def _split(
-    numbers: list[int], given: dict[int, str] | None
+    numbers: list[int], partition: dict[int, str] | None
 ) -> tuple[str, dict[str, list[int]]]:
-    """The rule of the split, in words, and the images of each part."""
+    """The rule of the split, for the user, and the images of each part."""
     rule = "the official parts, by " + (
-        "the numbers of the images" if given is None else _PARTITION
+        "the numbers of the images" if partition is None else _PARTITION
     )
     parts: dict[str, list[int]] = {split: [] for split in SPLITS}
     for number in numbers:
-        if given is None:
-            place = (number > _LAST_TRAIN) + (number > _LAST_VALID)
-            parts[SPLITS[place]].append(number)
-        elif number in given:
-            parts[given[number]].append(number)
+        if partition is None:
+            index = (number > _LAST_TRAIN) + (number > _LAST_VALID)
+            parts[SPLITS[index]].append(number)
+        elif number in partition:
+            parts[partition[number]].append(number)
         else:
-            raise UserError(f"{_PARTITION} must have a line for image {number:06d}.jpg")
+            raise UserError(
+                f"{_PARTITION} must have a line for image {number:06d}.jpg, got none"
+            )
     if all(parts.values()):
         return rule, parts
-    tenth = len(numbers) // 10
-    return "test: the last tenth of the images; validation: the tenth before it", {
-        "train": numbers[: -2 * tenth],
-        "valid": numbers[-2 * tenth : -tenth],
-        "test": numbers[-tenth:],
-    }
+    rule = "test: the last tenth of the images; validation: the tenth before it"
+    return rule, splits.tenths(numbers)
 
 
 def _source(
-    rule: str, num: int, stored: tuple[int, int], paths: list[Path]
+    rule: str, num: int, size: tuple[int, int], paths: list[Path]
 ) -> dict[str, Any]:
-    """What ``result.json`` says, hashes included: taken once, when preparing."""
-    words = []
+    """The entry in ``result.json``, hashes included: taken once, when preparing."""
+    differences = []
     if num != _OFFICIAL_IMAGES:
-        words.append(f"{num} of {_OFFICIAL_IMAGES} images")
-    if stored != _OFFICIAL_SIZE:
-        words.append("stored as {}x{}, not {}x{}".format(*stored, *_OFFICIAL_SIZE))
+        differences.append(f"{num} of {_OFFICIAL_IMAGES} images")
+    if size != _OFFICIAL_SIZE:
+        differences.append("stored as {}x{}, not {}x{}".format(*size, *_OFFICIAL_SIZE))
     return files.source(
         "files",
         rule,
-        ", ".join(words) or None,
+        ", ".join(differences) or None,
         [
             files.described(path, files.digest(path, "md5") == _OFFICIAL[path.name])
             for path in paths

@@ -11,15 +11,16 @@ import zlib
 
 import numpy as np
 
+from dspc_jax.safe_files import UnsafePickle, read_dict
 from experiments.console.errors import UserError
-from experiments.data import files, restricted_pickle
+from experiments.data import files
 from experiments.data.arrays import finish
 from experiments.data.dataset import Dataset, Options
 
 _ARCHIVE, _FOLDER = "cifar-10-python.tar.gz", "cifar-10-batches-py"
 MARKS = (_ARCHIVE, _FOLDER)
 
-# MD5 of the members of the official archive (the sums that torchvision checks).
+# MD5 of the members of the official archive (torchvision checks the same).
 _OFFICIAL = {
     "data_batch_1": "c99cafc152244af753f735de768cd75f",
     "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
@@ -37,7 +38,7 @@ _MAX_UNPACKED = 512 * 2**20  # bytes; the official archive has 186 million
 
 
 def load(folder: Path, options: Options) -> Dataset:
-    """60000 colour images of 32x32 pixels and their ten classes.
+    """60000 color images of 32x32 pixels and their ten classes.
 
     Args:
         folder: holds ``cifar-10-python.tar.gz``, or ``cifar-10-batches-py`` as unpacked
@@ -62,8 +63,8 @@ def load(folder: Path, options: Options) -> Dataset:
     else:
         members, entries = _from_folder(folder / _FOLDER), []
     batches: dict[str, list[np.ndarray]] = {}
-    for name, where, content in members:
-        *batches[name], is_official = _checked(name, where, content)
+    for name, location, content in members:
+        *batches[name], is_official = _checked(name, location, content)
         entries.append(
             {
                 "name": f"{_FOLDER}/{name}",
@@ -86,20 +87,11 @@ def load(folder: Path, options: Options) -> Dataset:
         "train": np.concatenate([labels for _, labels in train]),
         "test": batches["test_batch"][1],
     }
-    found = {split: len(array) for split, array in images.items()}
-    return finish(
-        "cifar10",
-        images,
-        labels,
-        files.source(
-            "files", files.VALID_RULE, files.subset(found, _OFFICIAL_SIZES), entries
-        ),
-        options,
-    )
+    return finish("cifar10", images, labels, _OFFICIAL_SIZES, entries, options)
 
 
 def _from_folder(folder: Path) -> Iterator[tuple[str, str, bytes]]:
-    """Name, place and content of the batches in a folder."""
+    """Name, location and content of the batches in a folder."""
     for name in _OFFICIAL:
         path = folder / name
         if path.exists():
@@ -107,8 +99,8 @@ def _from_folder(folder: Path) -> Iterator[tuple[str, str, bytes]]:
 
 
 def _from_archive(path: Path) -> Iterator[tuple[str, str, bytes]]:
-    """Name, place and content of the batches in a gzipped tar; nothing is unpacked."""
-    seen = set()
+    """Name, location and content of batches in a gzipped tar; nothing is unpacked."""
+    names = set()
     try:
         with gzip.open(path) as unpacked:
             limited = _Limited(cast(BinaryIO, unpacked), _MAX_UNPACKED)
@@ -118,12 +110,12 @@ def _from_archive(path: Path) -> Iterator[tuple[str, str, bytes]]:
                     if name not in _OFFICIAL:
                         continue
                     file = archive.extractfile(member) if member.isreg() else None
-                    if file is None or name in seen or member.size > _MAX_MEMBER:
+                    if file is None or name in names or member.size > _MAX_MEMBER:
                         raise UserError(
-                            f"{path}: {member.name} must be one file of at most "
-                            f"{_MAX_MEMBER} bytes"
+                            f"{member.name} of {path} must be one file of at most "
+                            f"{_MAX_MEMBER} bytes, got another or {member.size}"
                         )
-                    seen.add(name)
+                    names.add(name)
                     yield name, f"{path}: {member.name}", file.read()
             while limited.read(2**20):  # to gzip's check sum, which is at the end
                 pass
@@ -146,37 +138,32 @@ class _Limited(io.RawIOBase):
 
 
 def _checked(
-    name: str, where: str, content: bytes
+    name: str, location: str, content: bytes
 ) -> tuple[np.ndarray, np.ndarray, bool]:
     """Images, labels, and whether the batch is the official one."""
-    images, labels = _read_batch(where, content)
-    found = hashlib.md5(content, usedforsecurity=False).hexdigest()
-    is_official = found == _OFFICIAL[name]
-    if len(images) >= _OFFICIAL_ROWS and not is_official:
-        raise UserError(
-            f"{where} is not the official file: it has {len(images)} images, and its "
-            f"md5 must be {_OFFICIAL[name]}, got {found}"
-        )
-    return images, labels, is_official
+    images, labels = _read_batch(location, content)
+    content_hash = hashlib.md5(content, usedforsecurity=False).hexdigest()
+    official_hash = _OFFICIAL[name]
+    if len(images) >= _OFFICIAL_ROWS:
+        files.check_official(location, len(images), "md5", content_hash, official_hash)
+    return images, labels, content_hash == official_hash
 
 
-def _read_batch(where: str, content: bytes) -> tuple[np.ndarray, np.ndarray]:
+def _read_batch(location: str, content: bytes) -> tuple[np.ndarray, np.ndarray]:
     """Images ``[n, 32, 32, 3]`` and labels ``[n]`` of one pickled batch."""
     try:
-        batch = restricted_pickle.load_dict(content)
-    except restricted_pickle.UnsafePickle as error:
+        batch = read_dict(content)
+    except UnsafePickle as error:
         raise UserError(
-            f"{where} must hold nothing but arrays, lists, bytes and strings, got "
+            f"{location} must hold nothing but arrays, lists, bytes and strings, got "
             f"{error}"
         ) from None
-    except Exception as error:  # damaged content can fail in any way
-        raise UserError(
-            f"{where} is truncated or damaged: {type(error).__name__}"
-        ) from None
+    except ValueError as error:
+        raise UserError(f"{location} is truncated or damaged: {error}") from None
     rows, labels = batch.get(b"data"), batch.get(b"labels")
     if not isinstance(rows, np.ndarray) or rows.ndim != 2 or rows.shape[1] != _PIXELS:
         raise UserError(
-            f"{where} must have data, an array of {_PIXELS} columns, got "
+            f"{location} must have data, an array of {_PIXELS} columns, got "
             f"{getattr(rows, 'shape', type(rows).__name__)}"
         )
     if (
@@ -185,7 +172,8 @@ def _read_batch(where: str, content: bytes) -> tuple[np.ndarray, np.ndarray]:
         or not all(type(label) is int and 0 <= label < 10 for label in labels)
     ):
         raise UserError(
-            f"{where} must have labels, a list of {len(rows)} numbers from 0 to 9"
+            f"{location} must have labels, a list of {len(rows)} numbers from 0 to 9, "
+            f"got {str(labels)[:40]}"
         )
     images = rows.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
     return np.ascontiguousarray(images), np.array(labels, np.int32)

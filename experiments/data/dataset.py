@@ -1,4 +1,4 @@
-"""What a data set is to the programs, and what a user may ask of it."""
+"""The type of a data set, and the options that a user has."""
 
 from typing import Any, NamedTuple
 
@@ -55,7 +55,7 @@ class Dataset(NamedTuple):
 
 
 class Options(NamedTuple):
-    """What may be asked of a data set that has files.
+    """Options of a data set that has files.
 
     Attributes:
         source: ``files`` (official archives), ``tfds`` (tensorflow-datasets) or
@@ -63,7 +63,7 @@ class Options(NamedTuple):
         cache_dir: folder of prepared arrays; None: beside the data.
         image_size: rows and columns of an image; 0: the set's own (64 for celeba).
         image_mode: ``gray``, ``rgb`` or ``auto``: the set's own.
-        image_resize: ``crop``: a square from the centre, then resized with antialiasing
+        image_resize: ``crop``: a square from the center, then resized with antialiasing
             (bicubic); ``squash``: the whole image, its sides not kept in proportion
             (bilinear with antialiasing).
         train_fraction: share of the training images that is used.
@@ -81,7 +81,7 @@ SPLITS = ("train", "valid", "test")
 
 
 def describe(dataset: Dataset) -> str:
-    """One line for the log: what was loaded, and whether it is the complete set."""
+    """One line for the log: name and size of the set, and whether it is complete."""
     sizes = [len(getattr(dataset, split)) for split in SPLITS]
     source = dataset.source or {}
     subset = source.get("subset")

@@ -7,7 +7,7 @@ from experiments.data.files import source
 
 
 def digits() -> Dataset:
-    """1797 images of 8x8 pixels with 17 grey levels, shipped inside scikit-learn.
+    """1797 images of 8x8 pixels with 17 gray levels, shipped inside scikit-learn.
 
     Of every ten images of a digit, in the order of the file, the ninth is for
     validation and the tenth for the test, so that each part has the same mixture of
@@ -21,9 +21,9 @@ def digits() -> Dataset:
     values, labels = load_digits(return_X_y=True)
     images = values.astype(np.uint8).reshape(-1, 64, 1)
     labels = labels.astype(np.int32)
-    before = np.stack([np.cumsum(labels == digit) - 1 for digit in range(10)])
-    place = before[labels, np.arange(len(labels))] % 10
-    train, valid, test = place < 8, place == 8, place == 9
+    ranks = np.stack([np.cumsum(labels == digit) - 1 for digit in range(10)])
+    position = ranks[labels, np.arange(len(labels))] % 10
+    train, valid, test = position < 8, position == 8, position == 9
     return Dataset(
         name="digits",
         train=images[train],

@@ -1,15 +1,11 @@
-"""Official files: where they are, what they hash to, whether they are complete."""
+"""Official files: their places, their hashes, and whether they are complete."""
 
 from collections.abc import Mapping, Sequence
 import hashlib
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from experiments.console.errors import UserError
-
-_MAX_VALID = 5000
 
 
 def find(name: str, data_dir: str | None, marks: Sequence[str]) -> Path | None:
@@ -17,7 +13,7 @@ def find(name: str, data_dir: str | None, marks: Sequence[str]) -> Path | None:
 
     Args:
         name: the data set.
-        data_dir: the folder given by the user.
+        data_dir: the folder that the user names.
         marks: names of files, any of which shows that the set is there.
 
     Returns:
@@ -27,7 +23,9 @@ def find(name: str, data_dir: str | None, marks: Sequence[str]) -> Path | None:
         UserError: no folder was given, or it does not exist.
     """
     if data_dir is None:
-        raise UserError(f"--data_dir must name the folder with the files of {name}")
+        raise UserError(
+            f"--data_dir must name the folder with the files of {name}, got none"
+        )
     root = Path(data_dir)
     if not root.is_dir():
         raise UserError(f"--data_dir must be an existing folder, got {data_dir!r}")
@@ -38,11 +36,11 @@ def find(name: str, data_dir: str | None, marks: Sequence[str]) -> Path | None:
 
 
 def missing(name: str, data_dir: str, mark: str) -> str:
-    """The words for a folder in which `find` found nothing."""
+    """Message for a folder in which `find` found nothing."""
     root = Path(data_dir)
     return (
-        f"--data_dir must hold the files of {name}: neither {root / name / mark} "
-        f"nor {root / mark} exists"
+        f"--data_dir must hold the files of {name}, got a folder with neither "
+        f"{root / name / mark} nor {root / mark}"
     )
 
 
@@ -76,7 +74,7 @@ def described(path: Path, official: bool | None = None) -> dict[str, Any]:
 
     Args:
         path: the file.
-        official: whether it was found to be the published one; None: not checked.
+        official: whether it is the published one; None: not checked.
     """
     entry: dict[str, Any] = {
         "name": path.name,
@@ -86,71 +84,66 @@ def described(path: Path, official: bool | None = None) -> dict[str, Any]:
     return entry if official is None else entry | {"official": official}
 
 
-def subset(found: Mapping[str, int], official: Mapping[str, int]) -> str | None:
-    """Which parts of a set are there, in words; None if it is complete.
+def check_official(
+    place: str, num_items: int, algorithm: str, content_hash: str, official_hash: str
+) -> None:
+    """Refuses a file that has as many items as the published one, but not its content.
 
     Args:
-        found: number of images of each official part (``train``, ``test``).
+        place: the file, for errors.
+        num_items: number of its images or labels.
+        algorithm: name of the hash.
+        content_hash: of the content, as hexadecimal digits.
+        official_hash: the same of the published file.
+
+    Raises:
+        UserError: the hashes differ.
+    """
+    if content_hash != official_hash:
+        raise UserError(
+            f"{place} must be the official file where it has as many items, "
+            f"{num_items}: its {algorithm} must be {official_hash}, got {content_hash}"
+        )
+
+
+def subset(counts: Mapping[str, int], official: Mapping[str, int]) -> str | None:
+    """Description of the parts that are not complete; None if all are.
+
+    Args:
+        counts: number of images of each official part (``train``, ``test``).
         official: the same of the complete set.
 
     Returns:
         For instance ``8068 of 50000 train, 1017 of 10000 test``.
     """
-    parts = [
-        f"{found[part]} of {official[part]} {part}"
-        for part in official
-        if found[part] != official[part]
+    lines = [
+        f"{counts[split]} of {num} {split}"
+        for split, num in official.items()
+        if counts[split] != num
     ]
-    return ", ".join(parts) or None
+    return ", ".join(lines) or None
 
 
 def source(
-    kind: str, split: str, subset: str | None, files: Sequence[dict[str, Any]], **more
+    kind: str, split: str, subset: str | None, files: Sequence[dict[str, Any]], **extra
 ) -> dict[str, Any]:
-    """What ``result.json`` says of the data.
+    """The entry of the data in ``result.json``.
 
     Args:
         kind: ``embedded``, ``files``, ``folder`` or ``tfds``.
         split: the rule by which validation (and test) images were chosen.
         subset: see `subset`.
         files: see `described`.
-        **more: further entries.
+        **extra: further entries.
 
     Returns:
-        The object.
+        The entry, as JSON has it.
     """
     return {
         "source": kind,
         "complete": subset is None,
         "subset": subset,
         "split": split,
-        **more,
+        **extra,
         "files": list(files),
     }
-
-
-def num_valid(num_train: int, name: str) -> int:
-    """How many of the last training images are for validation, where a set has none.
-
-    A tenth, at most 5000: the usual 55000 / 5000 of MNIST and 45000 / 5000 of CIFAR-10,
-    and a tenth of a subset.
-
-    Raises:
-        UserError: fewer than 10 training images.
-    """
-    if num_train < 10:
-        raise UserError(
-            f"{name} must have at least 10 training images, one of them for "
-            f"validation, got {num_train}"
-        )
-    return min(_MAX_VALID, num_train // 10)
-
-
-VALID_RULE = "validation: the last tenth of the training images, at most 5000"
-
-
-def carve(
-    array: np.ndarray | None, num: int
-) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """Cuts the last ``num`` rows off; None stays None."""
-    return (None, None) if array is None else (array[:-num], array[-num:])

@@ -15,8 +15,8 @@ from experiments.data.arrays import finish
 from experiments.data.dataset import Dataset, Options
 
 # SHA-256 of the unpacked content of the four files whose gzipped form has the published
-# MD5 sums f68b3c2d..., d53e105e..., 9fb629c4... and ec29112d... (what torchvision and
-# tensorflow-datasets check): packing again does not make a file another one.
+# MD5 sums f68b3c2d..., d53e105e..., 9fb629c4... and ec29112d... (torchvision and
+# tensorflow-datasets check these): packing again does not make a file another one.
 _OFFICIAL = {
     "train-images-idx3-ubyte": (
         "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db"
@@ -35,7 +35,7 @@ _OFFICIAL_SIZES = {"train": 60000, "test": 10000}
 _PREFIX = {"train": "train", "test": "t10k"}
 MARKS = tuple(f"{_PREFIX['train']}-images-idx3-ubyte{end}" for end in (".gz", ""))
 
-_DEFLATE_RATIO = 1032  # what a byte can unpack to at most
+_DEFLATE_RATIO = 1032  # the most bytes that a byte can unpack to
 _UNSIGNED_BYTES = 0x08
 
 
@@ -74,35 +74,25 @@ def load(folder: Path, options: Options) -> Dataset:
                 f"{path} must have a label for each of the {len(images[split])} "
                 f"images, got {len(labels[split])}"
             )
-    found = {split: len(array) for split, array in images.items()}
-    return finish(
-        "mnist",
-        {split: array[..., None] for split, array in images.items()},
-        labels,
-        files.source(
-            "files", files.VALID_RULE, files.subset(found, _OFFICIAL_SIZES), entries
-        ),
-        options,
-    )
+    images = {split: array[..., None] for split, array in images.items()}
+    return finish("mnist", images, labels, _OFFICIAL_SIZES, entries, options)
 
 
 def _path(folder: Path, stem: str) -> Path:
     """The gzipped file, or the plain one if only that is there."""
-    packed, plain = folder / f"{stem}.gz", folder / stem
-    return plain if plain.exists() and not packed.exists() else packed
+    gzipped, unpacked = folder / f"{stem}.gz", folder / stem
+    return unpacked if unpacked.exists() and not gzipped.exists() else gzipped
 
 
 def _read_part(path: Path, rank: int, official_size: int) -> tuple[np.ndarray, dict]:
     """An array, and its file's entry for ``result.json``."""
     array, content_hash = read_idx(path, rank)
-    is_official = content_hash == _OFFICIAL[path.name.removesuffix(".gz")]
-    if len(array) >= official_size and not is_official:
-        raise UserError(
-            f"{path} is not the official file: it has {len(array)} items, and the "
-            f"sha256 of its content must be {_OFFICIAL[path.name.removesuffix('.gz')]},"
-            f" got {content_hash}"
+    official_hash = _OFFICIAL[path.name.removesuffix(".gz")]
+    if len(array) >= official_size:
+        files.check_official(
+            str(path), len(array), "sha256", content_hash, official_hash
         )
-    return array, files.described(path, is_official)
+    return array, files.described(path, content_hash == official_hash)
 
 
 def read_idx(path: Path, rank: int) -> tuple[np.ndarray, str]:
@@ -121,12 +111,11 @@ def read_idx(path: Path, rank: int) -> tuple[np.ndarray, str]:
     Raises:
         UserError: it cannot be read, or is anything else, shorter or longer.
     """
-    stored = files.read(path)
-    packed = path.name.endswith(".gz")
+    content = files.read(path)
+    is_gzipped = path.name.endswith(".gz")
+    stream = io.BytesIO(content)
     try:
-        with (
-            gzip.GzipFile(fileobj=io.BytesIO(stored)) if packed else io.BytesIO(stored)
-        ) as file:
+        with gzip.GzipFile(fileobj=stream) if is_gzipped else stream as file:
             header = file.read(4 + 4 * rank)
             if header[:4] != bytes([0, 0, _UNSIGNED_BYTES, rank]):
                 raise UserError(
@@ -138,10 +127,10 @@ def read_idx(path: Path, rank: int) -> tuple[np.ndarray, str]:
                 raise UserError(f"{path} is truncated: it ends within its header")
             shape = np.frombuffer(header, ">u4", offset=4).tolist()
             size = math.prod(shape)
-            if size > _DEFLATE_RATIO * len(stored):
+            if size > _DEFLATE_RATIO * len(content):
                 raise UserError(
                     f"{path} is damaged: sizes {shape} do not fit a file of "
-                    f"{len(stored)} bytes"
+                    f"{len(content)} bytes"
                 )
             body = file.read(size + 1)  # one more: reads, and checks, the end of gzip
     except (OSError, EOFError, zlib.error) as error:

@@ -1,4 +1,4 @@
-"""Pictures to arrays: crop, size, colours. Pillow reads and resizes."""
+"""Pictures to arrays: crop, size, colors. Pillow reads and resizes."""
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +14,7 @@ import tqdm
 
 from experiments.console.errors import UserError
 
-_CHUNK = 256  # pictures that are held at once
+_CHUNK = 256  # pictures in memory at once
 
 
 class Recipe(NamedTuple):
@@ -23,11 +23,10 @@ class Recipe(NamedTuple):
     Attributes:
         size: rows and columns of the result; None keeps the picture's own.
         channels: 1 (luma, ITU-R 601) or 3.
-        resize: ``crop``: a square from the centre, bicubic; ``squash``: the whole
-            picture, bilinear, which is what the resizing of torchvision does to a
-            picture that is not square. Both with antialiasing: the filter is as wide as
-            the picture is reduced. Nothing is cropped or resized where the size is None
-            or the picture has it.
+        resize: ``crop``: a square from the center, bicubic; ``squash``: the whole
+            picture, bilinear, as torchvision resizes a picture that is not square. Both
+            with antialiasing: the filter is as wide as the picture is reduced. Nothing
+            is cropped or resized where the size is None or the picture has it.
         crop: side of the square in units of the picture's shorter side.
     """
 
@@ -42,7 +41,7 @@ def from_picture(picture: Image.Image, recipe: Recipe) -> np.ndarray:
 
     Args:
         picture: of any size with 8 bits a channel.
-        recipe: what to do.
+        recipe: size, channels and crop.
 
     Returns:
         ``[H, W, C]`` uint8.
@@ -51,15 +50,17 @@ def from_picture(picture: Image.Image, recipe: Recipe) -> np.ndarray:
         ValueError: more than 8 bits a channel.
     """
     if picture.mode[0] in "IF":
-        raise ValueError(f"more than 8 bits a channel (mode {picture.mode})")
+        raise ValueError(
+            f"channels must have at most 8 bits, got the mode {picture.mode}"
+        )
     picture = picture.convert("L" if recipe.channels == 1 else "RGB")
     size = recipe.size
     if size is not None and picture.size != (size, size):
         if recipe.resize == "crop":
             side = round(recipe.crop * min(picture.size))
-            left, top = ((length - side) // 2 for length in picture.size)
+            x, y = ((length - side) // 2 for length in picture.size)
             # Cut first: resize(box=...) would let its filter reach outside the square.
-            square = picture.crop((left, top, left + side, top + side))
+            square = picture.crop((x, y, x + side, y + side))
             picture = square.resize((size, size), Image.Resampling.BICUBIC)
         else:
             picture = picture.resize((size, size), Image.Resampling.BILINEAR)
@@ -67,13 +68,13 @@ def from_picture(picture: Image.Image, recipe: Recipe) -> np.ndarray:
     return array.reshape(*array.shape[:2], recipe.channels)
 
 
-def from_file(where: str, content: bytes, recipe: Recipe) -> np.ndarray:
+def from_file(location: str, content: bytes, recipe: Recipe) -> np.ndarray:
     """Reads a picture in any format that Pillow knows, and applies a recipe.
 
     Args:
-        where: the file, for errors.
+        location: the file, for errors.
         content: of the file.
-        recipe: what to do.
+        recipe: size, channels and crop.
 
     Returns:
         ``[H, W, C]`` uint8.
@@ -81,23 +82,25 @@ def from_file(where: str, content: bytes, recipe: Recipe) -> np.ndarray:
     Raises:
         UserError: it is no picture, or a damaged one.
     """
-    return _with_picture(where, content, lambda picture: from_picture(picture, recipe))
+    return _with_picture(
+        location, content, lambda picture: from_picture(picture, recipe)
+    )
 
 
 def header(
-    source: Path | bytes, where: str | None = None
+    source: Path | bytes, location: str | None = None
 ) -> tuple[tuple[int, int], str]:
     """Size (width, height) and Pillow's mode of a picture; the rest is not read.
 
     Args:
         source: a file, or the content of one.
-        where: the file, for errors, where ``source`` is its content.
+        location: the file, for errors, where ``source`` is its content.
 
     Raises:
         UserError: it is no picture.
     """
     return _with_picture(
-        str(where or source), source, lambda picture: (picture.size, picture.mode)
+        str(location or source), source, lambda picture: (picture.size, picture.mode)
     )
 
 
@@ -105,17 +108,18 @@ Result = TypeVar("Result")
 
 
 def _with_picture(
-    where: str, source: Path | bytes, use: Callable[[Image.Image], Result]
+    location: str, source: Path | bytes, use: Callable[[Image.Image], Result]
 ) -> Result:
+    """Opens a picture; every failure, of ``use`` as well, is one line for the user."""
     try:
         file = io.BytesIO(source) if isinstance(source, bytes) else source
         with Image.open(file) as picture:
             return use(picture)
     except UnidentifiedImageError:
-        words = "it has no known format"
+        reason = "it has no known format"
     except Exception as error:  # damaged content can fail in any way
-        words = " ".join(str(error).split())
-    raise UserError(f"{where} cannot be read as a picture: {words}")
+        reason = " ".join(str(error).split())
+    raise UserError(f"{location} cannot be read as a picture: {reason}")
 
 
 def from_arrays(images: np.ndarray, recipe: Recipe) -> np.ndarray:
@@ -123,7 +127,7 @@ def from_arrays(images: np.ndarray, recipe: Recipe) -> np.ndarray:
 
     Args:
         images: ``[n, H, W, C]`` uint8, C 1 or 3.
-        recipe: what to do.
+        recipe: size, channels and crop.
 
     Returns:
         ``[n, H', W', C']``; ``images`` itself where there is nothing to do.
@@ -148,7 +152,7 @@ def stream(
     """Decodes in parallel and in order, a chunk at a time, with a progress bar.
 
     Args:
-        items: what to decode.
+        items: arguments of ``decode``.
         decode: from an item to an array; called by several threads at once.
         title: of the bar, which is shown on a terminal only.
 

@@ -34,10 +34,11 @@ def loads(content: bytes, names: tuple[str, ...]) -> dict[str, np.ndarray]:
         names: of the variables; others are passed over.
 
     Returns:
-        Those that the file has, as MATLAB indexes them (the first axis is innermost).
+        The variables that the file has, by name, as MATLAB indexes them (the first axis
+        is innermost).
 
     Raises:
-        ValueError: no MATLAB 5 file, damaged, or one of the names is of another kind.
+        ValueError: no MATLAB 5 file, damaged, or a variable of another kind.
 
     References:
         MathWorks, "MAT-File Format", level 5.
@@ -48,7 +49,7 @@ def loads(content: bytes, names: tuple[str, ...]) -> dict[str, np.ndarray]:
     order = orders[content[126:128]]
     if struct.unpack(order + "H", content[124:126]) != (0x0100,):
         raise ValueError("it has another version than MATLAB 5 files")
-    found: dict[str, np.ndarray] = {}
+    arrays: dict[str, np.ndarray] = {}
     for kind, body in _elements(memoryview(content)[_HEADER:], order):
         if kind == _COMPRESSED:
             ((kind, body),) = _elements(_unpacked(body), order)
@@ -57,10 +58,10 @@ def loads(content: bytes, names: tuple[str, ...]) -> dict[str, np.ndarray]:
         name, array = _matrix(body, order, names)
         if array is None:
             continue
-        if name in found:
+        if name in arrays:
             raise ValueError(f"it has {name} twice")
-        found[name] = array
-    return found
+        arrays[name] = array
+    return arrays
 
 
 def _elements(data: memoryview, order: str) -> Iterator[tuple[int, memoryview]]:
@@ -98,12 +99,12 @@ def _matrix(
     body: memoryview, order: str, names: tuple[str, ...]
 ) -> tuple[str, np.ndarray | None]:
     """Name and value of an array; None if the name is not among ``names``."""
-    parts = _elements(body, order)
+    elements = _elements(body, order)
 
-    def take(what: str, *kinds: int) -> tuple[int, memoryview]:
-        kind, content = next(parts, (0, memoryview(b"")))
+    def take(title: str, *kinds: int) -> tuple[int, memoryview]:
+        kind, content = next(elements, (0, memoryview(b"")))
         if kind not in kinds:
-            raise ValueError(f"an array has no {what}")
+            raise ValueError(f"an array has no {title}")
         return kind, content
 
     _, flags = take("flags", 6)
@@ -119,8 +120,8 @@ def _matrix(
         raise ValueError(f"{name} is no array of real numbers")
     kind, numbers = take(f"numbers ({name})", *_STORED)
     shape = np.frombuffer(sizes, order + "i4").tolist()
-    stored = np.dtype(order + _STORED[kind])
-    if min(shape) < 0 or math.prod(shape) * stored.itemsize != len(numbers):
+    dtype = np.dtype(order + _STORED[kind])
+    if min(shape) < 0 or math.prod(shape) * dtype.itemsize != len(numbers):
         raise ValueError(f"{name} of shape {shape} has {len(numbers)} bytes")
-    array = np.frombuffer(numbers, stored).reshape(shape, order="F")
+    array = np.frombuffer(numbers, dtype).reshape(shape, order="F")
     return name, array.astype(_CLASSES[flag & 0xFF], copy=False)

@@ -10,7 +10,7 @@ from experiments.data import files, mat5
 from experiments.data.arrays import finish
 from experiments.data.dataset import Dataset, Options
 
-# MD5 of the official files (what torchvision checks).
+# MD5 of the official files (torchvision checks the same).
 _OFFICIAL = {
     "train": "e26dedcc434d2e4c54c9b2d4a06d8373",
     "test": "eb5a983be6a315427106f1b164d9cef3",
@@ -20,13 +20,13 @@ MARKS = ("train_32x32.mat",)
 
 
 def load(folder: Path, options: Options) -> Dataset:
-    """99289 colour images of 32x32 pixels and the digit at the middle of each.
+    """99289 color images of 32x32 pixels and the digit at the middle of each.
 
     The additional 531131 easier images (``extra_32x32.mat``) are not used.
 
     Args:
         folder: holds ``train_32x32.mat`` and ``test_32x32.mat``; labels that are all 0
-            are taken as not known (the files have 1 to 9, and 10 for the digit 0).
+            count as not known (the files have 1 to 9, and 10 for the digit 0).
         options: see `Options`.
 
     Returns:
@@ -46,26 +46,15 @@ def load(folder: Path, options: Options) -> Dataset:
     for split, official_size in _OFFICIAL_SIZES.items():
         path = folder / f"{split}_32x32.mat"
         images[split], labels[split] = _read(path)
-        is_official = False
-        if len(images[split]) >= official_size:
-            found = files.digest(path, "md5")
-            is_official = found == _OFFICIAL[split]
-            if not is_official:
-                raise UserError(
-                    f"{path} is not the official file: it has {len(images[split])} "
-                    f"images, and its md5 must be {_OFFICIAL[split]}, got {found}"
-                )
-        entries.append(files.described(path, is_official))
-    counts = {split: len(array) for split, array in images.items()}
-    return finish(
-        "svhn",
-        images,
-        labels,
-        files.source(
-            "files", files.VALID_RULE, files.subset(counts, _OFFICIAL_SIZES), entries
-        ),
-        options,
-    )
+        num_images = len(images[split])
+        is_complete = num_images >= official_size
+        if is_complete:
+            content_hash = files.digest(path, "md5")
+            files.check_official(
+                str(path), num_images, "md5", content_hash, _OFFICIAL[split]
+            )
+        entries.append(files.described(path, is_complete))
+    return finish("svhn", images, labels, _OFFICIAL_SIZES, entries, options)
 
 
 def _read(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
@@ -84,7 +73,7 @@ def _read(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
         or images.shape[:3] != (32, 32, 3)
     ):
         raise UserError(
-            f"{path} must have X, uint8 of shape (32, 32, 3, n), got {_words(images)}"
+            f"{path} must have X, uint8 of shape (32, 32, 3, n), got {_kind(images)}"
         )
     num = images.shape[3]
     if (
@@ -92,19 +81,21 @@ def _read(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
         or labels.dtype.kind not in "uif"
         or labels.size != num
     ):
-        raise UserError(f"{path} must have y, {num} numbers, got {_words(labels)}")
+        raise UserError(f"{path} must have y, {num} numbers, got {_kind(labels)}")
     digits = labels.reshape(-1)
     images = np.ascontiguousarray(images.transpose(3, 0, 1, 2))
     if not digits.any():
         return images, None
-    if not np.isin(digits, np.arange(1, 11)).all():
+    others = digits[~np.isin(digits, np.arange(1, 11))]
+    if others.size:
         raise UserError(
-            f"{path}: labels must be 1 to 10, or all 0 where they are not known"
+            f"labels of {path} must be 1 to 10, or all 0 where they are not known, got "
+            f"{others[0]}"
         )
     return images, (digits % 10).astype(np.int32)
 
 
-def _words(value: Any) -> str:
+def _kind(value: Any) -> str:
     if isinstance(value, np.ndarray):
         return f"{value.dtype} of shape {value.shape}"
     return "none" if value is None else type(value).__name__

@@ -10,14 +10,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from experiments.console.errors import UserError
-from experiments.data import cache, files, images
+from experiments.data import cache, files, images, splits
 from experiments.data.arrays import mapped, recipe_of
 from experiments.data.dataset import Dataset, Options
 from experiments.data.images import Recipe
 
 
-class _Set(NamedTuple):
-    """Its name there, the sizes of its parts, and what it gets by default."""
+class _Source(NamedTuple):
+    """A set's name in the package, the sizes of its parts, and its default recipe."""
 
     name: str
     sizes: Mapping[str, int]
@@ -26,11 +26,11 @@ class _Set(NamedTuple):
     crop: float = 1.0
 
 
-_SETS = {
-    "mnist": _Set("mnist", {"train": 60000, "test": 10000}, 1),
-    "svhn": _Set("svhn_cropped", {"train": 73257, "test": 26032}, 3),
-    "cifar10": _Set("cifar10", {"train": 50000, "test": 10000}, 3),
-    "celeba": _Set(
+_SOURCES = {
+    "mnist": _Source("mnist", {"train": 60000, "test": 10000}, 1),
+    "svhn": _Source("svhn_cropped", {"train": 73257, "test": 26032}, 3),
+    "cifar10": _Source("cifar10", {"train": 50000, "test": 10000}, 3),
+    "celeba": _Source(
         "celeb_a",
         {"train": 162770, "validation": 19867, "test": 19962},
         3,
@@ -45,16 +45,16 @@ def is_installed() -> bool:
     """Whether there is tensorflow-datasets; TensorFlow itself is only for preparing."""
     try:
         return importlib.util.find_spec("tensorflow_datasets") is not None
-    except ValueError:  # what a module that is blocked for a test has as its spec
+    except ValueError:  # from a module that a test blocks: its spec is None
         return False
 
 
 def load(name: str, data_dir: str | None, options: Options) -> Dataset:
     """A set in the parts, and the order, that tensorflow-datasets gives it.
 
-    The first use downloads and prepares it, which needs TensorFlow. Then its
-    ``data_source`` is read, without TensorFlow, and the arrays are kept as those of the
-    other sources are.
+    The first use downloads and prepares it, which needs TensorFlow. Then this function
+    reads its ``data_source`` without TensorFlow, and keeps the arrays as those of the
+    other sources.
 
     Args:
         name: ``mnist``, ``svhn``, ``cifar10`` or ``celeba``.
@@ -68,32 +68,35 @@ def load(name: str, data_dir: str | None, options: Options) -> Dataset:
     Raises:
         UserError: a package is missing, or the download or preparation failed.
     """
-    one = _SETS[name]
+    source = _SOURCES[name]
     if not is_installed():
         raise UserError(
             f"--data_source=tfds needs the package tensorflow-datasets: {_INSTALL}"
         )
-    builder = _prepared_builder(one.name, data_dir)
+    builder = _prepared_builder(source.name, data_dir)
     path = Path(builder.data_path)
     records = sorted(p for p in path.iterdir() if p.is_file())
-    recipe = recipe_of(options, channels=one.channels, size=one.size, crop=one.crop)
+    recipe = recipe_of(
+        options, channels=source.channels, size=source.size, crop=source.crop
+    )
     key = {"records": [cache.stamp(p) for p in records], **recipe._asdict()}
 
-    def prepare(place: Path) -> dict[str, Any]:
-        found = {part: builder.info.splits[part].num_examples for part in one.sizes}
-        rule = _write(place, name, builder, found, recipe)
+    def prepare(target: Path) -> dict[str, Any]:
+        parts = builder.info.splits
+        counts = {part: parts[part].num_examples for part in source.sizes}
+        rule = _write(target, name, builder, counts, recipe)
         return files.source(
             "tfds",
             rule,
-            files.subset(found, one.sizes),
+            files.subset(counts, source.sizes),
             [files.described(p) for p in records],
             version=f"{builder.info.full_name}",
         )
 
-    place, source = cache.prepared(
+    arrays, entry = cache.prepared(
         cache.root_of(path.parent.parent, options.cache_dir), name, key, prepare
     )
-    return mapped(name, place, source)
+    return mapped(name, arrays, entry)
 
 
 def _prepared_builder(name: str, data_dir: str | None) -> Any:
@@ -117,51 +120,51 @@ def _prepared_builder(name: str, data_dir: str | None) -> Any:
 
 @contextlib.contextmanager
 def _in_one_line(action: str) -> Iterator[None]:
-    """Makes one line of what fails there: a network, a disk, a package, a record."""
+    """Makes one line of every failure: of a network, a disk, a package, a record."""
     try:
         yield
     except UserError:
         raise
     except Exception as error:
-        words = " ".join(str(error).split())[:300]
+        reason = " ".join(str(error).split())[:300]
         raise UserError(
-            f"tensorflow-datasets cannot {action}: {type(error).__name__}: {words}"
+            f"tensorflow-datasets cannot {action}: {type(error).__name__}: {reason}"
         ) from None
 
 
 def _write(
-    place: Path, name: str, builder: Any, found: Mapping[str, int], recipe: Recipe
+    target: Path, name: str, builder: Any, counts: Mapping[str, int], recipe: Recipe
 ) -> str:
     """Writes images and labels of every part; returns the rule of the split."""
-    has_valid = "validation" in found
-    num_valid = 0 if has_valid else files.num_valid(found["train"], name)
-    last_train = found["train"] - num_valid
+    has_valid = "validation" in counts
+    num_valid = 0 if has_valid else splits.num_valid(counts["train"], name)
+    num_train = counts["train"] - num_valid
     ranges = {
-        "train": ("train", range(last_train)),
+        "train": ("train", range(num_train)),
         "valid": (
-            ("validation", range(found["validation"]))
+            ("validation", range(counts["validation"]))
             if has_valid
-            else ("train", range(last_train, found["train"]))
+            else ("train", range(num_train, counts["train"]))
         ),
-        "test": ("test", range(found["test"])),
+        "test": ("test", range(counts["test"])),
     }
     for split, (part, rows) in ranges.items():
         with _in_one_line(f"read {name}"):
             examples = builder.as_data_source(part)
         labels = np.full(len(rows), -1, np.int32)
 
-        def decode(row: int, examples=examples, labels=labels, first=rows[0]):
+        def decode(row: int, examples=examples, labels=labels, start=rows[0]):
             with _in_one_line(f"read {name}"):
                 example = examples[row]
             if "label" in example:
-                labels[row - first] = example["label"]
+                labels[row - start] = example["label"]
             return images.from_arrays(example["image"][None], recipe)[0]
 
         cache.write_array(
-            place / f"{split}.npy",
+            target / f"{split}.npy",
             len(rows),
             images.stream(rows, decode, f"{name} {split}"),
         )
         if (labels >= 0).all():
-            np.save(place / f"{split}_labels.npy", labels)
-    return "its validation part" if has_valid else files.VALID_RULE + ", in its order"
+            np.save(target / f"{split}_labels.npy", labels)
+    return "its validation part" if has_valid else splits.VALID_RULE + ", in its order"

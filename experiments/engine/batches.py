@@ -1,8 +1,16 @@
-"""Which examples a step sees: a pure function of (seed, step), computed on the host."""
+"""Which examples a step sees: a pure function of (seed, step).
+
+Rows are chosen on the host, mirror images on the devices.
+"""
 
 import functools
+from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+
+from experiments.engine.system import Labelled, levels_and_labels
 
 
 @functools.lru_cache(maxsize=64)  # a chunk of 5 seeds touches few epochs at a time
@@ -47,3 +55,45 @@ def batch_indices(
     )
     offset = first_epoch * num_examples
     return stream[start - offset : stop - offset].reshape(num_steps, batch_size)
+
+
+def mirrored(
+    keys: jax.Array, first_step: jax.Array, num_steps: int, batch_size: int
+) -> jax.Array:
+    """Which images of consecutive batches are mirrored: each with probability 1/2.
+
+    Args:
+        keys: ``[S]``, one a seed.
+        first_step: the step of the first batch, from 0.
+        num_steps: number of batches.
+        batch_size: B.
+
+    Returns:
+        Bool ``[num_steps, S, B]``.
+    """
+
+    def of_batch(step, key):
+        return jax.random.bernoulli(jax.random.fold_in(key, step), shape=(batch_size,))
+
+    steps = first_step + jnp.arange(num_steps)
+    return jax.vmap(jax.vmap(of_batch, (None, 0)), (0, None))(steps, keys)
+
+
+def mirror(batch: Any, chosen: jax.Array, width: int) -> Any:
+    """Mirrors the chosen images of a batch left to right.
+
+    Args:
+        batch: ``[B, V, C]`` with V = height * width pixels in row-major order, or
+            `Labelled`.
+        chosen: bool ``[B]``.
+        width: columns of an image.
+
+    Returns:
+        The batch, with the same types.
+    """
+    levels, labels = levels_and_labels(batch)
+    num, variables, channels = levels.shape
+    rows = levels.reshape(num, variables // width, width, channels)
+    reversed_rows = rows[:, :, ::-1].reshape(levels.shape)
+    levels = jnp.where(chosen[:, None, None], reversed_rows, levels)
+    return levels if labels is None else Labelled(levels, labels)

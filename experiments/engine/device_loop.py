@@ -1,24 +1,31 @@
-"""The part of the training loop that runs on the devices; it knows no objective.
+"""What the training loop asks of the devices: where data lie, chunks, evaluation.
 
-One compiled function runs any number of steps: their number is an argument, so a chunk
-may end wherever the host wants (to log, to save, because a signal came) without
-recompiling and without changing a bit of the result.
+The steps are those of `dspc_jax.learning.loop`: a chunk may end wherever the host wants
+(to log, to save, because a signal came) without recompiling and without changing a bit
+of the result.
 """
 
-from collections.abc import Callable
+import collections
 import functools
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 import numpy as np
 
+from dspc_jax.learning.loop import (
+    Carry,
+    Step,
+    gather,
+    over_runs,
+    run_steps,
+    start,
+)
 from experiments.console.errors import UserError
 from experiments.data import Dataset
-from experiments.engine.batches import batch_indices
-from experiments.engine.flips import mirror
-from experiments.engine.system import Carry, Failure, Labelled, System
+from experiments.engine.batches import batch_indices, mirror, mirrored
+from experiments.engine.system import Failure, Labelled, System
 
 _STREAM_BYTES = 64 * 2**20  # rows of one chunk, where the data set stays on the host
 _MAX_CHUNK = 128  # steps; at 1 ms a step still many chunks a second
@@ -69,21 +76,7 @@ class DeviceLoop:
         self._sharded = NamedSharding(mesh, PartitionSpec(None, None, "batch"))
         self._system, self._flip = system, flip
 
-        keys = jax.vmap(lambda s: jax.random.split(jax.random.key(s), 4))(
-            jnp.array(self._seeds, jnp.uint32)
-        )
-        # Their bits: the same keys are meant to be used again, in each call anew.
-        self._init_bits, self._step_bits, self._eval_bits, self._sample_bits = (
-            np.asarray(jax.random.key_data(keys[:, i])) for i in range(4)
-        )
-        # Not one of the splits: those are the same with and without flips.
-        self._flip_bits = np.asarray(
-            jax.vmap(
-                lambda s: jax.random.key_data(
-                    jax.random.fold_in(jax.random.key(s), _FLIPS)
-                )
-            )(jnp.array(self._seeds, jnp.uint32))
-        )
+        self._bits = _bits(self._seeds)
 
         self._resident = dataset.train.nbytes <= resident_bytes
         step_bytes = num_seeds * batch_size * dataset.train[0].nbytes
@@ -99,15 +92,12 @@ class DeviceLoop:
             mesh, PartitionSpec("batch") if divides else PartitionSpec()
         )
 
-        self._over_seeds = _vmap_seeds if num_seeds > 1 else _one_seed
         self._init = jax.jit(self._init_carry, out_shardings=self._everywhere)
         self._steps = jax.jit(
-            self._run_steps,
-            donate_argnums=0,
-            out_shardings=(self._everywhere,) * 4,
+            self._run_steps, donate_argnums=0, out_shardings=self._everywhere
         )
         self._evaluate = jax.jit(
-            self._over_seeds(system.evaluate, (0, 0, None)),
+            over_runs(system.evaluate, num_seeds, (0, 0, None)),
             out_shardings=self._everywhere,
         )
         self._sample = jax.jit(system.sample, static_argnums=2)
@@ -148,40 +138,31 @@ class DeviceLoop:
 
     def init(self) -> Carry:
         """The carry before the first step."""
-        return self._init(self._keys(self._init_bits))
+        return self._init(self._keys(self._bits.init))
 
     def abstract(self) -> Carry:
         """Shapes and types of the carry, without computing it."""
         return cast(
-            Carry, jax.eval_shape(self._init_carry, self._keys(self._init_bits))
+            Carry, jax.eval_shape(self._init_carry, self._keys(self._bits.init))
         )
 
     def abstract_state(self) -> Any:
         """Shapes and types of the state alone, without looking at a step."""
-        return jax.eval_shape(self._init_state, self._keys(self._init_bits))
+        return jax.eval_shape(self._init_state, self._keys(self._bits.init))
 
     def put(self, arrays: Any) -> Any:
         """Moves a carry, or a state, from the host to the devices."""
         return jax.device_put(arrays, self._everywhere)
 
     def _init_state(self, keys: jax.Array) -> Any:
-        return self._over_seeds(self._system.init, (0,))(keys)
+        return over_runs(self._system.init, len(self._seeds), (0,))(keys)
 
     def _init_carry(self, keys: jax.Array) -> Carry:
-        state = self._init_state(keys)
-        row = _rows(self.examples("train"), np.zeros(1, np.int32))
-        rows = jax.tree.map(jnp.asarray, row)
-        batch = jax.tree.map(
-            lambda a: jnp.zeros(
-                (len(self._seeds), self._batch_size, *a.shape[1:]), a.dtype
-            ),
-            rows,
-        )
-        _, metrics = jax.eval_shape(
-            lambda: self._step_seeds(state, keys, batch, jnp.int32(0), rows)
-        )
-        sums = {name: jnp.zeros(m.shape, jnp.float32) for name, m in metrics.items()}
-        return Carry(state, sums, jnp.zeros((len(self._seeds),), jnp.int32))
+        one_row = gather(self.examples("train"), np.zeros(1, np.int32))
+        step = self._step(jax.tree.map(jnp.asarray, one_row))
+        rows = jnp.zeros((len(self._seeds), self._batch_size), jnp.int32)
+        flips = rows == 0 if self._flip else None
+        return start(step, self._init_state(keys), keys, (rows, flips))
 
     def drain(self, carry: Carry) -> tuple[Carry, dict[str, np.ndarray]]:
         """Takes the mean of the step metrics since the last call, ``[S]`` each."""
@@ -199,8 +180,22 @@ class DeviceLoop:
 
     # ---- training ------------------------------------------------------------------
 
-    def _step_seeds(self, state, keys, batch, step, data):
-        mesh = self._everywhere.mesh
+    def _step(self, data: Any) -> Step:
+        """One step of one seed.
+
+        Args:
+            data: the training images on the devices, or all that a chunk needs.
+
+        Returns:
+            A step whose batch is ``(rows, flips)``: int32 ``[B]``, and bool ``[B]`` or
+            None where no image is mirrored.
+        """
+        num_examples = len(jax.tree.leaves(data)[0])
+        sharding = NamedSharding(self._everywhere.mesh, PartitionSpec("batch"))
+
+        def batch_of(rows, flips):
+            batch = gather(data, rows, sharding)
+            return batch if flips is None else mirror(batch, flips, self._dataset.width)
 
         def draw(key):
             if not self._resident:
@@ -208,60 +203,24 @@ class DeviceLoop:
                     "this program draws batches of its own, so the training images "
                     f"must fit on a device; those of {self._dataset.name} do not"
                 )
-            key, flip_key = jax.random.split(key) if self._flip else (key, None)
-            num_examples = jax.tree.leaves(data)[0].shape[0]
-            rows = jax.random.randint(key, (self._batch_size,), 0, num_examples)
-            batch = jax.lax.with_sharding_constraint(
-                _rows(data, rows), NamedSharding(mesh, PartitionSpec("batch"))
-            )
-            return batch if flip_key is None else self._mirror(flip_key, batch)
+            flips, shape = None, (self._batch_size,)
+            if self._flip:
+                key, flip_key = jax.random.split(key)
+                flips = jax.random.bernoulli(flip_key, shape=shape)
+            return batch_of(jax.random.randint(key, shape, 0, num_examples), flips)
 
-        def one_seed(state, key, batch, step):
-            return self._system.step(state, key, batch, step, draw)
+        def step(state, key, batch, number):
+            return self._system.step(state, key, batch_of(*batch), number, draw)
 
-        return self._over_seeds(one_seed, (0, 0, 0, None))(state, keys, batch, step)
-
-    def _mirror(self, key: jax.Array, batch: Any) -> Any:
-        width = self._dataset.width
-        if isinstance(batch, Labelled):
-            return batch._replace(levels=mirror(key, batch.levels, width))
-        return mirror(key, batch, width)
+        return step
 
     def _run_steps(self, carry, data, keys, flip_keys, indices, first, num):
-        """Steps ``first .. first + num - 1``, fewer if a metric is not finite."""
-
-        def go_on(loop):
-            done, _, _, finite = loop
-            return (done < num) & jnp.all(finite)
-
-        def body(loop):
-            done, carry, _, _ = loop
-            batch = jax.lax.with_sharding_constraint(
-                _rows(data, indices[done]),
-                NamedSharding(self._sharded.mesh, PartitionSpec(None, "batch")),
-            )
-            if self._flip:
-                at_step = jax.vmap(jax.random.fold_in, (0, None))(
-                    flip_keys, first + done
-                )
-                batch = jax.vmap(self._mirror)(at_step, batch)
-            step_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, first + done)
-            state, metrics = self._step_seeds(
-                carry.state, step_keys, batch, first + done, data
-            )
-            metrics = {k: v.astype(jnp.float32) for k, v in metrics.items()}
-            finite = jnp.stack([jnp.isfinite(v) for v in metrics.values()]).all(0)
-            sums = {k: carry.sums[k] + v for k, v in metrics.items()}
-            return done + 1, Carry(state, sums, carry.num_steps + 1), metrics, finite
-
-        start = (
-            jnp.int32(0),
-            carry,
-            jax.tree.map(jnp.zeros_like, carry.sums),
-            jnp.ones((len(self._seeds),), bool),
+        """Steps of all seeds, on the rows ``[N, S, B]`` of ``data``."""
+        num_steps, _, batch_size = indices.shape
+        flips = (
+            mirrored(flip_keys, first, num_steps, batch_size) if self._flip else None
         )
-        done, carry, metrics, finite = jax.lax.while_loop(go_on, body, start)
-        return carry, done, metrics, finite
+        return run_steps(self._step(data), carry, keys, (indices, flips), first, num)
 
     def run(self, carry: Carry, first: int, num: int) -> tuple[Carry, Failure | None]:
         """Runs ``num`` steps; ``carry`` is given up.
@@ -284,24 +243,24 @@ class DeviceLoop:
             )
         data = self._train
         if data is None:
-            data = self.put(_rows(self.examples("train"), indices.reshape(-1)))
+            data = self.put(gather(self.examples("train"), indices.reshape(-1)))
             indices = np.arange(indices.size, dtype=np.int32).reshape(indices.shape)
-        carry, done, metrics, finite = self._steps(
+        carry, last = self._steps(
             carry,
             data,
-            self._keys(self._step_bits),
-            self._keys(self._flip_bits),
+            self._keys(self._bits.step),
+            self._keys(self._bits.flip),
             jax.device_put(indices, self._sharded),
             jnp.int32(first),
             jnp.int32(num),
         )
-        done, metrics, finite = jax.device_get((done, metrics, finite))
+        num_done, metrics, finite = jax.device_get(last)
         if finite.all():
             return carry, None
         place = int(np.argmin(finite))
         name = next(k for k, v in metrics.items() if not np.isfinite(v[place]))
         value = float(metrics[name][place])
-        return carry, Failure(first + int(done), self._seeds[place], name, value)
+        return carry, Failure(first + int(num_done), self._seeds[place], name, value)
 
     # ---- looking at the state ------------------------------------------------------
 
@@ -316,60 +275,53 @@ class DeviceLoop:
         Returns:
             Name to ``[S]``; see `System.evaluate`.
         """
-        size, totals, batches = self._eval_size, {}, 0
-        num_examples = len(jax.tree.leaves(examples)[0])
-        for number, start in enumerate(range(0, num_examples, size)):
-            rows = np.arange(start, start + size) % num_examples
-            valid = min(size, num_examples - start)
+        size, num_examples = self._eval_size, len(jax.tree.leaves(examples)[0])
+        of_examples: dict[str, Any] = collections.defaultdict(float)
+        of_sets: dict[str, Any] = collections.defaultdict(float)
+        for number, begin in enumerate(range(0, num_examples, size)):
+            rows = np.arange(begin, begin + size) % num_examples
+            valid = min(size, num_examples - begin)
             keys = jax.vmap(jax.random.fold_in, (0, None))(
-                self._keys(self._eval_bits), number
+                self._keys(self._bits.eval), number
             )
-            batch = jax.device_put(_rows(examples, rows), self._eval_sharding)
+            batch = jax.device_put(gather(examples, rows), self._eval_sharding)
             metrics = jax.device_get(self._evaluate(state, keys, batch))
-            full = valid == size
-            batches += full
             for name, value in metrics.items():
-                per_example = value.ndim == 2
-                if not per_example and not full:
-                    continue
-                part = (
-                    value[:, :valid].astype(np.float64).sum(1) / num_examples
-                    if per_example
-                    else value.astype(np.float64)
-                )
-                weight = 0 if per_example else 1
-                total, _ = totals.get(name, (0.0, weight))
-                totals[name] = (total + part, weight)
-        return {k: v / (batches if w else 1) for k, (v, w) in totals.items()}
+                value = value.astype(np.float64)
+                if value.ndim == 2:
+                    of_examples[name] += value[:, :valid].sum(1) / num_examples
+                elif valid == size:
+                    of_sets[name] += value
+        num_full = num_examples // size
+        means = {name: total / num_full for name, total in of_sets.items()}
+        return dict(sorted((of_examples | means).items()))
 
     def sample(self, state: Any, num: int) -> dict[str, np.ndarray]:
         """Samples of the first seed, with the same noise at every call."""
         first = jax.tree.map(lambda leaf: leaf[0], state)
         return jax.device_get(
-            self._sample(first, self._keys(self._sample_bits)[0], num)
+            self._sample(first, self._keys(self._bits.sample)[0], num)
         )
 
 
-def _rows(examples: Any, rows: Any) -> Any:
-    """The examples of these numbers."""
-    return jax.tree.map(lambda array: array[rows], examples)
+class _Bits(NamedTuple):
+    """Bits of the keys of all seeds: each call makes the same keys anew."""
+
+    init: np.ndarray
+    step: np.ndarray
+    eval: np.ndarray
+    sample: np.ndarray
+    flip: np.ndarray
 
 
-def _vmap_seeds(function: Callable, in_axes: tuple) -> Callable:
-    return jax.vmap(function, in_axes)
+def _bits(seeds: range) -> _Bits:
+    def of_seed(seed):
+        # Flips are not one of the splits: those are the same with and without them.
+        flip = jax.random.fold_in(jax.random.key(seed), _FLIPS)
+        return (*jax.random.split(jax.random.key(seed), 4), flip)
 
-
-def _one_seed(function: Callable, in_axes: tuple) -> Callable:
-    """``vmap`` over an axis of length 1, without batching anything."""
-
-    def call(*arguments):
-        single = [
-            arg if axis is None else jax.tree.map(lambda leaf: leaf[0], arg)
-            for arg, axis in zip(arguments, in_axes, strict=True)
-        ]
-        return jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], function(*single))
-
-    return call
+    keys = jax.vmap(of_seed)(jnp.array(seeds, jnp.uint32))
+    return _Bits(*(np.asarray(jax.random.key_data(key)) for key in keys))
 
 
 def _any_nan(state: Any) -> jax.Array:

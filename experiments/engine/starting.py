@@ -7,11 +7,11 @@ from typing import Any
 import jax
 import numpy as np
 
+from dspc_jax.learning.loop import Carry
 from experiments.console.errors import UserError
 from experiments.engine import checkpointing, flags, run_folder
 from experiments.engine.checkpointing import OtherState, Stored
 from experiments.engine.flags import Settings
-from experiments.engine.system import Carry
 
 _PARAMS = ".state.params"  # of a `Carry`, for all seeds
 _FLOW = "flow"  # the flag and the parameters of what a circuit stands behind

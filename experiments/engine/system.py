@@ -1,4 +1,4 @@
-"""What a program trains, and what the loop keeps of it: no objective, no loop."""
+"""What a program trains, and how a step of it fails: no objective, no loop."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -57,20 +57,6 @@ class System(NamedTuple):
     labelled: bool = False
     complete: Callable[..., dict[str, jax.Array]] | None = None
     sample_class: Callable[..., jax.Array] | None = None
-
-
-class Carry(NamedTuple):
-    """What training changes and a checkpoint holds; every array leads with S seeds.
-
-    Attributes:
-        state: the system's state.
-        sums: step metrics summed since the last log line, ``[S]`` each.
-        num_steps: steps in ``sums``, ``[S]``.
-    """
-
-    state: Any
-    sums: dict[str, jax.Array]
-    num_steps: jax.Array
 
 
 class Failure(NamedTuple):

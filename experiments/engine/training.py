@@ -17,6 +17,7 @@ from jax.sharding import Mesh
 import numpy as np
 import tqdm
 
+from dspc_jax.learning.loop import Carry
 from experiments.console import metrics, summary
 from experiments.console.errors import RunFailed, UserError
 from experiments.data import Dataset, describe, to_images
@@ -27,7 +28,7 @@ from experiments.engine.flags import Settings
 from experiments.engine.metric_writer import MetricWriter
 from experiments.engine.pace import Pace
 from experiments.engine.signals import Signals
-from experiments.engine.system import Carry, System
+from experiments.engine.system import System
 from experiments.engine.workdir import claim
 
 _NUM_PICTURES = 64  # images in a grid

@@ -149,8 +149,8 @@ class Critic:
 
         number = critic_steps(
             number,
-            many=self._busy_steps,
-            few=self._settings.mmd_critic_steps,
+            busy_steps=self._busy_steps,
+            usual_steps=self._settings.mmd_critic_steps,
         )
         state, metrics = repeat_update(update, state, key, number)
         return state, {f"critic_{name}": value for name, value in metrics.items()}

@@ -10,6 +10,7 @@ from typing import Any, cast
 import jax.numpy as jnp
 import numpy as np
 
+from dspc_jax.evaluation import Codec
 from dspc_jax.objectives import (
     Kernel,
     exact_mmd_loss,
@@ -26,7 +27,6 @@ from experiments.losses.critic import CriticSettings
 from experiments.losses.mixture import Term
 from experiments.losses.penalized_critic import LEARNED_KERNELS, learned_kernel_term
 from experiments.models.circuit import Model, pixel_bandwidths, pixel_kernel, references
-from experiments.models.preprocessing import Preprocessing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,7 +128,7 @@ def exact_term(circuit: Model, settings: MmdSettings, dataset: Dataset) -> Term:
         expected_kernels.check(circuit.circuit)
     except ValueError as error:
         raise UserError(
-            f"--mmd_estimator must not be exact with this {error}"
+            f"--mmd_estimator must not be exact with this circuit: {error}"
         ) from error
     bandwidths = np.asarray(pixel_bandwidths(circuit.codec, circuit.references))
     patches = None
@@ -163,7 +163,7 @@ def sample_term(
     mmd_settings: MmdSettings,
     critic_settings: CriticSettings,
     dataset: Dataset,
-    codec: Preprocessing,
+    codec: Codec,
 ) -> Term:
     """The MMD of samples, on what the flags have the kernels see.
 

@@ -84,7 +84,9 @@ def penalized_term(settings: CriticSettings, dataset: Dataset) -> Term:
             updates, opt_state = optimizer.update(grads, opt_state, params)
             return (optax.apply_updates(params, updates), opt_state), metrics
 
-        steps = critic_steps(number, many=busy_steps, few=settings.mmd_critic_steps)
+        steps = critic_steps(
+            number, busy_steps=busy_steps, usual_steps=settings.mmd_critic_steps
+        )
         state, metrics = repeat_update(update, state, key, steps)
         return state, {f"critic_{name}": value for name, value in metrics.items()}
 

@@ -11,6 +11,7 @@ import numpy as np
 import optax
 
 import dspc_jax as pc
+from dspc_jax.evaluation import Codec, bits_per_example
 from dspc_jax.networks import count_params
 from dspc_jax.objectives import (
     Kernel,
@@ -25,11 +26,7 @@ from experiments.console.errors import UserError
 from experiments.data import Dataset
 from experiments.engine.flags import Settings
 from experiments.engine.system import levels_and_labels
-from experiments.models.preprocessing import (
-    Preprocessing,
-    per_example_bits,
-    preprocessing,
-)
+from experiments.models.preprocessing import preprocessing
 
 _NUM_REFERENCES = 1000  # training images that scale the first leaves and the kernel
 
@@ -48,7 +45,7 @@ class Model(NamedTuple):
     """
 
     circuit: pc.Circuit
-    codec: Preprocessing
+    codec: Codec
     kernel: Kernel
     references: np.ndarray
     num_dims: int
@@ -178,14 +175,12 @@ def references(dataset: Dataset) -> np.ndarray:
     return dataset.train[rows.astype(np.int64)]
 
 
-def pixel_bandwidths(codec: Preprocessing, images: np.ndarray) -> list[float]:
+def pixel_bandwidths(codec: Codec, images: np.ndarray) -> list[float]:
     """Bandwidths of Gaussian kernels between grey values: multiples of the median."""
     return np.asarray(median_bandwidths(_grey(codec, images))).tolist()
 
 
-def pixel_kernel(
-    codec: Preprocessing, images: np.ndarray, family: str = "gaussian"
-) -> Kernel:
+def pixel_kernel(codec: Codec, images: np.ndarray, family: str = "gaussian") -> Kernel:
     """A sum of kernels between grey values, scaled to the images' distances.
 
     Args:
@@ -203,7 +198,7 @@ def pixel_kernel(
     return gaussian_kernel(pixel_bandwidths(codec, images))
 
 
-def _grey(codec: Preprocessing, levels: np.ndarray) -> jax.Array:
+def _grey(codec: Codec, levels: np.ndarray) -> jax.Array:
     """Images as grey values, for fixed noise: bandwidths need no more."""
     return codec.to_unit(codec.encode(jax.random.key(0), jnp.asarray(levels)))
 
@@ -265,7 +260,7 @@ def evaluate(
     samples = sample(model, params, sample_key, len(levels), "sample")
     real, samples = model.codec.to_unit(x), model.codec.to_unit(samples)
     metrics = {
-        "bits_per_dim": per_example_bits(log_p, model.num_dims, model.codec),
+        "bits_per_dim": bits_per_example(model.codec, x, log_p),
         "mmd2": mmd2_unbiased(real, samples, model.kernel),
         "sample_spread": sample_spread(samples, real),
         "num_params": jnp.float32(count_params(model.circuit.init)),

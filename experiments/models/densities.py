@@ -15,6 +15,7 @@ import numpy as np
 
 import dspc_jax as pc
 from dspc_jax import networks
+from dspc_jax.evaluation import Codec
 from dspc_jax.flows import ladder
 from dspc_jax.flows.flow import Flow
 from dspc_jax.objectives import gaussian_kl
@@ -26,7 +27,6 @@ from experiments.models import circuit as model
 from experiments.models import temperature
 from experiments.models.density_settings import DensitySettings
 from experiments.models.networks import matching_width, num_circuit_params
-from experiments.models.preprocessing import Preprocessing
 
 _LOG_2PI = math.log(2 * math.pi)
 _NOISE = 0.3  # of a feature's deviation, at first: with all of it latents stay unused
@@ -78,7 +78,7 @@ def make_flow(settings: DensitySettings, dataset: Dataset) -> Flow:
         if settings.flow == "identity":
             flow = ladder.identity_flow(*sides)
         elif settings.flow == "colour":
-            flow = ladder.colour_flow(*sides)
+            flow = ladder.color_flow(*sides)
         elif settings.flow == "patch":
             flow = ladder.patch_flow(*sides, patch=settings.flow_patch, **size)
         else:
@@ -93,7 +93,7 @@ def make_density(
     settings: Settings,
     density_settings: DensitySettings,
     dataset: Dataset,
-    codec: Preprocessing,
+    codec: Codec,
     num_steps_before: int,
 ) -> Density:
     """The density of the flags.
@@ -130,7 +130,7 @@ def make_density(
     rows = np.linspace(0, len(dataset.train) - 1, num).astype(np.int64)
     # For fixed noise: a centre is a point.
     centres = codec.encode(jax.random.key(0), jnp.asarray(dataset.train[rows]))
-    return kernel_density(np.asarray(centres), codec.bin_width)
+    return kernel_density(np.asarray(centres), 1 / dataset.num_values)
 
 
 def circuit_density(

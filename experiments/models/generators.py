@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 
+from dspc_jax.evaluation import Codec
 from dspc_jax.sampling import implicit
 from experiments.console.errors import UserError
 from experiments.data import Dataset
@@ -12,7 +13,6 @@ from experiments.engine.flags import Settings
 from experiments.losses import score_function
 from experiments.models import circuit as model
 from experiments.models import temperature
-from experiments.models.preprocessing import Preprocessing
 
 Sample = Callable[[jax.Array, Any], jax.Array]
 """``(keys [B], params) -> [B, V, C]``: differentiable samples as grey values."""
@@ -41,7 +41,7 @@ class Generator(NamedTuple):
             shorter steps than others. None: all alike.
     """
 
-    codec: Preprocessing
+    codec: Codec
     init: Callable[[jax.Array], Any]
     sampler: Callable[[Any, jax.Array], Sample]
     temperature: Callable[[Any, jax.Array], jax.Array]

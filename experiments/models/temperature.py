@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from dspc_jax.sampling.relaxation import (
+from dspc_jax.learning.schedules import (
     annealed_temperature,
     constant_temperature,
     learned_temperature,

@@ -5,9 +5,6 @@ One HTML page that needs nothing else, and the same as Markdown.
 
 import dataclasses
 import datetime
-import functools
-import glob
-import os
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -15,14 +12,14 @@ from experiments.console import summary
 from experiments.console.errors import UserError
 from experiments.engine import app, flags
 from experiments.engine.files import write_atomically
-from experiments.measuring.programs import PROGRAMS
+from experiments.measuring.collection import Collected, collect, defaults_of, folders
 from experiments.report import (
     failures,
     grids,
     markdown,
+    overview,
     page,
     pictures,
-    runs,
     sections,
     synthetic,
 )
@@ -37,53 +34,21 @@ class ReportSettings:
 
     runs: str | None = flags.flag(
         None,
-        "folders of runs and of studies of synthetic data: patterns with *, joined by "
-        "commas; ** goes into folders. In quotes, or the shell expands it",
+        "folders of runs and of studies of synthetic data: glob patterns, separated by "
+        "commas; ** matches folders recursively. In quotes, or the shell expands it",
     )
     out: str = flags.flag(
         "out/report",
-        "folder for report.html, report.md and report_files; what is there of an older "
-        "report is replaced",
+        "folder for report.html, report.md and report_files; an older report there is "
+        "replaced",
     )
     title: str = flags.flag("Report of runs", "heading of the report")
 
 
-def folders(patterns: str, out: Path) -> list[Path]:
-    """The folders that patterns name.
-
-    Args:
-        patterns: joined by commas.
-        out: the folder of the report, which is no run.
-
-    Returns:
-        Each folder once, in order of names.
-
-    Raises:
-        UserError: there are none.
-    """
-    found = {
-        Path(name)
-        for pattern in patterns.split(",")
-        for name in glob.glob(os.path.expanduser(pattern), recursive=True)
-        if os.path.isdir(name) and Path(name).resolve() != out.resolve()
-    }
-    if not found:
-        raise UserError(f"--runs must name folders, got {patterns!r}: there are none")
-    return sorted(found)
-
-
-@functools.cache
-def defaults_of(program: str) -> dict[str, Any] | None:
-    """A program's default flags as ``config.json`` has them; None for a foreign one."""
-    if program not in PROGRAMS:
-        return None
-    return flags.by_name(PROGRAMS[program].parse([program]))
-
-
-def make_sections(collected: runs.Collected) -> tuple[Section, ...]:
+def make_sections(collected: Collected) -> tuple[Section, ...]:
     """All sections, in the order of the paper's tables."""
     return (
-        sections.overview(collected),
+        overview.overview(collected),
         pictures.samples(collected),
         sections.distances(collected),
         sections.bits_per_dimension(collected),
@@ -95,7 +60,7 @@ def make_sections(collected: runs.Collected) -> tuple[Section, ...]:
         failures.failure_modes(collected),
         grids.rates_by_batches(collected, pictures.picture_of),
         pictures.curves(collected),
-        sections.configurations(collected, defaults_of),
+        overview.configurations(collected, defaults_of),
     )
 
 
@@ -105,24 +70,16 @@ def main(groups: list[Any]) -> int:
     if settings.runs is None:
         raise UserError("--runs must be given")
     out = Path(settings.out)
-    collected = runs.collect(folders(settings.runs, out), defaults_of)
-    now = datetime.datetime.now(datetime.UTC)
+    collected = collect(folders(settings.runs, out), defaults_of)
+    time = datetime.datetime.now(datetime.UTC)
     document = Document(
         settings.title,
         f"{len(collected.runs)} runs of dspc_jax, {settings.runs}, written "
-        f"{now:%Y-%m-%d %H:%M} UTC",
+        f"{time:%Y-%m-%d %H:%M} UTC",
         make_sections(collected),
     )
-    text, files = markdown.render(document, _PICTURES)
     try:
-        folder = out / _PICTURES
-        folder.mkdir(parents=True, exist_ok=True)
-        for old in [*folder.glob("*.png"), *folder.glob("*.svg")]:
-            old.unlink()
-        for name, data in files.items():
-            (folder / name).write_bytes(data)
-        write_atomically(out / "report.md", text)
-        write_atomically(out / "report.html", page.render(document))
+        _write(document, out)
     except OSError as error:
         raise UserError(
             f"--out must be a folder that can be written, got {settings.out!r}: "
@@ -134,6 +91,19 @@ def main(groups: list[Any]) -> int:
         f"  written to {out / 'report.html'} and {out / 'report.md'}\n"
     )
     return 0
+
+
+def _write(document: Document, out: Path) -> None:
+    """Writes both renderings; pictures of an older report are removed."""
+    text, files = markdown.render(document, _PICTURES)
+    folder = out / _PICTURES
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in [*folder.glob("*.png"), *folder.glob("*.svg")]:
+        path.unlink()
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    write_atomically(out / "report.md", text)
+    write_atomically(out / "report.html", page.render(document))
 
 
 parse = app.parser(

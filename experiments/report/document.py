@@ -11,9 +11,9 @@ class Cell(NamedTuple):
     """Text of a table, never markup.
 
     Attributes:
-        text: what is read.
+        text: without markup.
         tone: how it is set: ``""``, ``missing``, ``good``, ``bad``, ``code``.
-        note: what restricts it, e.g. the split; in parentheses, smaller.
+        note: a restriction, e.g. the split; in parentheses, smaller.
     """
 
     text: str
@@ -52,7 +52,7 @@ class Figure:
     """A picture with its caption; without data a box that says that it is missing.
 
     Attributes:
-        caption: below the picture, and what a reader hears who cannot see it.
+        caption: below the picture, and read aloud to those who cannot see it.
         data: a PNG file, or an SVG element as UTF-8; None: missing.
         kind: ``png`` or ``svg``.
         width: in CSS pixels.

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 import math
 
 from experiments.console.metrics import as_number, each_seed
+from experiments.measuring.collection import Collected
 from experiments.measuring.last_values import of_run
 from experiments.measuring.runs import Run
 from experiments.report.document import Cell, Section, make_table
-from experiments.report.runs import Collected
 from experiments.report.values import plain
 
 LEAST_SPREAD = 0.1  # variance of samples over that of the data; less is a collapse
@@ -16,18 +16,15 @@ _LAST = 0.25  # share of the logged lines that a discriminator's accuracy is tak
 
 
 def failure_modes(collected: Collected) -> Section:
-    """What each run's metrics say of the known ways to fail."""
+    """Signs of the known ways to fail in each run's metrics."""
     rows = [
         [
             Cell(run.name, note=run.program),
-            _spread(run),
-            _discriminator(run),
-            _latents(run),
+            *(_spread(run), _discriminator(run), _latents(run), _finite(run)),
         ]
-        + [_finite(run)]
         for run in collected.runs
     ]
-    bad = [row for row in rows if any(_is_bad(cell) for cell in row)]
+    num_failed = sum(any(_is_bad(cell) for cell in row) for row in rows)
     header = ["run", "samples", "discriminator", "latents", "finite"]
     return Section(
         "Failure modes",
@@ -37,10 +34,10 @@ def failure_modes(collected: Collected) -> Section:
             "least mean of the run, which may be that of its start. Discriminator, "
             f"over the last {_LAST:.0%} of the logged lines: it has won where it is "
             f"right about more than {MOST_ACCURACY:.0%} of data and of samples, and is "
-            "left behind where about less than half of both. Latents: unused where the "
-            "image moves none of them. Finite: no metric of the last line is nan or "
-            "infinite. A dash: the run did not measure it.",
-            f"{len(bad)} of {len(rows)} runs show one of these signs.",
+            "left behind where it is right about less than half of both. Latents: "
+            "unused where the image moves none of them. Finite: no metric of the last "
+            "line is nan or infinite. A dash: the run did not measure it.",
+            f"{num_failed} of {len(rows)} runs show one of these signs.",
         ),
         (make_table("Signs", header, rows, len(header)),) if rows else (),
     )
@@ -51,26 +48,26 @@ def _is_bad(cell: Cell | str | None) -> bool:
 
 
 def _spread(run: Run) -> Cell | None:
-    found = of_run(run, "sample_spread")
-    if found is None:
+    measurement = of_run(run, "sample_spread")
+    if measurement is None:
         return None
-    values, where = found
-    low = min(values)  # nan: the column of finite values says it
-    words = f"spread {_each(values)}{_at(where)}"
+    values, note = measurement
+    least = min(values)  # nan: the column of finite values says it
+    text = f"spread {_each(values)}{_in_parentheses(note)}"
     name = "valid/sample_spread"
     means = [(v, n["step"]) for n in run.lines if (v := as_number(n.get(name)))]
-    if means and (least := min(means))[0] < low:
-        words += f" (least {plain(least[0])} at step {least[1]:,})"
-    return Cell(f"collapsed: {words}", "bad") if low < LEAST_SPREAD else Cell(words)
+    if means and (least_mean := min(means))[0] < least:
+        text += f" (least {plain(least_mean[0])} at step {least_mean[1]:,})"
+    return Cell(f"collapsed: {text}", "bad") if least < LEAST_SPREAD else Cell(text)
 
 
 def _latents(run: Run) -> Cell | None:
-    found = of_run(run, "active_latents")
-    if found is None:
+    measurement = of_run(run, "active_latents")
+    if measurement is None:
         return None
-    values, where = found
-    words = f"{_each(values)} active{_at(where)}"
-    return Cell(f"unused: {words}", "bad") if min(values) == 0 else Cell(words)
+    values, note = measurement
+    text = f"{_each(values)} active{_in_parentheses(note)}"
+    return Cell(f"unused: {text}", "bad") if min(values) == 0 else Cell(text)
 
 
 def _discriminator(run: Run) -> Cell | None:
@@ -80,16 +77,16 @@ def _discriminator(run: Run) -> Cell | None:
         lines = [v for line in run.lines if (v := each_seed(line, name)) is not None]
         if not lines:
             return None
-        last = lines[-max(1, math.ceil(_LAST * len(lines))) :]
-        num = min(map(len, last))
-        sides.append([sum(v[s] for v in last) / len(last) for s in range(num)])
-    words = f"right about data {_each(sides[0])}, samples {_each(sides[1])}"
+        tail = lines[-max(1, math.ceil(_LAST * len(lines))) :]
+        num = min(map(len, tail))
+        sides.append([sum(v[s] for v in tail) / len(tail) for s in range(num)])
+    text = f"right about data {_each(sides[0])}, samples {_each(sides[1])}"
     for real, fake in zip(*sides, strict=False):
         if min(real, fake) > MOST_ACCURACY:
-            return Cell(f"has won: {words}", "bad")
+            return Cell(f"has won: {text}", "bad")
         if max(real, fake) < 0.5:
-            return Cell(f"left behind: {words}", "bad")
-    return Cell(words)
+            return Cell(f"left behind: {text}", "bad")
+    return Cell(text)
 
 
 def _finite(run: Run) -> Cell | None:
@@ -97,14 +94,14 @@ def _finite(run: Run) -> Cell | None:
         return Cell(f"stopped: {run.failure}", "bad")
     if not run.lines:
         return None
-    last = run.lines[-1]
-    wrong = [
+    line = run.lines[-1]
+    names = [
         name
-        for name, value in last.items()
+        for name, value in line.items()
         if (number := as_number(value)) is not None and not math.isfinite(number)
     ]
-    if wrong:
-        return Cell(f"{', '.join(wrong)} at step {last['step']:,}", "bad")
+    if names:
+        return Cell(f"{', '.join(names)} at step {line['step']:,}", "bad")
     return Cell("yes")
 
 
@@ -113,5 +110,5 @@ def _each(values: Sequence[float]) -> str:
     return " / ".join(map(plain, values))
 
 
-def _at(where: str) -> str:
-    return f" ({where})" if where else ""
+def _in_parentheses(note: str) -> str:
+    return f" ({note})" if note else ""

@@ -1,13 +1,15 @@
-"""Sections of runs that differ in two flags: temperatures, rates by batches."""
+"""Sections of runs that differ in two flags: temperatures, step by batch sizes."""
 
 from collections.abc import Callable, Sequence
+import itertools
 import json
 from typing import Any, NamedTuple
 
 from experiments.measuring import last_values
+from experiments.measuring.collection import Collected
+from experiments.measuring.last_values import Value
 from experiments.measuring.runs import Setting
 from experiments.report.document import Figure, Gallery, Section, Table, make_table
-from experiments.report.runs import Collected
 from experiments.report.sections import text
 from experiments.report.values import title_of
 
@@ -30,8 +32,8 @@ class Grid(NamedTuple):
     cells: dict[tuple[Any, Any], Setting]
 
     @property
-    def first(self) -> Setting:
-        """Any of them."""
+    def example(self) -> Setting:
+        """Any of the settings."""
         return next(iter(self.cells.values()))
 
 
@@ -52,12 +54,12 @@ def grids(
     Returns:
         A grid a group.
     """
-    found: dict[Any, list[Setting]] = {}
+    groups: dict[Any, list[Setting]] = {}
     for setting in settings:
         if all(name in setting.first.flags for name in flags):
-            found.setdefault(setting.first.key(*flags), []).append(setting)
+            groups.setdefault(setting.first.key(*flags), []).append(setting)
     result = []
-    for group in found.values():
+    for group in groups.values():
         cells = {(row(s), column(s)): s for s in group}
         if len(cells) > 1:
             rows, columns = (
@@ -69,22 +71,22 @@ def grids(
 
 def _order(value: Any) -> tuple[bool, float, str]:
     """Numbers by size, then texts."""
-    number = isinstance(value, int | float)
-    return not number, value if number else 0.0, str(value)
+    is_number = isinstance(value, int | float)
+    return not is_number, value if is_number else 0.0, str(value)
 
 
 def _flag(name: str) -> Callable[[Setting], Any]:
-    """A flag's value, something that can be a key."""
+    """A property of settings: a flag's value, in a form that can be a key."""
 
-    def value(setting: Setting) -> Any:
-        found = setting.first.flags[name]
-        return found if isinstance(found, int | float | str) else json.dumps(found)
+    def value_of(setting: Setting) -> Any:
+        value = setting.first.flags[name]
+        return value if isinstance(value, int | float | str) else json.dumps(value)
 
-    return value
+    return value_of
 
 
 def _schedule(setting: Setting) -> str:
-    """The schedule with the flags that shape it."""
+    """A property of settings: the schedule with the flags that shape it."""
     flags = setting.first.flags
     if flags["temperature_schedule"] != "annealed":
         return str(flags["temperature_schedule"])
@@ -96,35 +98,33 @@ def _schedule(setting: Setting) -> str:
 
 def temperature(collected: Collected, picture: PictureOf) -> Section:
     """Table 4 of the paper."""
-    found = grids(
-        collected.settings,
-        _flag("temperature"),
-        _schedule,
-        ("temperature", "temperature_schedule"),
-    )
-    words = (
+    return _section(
+        "Temperature",
         "Table 4 of the paper: runs that differ in --temperature and "
-        "--temperature_schedule only."
+        "--temperature_schedule only.",
+        grids(
+            collected.settings,
+            _flag("temperature"),
+            _schedule,
+            ("temperature", "temperature_schedule"),
+        ),
+        ("temperature", "schedule"),
+        picture,
     )
-    return _section("Temperature", words, found, ("temperature", "schedule"), picture)
 
 
 def rates_by_batches(collected: Collected, picture: PictureOf) -> Section:
     """Tables 7 to 10 of the paper."""
-    found = grids(
-        collected.settings,
-        _flag("learning_rate"),
-        _flag("batch_size"),
-        ("learning_rate", "batch_size"),
-    )
-    words = (
-        "Tables 7 to 10 of the paper: runs that differ in --learning_rate and "
-        "--batch_size only. A column is a batch size."
-    )
     return _section(
         "Learning rate by batch size",
-        words,
-        found,
+        "Tables 7 to 10 of the paper: runs that differ in --learning_rate and "
+        "--batch_size only. A column is a batch size.",
+        grids(
+            collected.settings,
+            _flag("learning_rate"),
+            _flag("batch_size"),
+            ("learning_rate", "batch_size"),
+        ),
         ("learning rate", "batch size"),
         picture,
     )
@@ -132,44 +132,57 @@ def rates_by_batches(collected: Collected, picture: PictureOf) -> Section:
 
 def _section(
     title: str,
-    words: str,
-    found: list[Grid],
-    names: tuple[str, str],
+    paragraph: str,
+    all_grids: list[Grid],
+    titles: tuple[str, str],
     picture: PictureOf,
 ) -> Section:
+    """Tables and a gallery for each grid; ``titles`` are those of row and column."""
     blocks: list[Table | Gallery] = []
-    for grid in found:
-        run = grid.first.first
+    for grid in all_grids:
+        run = grid.example.first
         name = f"{run.program} on {run.dataset}"
-        if len(found) > 1:
+        if len(all_grids) > 1:
             name += f" (with {run.name})"
-        shown = [n for n in _METRICS if _any(grid, last_values.of_setting, n)]
-        further = [
-            n for n in last_values.DISTANCES if _any(grid, last_values.distance, n)
-        ]
-        for metric in shown:
-            blocks.append(_table(grid, name, names[0], metric, last_values.of_setting))
-        for metric in further:
-            blocks.append(_table(grid, name, names[0], metric, last_values.distance))
-        pictures = tuple(
-            picture(grid.cells[row, column], f"{names[0]} {row}, {names[1]} {column}")
-            if (row, column) in grid.cells
-            else Figure(f"{names[0]} {row}, {names[1]} {column}: not run")
-            for row in grid.rows
-            for column in grid.columns
+        blocks += _tables(grid, name, titles[0])
+        blocks.append(_gallery(grid, name, titles, picture))
+    empty = () if all_grids else ("There are no such runs.",)
+    return Section(title, (paragraph, *empty), tuple(blocks))
+
+
+def _tables(grid: Grid, name: str, row_title: str) -> list[Table]:
+    """A table for each metric that any of the settings has."""
+    measures: list[tuple[str, Callable[[Setting, str], Value | None]]] = [
+        *((metric, last_values.of_setting) for metric in _METRICS),
+        *((metric, last_values.distance) for metric in last_values.DISTANCES),
+    ]
+    return [
+        _table(grid, name, row_title, metric, measure)
+        for metric, measure in measures
+        if any(measure(s, metric) is not None for s in grid.cells.values())
+    ]
+
+
+def _gallery(
+    grid: Grid, name: str, titles: tuple[str, str], picture: PictureOf
+) -> Gallery:
+    """The samples of every setting, in the shape of the grid."""
+    figures = []
+    for row, column in itertools.product(grid.rows, grid.columns):
+        caption = f"{titles[0]} {row}, {titles[1]} {column}"
+        setting = grid.cells.get((row, column))
+        figures.append(
+            Figure(f"{caption}: not run")
+            if setting is None
+            else picture(setting, caption)
         )
-        blocks.append(Gallery(f"{name}: samples", pictures, len(grid.columns)))
-    none = () if found else ("There are no such runs.",)
-    return Section(title, (words, *none), tuple(blocks))
-
-
-def _any(grid: Grid, measure: Callable, metric: str) -> bool:
-    return any(measure(s, metric) is not None for s in grid.cells.values())
+    return Gallery(f"{name}: samples", tuple(figures), len(grid.columns))
 
 
 def _table(
     grid: Grid, name: str, row_title: str, metric: str, measure: Callable
 ) -> Table:
+    """One metric in the shape of the grid."""
     rows = [
         [
             str(row),

@@ -5,7 +5,7 @@ import re
 
 from experiments.report.document import Cell, Document, Figure, Gallery, Section, Table
 
-_COLUMNS = 3  # of a gallery that says nothing of columns
+_COLUMNS = 3  # of a gallery without a number of columns
 _TONES = {"bad": "**"}
 
 
@@ -13,7 +13,7 @@ def render(document: Document, folder: str) -> tuple[str, dict[str, bytes]]:
     """Writes a document.
 
     Args:
-        document: what is written.
+        document: the report.
         folder: of the pictures, relative to the Markdown file.
 
     Returns:
@@ -77,7 +77,7 @@ def _figure(figure: Figure, folder: str, pictures: dict[str, bytes]) -> str:
     slug = re.sub(r"[^a-z0-9]+", "-", figure.caption.lower()).strip("-")[:60]
     name = f"{len(pictures) + 1:03d}-{slug}.{figure.kind}"
     data = figure.data
-    if figure.kind == "svg":  # a file has no text around it whose color it could take
+    if figure.kind == "svg":  # around a file there is no text whose color it could take
         style = b'<svg style="background:#fff;color:#222" '
         data = data.replace(b"<svg ", style, 1)
     pictures[name] = data

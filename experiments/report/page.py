@@ -22,7 +22,7 @@ def render(document: Document) -> str:
     """Writes a document.
 
     Args:
-        document: what is written.
+        document: the report.
 
     Returns:
         The page.
@@ -93,8 +93,8 @@ def _table(table: Table) -> str:
     )
 
 
-def _kind(column: int, table: Table, *more: str) -> str:
-    classes = [*more, "label" if column < table.num_labels else "value"]
+def _kind(column: int, table: Table, tone: str = "") -> str:
+    classes = [tone, "label" if column < table.num_labels else "value"]
     return f' class="{" ".join(filter(None, classes))}"'
 
 

@@ -1,15 +1,16 @@
 """The sections of the report that show pictures: samples, inpainting, curves."""
 
 from collections.abc import Callable, Sequence
+import dataclasses
 import functools
 from pathlib import Path
 
 from experiments.engine.pictures import Panel, read_panels
 from experiments.engine.run_folder import is_sample
+from experiments.measuring.collection import Collected
 from experiments.measuring.runs import Run, Setting
 from experiments.report.document import Figure, Gallery, Section
 from experiments.report.figures import curve, curve_figure, image_figure
-from experiments.report.runs import Collected
 
 _CURVES = {
     "train/loss": "training loss",
@@ -21,12 +22,12 @@ _CURVES = {
     "train/discriminator_fake_accuracy": "discriminator right about samples",
     "valid/sample_spread": "variance of samples over that of data",
 }
-_MOST_CURVES = 14  # in one picture; more get another one
+_MOST_CURVES = 14  # in one picture; the others get another one
 
 
 @functools.cache
 def open_panels(path: Path) -> tuple[tuple[Panel, ...], str]:
-    """The panels of a picture, or why there are none."""
+    """The panels of a picture, and the reason where there are none."""
     try:
         return tuple(read_panels(path)), ""
     except ValueError as error:
@@ -41,7 +42,7 @@ def picture_of(setting: Setting, caption: str) -> Figure:
     """The last kind of samples of a setting's first run: leaf means where it has them.
 
     Args:
-        setting: whose samples.
+        setting: runs with samples.
         caption: below the picture.
 
     Returns:
@@ -50,11 +51,11 @@ def picture_of(setting: Setting, caption: str) -> Figure:
     path = _sample_file(setting.first)
     if path is None:
         return Figure(f"{caption}: no picture")
-    found, problem = open_panels(path)
-    shown = [p for p in found if is_sample(p.title)] or list(found)
-    if not shown:
+    panels, problem = open_panels(path)
+    candidates = [p for p in panels if is_sample(p.title)] or list(panels)
+    if not candidates:
         return Figure(f"{caption}: {problem}")
-    return image_figure(caption, shown[-1].image)
+    return image_figure(caption, candidates[-1].image)
 
 
 def samples(collected: Collected) -> Section:
@@ -65,9 +66,9 @@ def samples(collected: Collected) -> Section:
         figures: list[Figure] = []
         for run in runs:
             figures += _figures(run, is_sample, always=run.program != "classifier")
-        real = [f for run in runs for f in _figures(run, lambda t: t == "real")]
+        real = [f for run in runs for f in _figures(run, lambda title: title == "real")]
         if real:
-            figures.insert(0, Figure("real", *_content(real[0])))
+            figures.insert(0, dataclasses.replace(real[0], caption="real"))
         if figures:
             blocks.append(Gallery(dataset, tuple(figures)))
     return Section(
@@ -75,37 +76,34 @@ def samples(collected: Collected) -> Section:
         (
             "Table 1 of the paper: the newest samples of each run, of its first seed. "
             "Leaf means: the same choices without the noise of the leaves.",
-            *([] if blocks else ["No run has pictures."]),
+            *(() if blocks else ("No run has pictures.",)),
         ),
         tuple(blocks),
     )
 
 
-def _content(figure: Figure) -> tuple:
-    return figure.data, figure.kind, figure.width, figure.height
-
-
 def _figures(
-    run: Run, wanted: Callable[[str], bool], always: bool = False
+    run: Run, selects: Callable[[str], bool], always: bool = False
 ) -> list[Figure]:
     """Panels of a run's sample picture.
 
     Args:
-        run: whose.
-        wanted: by title; a picture that names no panels is wanted whole by ``always``.
-        always: whether a figure says so where there is none.
+        run: the run.
+        selects: ``title -> whether`` the panel is shown.
+        always: whether a picture that names no panels is shown whole, and a figure says
+            so where there is none.
 
     Returns:
         The figures.
     """
     name = f"{run.name} ({run.program})"
     path = _sample_file(run)
-    found, problem = ((), "no picture") if path is None else open_panels(path)
+    panels, problem = ((), "no picture") if path is None else open_panels(path)
     step = "" if path is None else f", {path.stem.replace('_', ' ').strip()}"
     figures = [
         image_figure(f"{name}: {panel.title or 'picture' + step}", panel.image)
-        for panel in found
-        if (wanted(panel.title) if panel.title else always)
+        for panel in panels
+        if (selects(panel.title) if panel.title else always)
     ]
     if always and not figures:
         figures.append(Figure(f"{name}: {problem or 'no samples'}"))
@@ -116,27 +114,30 @@ def completions(collected: Collected) -> Section:
     """Pictures of reconstruction and inpainting."""
     blocks = []
     for run in collected.runs:
-        figures = _figures(run, lambda t: t != "real" and not is_sample(t))
+        name = f"{run.name} ({run.program})"
+        figures = _figures(run, _is_completion)
         for kind, path in run.pictures.items():
             if kind == "samples":
                 continue
-            found, problem = open_panels(path)
+            panels, problem = open_panels(path)
             figures += [
-                image_figure(
-                    f"{run.name} ({run.program}): {panel.title or kind}", panel.image
-                )
-                for panel in found
-                if panel.title != "real" and not is_sample(panel.title)
+                image_figure(f"{name}: {panel.title or kind}", panel.image)
+                for panel in panels
+                if _is_completion(panel.title)
             ]
-            if not found:
+            if not panels:
                 figures.append(Figure(f"{run.name}, {kind}: {problem}"))
         if figures:
-            blocks.append(Gallery(f"{run.name} ({run.program})", tuple(figures)))
-    words = "Held-out images: what the model saw, and what it made of it."
-    none = () if blocks else ("No run has such pictures.",)
+            blocks.append(Gallery(name, tuple(figures)))
+    paragraph = "Held-out images: the pixels that the model saw, and its completions."
+    empty = () if blocks else ("No run has such pictures.",)
     return Section(
-        "Reconstructed and inpainted pictures", (words, *none), tuple(blocks)
+        "Reconstructed and inpainted pictures", (paragraph, *empty), tuple(blocks)
     )
+
+
+def _is_completion(title: str) -> bool:
+    return title != "real" and not is_sample(title)
 
 
 def curves(collected: Collected) -> Section:
@@ -153,27 +154,29 @@ def curves(collected: Collected) -> Section:
         ]
         if figures:
             blocks.append(Gallery(f"{program} on {dataset}", tuple(figures)))
-    without = [
+    curveless = [
         run.name
         for run in collected.runs
         if all(curve(run.name, 0, run.lines, name) is None for name in _CURVES)
     ]
-    words = [
+    paragraphs = [
         "Over the training steps: means over seeds, with a band of one standard "
-        "deviation. What was measured at one step only is in the tables."
+        "deviation. Metrics of one step only are in the tables."
     ]
-    if without:
-        words.append(f"No curves: {', '.join(without)}.")
-    return Section("Training curves", tuple(words), tuple(blocks))
+    if curveless:
+        paragraphs.append(f"No curves: {', '.join(curveless)}.")
+    return Section("Training curves", tuple(paragraphs), tuple(blocks))
 
 
 def _curves(runs: Sequence[Run], name: str, title: str) -> list[Figure]:
-    found = [
+    all_curves = [
         c
         for number, run in enumerate(runs)
         if (c := curve(run.name, number, run.lines, name)) is not None
     ]
-    if all(len(c.steps) == 1 for c in found):  # the tables have it
+    if all(len(c.steps) == 1 for c in all_curves):  # the tables have it
         return []
-    parts = [found[i : i + _MOST_CURVES] for i in range(0, len(found), _MOST_CURVES)]
-    return [curve_figure(title, part) for part in parts]
+    return [
+        curve_figure(title, all_curves[start : start + _MOST_CURVES])
+        for start in range(0, len(all_curves), _MOST_CURVES)
+    ]

@@ -1,7 +1,7 @@
 """A study: many runs, one after the other, and the report about them.
 
-``python -m experiments.study --preset=smoke`` takes minutes; the same command goes on
-where it was stopped.
+``python -m experiments.study --preset=smoke`` takes minutes; the same command continues
+where it stopped.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ class StudySettings:
 
     preset: str = flags.flag(
         "smoke",
-        "what is run: smoke (a little of everything), paper (its settings, faults "
+        "list of runs: smoke (a little of everything), paper (its settings, faults "
         "included), corrected (one change at a time from paper), best (ours), "
         "temperature, grid (step size by batch size), data_efficiency, convergence, "
         "ade (densities behind flows)",
@@ -36,7 +36,7 @@ class StudySettings:
     )
     scale: str | None = flags.flag(
         None,
-        "how much of everything: smoke, digits, cpu (some hours on two cores), gpu "
+        "sizes of everything: smoke, digits, cpu (some hours on two cores), gpu "
         "(default: smoke for --preset=smoke, digits for digits, else cpu)",
         flags.one_of(*SCALES),
     )
@@ -48,7 +48,7 @@ class StudySettings:
     workdir: str | None = flags.flag(
         None,
         "folder of all runs and of the report; the same command with the same folder "
-        "goes on, and tries again what failed (default: out/study-PRESET-DATASET)",
+        "continues, and tries failed runs again (default: out/study-PRESET-DATASET)",
     )
     num_seeds: int = flags.flag(
         5, "seeds of every run, trained together as one program", flags.at_least(1)
@@ -64,7 +64,7 @@ class StudySettings:
         "the judge (default: some are trained, where there are labels)",
     )
     only: str | None = flags.flag(
-        None, "names of jobs, with commas: these and what they need"
+        None, "names of jobs, with commas: these and the jobs that they need"
     )
     override: str | None = flags.flag(
         None,
@@ -91,62 +91,69 @@ def make_plan(settings: StudySettings) -> list[plan.Job]:
     Raises:
         UserError: a flag does not fit, or the data cannot be read.
     """
-    scale = settings.scale or {"smoke": "smoke"}.get(
-        settings.preset, "digits" if settings.dataset == "digits" else "cpu"
-    )
-    where: dict[str, Any] = {"dataset": settings.dataset}
-    if settings.data_dir is not None:
-        where["data_dir"] = settings.data_dir
-    if settings.image_size:
-        where["image_size"] = settings.image_size
-    images = data.load(
-        settings.dataset, settings.data_dir, Settings(**where).data_options()
-    )
-    has_labels = images.train_labels is not None
-    judge, critics = (
-        given or (plan.Of(name) if has_labels else None)
-        for name, given in (("judge", settings.judge), ("critics", settings.critics))
-    )
-    root = _root(settings)
-    if judge is not None and _folder(judge, root) == _folder(critics, root):
-        raise UserError(
-            f"--critics must not be the judge, or it measures itself, got {critics}"
-        )
-    context = Context(
-        where, judge, critics, settings.num_seeds, SCALES[scale], images.height
-    )
-    jobs = PRESETS[settings.preset](context)
+    jobs = PRESETS[settings.preset](_context(settings))
     if settings.override:
-        jobs = plan.with_overrides(jobs, _pairs(settings.override))
+        jobs = plan.with_overrides(jobs, _overrides(settings.override))
     if settings.only:
         names = settings.only.split(",")
         unknown = sorted(set(names) - {job.name for job in jobs})
         if unknown:
             raise UserError(
-                f"--only must name jobs of the study, got {', '.join(unknown)}; it has "
-                + ", ".join(job.name for job in jobs)
+                "--only must name jobs of the study: "
+                f"{', '.join(job.name for job in jobs)}, got {', '.join(unknown)}"
             )
         jobs = plan.with_needs(jobs, names)
     return jobs
+
+
+def _context(settings: StudySettings) -> Context:
+    """Data set, classifiers and sizes from the flags; looks at the images."""
+    data_flags: dict[str, Any] = {"dataset": settings.dataset}
+    if settings.data_dir is not None:
+        data_flags["data_dir"] = settings.data_dir
+    if settings.image_size:
+        data_flags["image_size"] = settings.image_size
+    images = data.load(
+        settings.dataset, settings.data_dir, Settings(**data_flags).data_options()
+    )
+    has_labels = images.train_labels is not None
+    judge = settings.judge or (plan.Of("judge") if has_labels else None)
+    critics = settings.critics or (plan.Of("critics") if has_labels else None)
+    root = _root(settings)
+    if judge is not None and _folder(judge, root) == _folder(critics, root):
+        raise UserError(
+            f"--critics must not be the judge, or it measures itself, got {critics}"
+        )
+    scale = settings.scale
+    if scale is None:
+        scale = "digits" if settings.dataset == "digits" else "cpu"
+        scale = "smoke" if settings.preset == "smoke" else scale
+    return Context(
+        data_flags, judge, critics, settings.num_seeds, SCALES[scale], images.height
+    )
 
 
 def _root(settings: StudySettings) -> Path:
     return Path(settings.workdir or f"out/study-{settings.preset}-{settings.dataset}")
 
 
-def _folder(one: plan.Of | str | None, root: Path) -> Path | None:
-    if one is None:
+def _folder(classifier: plan.Of | str | None, root: Path) -> Path | None:
+    """Where a classifier is, of this study or elsewhere; None: there is none."""
+    if classifier is None:
         return None
-    return (root / one.name if isinstance(one, plan.Of) else Path(one)).resolve()
+    if isinstance(classifier, plan.Of):
+        return (root / classifier.name).resolve()
+    return Path(classifier).resolve()
 
 
-def _pairs(text: str) -> dict[str, str]:
-    pairs = [part.partition("=") for part in text.split(",")]
-    if not all(name and sign for name, sign, _ in pairs):
+def _overrides(text: str) -> dict[str, str]:
+    """Flags and values of ``--override``."""
+    items = [item.partition("=") for item in text.split(",")]
+    if not all(name and sign for name, sign, _ in items):
         raise UserError(
             f"--override must be like num_sums=32,num_leaves=32, got {text!r}"
         )
-    return {name: value for name, _, value in pairs}
+    return {name: value for name, _, value in items}
 
 
 def main(groups: list[Any]) -> int:
@@ -167,10 +174,9 @@ def main(groups: list[Any]) -> int:
     plan.check(jobs, root)
     if settings.dry_run:
         for job in jobs:
-            done = " (finished)" if job.is_done(root) else ""
-            summary.write(
-                f"# {job.name}{done}\npython -m {' '.join(job.words(root))}\n"
-            )
+            state = " (finished)" if job.is_done(root) else ""
+            command = " ".join(job.words(root))
+            summary.write(f"# {job.name}{state}\npython -m {command}\n")
         return 0
     try:
         root.mkdir(parents=True, exist_ok=True)
@@ -178,7 +184,7 @@ def main(groups: list[Any]) -> int:
             outcomes, table = _run(settings, jobs, root)
     except OSError as error:
         raise UserError(
-            f"--workdir and --results must be folders that can be written: {error}"
+            f"--workdir and --results must be folders that can be written, got {error}"
         ) from None
     summary.write(f"\n{table}\n")
     folders = [root / job.name for job in jobs if job.trains]
@@ -191,20 +197,23 @@ def main(groups: list[Any]) -> int:
 def _run(
     settings: StudySettings, jobs: list[plan.Job], root: Path
 ) -> tuple[dict[str, Outcome], str]:
-    """Runs the jobs; returns what became of them, and the table of their numbers."""
-    told = dataclasses.asdict(settings)
-    for free in ("workdir", "data_dir", "results", "dry_run", "judge", "critics"):
-        told.pop(free)
-    notes = record.Record(root, told)
+    """Runs the jobs; returns their outcomes, and the table of their numbers."""
+    folders = ("workdir", "data_dir", "results", "judge", "critics")
+    recorded = {
+        name: value
+        for name, value in dataclasses.asdict(settings).items()
+        if name not in (*folders, "dry_run")
+    }
+    study_record = record.Record(root, recorded)
 
-    def noted(job: plan.Job, outcome: Outcome) -> None:
-        notes.add(job, outcome)
-        words = f"{job.name}: {outcome.state}"
+    def report_outcome(job: plan.Job, outcome: Outcome) -> None:
+        study_record.add(job, outcome)
+        line = f"{job.name}: {outcome.state}"
         if outcome.seconds is not None:
-            words += f" in {outcome.seconds:.0f} s"
-        summary.write(words + (f": {outcome.reason}\n" if outcome.reason else "\n"))
+            line += f" in {outcome.seconds:.0f} s"
+        summary.write(line + (f": {outcome.reason}\n" if outcome.reason else "\n"))
 
-    outcomes = execute(jobs, root, noted)
+    outcomes = execute(jobs, root, report_outcome)
     table = record.table(jobs, outcomes, root)
     write_atomically(root / "table.md", table)
     if settings.results is not None:

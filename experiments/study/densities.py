@@ -3,15 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from experiments.study.parts import (
-    critic_jobs,
-    evaluation_jobs,
-    job_of,
-    judge_jobs,
-    network_jobs,
-)
+from experiments.study.parts import job_of, network_jobs, with_evaluations
 from experiments.study.plan import Job, Of
-from experiments.study.settings import Context, Flags, discriminating, perceptual
+from experiments.study.settings import Context, Flags, adv_flags, mmd_flags
 
 # Density and flow. The logit comes before every flow but the identity, so that the
 # circuit in pixel space is that of the other programs.
@@ -24,7 +18,7 @@ _PAIRS = (
     ("vae", "multi_scale"),
     ("gaussian", "multi_scale"),
 )
-# Alone, so that nothing else is compiled.
+# No loss on samples, so that none is compiled.
 _LIKELIHOOD: Flags = {"sample_weight": 0.0, "pretrain_steps": 0}
 
 
@@ -40,49 +34,49 @@ def ade(context: Context) -> list[Job]:
             **circuit,
             **{"density": density, "flow": flow, "preprocess": logit},
         }
-        jobs += _ways(context, f"{density}_{flow}", common, steps)
+        jobs += _start_and_variants(context, f"{density}_{flow}", common, steps)
     kernel = {"density": "kernel", "sampler_learning_rate": 0.03}
-    training = [
-        *jobs,
+    jobs += [
         job_of(
             context, "kernel", "ade", "Gaussians at training images", kernel,
             _LIKELIHOOD, {"num_steps": steps},
         ),
         *network_jobs(context),
     ]  # fmt: skip
-    before = [*judge_jobs(context), *critic_jobs(context)]
-    return [*before, *training, *evaluation_jobs(context, training)]
+    return with_evaluations(context, jobs)
 
 
-def _ways(
+def _start_and_variants(
     context: Context, name: str, common: Mapping[str, Any], steps: int
 ) -> list[Job]:
-    """A start by likelihood, and the ways to go on."""
+    """A start by likelihood, and every way to continue from it."""
     title = name.replace("_", " ", 1)
     start = job_of(
         context, f"{name}_start", "ade", f"{title}: start", common,
         _LIKELIHOOD, {"num_steps": 2 * steps, "sampler_learning_rate": 0.005},
     )  # fmt: skip
-    more: Flags = {
+    continued: Flags = {
         **common,
         "num_steps": steps,
         "pretrain_steps": 0,
         "start_from": Of(start.name),
     }
     log_ratio = {"adv_loss": "log_ratio"}
-    # Theirs sees the decoder's mean, ours what is measured: samples.
+    # Their losses see the decoder's mean; ours see samples, which are measured.
     output = {"density_output": "sample"} if common["density"] == "vae" else {}
-    tell = {**discriminating(context), **output}
-    see = {"sample_loss": "mmd", **perceptual(context), **output}
-    ways: list[tuple[str, str, Flags]] = [
+    adv = {**adv_flags(context), **output}
+    mmd = {"sample_loss": "mmd", **mmd_flags(context), **output}
+    variants: list[tuple[str, str, Flags]] = [
         ("ll", "LL", _LIKELIHOOD),
         ("adv", "ADV", {"ll_weight": 0.0, **log_ratio}),
         ("joint", "LL and ADV", log_ratio),
-        ("joint_features", "LL and ADV on features", tell),
-        ("joint_mmd", "LL and MMD on features", see),
+        ("joint_features", "LL and ADV on features", adv),
+        ("joint_mmd", "LL and MMD on features", mmd),
     ]
-    going_on = [
-        job_of(context, f"{name}_{way}", "ade", f"{title}: {words}", more, own)
-        for way, words, own in ways
+    jobs = [
+        job_of(
+            context, f"{name}_{variant}", "ade", f"{title}: {label}", continued, flags
+        )
+        for variant, label, flags in variants
     ]
-    return [start, *going_on]
+    return [start, *jobs]

@@ -18,11 +18,11 @@ _POLL_SECONDS = 0.5
 
 
 class Outcome(NamedTuple):
-    """What became of a job.
+    """The outcome of a job.
 
     Attributes:
         state: ``finished``, ``failed``, or ``not run``.
-        reason: why it was not finished, one line; else empty.
+        reason: of a state other than ``finished``, one line; else empty.
         seconds: of the process in this session; None: there was none, since the job
             had been finished before or was not run.
     """
@@ -37,16 +37,16 @@ def execute(
     root: Path,
     report: Callable[[Job, Outcome], None] = lambda job, outcome: None,
 ) -> dict[str, Outcome]:
-    """Runs what is not finished yet.
+    """Runs the jobs that are not finished yet.
 
-    A job that fails stops only those that need it. What a job prints is kept in
-    ``logs/JOB.log``. If this process is interrupted or asked to end, the running job is
-    asked to, too, saves its state, and goes on from there in the next session.
+    A job that fails stops only those that need it. ``logs/JOB.log`` keeps the output of
+    a job. If this process is interrupted or asked to end, it asks the running job to
+    end as well, which saves its state and continues from there in the next session.
 
     Args:
         jobs: in an order in which needs come first.
         root: folder of the study.
-        report: is told of each outcome as soon as it is known.
+        report: called with each outcome as soon as it is known.
 
     Returns:
         Name to outcome.
@@ -77,7 +77,7 @@ def _run(job: Job, root: Path, log: Path, bar: Any) -> Outcome:
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            process_group=0,  # Ctrl-C is for us, who pass it on once
+            process_group=0,  # Ctrl-C reaches this process alone, which passes it on
         )
         try:
             code = None
@@ -103,15 +103,15 @@ def _ending_with_us() -> Iterator[None]:
         del frame
         raise SystemExit(128 + number)
 
-    before = signal.signal(signal.SIGTERM, leave)
+    handler = signal.signal(signal.SIGTERM, leave)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, handler)
 
 
 def _progress(job: Job, root: Path) -> str:
-    """The last step that a training job has logged, of how many."""
+    """The last step that a training job has logged, and the number of its steps."""
     if not job.trains:
         return ""
     step = last_step(job.folder(root))
@@ -119,6 +119,6 @@ def _progress(job: Job, root: Path) -> str:
 
 
 def _last_line(path: Path) -> str:
-    """The last line that says something; of a log it is the error."""
+    """The last line that is not blank; of a log it is the error."""
     lines = path.read_text(errors="replace").splitlines()
     return next((line.strip()[:300] for line in reversed(lines) if line.strip()), "")

@@ -1,15 +1,15 @@
 """Pieces of studies: jobs that several presets have."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from experiments.study.plan import Job, Of
 from experiments.study.settings import (
     Context,
     Flags,
-    discriminating,
-    ours_flags,
-    perceptual,
+    adv_flags,
+    circuit_flags,
+    mmd_flags,
 )
 
 
@@ -39,6 +39,31 @@ def evaluation_jobs(context: Context, jobs: Iterable[Job]) -> list[Job]:
     ]
 
 
+def with_evaluations(
+    context: Context,
+    jobs: Sequence[Job],
+    *,
+    classifiers: Sequence[Job] | None = None,
+    evaluated: Iterable[Job] | None = None,
+) -> list[Job]:
+    """Jobs behind the classifiers that they need, and before their evaluations.
+
+    Args:
+        context: of the study.
+        jobs: in the order in which they run.
+        classifiers: run first; None: judge and critics.
+        evaluated: the jobs that are evaluated; None: all of them.
+
+    Returns:
+        The plan.
+    """
+    if classifiers is None:
+        classifiers = [*judge_jobs(context), *critic_jobs(context)]
+    if evaluated is None:
+        evaluated = jobs
+    return [*classifiers, *jobs, *evaluation_jobs(context, evaluated)]
+
+
 def judge_jobs(context: Context) -> list[Job]:
     """The classifier whose features measure, if the study trains it."""
     if context.judge != Of("judge"):
@@ -48,11 +73,11 @@ def judge_jobs(context: Context) -> list[Job]:
     return [job_of(context, "judge", "classifier", label, steps)]
 
 
-def critic_jobs(context: Context, name: str = "critics", **more: Any) -> list[Job]:
+def critic_jobs(context: Context, name: str = "critics", **extra: Any) -> list[Job]:
     """Small classifiers of other seeds, for a loss; never those that measure."""
     if context.critics != Of("critics"):
         return []
-    small: Flags = {
+    flags: Flags = {
         "seed": 1,
         "num_seeds": 4,
         "num_steps": context.scale.critic_steps,
@@ -61,20 +86,20 @@ def critic_jobs(context: Context, name: str = "critics", **more: Any) -> list[Jo
         "classifier_features": 64,
     }
     label = "classifiers whose features a loss sees"
-    return [job_of(context, name, "classifier", label, small, more)]
+    return [job_of(context, name, "classifier", label, flags, extra)]
 
 
 def start_jobs(context: Context) -> list[Job]:
     """Likelihood with a large and with a small step size, to start from."""
-    scale, ours = context.scale, ours_flags(context)
-    small = {"learning_rate": 0.003, "num_steps": scale.start_steps}
+    scale, ours = context.scale, circuit_flags(context)
+    small_steps = {"learning_rate": 0.003, "num_steps": scale.start_steps}
     return [
         job_of(
             context, "first", "ll", "LL, step size 0.03", ours,
             {"num_steps": scale.first_steps},
         ),
         job_of(
-            context, "start", "ll", "LL, step size 0.003", ours, small,
+            context, "start", "ll", "LL, step size 0.003", ours, small_steps,
             {"start_from": Of("first")},
         ),
     ]  # fmt: skip
@@ -83,24 +108,24 @@ def start_jobs(context: Context) -> list[Job]:
 def further_jobs(context: Context) -> list[Job]:
     """Likelihood alone, and with each loss on samples, from one start."""
     common: Flags = {
-        **ours_flags(context),
+        **circuit_flags(context),
         "num_steps": context.scale.more_steps,
         "start_from": Of("start"),
         "pretrain_steps": 0,
         "ll_weight": 1.0,
         "sampler_learning_rate": 0.001,
     }
-    alone = {"sample_weight": 0.0}
-    balanced = {"balance": "norm"}
+    no_loss = {"sample_weight": 0.0}
+    balance = {"balance": "norm"}
     return [
-        job_of(context, "likelihood", "mmd", "LL alone", common, alone),
+        job_of(context, "likelihood", "mmd", "LL alone", common, no_loss),
         job_of(
-            context, "mmd", "mmd", "LL and MMD on features", common, balanced,
-            perceptual(context),
+            context, "mmd", "mmd", "LL and MMD on features", common, balance,
+            mmd_flags(context),
         ),
         job_of(
-            context, "adv", "adv", "LL and ADV on features", common, balanced,
-            discriminating(context),
+            context, "adv", "adv", "LL and ADV on features", common, balance,
+            adv_flags(context),
         ),
     ]  # fmt: skip
 

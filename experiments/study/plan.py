@@ -1,4 +1,4 @@
-"""What a study consists of: jobs, each a command, some of which need others."""
+"""The jobs of a study: each is a command, and some need others."""
 
 from collections.abc import Iterable, Mapping, Sequence
 import dataclasses
@@ -36,7 +36,7 @@ class Job:
         name: unique in the plan; of a training job also its folder's.
         program: without ``experiments.``: one that trains, or ``evaluate``.
         flags: by name; an `Of` is a job that must be finished before.
-        label: what the job stands for, in the tables.
+        label: of the job, in the tables.
     """
 
     name: str
@@ -73,8 +73,7 @@ class Job:
         Args:
             root: folder of the study.
         """
-        of = self.flags["run"].name if not self.trains else self.name
-        return root / of
+        return root / (self.name if self.trains else self.flags["run"].name)
 
     def is_done(self, root: Path) -> bool:
         """Whether the job's result is there, from these flags.
@@ -100,9 +99,9 @@ class Job:
 
     def _is_of(self, written: Mapping[str, Any], root: Path) -> bool:
         """Whether the ``flags`` that a program wrote are this job's."""
-        values = written.get("flags")
-        return isinstance(values, dict) and all(
-            values.get(name) == value
+        flags = written.get("flags")
+        return isinstance(flags, dict) and all(
+            flags.get(name) == value
             for name, value in self.values(root).items()
             if name not in ("workdir", "data_dir", "num_steps")
         )
@@ -119,18 +118,23 @@ def check(jobs: Sequence[Job], root: Path) -> None:
         UserError: a flag of a job breaks its requirement; names the job.
         ValueError: the plan itself is wrong: a name twice, or a need that comes later.
     """
-    seen: set[str] = set()
+    names: set[str] = set()
     for job in jobs:
-        if job.name in seen or not set(job.needs) <= seen:
-            raise ValueError(f"job {job.name!r} comes twice, or before {job.needs}")
+        if job.name in names or not set(job.needs) <= names:
+            raise ValueError(
+                "jobs must have unique names and follow those that they need, got "
+                f"{job.name!r}"
+            )
         if job.trains and job.program not in PROGRAMS:
-            raise ValueError(f"job {job.name!r}: no such program {job.program!r}")
-        seen.add(job.name)
+            raise ValueError(
+                f"program must be one of {', '.join(PROGRAMS)}, got {job.program!r}"
+            )
+        names.add(job.name)
         parse = PROGRAMS[job.program].parse if job.trains else evaluate.parse
         try:
             parse(job.words(root))
         except UserError as error:
-            raise UserError(f"{job.name}: {error}") from None
+            raise UserError(f"{error} (of the job {job.name})") from None
 
 
 def with_overrides(jobs: Iterable[Job], overrides: Mapping[str, str]) -> list[Job]:
@@ -146,22 +150,22 @@ def with_overrides(jobs: Iterable[Job], overrides: Mapping[str, str]) -> list[Jo
     Raises:
         UserError: no job knows a flag.
     """
-    changed, used = [], set()
+    result, used_names = [], set()
     for job in jobs:
-        known = flags_of(job.program)
+        fields = flags_of(job.program)
         if job.program == "classifier":
-            known = {n: f for n, f in known.items() if n not in _OF_CIRCUITS}
-        mine = {
-            name: _typed(known[name], value)
+            fields = {n: f for n, f in fields.items() if n not in _OF_CIRCUITS}
+        values = {
+            name: _typed(fields[name], value)
             for name, value in overrides.items()
-            if name in known
+            if name in fields
         }
-        used |= set(mine)
-        changed.append(dataclasses.replace(job, flags={**job.flags, **mine}))
-    unknown = sorted(set(overrides) - used)
+        used_names |= set(values)
+        result.append(dataclasses.replace(job, flags={**job.flags, **values}))
+    unknown = sorted(set(overrides) - used_names)
     if unknown:
         raise UserError(f"--override must name flags of the programs, got {unknown}")
-    return changed
+    return result
 
 
 def flags_of(program: str) -> dict[str, dataclasses.Field[Any]]:
@@ -179,13 +183,13 @@ def _typed(field: dataclasses.Field[Any], text: str) -> Any:
         return text
 
 
-def with_needs(jobs: Sequence[Job], chosen: Iterable[str]) -> list[Job]:
-    """The chosen jobs and all that they need, in the order of the plan."""
+def with_needs(jobs: Sequence[Job], names: Iterable[str]) -> list[Job]:
+    """The named jobs and all that they need, in the order of the plan."""
     by_name = {job.name: job for job in jobs}
-    wanted, left = set(), list(chosen)
-    while left:
-        name = left.pop()
-        if name not in wanted:
-            wanted.add(name)
-            left.extend(by_name[name].needs)
-    return [job for job in jobs if job.name in wanted]
+    required, queue = set(), list(names)
+    while queue:
+        name = queue.pop()
+        if name not in required:
+            required.add(name)
+            queue.extend(by_name[name].needs)
+    return [job for job in jobs if job.name in required]

@@ -1,4 +1,4 @@
-"""What a study leaves behind: its state, one table, and raw results to keep."""
+"""The outputs of a study: its state, one table, and raw results to keep."""
 
 from collections.abc import Mapping, Sequence
 from importlib import metadata
@@ -26,7 +26,7 @@ _COLUMNS = (
     *("reconstruction_bce", "num_params", "accuracy"),
 )
 _RAW = (run_folder.CONFIG, run_folder.RESULT, run_folder.EVALUATION)
-# What the folder of a classifier is called where raw numbers are kept.
+# Names of the folders of classifiers where raw numbers are kept.
 _ROLES = {
     "classifier": "JUDGE",
     "mmd_classifier": "CRITICS",
@@ -35,7 +35,7 @@ _ROLES = {
 
 
 class Record:
-    """``study.json``: what ran when, kept over sessions."""
+    """``study.json``: command, outcome and commit of every job, over all sessions."""
 
     def __init__(self, root: Path, settings: Mapping[str, Any]):
         self._root, self._path = root, root / _STATE
@@ -50,7 +50,7 @@ class Record:
         """Notes an outcome; the seconds of all sessions add up."""
         before = self._jobs.get(job.name, {})
         seconds = (before.get("seconds") or 0) + (outcome.seconds or 0)
-        commit = before.get("commit") if outcome.seconds is None else _commit()
+        commit = before.get("commit") if outcome.seconds is None else commit_of_code()
         self._jobs[job.name] = {
             "label": job.label,
             "command": " ".join(["python", "-m", *job.words(Path("out"))]),
@@ -68,7 +68,7 @@ def _machine() -> dict[str, str]:
     return {"python": platform.python_version(), **versions}
 
 
-def _commit() -> str | None:
+def commit_of_code() -> str | None:
     """The commit that the code is of, with a plus if files differ; None: unknown."""
     here = Path(__file__).parent
 
@@ -143,7 +143,7 @@ def keep(jobs: Sequence[Job], root: Path, place: Path) -> None:
     Args:
         jobs: the plan.
         root: folder of the study.
-        place: where to; made if missing. ``JOB-result.json`` and so on.
+        place: the folder of the copies; made if missing. ``JOB-result.json`` and so on.
 
     Raises:
         OSError: it cannot be written.

@@ -1,4 +1,4 @@
-"""What studies vary: how much of everything, the paper's settings, and ours."""
+"""Settings that studies vary: sizes of everything, the paper's flags, and ours."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
@@ -9,7 +9,7 @@ Flags = dict[str, Any]
 
 
 class Scale(NamedTuple):
-    """How much of everything.
+    """Sizes of everything in a study.
 
     Attributes:
         units: sum units and leaves a region of our circuits.
@@ -17,7 +17,7 @@ class Scale(NamedTuple):
         judge_steps: of the classifier whose features measure.
         critic_steps: of the classifiers whose features a loss sees.
         first_steps: likelihood, large step size.
-        start_steps: likelihood, small step size: the start of what is compared.
+        start_steps: likelihood, small step size: the start of all variants.
         more_steps: of likelihood alone and of likelihood with a loss on samples.
         network_steps: of neural generators and variational auto-encoders.
         pae_steps: of probabilistic auto-encoding, a fifth of it likelihood alone.
@@ -49,7 +49,7 @@ SCALES = {
 
 
 class Context(NamedTuple):
-    """What a preset is applied to.
+    """Data set, classifiers and sizes of a study.
 
     Attributes:
         data: the flags that name the images.
@@ -57,7 +57,7 @@ class Context(NamedTuple):
             folder of a run elsewhere, or None: there is none.
         critics: classifiers whose features a loss sees, likewise.
         num_seeds: trained together, of every run but the judge.
-        scale: how much of everything.
+        scale: sizes of everything.
         height: rows of an image.
     """
 
@@ -69,7 +69,7 @@ class Context(NamedTuple):
     height: int
 
 
-# The circuit of the paper, as its scripts have it, and the one of ours.
+# The circuit of the paper, as its scripts have it.
 RAT: Flags = {
     "structure": "random_binary_trees",
     "depth": 4,
@@ -84,11 +84,11 @@ BALANCED: Flags = {"ll_weight": 1.0, "balance": "norm"}
 # The paper's objectives, faults included: soft samples, the variance in the place of
 # the deviation, no likelihood, fully connected discriminator, fixed bandwidths on the
 # features of a clipped auto-encoder, hard-coded step sizes and constant temperatures.
-_SOFT: Flags = {"relaxation": "gumbel_softmax", "leaf_noise": "variance"}
-_ALONE: Flags = {"pretrain_steps": 0, "ll_weight": 0.0}
+_SOFT_SAMPLES: Flags = {"relaxation": "gumbel_softmax", "leaf_noise": "variance"}
+_NO_LIKELIHOOD: Flags = {"pretrain_steps": 0, "ll_weight": 0.0}
 PAPER_ADV: Flags = {
-    **_SOFT,
-    **_ALONE,
+    **_SOFT_SAMPLES,
+    **_NO_LIKELIHOOD,
     "temperature": 0.5,
     "sampler_learning_rate": 1e-4,
     "adv_discriminator": "mlp",
@@ -96,15 +96,15 @@ PAPER_ADV: Flags = {
     "adv_r1_weight": 0.0,
 }
 PAPER_MMD: Flags = {
-    **_SOFT,
-    **_ALONE,
+    **_SOFT_SAMPLES,
+    **_NO_LIKELIHOOD,
     "temperature": 0.05,
     "sampler_learning_rate": 0.01,
     "mmd_kernel": "autoencoder",
 }
 PAPER_PAE: Flags = {
-    **_SOFT,
-    **_ALONE,
+    **_SOFT_SAMPLES,
+    **_NO_LIKELIHOOD,
     "temperature": 0.5,
     "learning_rate": 1e-4,
     "sampler_learning_rate": 1e-4,
@@ -114,29 +114,29 @@ PAPER_PAE: Flags = {
 }
 
 
-def ours_flags(context: Context) -> Flags:
-    """Our circuit: quad tree, one product a unit, discretised logistic leaves."""
+def circuit_flags(context: Context) -> Flags:
+    """Our circuit: quad tree, one product a unit, discretized logistic leaves."""
     units = context.scale.units
     return {"leaf": "discretized_logistic", "num_sums": units, "num_leaves": units}
 
 
-def perceptual(context: Context) -> Flags:
+def mmd_flags(context: Context) -> Flags:
     """Our MMD: on classifiers' features, or on pixels where there are none."""
     if context.critics is None:
         return {"mmd_kernel": "pixel"}
     return {"mmd_kernel": "classifier", "mmd_classifier": context.critics}
 
 
-def discriminating(context: Context) -> Flags:
+def adv_flags(context: Context) -> Flags:
     """Our ADV: on classifiers' features, or by convolutions where there are none."""
-    tuned: Flags = {"adv_learning_rate": None, "adv_r1_weight": None}  # the defaults
+    defaults: Flags = {"adv_learning_rate": None, "adv_r1_weight": None}
     if context.critics is None:
-        return {"adv_discriminator": "conv", **tuned}
+        return {"adv_discriminator": "conv", **defaults}
     return {
         "adv_discriminator": "classifier",
         "adv_classifier": context.critics,
         "adv_loss": "hinge",
-        **tuned,
+        **defaults,
     }
 
 
@@ -153,7 +153,7 @@ def hybrid(context: Context) -> Flags:
 
 
 def annealed(num_steps: int) -> Flags:
-    """As the paper says: max(0.5, exp(-t)), t from 0 to 1 in the steps with samples."""
+    """The paper's schedule: max(0.5, exp(-t)), t from 0 to 1 in steps with samples."""
     return {
         "temperature": 1.0,
         "temperature_schedule": "annealed",
@@ -162,10 +162,10 @@ def annealed(num_steps: int) -> Flags:
 
 
 class Correction(NamedTuple):
-    """One thing that is done otherwise than in the paper.
+    """One change of the paper's settings.
 
     Attributes:
-        title: in words.
+        title: of the change.
         adv: flags that change in the paper's ADV.
         mmd: flags that change in the paper's MMD.
         is_used: whether it is part of ours; else it is shown alone only.
@@ -178,24 +178,28 @@ class Correction(NamedTuple):
 
 
 def corrections(context: Context) -> list[Correction]:
-    """Each for `Scale.ladder_steps`, of which likelihood takes the first half."""
+    """All corrections.
 
-    def both(title: str, flags: Flags, is_used: bool = True) -> Correction:
+    Each runs for `Scale.ladder_steps`, of which likelihood takes the first half.
+    """
+
+    def common(title: str, flags: Flags, is_used: bool = True) -> Correction:
         return Correction(title, flags, flags, is_used)
 
     leaves = {"leaf": "discretized_logistic", "leaf_noise": "deviation"}
     steps = context.scale.ladder_steps
-    half = {"pretrain_steps": steps // 2}
-    rate = {"sampler_learning_rate": 0.003}
+    adv_rate = {"sampler_learning_rate": 0.003}
+    mmd_rate = {"sampler_learning_rate": 0.001}
+    likelihood = {**BALANCED, "pretrain_steps": steps // 2, **mmd_rate}
     return [
-        both("deviation", {"leaf_noise": "deviation"}),
-        both("annealing", annealed(steps), is_used=False),  # hard samples: no need
-        both("hard samples", {"relaxation": "simple", "temperature": 1.0}),
-        both("locality", {"structure": "quad_tree", "sum_layer": "cp"}),
-        both("leaves", leaves),
-        Correction("step size", rate, {"sampler_learning_rate": 0.001}),
-        Correction("critic", discriminating(context), perceptual(context)),
-        both("likelihood", {**BALANCED, **half, "sampler_learning_rate": 0.001}),
+        common("deviation", {"leaf_noise": "deviation"}),
+        common("annealing", annealed(steps), is_used=False),  # hard samples: no need
+        common("hard samples", {"relaxation": "simple", "temperature": 1.0}),
+        common("locality", {"structure": "quad_tree", "sum_layer": "cp"}),
+        common("leaves", leaves),
+        Correction("step size", adv_rate, mmd_rate),
+        Correction("critic", adv_flags(context), mmd_flags(context)),
+        common("likelihood", likelihood),
     ]
 
 

@@ -120,7 +120,8 @@ def table(results: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _spread(values: Sequence[float], digits: int) -> str:
-    return f"{np.mean(values):.{digits}f} ± {np.std(values):.{digits}f}"
+    deviation = np.std(values, ddof=1) if len(values) > 1 else 0.0
+    return f"{np.mean(values):.{digits}f} ± {deviation:.{digits}f}"
 
 
 def figure(

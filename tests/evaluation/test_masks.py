@@ -49,7 +49,7 @@ def test_bad_arguments_are_refused(key):
         stripe_masks(28, 3)
     with pytest.raises(ValueError, match="num_stripes must be at least 1, got 0"):
         stripe_masks(28, 28, num_stripes=0)
-    with pytest.raises(ValueError, match="missing must lie between 0 and 1, got 1.5"):
+    with pytest.raises(ValueError, match="missing must be between 0 and 1, got 1.5"):
         random_masks(key, 1, 4, missing=1.5)
     with pytest.raises(ValueError, match="num_variables must be at least 1"):
         random_masks(key, 1, 0, missing=0.5)

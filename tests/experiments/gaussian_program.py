@@ -16,10 +16,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from dspc_jax.evaluation import bits_per_example
 from experiments import data
 from experiments.engine import app, flags, training
 from experiments.engine.system import System
-from experiments.models.preprocessing import per_example_bits, preprocessing
+from experiments.models.preprocessing import preprocessing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,9 +89,10 @@ def gaussian_system(
         return State(params, opt_state, state.ballast, state.origin), metrics
 
     def evaluate(state, key, batch):
-        log_p = log_probs(state.params, codec.encode(key, batch))
+        x = codec.encode(key, batch)
+        log_p = log_probs(state.params, x)
         return {
-            "bits_per_dim": per_example_bits(log_p, shape[0] * shape[1], codec),
+            "bits_per_dim": bits_per_example(codec, x, log_p),
             "batch_mean": jnp.mean(batch.astype(jnp.float32)),
         }
 

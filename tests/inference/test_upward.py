@@ -396,5 +396,5 @@ def test_the_circuit_of_one_class():
     slope = jax.grad(lambda p: circuit.log_prob(pc.given_class(p, 1), cube[0]))
     grads = cases.jit(slope)(params)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(grads))
-    with pytest.raises(ValueError, match=r"label: must be in 0 .. 3, got 4"):
+    with pytest.raises(ValueError, match=r"label must be in 0 .. 3, got 4"):
         pc.given_class(params, 4)

@@ -299,13 +299,13 @@ def test_blends_stay_in_the_hull(family):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: pc.Normal(0.0), "min_scale: must be positive.*got 0.0"),
-        (lambda: pc.Normal(2.0, 1.0), "min_scale: .*max_scale=1.0, got 2.0"),
-        (lambda: pc.Binomial(0), "num_trials: must be at least 1, got 0"),
-        (lambda: pc.Binomial(3, "other"), "reparametrization: .*got 'other'"),
-        (lambda: pc.Categorical(1), "num_values: must be at least 2, got 1"),
-        (lambda: pc.DiscretizedLogistic(1), "num_values: must be at least 2, got 1"),
-        (lambda: pc.DiscretizedLogistic(9, 0.0), "min_scale: must be pos.*got 0.0"),
+        (lambda: pc.Normal(0.0), "min_scale must be positive.*got 0.0"),
+        (lambda: pc.Normal(2.0, 1.0), "min_scale .*max_scale=1.0, got 2.0"),
+        (lambda: pc.Binomial(0), "num_trials must be at least 1, got 0"),
+        (lambda: pc.Binomial(3, "other"), "reparametrization .*got 'other'"),
+        (lambda: pc.Categorical(1), "num_values must be at least 2, got 1"),
+        (lambda: pc.DiscretizedLogistic(1), "num_values must be at least 2, got 1"),
+        (lambda: pc.DiscretizedLogistic(9, 0.0), "min_scale must be pos.*got 0.0"),
     ],
 )
 def test_impossible_families(make, message):

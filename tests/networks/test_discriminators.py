@@ -65,7 +65,7 @@ def test_zeros_have_norm_0_and_finite_gradients():
 
 
 def test_bad_matrices_are_refused():
-    with pytest.raises(ValueError, match="two axes, got shape \\(3,\\)"):
+    with pytest.raises(ValueError, match="two axes, got the shape \\(3,\\)"):
         spectral_norm(jnp.zeros(3))
     with pytest.raises(ValueError, match="num_iterations must be at least 1, got 0"):
         spectral_norm(jnp.zeros((3, 3)), 0)
@@ -127,7 +127,7 @@ def test_the_mlp_is_that_of_its_formula_and_dropout_is_for_training():
     np.testing.assert_allclose(discriminator.logits(params, x), h[:, 0], atol=1e-5)
     noisy = discriminator.train_logits(jax.random.key(2), params, x)
     assert not np.allclose(noisy, h[:, 0], atol=1e-3)
-    calm = mlp_discriminator(3, 2, hidden_sizes=(5, 4, 3), dropout_rate=0.0)
+    calm = mlp_discriminator(3, 2, hidden_sizes=[5, 4, 3], dropout_rate=0.0)
     np.testing.assert_allclose(
         calm.train_logits(jax.random.key(2), params, x), h[:, 0], atol=1e-5
     )
@@ -222,7 +222,11 @@ def test_discriminators_learn_to_tell_sets_apart(kind):
     [
         (lambda: mlp_discriminator(0), "num_variables must be at least 1, got 0"),
         (lambda: mlp_discriminator(4, dropout_rate=1.0), "dropout_rate must be at"),
-        (lambda: mlp_discriminator(4, hidden_sizes=(0,)), "hidden_sizes\\[0\\] must"),
+        (lambda: mlp_discriminator(4, hidden_sizes=[8, 0]), "hidden_sizes\\[1\\] must"),
+        (
+            lambda: mlp_discriminator(4, hidden_sizes=8),  # pyright: ignore
+            "hidden_sizes must be a sequence of numbers, got 8",
+        ),
         (
             lambda: mlp_discriminator(4, value_range=(1.0, 1.0)),
             "value_range must increase",

@@ -354,12 +354,12 @@ def test_a_neural_decoder_has_the_same_interface():
 @pytest.mark.parametrize(
     ("how", "message"),
     [
-        ({"reconstruction": "l1"}, "reconstruction: must be one of"),
-        ({"kl_weight": 1.0, "draw": None}, "draw: must be given"),
-        ({"joint_weight": 1.0, "log_prob": None}, "log_prob: must be given"),
-        ({"target": jnp.zeros((B, V, 2))}, "target: must have the shape"),
-        ({"encode": "mode"}, "method: must be one of"),
-        ({"decode": "mpe"}, "method: must be one of"),
+        ({"reconstruction": "l1"}, "reconstruction must be one of"),
+        ({"kl_weight": 1.0, "draw": None}, "draw must be given"),
+        ({"joint_weight": 1.0, "log_prob": None}, "log_prob must be given"),
+        ({"target": jnp.zeros((B, V, 2))}, "target must have the shape"),
+        ({"encode": "mode"}, "method must be one of"),
+        ({"decode": "mpe"}, "method must be one of"),
     ],
 )
 def test_what_is_refused(how, message):
@@ -370,5 +370,5 @@ def test_what_is_refused(how, message):
 def test_an_image_that_leaves_no_latents():
     circuit, params = built()
     encode = circuit_encoder(circuit, "mean")
-    with pytest.raises(ValueError, match="x: must leave some of the circuit's 6"):
+    with pytest.raises(ValueError, match="x must leave some of the circuit's 6"):
         encode(params, jax.random.key(0), jnp.zeros((6, 1)), None)

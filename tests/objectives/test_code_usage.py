@@ -118,8 +118,8 @@ def test_a_code_that_ignores_the_image_carries_nothing():
 @pytest.mark.parametrize(
     ("shape", "variances", "message"),
     [
-        ((1, 3, 1), (3, 1), "means: must be of two images"),
-        ((4, 3, 1), (3,), "variances: must have the shape"),
+        ((1, 3, 1), (3, 1), "means must be those of at least two images"),
+        ((4, 3, 1), (3,), "variances must have the shape"),
     ],
 )
 def test_what_is_refused(shape, variances, message):

@@ -238,7 +238,6 @@ def test_the_critic_does_not_move_the_sampler_and_weights_are_checked():
 def test_features_of_the_network():
     """Each example's depend on it alone; all layers are told."""
     critic = convolutional_critic(3, 9, 2, num_filters=4, num_features=5)
-    assert critic is convolutional_critic(3, 9, 2, num_filters=4, num_features=5)
     params = cases.jit(critic.init)(jax.random.key(0))
     x = jax.random.uniform(jax.random.key(1), (4, 27, 2))
     scaled = convolutional_critic(

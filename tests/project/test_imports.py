@@ -18,7 +18,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 
 _CORE = ("types", "ops")
 _LAYERS = (*_CORE, "structure", "leaves", "layers", "parameters")
-_CIRCUIT = (*_LAYERS, "inference", "sampling", "circuit")
+_CIRCUIT = (*_LAYERS, "inference", "sampling", "examples", "queries", "circuit")
 # A folder, or a module at the top of `dspc_jax`, and those that it may import.
 LIBRARY = {
     "types": (),
@@ -29,7 +29,9 @@ LIBRARY = {
     "parameters": (*_CORE, "structure", "leaves", "layers"),
     "inference": _LAYERS,
     "sampling": (*_LAYERS, "inference"),
-    "circuit": (*_LAYERS, "inference", "sampling"),
+    "examples": _LAYERS,
+    "queries": (*_LAYERS, "inference", "sampling", "examples"),
+    "circuit": (*_LAYERS, "queries"),
     "serialization": _CIRCUIT,
     "learning": _CIRCUIT,
     # Beside the chain: what is no circuit.
@@ -326,8 +328,8 @@ def test_a_forbidden_line_of_the_programs_is_found(module, source):
 @pytest.mark.parametrize(
     ("package", "module", "source"),
     [
-        ("dspc_jax", "circuit", "import jax\nfrom dspc_jax.layers.sum_layer import x"),
-        ("dspc_jax", "circuit", "import functools\nfrom dspc_jax.sampling import path"),
+        ("dspc_jax", "queries", "import jax\nfrom dspc_jax.layers.sum_layer import x"),
+        ("dspc_jax", "queries", "import functools\nfrom dspc_jax.sampling import path"),
         ("dspc_jax", "objectives.mmd", "from .kernels import rbf"),
         ("dspc_jax", "objectives.mmd", "from dspc_jax import networks"),
         ("dspc_jax", "objectives.mmd", "from dspc_jax.circuit import Circuit"),

@@ -1,4 +1,4 @@
-"""Configuration is code: what the project files name exists, and they agree."""
+"""Configuration is code: the names in project files exist, and they agree."""
 
 import ast
 import importlib.metadata
@@ -24,8 +24,8 @@ def required() -> list[Requirement]:
     extras = PROJECT["project"]["optional-dependencies"]
     lines = [*PROJECT["project"]["dependencies"]]
     lines += [line for name in ("test", "dev", "data") for line in extras[name]]
-    found = [Requirement(line) for line in lines]
-    return [one for one in found if canonicalize_name(one.name) != "dspc-jax"]
+    requirements = [Requirement(line) for line in lines]
+    return [r for r in requirements if canonicalize_name(r.name) != "dspc-jax"]
 
 
 @pytest.mark.parametrize("line", CONSTRAINTS)
@@ -70,15 +70,15 @@ def test_files_have_one_purpose():
         for folder in ("dspc_jax", "experiments", "benchmarks", "tests")
         for path in (ROOT / folder).rglob("*.py")
     ]
-    long = {
+    num_lines = {
         str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in code
     }
-    assert not {name: lines for name, lines in long.items() if lines > 400}
+    assert not {name: num for name, num in num_lines.items() if num > 400}
 
 
 def test_every_import_of_the_packages_is_a_declared_dependency():
-    # What only comes along with another package can go away with it.
-    declared = {canonicalize_name(one.name) for one in required()}
+    # A package that only comes along with another one can go away with it.
+    declared = {canonicalize_name(requirement.name) for requirement in required()}
     providers = importlib.metadata.packages_distributions()
     missing = {}
     for folder in ("dspc_jax", "experiments", "benchmarks"):

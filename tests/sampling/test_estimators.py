@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import estimators
+from benchmarks import enumeration, estimators
 import dspc_jax as pc
 from tests import cases
 
@@ -55,14 +55,16 @@ BANDS = {
     **{
         (name, function): [(0, 0)]
         for name in ("score_function", "implicit")
-        for function in estimators.FUNCTIONS
+        for function in enumeration.FUNCTIONS
     },
 }
 # The mean of straight_through, with less noise.
-BANDS |= {("gumbel_rao", f): BANDS["straight_through", f] for f in estimators.FUNCTIONS}
+BANDS |= {
+    ("gumbel_rao", f): BANDS["straight_through", f] for f in enumeration.FUNCTIONS
+}
 
 NORMAL = "two variables, normal"
-DISCRETE = sorted({*estimators.CIRCUITS} - {NORMAL})
+DISCRETE = sorted({*enumeration.CIRCUITS} - {NORMAL})
 # In every run the continuous circuit with all estimators, and a discrete one with some.
 SOME = ("simple", "straight_through")
 circuits = pytest.mark.parametrize(
@@ -142,7 +144,7 @@ def test_hard_samples_have_unbiased_normal_leaf_gradients():
 
 def test_implicit_gradients_have_less_noise():
     """Than any other of the same circuit with as little bias, half of it at most."""
-    for function in estimators.FUNCTIONS:
+    for function in enumeration.FUNCTIONS:
         ours = measured(NORMAL)["implicit", None, function].variance
         for other in ("straight_through", "score_function", "reinmax"):
             temperature = 0.5 if other == "straight_through" else None
@@ -152,14 +154,14 @@ def test_implicit_gradients_have_less_noise():
 @circuits
 def test_rebar_does_not_beat_the_exact_score(name):
     """At no temperature: a control variate for what need not be drawn."""
-    for t, f in itertools.product(estimators.TEMPERATURES, estimators.FUNCTIONS):
+    for t, f in itertools.product(estimators.TEMPERATURES, enumeration.FUNCTIONS):
         ours = measured(name)["rebar", t, f].variance
         assert ours > measured(name)["score_pathwise", None, f].variance
 
 
 @circuits
 def test_gumbel_rao_is_straight_through_with_less_noise(name):
-    for t, f in itertools.product(estimators.TEMPERATURES, estimators.FUNCTIONS):
+    for t, f in itertools.product(estimators.TEMPERATURES, enumeration.FUNCTIONS):
         plain, rao = (
             measured(name)[r, t, f] for r in ("straight_through", "gumbel_rao")
         )
@@ -179,7 +181,7 @@ def test_temperature_trades_bias_for_variance(name):
 
 @pytest.mark.parametrize("relaxation", ["simple", "reinmax"])
 def test_temperature_is_nothing_to_some(relaxation):
-    circuit = pc.build(estimators.CIRCUITS["quad tree"])
+    circuit = pc.build(enumeration.CIRCUITS["quad tree"])
 
     def total(params, temperature):
         x = circuit.sample_differentiable(
@@ -188,7 +190,7 @@ def test_temperature_is_nothing_to_some(relaxation):
         return jnp.sum(x)
 
     gradient = jax.jit(jax.grad(total))
-    params = estimators.parameters(circuit)
+    params = enumeration.parameters(circuit)
     cold, hot = (gradient(params, jnp.float32(t)) for t in (0.1, 1.0))
     jax.tree.map(np.testing.assert_array_equal, cold, hot)
 
@@ -196,11 +198,11 @@ def test_temperature_is_nothing_to_some(relaxation):
 @pytest.mark.parametrize("name", ["trees, cp", NORMAL])
 def test_the_exact_gradient_is_the_derivative_of_the_enumerated_mean(name):
     """Central differences of the oracle's mean, in float64."""
-    circuit = pc.build(estimators.CIRCUITS[name])
-    params = jax.tree.map(np.asarray, estimators.parameters(circuit))
-    exact = estimators.exact_gradients(name)
-    values, volume = estimators.points(name)
-    f = jax.vmap(functools.partial(estimators.functions, top=estimators.top_of(name)))
+    circuit = pc.build(enumeration.CIRCUITS[name])
+    params = jax.tree.map(np.asarray, enumeration.parameters(circuit))
+    exact = enumeration.exact_gradients(name)
+    values, volume = enumeration.points(name)
+    f = jax.vmap(functools.partial(enumeration.functions, top=enumeration.top_of(name)))
     f = np.asarray(f(jnp.asarray(values, jnp.float32)), np.float64)
 
     def means(params):
@@ -226,11 +228,11 @@ def test_the_exact_gradient_is_the_derivative_of_the_enumerated_mean(name):
 def test_a_wrong_gradient_is_seen():
     """Negative control: the gradient at parameters 0.1 off is not within 3 errors."""
     name = "trees, tucker"
-    circuit = pc.build(estimators.CIRCUITS[name])
-    params = estimators.parameters(circuit)
+    circuit = pc.build(enumeration.CIRCUITS[name])
+    params = enumeration.parameters(circuit)
     table = cases.oracles.tabulate(circuit, params)
     x = jnp.asarray(table.values, jnp.float32)
-    f = jax.vmap(functools.partial(estimators.functions, top=1.0))(x)
+    f = jax.vmap(functools.partial(enumeration.functions, top=1.0))(x)
 
     def linear(params):
         return jnp.exp(jax.vmap(circuit.log_prob, (None, 0))(params, x)) @ f[:, 0]
@@ -257,13 +259,13 @@ def test_the_document_tells_what_is_measured():
     rows = row.findall(text)
     expected = [
         (relaxation, str(temperature or "none"))
-        for name in estimators.CIRCUITS
+        for name in enumeration.CIRCUITS
         for relaxation, temperature in estimators.estimators_of(name)
     ]
     assert [row[:2] for row in rows] == expected
     for relaxation, temperature, *cells in rows:
         t = None if temperature == "none" else float(temperature)
-        for i, function in enumerate(estimators.FUNCTIONS):
+        for i, function in enumerate(enumeration.FUNCTIONS):
             bias, error = float(cells[3 * i]) / 100, float(cells[3 * i + 1]) / 100
             low, high = band(relaxation, t, function)
             # Half a per cent is the rounding of the table.

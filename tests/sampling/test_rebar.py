@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from benchmarks import estimators
+from benchmarks import enumeration
 import dspc_jax as pc
 from dspc_jax import parameters
 from dspc_jax.objectives import rebar_surrogate
@@ -20,8 +20,8 @@ COUNT = 4000
 
 
 def setting(name):
-    circuit = pc.build(estimators.CIRCUITS[name])
-    return circuit, estimators.parameters(circuit)
+    circuit = pc.build(enumeration.CIRCUITS[name])
+    return circuit, enumeration.parameters(circuit)
 
 
 def flat(tree):
@@ -41,7 +41,7 @@ def test_noise_given_the_choices(name):
         weights = parameters.normalize(layout, params)
         drawn = noise.draw(layout, keys)
         path = path_sampling.descend(layout, weights, None, drawn)
-        given = rebar.given_choices(path, drawn)
+        given = rebar.conditional_noise(path, drawn)
         again = path_sampling.descend(layout, weights, None, given)
         return drawn, given, path, again
 
@@ -57,12 +57,12 @@ def test_noise_given_the_choices(name):
     columns = [stats.kstest(column, "uniform").pvalue for column in after.T]
     assert min(columns) > 1e-3
     # Negative control: without the choices' weights the law would be another.
-    wrong = rebar.given_choices(
+    wrong = rebar.conditional_noise(
         path._replace(
-            taken=jax.tree.map(
+            choices=jax.tree.map(
                 lambda t: t._replace(weights=jnp.ones_like(t.weights)),
-                path.taken,
-                is_leaf=lambda node: isinstance(node, path_sampling.Taken),
+                path.choices,
+                is_leaf=lambda node: isinstance(node, path_sampling.PathChoice),
             )
         ),
         drawn,
@@ -170,7 +170,7 @@ def test_the_surrogate():
 
 def test_graphs_without_a_path_are_refused():
     config = pc.CircuitConfig(cases.NESTED, pc.Normal(), num_leaves=2, num_sums=2)
-    with pytest.raises(ValueError, match="layout: must be that of a tree, or"):
+    with pytest.raises(ValueError, match="layout must be that of a tree, or"):
         rebar.check(pc.build(config).layout)
     rebar.check(setting("trees, cp")[0].layout)
 
@@ -178,11 +178,11 @@ def test_graphs_without_a_path_are_refused():
 def test_it_is_unbiased_with_any_weight_of_its_control():
     """Normal leaves, by the mean over batches; the score alone is noisier."""
     circuit, params = setting("two variables, normal")
-    exact = estimators.exact_gradients("two variables, normal")
+    exact = enumeration.exact_gradients("two variables, normal")
     truth = np.concatenate([np.ravel(a[2]) for a in jax.tree.leaves(exact)])
 
     def loss(x):
-        return jax.vmap(lambda x: estimators.functions(x, 1.0)[2])(x)
+        return jax.vmap(lambda x: enumeration.functions(x, 1.0)[2])(x)
 
     def surrogate(params, keys, control_weight):
         s = rebar.draw(circuit.layout, keys, params, 0.5)

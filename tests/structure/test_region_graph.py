@@ -177,14 +177,17 @@ def test_heights():
 
 
 BAD_GRAPHS = {
-    "overlap": ((2, ((0, 1), (0, 1), (1,)), (P(0, (1, 2)),)), "must be disjoint"),
+    "overlap": (
+        (2, ((0, 1), (0, 1), (1,)), (P(0, (1, 2)),)),
+        "must have disjoint children, got",
+    ),
     "gap": ((3, ((0, 1, 2), (0,), (1,)), (P(0, (1, 2)),)), "cover exactly"),
-    "empty": ((1, ((0,), ()), (P(0, (1,)),)), r"region 1 must not be empty"),
-    "order": ((2, ((1, 0),), ()), r"region 0 .*ascending order, got \(1, 0\)"),
+    "empty": ((1, ((0,), ()), (P(0, (1,)),)), r"scopes\[1\] must not be empty"),
+    "order": ((2, ((1, 0),), ()), r"scopes\[0\] .*ascending order, got \(1, 0\)"),
     "range": ((2, ((0, 2),), ()), r"variables 0..1 .*got \(0, 2\)"),
     "cycle": (
         (1, ((0,), (0,), (0,)), (P(0, (1,)), P(1, (2,)), P(2, (1,)))),
-        "region 1 is its own descendant",
+        "must not form a cycle, got region 1",
     ),
     "roots": (
         (1, ((0,), (0,), (0,)), (P(0, (2,)),)),
@@ -200,7 +203,7 @@ BAD_GRAPHS = {
     ),
     "childless": ((1, ((0,),), (P(0, ()),)), r"1 or 2 children, got .*\(\)"),
     "unknown": ((1, ((0,),), (P(0, (5,)),)), r"regions 0..0, got .*\(5,\)"),
-    "nothing": ((0, (), ()), "num_variables: must be at least 1, got 0"),
+    "nothing": ((0, (), ()), "num_variables must be at least 1, got 0"),
     "leaf alone": ((1, ((0,),), ()), "root"),
 }
 
@@ -215,16 +218,16 @@ def test_impossible_graphs(name):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: pc.RandomBinaryTrees(4, 3), r"depth: .*num_variables=4.*got depth=3"),
-        (lambda: pc.RandomBinaryTrees(4, -1), "depth: must be at least 0, got -1"),
+        (lambda: pc.RandomBinaryTrees(4, 3), r"depth must .*num_variables=4.*got 3"),
+        (lambda: pc.RandomBinaryTrees(4, -1), "depth must be at least 0, got -1"),
         (
             lambda: pc.RandomBinaryTrees(0, 0),
-            "num_variables: must be at least 1, got 0",
+            "num_variables must be at least 1, got 0",
         ),
-        (lambda: pc.RandomBinaryTrees(4, 1, 0), "num_repetitions: .*got 0"),
-        (lambda: pc.QuadTree(0, 3), "height: must be at least 1, got 0"),
-        (lambda: pc.QuadTree(3, -2), "width: must be at least 1, got -2"),
-        (lambda: pc.QuadTree(3, 3, 0), "leaf_size: must be at least 1, got 0"),
+        (lambda: pc.RandomBinaryTrees(4, 1, 0), "num_repetitions .*got 0"),
+        (lambda: pc.QuadTree(0, 3), "height must be at least 1, got 0"),
+        (lambda: pc.QuadTree(3, -2), "width must be at least 1, got -2"),
+        (lambda: pc.QuadTree(3, 3, 0), "leaf_size must be at least 1, got 0"),
     ],
 )
 def test_impossible_structures(make, message):

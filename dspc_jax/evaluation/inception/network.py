@@ -2,13 +2,13 @@
 
 It differs from other networks of that name: average pooling does not count the padding,
 the last block pools by the maximum, there are 1008 classes, and its weights are those
-of the file ``inception-2015-12-05``. Batch normalisation with fixed statistics is an
+of the file ``inception-2015-12-05``. Batch normalization with fixed statistics is an
 affine map; it is part of the kernels and biases here (see `weights`).
 
 References:
-  Szegedy, Vanhoucke, Ioffe, Shlens and Wojna, "Rethinking the Inception Architecture
-  for Computer Vision", CVPR 2016; Heusel et al., "GANs Trained by a Two Time-Scale
-  Update Rule Converge to a Local Nash Equilibrium", NeurIPS 2017.
+    Szegedy, Vanhoucke, Ioffe, Shlens and Wojna, "Rethinking the Inception Architecture
+    for Computer Vision", CVPR 2016; Heusel et al., "GANs Trained by a Two Time-Scale
+    Update Rule Converge to a Local Nash Equilibrium", NeurIPS 2017.
 """
 
 from typing import NamedTuple
@@ -27,12 +27,13 @@ NUM_CLASSES = 1008
 
 
 class InceptionOutput(NamedTuple):
-    """What the network says of a batch of images.
+    """The network's outputs for a batch of images.
 
     Attributes:
-      features: ``[B, 2048]``, the averages of the last block: for the FID and the KID.
-      logits: ``[B, 1008]``, without the bias of the last layer, as the published code
-        of the Inception Score takes them.
+        features: ``[B, 2048]``, the averages of the last block: for the FID and the
+            KID.
+        logits: ``[B, 1008]``, without the bias of the last layer, as the published code
+            of the Inception Score takes them.
     """
 
     features: Array
@@ -45,18 +46,18 @@ def inception_outputs(
     """Features and logits of images of any size.
 
     Args:
-      params: from `weights.params_from_tensors`.
-      images: ``[B, H, W, C]`` grey levels from 0 to 255, of any dtype; C = 1 is
-        repeated to 3.
-      method: how they get to 299x299: ``"bicubic"`` as clean-fid, clipped to [0, 255],
-        or ``"bilinear"`` as the original FID code. Values of the two are not
-        comparable.
+        params: from `weights.params_from_tensors`.
+        images: ``[B, H, W, C]`` gray levels from 0 to 255, of any dtype; C = 1 is
+            repeated to 3.
+        method: resizing to 299x299: ``"bicubic"`` as in clean-fid, clipped to [0,
+            255], or ``"bilinear"`` as in the original FID code. Values of the two are
+            not comparable.
 
     Returns:
-      An `InceptionOutput`, computed in full float32 on every device.
+        An `InceptionOutput`, computed in full float32 on every device.
 
     Raises:
-      ValueError: the shape is another, or the method is unknown.
+        ValueError: the shape is another, or the method is unknown.
     """
     if images.ndim != 4 or images.shape[-1] not in (1, 3):
         raise ValueError(
@@ -69,7 +70,7 @@ def inception_outputs(
 
 
 class Inception(nn.Module):
-    """The network on images ``[B, H, W, 3]`` from -1 to 1, 75 rows and columns or more.
+    """The network on images ``[B, H, W, 3]`` in [-1, 1], at least 75 rows and columns.
 
     The names of the layers are those of the weights file.
     """
@@ -222,7 +223,7 @@ def _chain(x: Array, name: str, *layers: tuple[int, int | tuple[int, int]]) -> A
 
 
 def _average(x: Array) -> Array:
-    """Means over 3x3 neighbours, those outside of the map left out."""
+    """Means over 3x3 neighbors, those outside of the map left out."""
     return nn.avg_pool(x, (3, 3), (1, 1), "SAME", count_include_pad=False)
 
 

@@ -14,22 +14,22 @@ def resize(images: Array, height: int, width: int, *, method: Resizer) -> Array:
     """Images at another size, as Pillow or as TensorFlow 1 computes them.
 
     Args:
-      images: ``[B, H, W, C]`` float.
-      height: rows of the result.
-      width: columns of the result.
-      method: ``"bicubic"``, Pillow's, antialiased where the image gets smaller; or
-        ``"bilinear"``, TensorFlow 1's without half-pixel centers and without
-        antialiasing, which shifts every image up and to the left.
+        images: ``[B, H, W, C]`` float.
+        height: rows of the result.
+        width: columns of the result.
+        method: ``"bicubic"``, Pillow's, antialiased where the image gets smaller; or
+            ``"bilinear"``, TensorFlow 1's without half-pixel centers and without
+            antialiasing, which shifts every image up and to the left.
 
     Returns:
-      ``[B, height, width, C]``. Bicubic values overshoot beside edges: clip them.
+        ``[B, height, width, C]``. Bicubic values overshoot beside edges: clip them.
 
     Raises:
-      ValueError: an unknown method, or a size below 1.
+        ValueError: an unknown method, or a size below 1.
 
     References:
-      Parmar, Zhang and Zhu, "On Aliased Resizing and Surprising Subtleties in GAN
-      Evaluation", CVPR 2022.
+        Parmar, Zhang and Zhu, "On Aliased Resizing and Surprising Subtleties in GAN
+        Evaluation", CVPR 2022.
     """
     if method not in ("bicubic", "bilinear"):
         raise ValueError(f"method must be 'bicubic' or 'bilinear', got {method!r}")

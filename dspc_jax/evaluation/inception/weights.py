@@ -1,4 +1,4 @@
-"""From the published weights file of the FID's Inception network to our parameters."""
+"""Parameters of the FID's Inception network from its published weights file."""
 
 from collections.abc import Mapping
 import functools
@@ -14,25 +14,25 @@ from dspc_jax.types import PyTree
 
 FILE_NAME = "pt_inception-2015-12-05-6726825d.pth"
 SHA256_PREFIX = "6726825d"
-"""How the sha256 of the published file begins; by convention part of its name."""
+"""First digits of the published file's sha256; by convention part of its name."""
 _EPSILON = 1e-3
-"""Added to the variances of the batch normalisation, as in the source."""
+"""Added to the variances of the batch normalization, as in the source."""
 
 
 def read_inception_params(data: bytes, *, sha256_prefix: str = SHA256_PREFIX) -> PyTree:
     """The parameters of `inception_outputs` from the contents of the weights file.
 
     Args:
-      data: the file ``pt_inception-2015-12-05-6726825d.pth`` of pytorch-fid.
-      sha256_prefix: how the sha256 of the contents must begin, in hexadecimal; it is
-        compared before anything is parsed.
+        data: the file ``pt_inception-2015-12-05-6726825d.pth`` of pytorch-fid.
+        sha256_prefix: first digits of the contents' sha256, in hexadecimal; they are
+            compared before anything is parsed.
 
     Returns:
-      The parameters.
+        The parameters.
 
     Raises:
-      ValueError: another hash, a file that holds anything but tensors, or tensors of
-        other names, shapes or types.
+        ValueError: another hash, a file that holds anything but tensors, or tensors of
+            other names, shapes or types.
     """
     digest = hashlib.sha256(data).hexdigest()
     if not digest.startswith(sha256_prefix):
@@ -44,7 +44,7 @@ def read_inception_params(data: bytes, *, sha256_prefix: str = SHA256_PREFIX) ->
 
 
 def expected_tensors() -> dict[str, tuple[int, ...]]:
-    """Names and shapes in the weights file, as our layers make them necessary."""
+    """Names and shapes that the weights file must hold for our layers."""
     expected: dict[str, tuple[int, ...]] = {}
     for path, kernel in _layers().items():
         if path == "fc":
@@ -62,35 +62,35 @@ def expected_tensors() -> dict[str, tuple[int, ...]]:
 def params_from_tensors(tensors: Mapping[str, np.ndarray]) -> PyTree:
     r"""The parameters of the network from the tensors of the weights file.
 
-    A convolution without bias and the batch normalisation behind it,
+    A convolution without bias and the batch normalization behind it,
     :math:`\gamma (w * x - \mu) / \sqrt{\sigma^2 + 0.001} + \beta`, become one
     convolution with bias; the products are taken in float64.
 
     Args:
-      tensors: named as in the file.
+        tensors: named as in the file.
 
     Returns:
-      The parameters of `Inception`, float32.
+        The parameters of `Inception`, float32.
 
     Raises:
-      ValueError: a tensor is missing, unknown, of another shape, or not finite.
+        ValueError: a tensor is missing, unknown, of another shape, or not finite.
     """
     expected = expected_tensors()
-    for problem, names in (
-        ("lack", expected.keys() - tensors.keys()),
-        ("know no", tensors.keys() - expected.keys()),
-    ):
-        if names:
-            raise ValueError(
-                f"the weights of Inception {problem} {sorted(names)[0]!r} "
-                f"({len(names)} names in all)"
-            )
+    if missing := sorted(expected.keys() - tensors.keys()):
+        raise ValueError(
+            f"tensors must hold {missing[0]!r}, got none of it ({len(missing)} missing)"
+        )
+    if unknown := sorted(tensors.keys() - expected.keys()):
+        raise ValueError(
+            f"tensors must be those of Inception, got {unknown[0]!r} ({len(unknown)} "
+            "unknown)"
+        )
     for name, shape in expected.items():
         tensor = tensors[name]
         if tensor.shape != shape:
             raise ValueError(f"{name} must have the shape {shape}, got {tensor.shape}")
         if not np.isfinite(tensor).all():
-            raise ValueError(f"{name} must be finite")
+            raise ValueError(f"{name} must be finite, got NaN or infinity")
     params: dict = {}
     for path in _layers():
         *parents, layer = path.split(".")
@@ -103,7 +103,9 @@ def params_from_tensors(tensors: Mapping[str, np.ndarray]) -> PyTree:
             for name in ("weight", "bias", "running_mean", "running_var")
         )
         if variance.min() < 0:
-            raise ValueError(f"{path}.bn.running_var must not be negative")
+            raise ValueError(
+                f"{path}.bn.running_var must not be negative, got {variance.min()}"
+            )
         scale = weight / np.sqrt(variance + _EPSILON)
         kernel = tensors[f"{path}.conv.weight"].transpose(2, 3, 1, 0)
         target[layer] = {
@@ -113,7 +115,7 @@ def params_from_tensors(tensors: Mapping[str, np.ndarray]) -> PyTree:
     return params
 
 
-@functools.cache
+@functools.cache  # a constant, and tracing the network takes a second
 def _layers() -> dict[str, tuple[int, ...]]:
     """The layers by their dotted names in the file, with the shapes of our kernels."""
     image = jax.ShapeDtypeStruct((1, 75, 75, 3), jnp.float32)

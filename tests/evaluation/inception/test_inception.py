@@ -155,9 +155,9 @@ def test_other_tensors_are_refused():
         for name, shape in expected_tensors().items()
     }
     name = "Mixed_5b.branch1x1.bn.bias"
-    with pytest.raises(ValueError, match=f"lack '{name}' .1 names"):
+    with pytest.raises(ValueError, match=f"must hold '{name}', got none of it .1 miss"):
         params_from_tensors({k: v for k, v in tensors.items() if k != name})
-    with pytest.raises(ValueError, match="know no 'more'"):
+    with pytest.raises(ValueError, match="those of Inception, got 'more' .1 unknown"):
         params_from_tensors({**tensors, "more": np.zeros(1)})
     with pytest.raises(ValueError, match=rf"{name} must have the shape \(64,\), got"):
         params_from_tensors({**tensors, name: np.zeros(63, np.float32)})

@@ -8,14 +8,14 @@ from PIL import Image
 
 
 def picture(width: int, height: int, seed: int, mode: str = "RGB") -> Image.Image:
-    """Smooth colours, another picture for every seed."""
+    """Smooth colors, another picture for every seed."""
     generator = np.random.Generator(np.random.Philox(seed))
     coarse = generator.integers(0, 256, (4, 4, 3)).astype(np.uint8)
     return Image.fromarray(coarse).resize((width, height)).convert(mode)
 
 
-def encoded(image: Image.Image, form: str = "JPEG", **how: Any) -> bytes:
+def encoded(image: Image.Image, form: str = "JPEG", **options: Any) -> bytes:
     """A picture's file."""
     file = io.BytesIO()
-    image.save(file, form, **how)
+    image.save(file, form, **options)
     return file.getvalue()

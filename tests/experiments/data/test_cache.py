@@ -15,7 +15,7 @@ from experiments.console.errors import UserError
 from experiments.data import cache
 from tests.experiments import runs
 
-# A process that prepares; its arguments: the root, what happens half way.
+# A process that prepares; its arguments: the root, and the event half way.
 PREPARE = """
 import os, signal, sys, time
 from pathlib import Path
@@ -24,8 +24,8 @@ from experiments.data import cache
 
 root, event = Path(sys.argv[1]), sys.argv[2]
 
-def prepare(place):
-    def pieces():
+def prepare(folder):
+    def chunks():
         yield np.zeros((5, 4), np.uint8)
         (root / "half").touch()
         if event == "kill":
@@ -33,19 +33,19 @@ def prepare(place):
         while event == "wait" and not (root / "go").exists():
             time.sleep(0.01)
         yield np.ones((5, 4), np.uint8)
-    cache.write_array(place / "x.npy", 10, pieces())
+    cache.write_array(folder / "x.npy", 10, chunks())
     return {"by": os.getpid()}
 
 print(cache.prepared(root, "set", {"k": 1}, prepare)[1]["by"])
 """
 
 
-def ten(place: Path) -> dict[str, Any]:
-    cache.write_array(place / "x.npy", 10, [np.full((10, 4), 7, np.uint8)])
+def ten(folder: Path) -> dict[str, Any]:
+    cache.write_array(folder / "x.npy", 10, [np.full((10, 4), 7, np.uint8)])
     return {"said": "ten"}
 
 
-def fail(place: Path) -> dict[str, Any]:
+def fail(folder: Path) -> dict[str, Any]:
     raise AssertionError("prepared again")
 
 
@@ -55,13 +55,13 @@ def folders(root: Path) -> list[str]:
 
 def test_arrays_are_prepared_once_for_every_key(tmp_path: Path):
     root = tmp_path / "new" / "root"
-    place, known = cache.prepared(root, "set", {"size": 1}, ten)
-    assert known == {"said": "ten"}
-    assert cache.prepared(root, "set", {"size": 1}, fail) == (place, known)
-    other, _ = cache.prepared(root, "set", {"size": 2}, ten)
-    assert other != place
-    assert folders(root) == sorted([place.name, other.name])
-    array = cache.read_array(place / "x.npy")
+    folder, description = cache.prepared(root, "set", {"size": 1}, ten)
+    assert description == {"said": "ten"}
+    assert cache.prepared(root, "set", {"size": 1}, fail) == (folder, description)
+    second, _ = cache.prepared(root, "set", {"size": 2}, ten)
+    assert second != folder
+    assert folders(root) == sorted([folder.name, second.name])
+    array = cache.read_array(folder / "x.npy")
     assert array.tolist() == [[7] * 4] * 10
     assert not array.flags.writeable
     assert isinstance(array.base, np.memmap)
@@ -73,20 +73,20 @@ def test_an_array_is_written_piece_by_piece(tmp_path: Path):
     shape = cache.write_array(path, 10, [whole[:4], whole[4:5], whole[5:]], np.int32)
     assert shape == (10, 3, 2)
     np.testing.assert_array_equal(np.load(path), whole, strict=True)
-    with pytest.raises(ValueError, match="10 rows were announced, got 9"):
+    with pytest.raises(ValueError, match="must have 10 rows together, got 9"):
         cache.write_array(path, 10, [whole[:4], whole[5:]])
-    with pytest.raises(ValueError, match="a piece has shape"):
+    with pytest.raises(ValueError, match=r"rows of shape \(3, 2\), got \(2, 2\)"):
         cache.write_array(path, 10, [whole[:4], whole[4:, :2]])
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, UserError, RuntimeError])
 def test_an_interrupted_preparation_leaves_nothing(tmp_path: Path, error):
-    def half(place: Path) -> dict[str, Any]:
-        ten(place)
+    def interrupted(folder: Path) -> dict[str, Any]:
+        ten(folder)
         raise error
 
     with pytest.raises(error):
-        cache.prepared(tmp_path, "set", {}, half)
+        cache.prepared(tmp_path, "set", {}, interrupted)
     assert folders(tmp_path) == []
     cache.prepared(tmp_path, "set", {}, ten)
 
@@ -95,12 +95,12 @@ def test_a_killed_preparation_is_not_taken_for_finished(tmp_path: Path):
     code, _, _ = runs.run(PREPARE, str(tmp_path), "kill", program="-c")
     assert code == -signal.SIGKILL
     assert (tmp_path / "half").exists()
-    (left,) = folders(tmp_path)
-    assert left.startswith(".set-")
-    assert left.endswith(".tmp")
-    place, known = cache.prepared(tmp_path, "set", {"k": 1}, ten)
-    assert known == {"said": "ten"}
-    assert folders(tmp_path) == [place.name]
+    (remains,) = folders(tmp_path)
+    assert remains.startswith(".set-")
+    assert remains.endswith(".tmp")
+    folder, description = cache.prepared(tmp_path, "set", {"k": 1}, ten)
+    assert description == {"said": "ten"}
+    assert folders(tmp_path) == [folder.name]
 
 
 def test_two_processes_prepare_once(tmp_path: Path):
@@ -111,28 +111,28 @@ def test_two_processes_prepare_once(tmp_path: Path):
     assert second.stdout is not None
     assert "another process prepares set; waiting" in second.stdout.readline()
     (tmp_path / "go").touch()
-    out, err = first.communicate(timeout=60)
+    first_out, err = first.communicate(timeout=60)
     assert err == ""
-    assert "preparing set in" in out
-    rest, err = second.communicate(timeout=60)
+    assert "preparing set in" in first_out
+    second_out, err = second.communicate(timeout=60)
     assert err == ""
-    assert rest.split() == [out.split()[-1]] == [str(first.pid)]
+    assert second_out.split() == [first_out.split()[-1]] == [str(first.pid)]
 
 
 def test_a_full_disk_leaves_nothing(tmp_path: Path):
     """The kernel refuses to let the file grow, as on a full disk."""
 
-    def large(place: Path) -> dict[str, Any]:
-        cache.write_array(place / "x.npy", 2, [np.zeros((1, 2**16), np.uint8)] * 2)
+    def large(folder: Path) -> dict[str, Any]:
+        cache.write_array(folder / "x.npy", 2, [np.zeros((1, 2**16), np.uint8)] * 2)
         return {}
 
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, before[1]))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, limits[1]))
     try:
-        with pytest.raises(UserError, match="File too large; --cache_dir names") as e:
+        with pytest.raises(UserError, match="--cache_dir must .*File too large") as e:
             cache.prepared(tmp_path, "set", {}, large)
     finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert str(tmp_path) in str(e.value)
     assert folders(tmp_path) == []
     cache.prepared(tmp_path, "set", {}, large)
@@ -143,8 +143,8 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path):
     ["shorter", "absent", "meta absent", "meta cut", "meta other", "meta list"],
 )
 def test_what_is_damaged_is_prepared_again(tmp_path: Path, damage: str):
-    place, _ = cache.prepared(tmp_path, "set", {"k": 1}, ten)
-    array, meta = place / "x.npy", place / "meta.json"
+    folder, _ = cache.prepared(tmp_path, "set", {"k": 1}, ten)
+    array, meta = folder / "x.npy", folder / "meta.json"
     if damage == "shorter":
         array.write_bytes(array.read_bytes()[:-1])
     elif damage == "absent":
@@ -166,9 +166,9 @@ def test_what_is_damaged_is_prepared_again(tmp_path: Path, damage: str):
 def test_places_that_cannot_be_written_are_named(tmp_path: Path):
     file = tmp_path / "file"
     file.touch()
-    with pytest.raises(UserError, match=re.escape(f"to {str(file)!r}")):
+    with pytest.raises(UserError, match=re.escape(f"got {str(file)!r}")):
         cache.prepared(file, "set", {}, ten)
-    with pytest.raises(UserError, match="--cache_dir names another folder"):
+    with pytest.raises(UserError, match="--cache_dir must be a folder that can be"):
         cache.prepared(Path("/proc/nowhere"), "set", {}, ten)
 
 

@@ -1,4 +1,4 @@
-"""A folder of pictures: parts, sizes, colours, and what is none."""
+"""A folder of pictures: parts, sizes, colors, and wrong files."""
 
 from pathlib import Path
 import re
@@ -83,7 +83,7 @@ def test_folders_below_a_part_are_classes(pictures: Path):
     images = load(pictures)
     assert images.train_labels is not None
     assert images.test_labels is not None
-    of_image = {
+    label_of = {
         as_rows(path): "ab".index(path.parent.name)
         for path in pictures.rglob("*")
         if path.suffix in (".png", ".BMP") and not path.name.startswith(".")
@@ -92,7 +92,7 @@ def test_folders_below_a_part_are_classes(pictures: Path):
         (images.train, images.train_labels),
         (images.test, images.test_labels),
     ):
-        assert [of_image[row.tobytes()] for row in part] == labels.tolist()
+        assert [label_of[row.tobytes()] for row in part] == labels.tolist()
     for part in ("train", "test"):
         for name in "xy":
             for i in range(6):
@@ -106,17 +106,17 @@ def test_folders_below_a_part_are_classes(pictures: Path):
     assert load(pictures).test_labels is None
 
 
-def test_sizes_and_colours(pictures: Path):
-    picture(20, 20, 77, "L").save(pictures / "grey.png")
+def test_sizes_and_colors(pictures: Path):
+    picture(20, 20, 77, "L").save(pictures / "gray.png")
     with pytest.raises(UserError, match="--image_size must be given where") as caught:
         load(pictures)
-    assert "grey.png" in str(caught.value)
+    assert "gray.png" in str(caught.value)
     images = load(pictures, image_size=8)
     assert (images.height, images.width, images.num_channels) == (8, 8, 3)
     assert load(pictures, image_size=8, image_mode="gray").num_channels == 1
 
 
-def test_grey_pictures_stay_grey(tmp_path: Path):
+def test_gray_pictures_stay_gray(tmp_path: Path):
     for i in range(10):
         picture(4, 4, i, "L").save(tmp_path / f"{i}.png")
     images = load(tmp_path)
@@ -124,12 +124,12 @@ def test_grey_pictures_stay_grey(tmp_path: Path):
     assert load(tmp_path, image_mode="rgb").num_channels == 3
 
 
-def test_what_is_wrong_is_named(pictures: Path, tmp_path_factory):
-    for place in (None, "/nowhere"):
+def test_wrong_folders_and_pictures_are_named(pictures: Path, tmp_path_factory):
+    for data_dir in (None, "/nowhere"):
         with pytest.raises(
             UserError, match="--data_dir must name a folder of pictures"
         ):
-            data.load("folder", place)
+            data.load("folder", data_dir)
     with pytest.raises(UserError, match="--data_source must be auto or files"):
         load(pictures, source="tfds")
     with pytest.raises(UserError, match="at least 10 pictures .*, got 0"):

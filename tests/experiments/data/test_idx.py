@@ -64,20 +64,21 @@ def test_a_subset_is_read_and_called_a_subset(mnist_dir: Path):
 
 
 def test_files_may_be_unpacked_below_and_without_labels(mnist_dir: Path):
-    before = data.load("mnist", str(mnist_dir), FILES_ONLY)
+    gzipped = data.load("mnist", str(mnist_dir), FILES_ONLY)
     inner = mnist_dir / "below" / "mnist"
     inner.mkdir(parents=True)
     for (_, rank), name in NAMES.items():
         if rank == 3:
             content = gzip.decompress((mnist_dir / name).read_bytes())
             (inner / name.removesuffix(".gz")).write_bytes(content)
-    after = data.load("mnist", str(mnist_dir / "below"), FILES_ONLY)
-    np.testing.assert_array_equal(after.train, before.train)
-    np.testing.assert_array_equal(after.test, before.test)
-    assert after.train_labels is after.valid_labels is after.test_labels is None
+    unpacked = data.load("mnist", str(mnist_dir / "below"), FILES_ONLY)
+    np.testing.assert_array_equal(unpacked.train, gzipped.train)
+    np.testing.assert_array_equal(unpacked.test, gzipped.test)
+    labels = (unpacked.train_labels, unpacked.valid_labels, unpacked.test_labels)
+    assert labels == (None, None, None)
 
 
-def change(path: Path, damage: str) -> None:
+def damage_file(path: Path, damage: str) -> None:
     content = path.read_bytes()
     raw = gzip.decompress(content)
     if damage == "absent":
@@ -107,7 +108,7 @@ def change(path: Path, damage: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("damage", "words"),
+    ("damage", "message"),
     [
         ("absent", "cannot read"),
         ("truncated", "truncated or damaged"),
@@ -122,16 +123,16 @@ def change(path: Path, damage: str) -> None:
         ("no images", "for each of the 0 images, got 6"),
         ("another size", "(28, 28, 1) and (32, 32, 1)"),
         ("another number", "must have a label for each of the 7 images, got 6"),
-        ("as many as the official", "is not the official file"),
+        ("as many as the official", "must be the official file"),
     ],
 )
-def test_a_damaged_file_is_named(mnist_dir: Path, damage: str, words: str):
+def test_a_damaged_file_is_named(mnist_dir: Path, damage: str, message: str):
     path = mnist_dir / NAMES["test", 3]
-    change(path, damage)
-    with pytest.raises(UserError, match=re.escape(words)) as caught:
+    damage_file(path, damage)
+    with pytest.raises(UserError, match=re.escape(message)) as caught:
         data.load("mnist", str(mnist_dir), FILES_ONLY)
     assert "\n" not in str(caught.value)
-    if not words.startswith(("must have a label", "for each", "(28")):
+    if not message.startswith(("must have a label", "for each", "(28")):
         assert str(path) in str(caught.value)
 
 
@@ -163,7 +164,7 @@ def test_any_cut_or_flipped_bit_is_an_error_or_the_same_shape(
             flipped[place] ^= 1 << bit
             path.write_bytes(flipped)
             try:
-                array, found_hash = read_idx(path, 3)
+                array, flipped_hash = read_idx(path, 3)
             except UserError:
                 continue
             assert array.shape == (3, 4, 5)
@@ -171,7 +172,7 @@ def test_any_cut_or_flipped_bit_is_an_error_or_the_same_shape(
                 np.testing.assert_array_equal(array, whole)
             else:
                 assert place >= 16
-                assert found_hash != whole_hash
+                assert flipped_hash != whole_hash
 
 
 @needs("mnist")
@@ -200,5 +201,5 @@ def test_the_official_files_are_known(tmp_path: Path):
     (tmp_path / NAMES["test", 3]).unlink()
     path = tmp_path / NAMES["test", 3]
     path.write_bytes(gzip.compress(raw, 1))
-    with pytest.raises(UserError, match=re.escape(f"{path} is not the official file")):
+    with pytest.raises(UserError, match=re.escape(f"{path} must be the official file")):
         data.load("mnist", str(tmp_path), FILES_ONLY)

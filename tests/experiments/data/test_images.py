@@ -1,4 +1,4 @@
-"""Crop, size and colours; pictures that are none."""
+"""Crop, size and colors; files that are no pictures."""
 
 import numpy as np
 from PIL import Image
@@ -10,22 +10,23 @@ from experiments.data.images import Recipe, from_arrays, from_file, from_picture
 from tests.experiments.data.pictures import encoded, picture
 
 
-def test_a_crop_is_the_square_at_the_centre():
+def test_a_crop_is_the_square_at_the_center():
     """White outside the square of 140/178 of the width: none of it is left."""
     array = np.full((218, 178, 3), 255, np.uint8)
     array[39:179, 19:159] = 0
     inside = Recipe(64, 3, "crop", 140 / 178)
     assert from_picture(Image.fromarray(array), inside).max() == 0
-    more = from_picture(Image.fromarray(array), inside._replace(crop=144 / 178))
-    assert min(more[0].min(), more[-1].min(), more[:, 0].min(), more[:, -1].min()) > 90
-    assert more[2:-2, 2:-2].max() < 30
-    half = np.full((109, 89, 3), 255, np.uint8)  # 70 of 89
-    half[19:89, 9:79] = 0
-    assert from_picture(Image.fromarray(half), inside).max() == 0
+    wider = from_picture(Image.fromarray(array), inside._replace(crop=144 / 178))
+    edges = (wider[0], wider[-1], wider[:, 0], wider[:, -1])
+    assert min(edge.min() for edge in edges) > 90
+    assert wider[2:-2, 2:-2].max() < 30
+    small = np.full((109, 89, 3), 255, np.uint8)  # 70 of 89
+    small[19:89, 9:79] = 0
+    assert from_picture(Image.fromarray(small), inside).max() == 0
 
 
 def test_resizing_averages():
-    """Antialiasing: a fine pattern becomes grey, not another pattern."""
+    """Antialiasing: a fine pattern becomes gray, not another pattern."""
     fine = np.indices((128, 128)).sum(0) % 2 * 255
     image = Image.fromarray(fine.astype(np.uint8))
     for resize in ("crop", "squash"):
@@ -43,16 +44,16 @@ def test_squash_keeps_everything_and_not_the_proportions():
     assert (squashed[:, 11:] == 0).all()
 
 
-def test_colours():
+def test_colors():
     image = Image.fromarray(np.array([[[255, 0, 0], [0, 255, 0]]], np.uint8))
     luma = from_picture(image, Recipe(None, 1, "crop"))
     assert luma[0, :, 0].tolist() == [76, 150]  # 0.299 and 0.587 of 255
-    grey = Image.fromarray(luma[..., 0])
-    assert from_picture(grey, Recipe(None, 3, "crop")).tolist() == [
+    gray = Image.fromarray(luma[..., 0])
+    assert from_picture(gray, Recipe(None, 3, "crop")).tolist() == [
         [[76] * 3, [150] * 3]
     ]
     for mode in ("I", "F", "I;16"):
-        with pytest.raises(ValueError, match="more than 8 bits"):
+        with pytest.raises(ValueError, match="at most 8 bits"):
             from_picture(Image.new(mode, (2, 2)), Recipe(None, 1, "crop"))
 
 
@@ -76,7 +77,7 @@ def test_damaged_pictures_are_named():
             with pytest.raises(UserError, match="^x cannot be read as a picture: ."):
                 from_file("x", content[:cut], recipe)
     deep = encoded(Image.new("I;16", (2, 2)), "PNG")
-    with pytest.raises(UserError, match="more than 8 bits a channel"):
+    with pytest.raises(UserError, match="at most 8 bits"):
         from_file("x", deep, recipe)
 
 

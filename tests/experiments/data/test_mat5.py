@@ -13,7 +13,7 @@ from tests.experiments import runs
 
 KINDS = ("u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f4", "f8")
 
-# Reads a file that is given with one bit changed, by SciPy: in a process of its own.
+# SciPy reads a file with one bit changed, in a process of its own.
 SCIPY = """
 import sys, numpy as np, scipy.io
 content = bytearray(open(sys.argv[1], "rb").read())
@@ -29,9 +29,9 @@ for place in range(124, 240):
 """
 
 
-def saved(content: dict[str, Any], **how: Any) -> bytes:
+def saved(content: dict[str, Any], **options: Any) -> bytes:
     file = io.BytesIO()
-    scipy.io.savemat(file, content, **how)
+    scipy.io.savemat(file, content, **options)
     return file.getvalue()
 
 
@@ -50,9 +50,9 @@ def test_arrays_are_what_scipy_wrote(kind: str, compressed: bool):
         "empty": np.zeros((0, 3), kind),
     }
     content = saved(arrays | {"other": "text"}, do_compression=compressed)
-    found = mat5.loads(content, ("X", "y", "empty", "absent"))
-    assert found.keys() == {"X", "y", "empty"}
-    for name, array in found.items():
+    loaded = mat5.loads(content, ("X", "y", "empty", "absent"))
+    assert loaded.keys() == {"X", "y", "empty"}
+    for name, array in loaded.items():
         np.testing.assert_array_equal(array, arrays[name], strict=True)
 
 
@@ -74,7 +74,7 @@ def test_doubles_may_be_stored_as_bytes_and_in_the_other_order():
 
 
 @pytest.mark.parametrize(
-    ("content", "words"),
+    ("content", "message"),
     [
         (b"", "no header"),
         (b"MATLAB 5.0".ljust(126) + b"xx", "no header"),
@@ -88,8 +88,8 @@ def test_doubles_may_be_stored_as_bytes_and_in_the_other_order():
         (saved({"X": 1}) + b"\5\0\7\0\0\0\0\0", "small element has 7 bytes"),
     ],
 )
-def test_other_files_are_refused(content: bytes, words: str):
-    with pytest.raises(ValueError, match=words):
+def test_other_files_are_refused(content: bytes, message: str):
+    with pytest.raises(ValueError, match=message):
         mat5.loads(content, ("X",))
 
 
@@ -114,10 +114,10 @@ def test_any_cut_or_flipped_bit(compressed: bool):
     boundaries = {128}  # a file that ends after the first array is a file
     for cut in range(len(content)):
         try:
-            found = mat5.loads(content[:cut], ("X", "y"))
+            loaded = mat5.loads(content[:cut], ("X", "y"))
         except ValueError:
             continue
-        assert len(found) < 2
+        assert len(loaded) < 2
         boundaries.add(cut)
     assert len(boundaries) == 2
     for place in range(len(content)):
@@ -125,10 +125,10 @@ def test_any_cut_or_flipped_bit(compressed: bool):
             flipped = bytearray(content)
             flipped[place] ^= 1 << bit
             try:
-                found = mat5.loads(bytes(flipped), ("X", "y"))
+                loaded = mat5.loads(bytes(flipped), ("X", "y"))
             except ValueError:
                 continue
-            for name, array in found.items():
+            for name, array in loaded.items():
                 assert array.size == whole[name].size
                 if compressed:
                     np.testing.assert_array_equal(array, whole[name], strict=True)

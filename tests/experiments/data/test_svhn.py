@@ -38,8 +38,8 @@ def load(folder: Path) -> data.Dataset:
 def test_files_become_images(svhn_dir: Path):
     images = load(svhn_dir)
     assert (len(images.train), len(images.valid), len(images.test)) == (18, 2, 3)
-    given = part(20, 0)["X"]
-    np.testing.assert_array_equal(images.train[7].reshape(32, 32, 3), given[:, :, :, 7])
+    stored = part(20, 0)["X"][:, :, :, 7]
+    np.testing.assert_array_equal(images.train[7].reshape(32, 32, 3), stored)
     assert images.train_labels is not None
     assert images.train_labels[:11].tolist() == [1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1]
     assert images.source is not None
@@ -55,7 +55,7 @@ def test_labels_that_are_all_zero_are_not_known(svhn_dir: Path):
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "message"),
     [
         ({"X": None}, "must have X, uint8 of shape (32, 32, 3, n), got none"),
         ({"X": np.zeros((32, 32, 3, 3))}, "got float64 of shape (32, 32, 3, 3)"),
@@ -67,16 +67,16 @@ def test_labels_that_are_all_zero_are_not_known(svhn_dir: Path):
         ({"y": None}, "must have y, 3 numbers, got none"),
         ({"y": np.ones((4, 1))}, "must have y, 3 numbers, got float64"),
         ({"y": "abc"}, "y is no array of real numbers"),
-        ({"y": np.array([[0], [1], [2]])}, "labels must be 1 to 10"),
-        ({"y": np.array([[11], [1], [2]])}, "labels must be 1 to 10"),
-        ({"y": np.array([[1.5], [1], [2]])}, "labels must be 1 to 10"),
+        ({"y": np.array([[0], [1], [2]])}, "must be 1 to 10, or all 0"),
+        ({"y": np.array([[11], [1], [2]])}, "where they are not known, got 11"),
+        ({"y": np.array([[1.5], [1], [2]])}, "where they are not known, got 1.5"),
     ],
 )
-def test_a_wrong_file_is_named(svhn_dir: Path, change: dict[str, Any], words: str):
+def test_a_wrong_file_is_named(svhn_dir: Path, change: dict[str, Any], message: str):
     path = svhn_dir / "test_32x32.mat"
     content = {k: v for k, v in (part(3, 1) | change).items() if v is not None}
     write(path, content)
-    with pytest.raises(UserError, match=re.escape(words)) as caught:
+    with pytest.raises(UserError, match=re.escape(message)) as caught:
         load(svhn_dir)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -103,7 +103,7 @@ def test_as_many_images_as_the_official_are_the_official(
     monkeypatch.setattr(
         "experiments.data.svhn._OFFICIAL_SIZES", {"train": 20, "test": 26032}
     )
-    with pytest.raises(UserError, match="train_32x32.mat is not the official file"):
+    with pytest.raises(UserError, match="train_32x32.mat must be the official file"):
         load(svhn_dir)
 
 

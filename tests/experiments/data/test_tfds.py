@@ -22,7 +22,7 @@ SIZES = {"mnist": (28, 28, 1), "celeb_a": (218, 178, 3)}
 
 
 class Builder:
-    """What we use of a builder: 40 training images, 10 for the test."""
+    """The part of a builder that we use: 40 training images, 10 for the test."""
 
     prepared = 0
     error: Exception | None = None
@@ -151,7 +151,7 @@ def test_preparing_needs_tensorflow(
     assert stand_in.prepared == 0
 
 
-# Puts the official files where the package looks for what it has downloaded.
+# Puts the official files where the package looks for its downloads.
 SEED = """
 import json, shutil, sys
 from pathlib import Path
@@ -169,7 +169,7 @@ for url, info in tfds.builder_cls("mnist").url_infos.items():
     }))
 """
 
-# Reads, with or without TensorFlow; prints what it found.
+# Reads, with or without TensorFlow; prints sizes and a hash of the content.
 READ = """
 import hashlib, json, sys
 import numpy as np
@@ -193,19 +193,19 @@ options = data.Options(source="tfds", cache_dir=sys.argv[2])
 images = data.load("mnist", sys.argv[1], options)
 rows = np.concatenate([images.train, images.valid])
 labels = np.concatenate([images.train_labels, images.valid_labels])
-both = sorted(row.tobytes() + bytes([n]) for row, n in zip(rows, labels, strict=True))
+pairs = sorted(row.tobytes() + bytes([n]) for row, n in zip(rows, labels, strict=True))
 print(json.dumps({
     "sizes": [len(images.train), len(images.valid), len(images.test)],
     "complete": images.source["complete"],
-    "content": hashlib.sha256(b"".join(both)).hexdigest(),
+    "content": hashlib.sha256(b"".join(pairs)).hexdigest(),
     "tensorflow": "tensorflow" in sys.modules,
 }))
 """
 
 
-def run(*words: str) -> str:
+def run(*arguments: str) -> str:
     """The output of a program that may take minutes on a busy machine."""
-    process = runs.start(*words, program="-c")
+    process = runs.start(*arguments, program="-c")
     out, err = process.communicate(timeout=1500)
     assert process.returncode == 0, err
     return out
@@ -225,22 +225,22 @@ def test_mnist_is_prepared_without_network_and_read_without_tensorflow(tmp_path:
     """Downloads that are there are not fetched; the images are those of the files."""
     source = str(REAL / "mnist")
     run(SEED, str(tmp_path), source)
-    found = {}
-    for how in ("with", "without"):
-        out = run(READ, str(tmp_path), str(tmp_path / how), how)
-        found[how] = json.loads(out.splitlines()[-1])
-    assert found["with"].pop("tensorflow")
-    assert not found["without"].pop("tensorflow")
-    assert found["with"] == found["without"]
-    assert found["with"]["sizes"] == [55000, 5000, 10000]
-    assert found["with"]["complete"]
-    given = data.load("mnist", source, data.Options(source="files"))
-    rows = np.concatenate([given.train, given.valid])
-    assert given.train_labels is not None
-    assert given.valid_labels is not None
-    labels = np.concatenate([given.train_labels, given.valid_labels])
-    both = sorted(
+    outputs = {}
+    for mode in ("with", "without"):
+        out = run(READ, str(tmp_path), str(tmp_path / mode), mode)
+        outputs[mode] = json.loads(out.splitlines()[-1])
+    assert outputs["with"].pop("tensorflow")
+    assert not outputs["without"].pop("tensorflow")
+    assert outputs["with"] == outputs["without"]
+    assert outputs["with"]["sizes"] == [55000, 5000, 10000]
+    assert outputs["with"]["complete"]
+    images = data.load("mnist", source, data.Options(source="files"))
+    rows = np.concatenate([images.train, images.valid])
+    assert images.train_labels is not None
+    assert images.valid_labels is not None
+    labels = np.concatenate([images.train_labels, images.valid_labels])
+    pairs = sorted(
         row.tobytes() + bytes([n]) for row, n in zip(rows, labels, strict=True)
     )
-    content = hashlib.sha256(b"".join(both)).hexdigest()
-    assert found["with"]["content"] == content
+    content = hashlib.sha256(b"".join(pairs)).hexdigest()
+    assert outputs["with"]["content"] == content

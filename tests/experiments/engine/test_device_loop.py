@@ -8,12 +8,13 @@ from jax.sharding import Mesh
 import numpy as np
 import pytest
 
+from dspc_jax.learning.loop import Carry
 from experiments import data
 from experiments.console.errors import UserError
 from experiments.data import Dataset
 from experiments.engine import flags
 from experiments.engine.device_loop import DeviceLoop
-from experiments.engine.system import Carry, System
+from experiments.engine.system import System
 from tests.experiments.gaussian_program import GaussianSettings, gaussian_system
 
 BATCH = 32

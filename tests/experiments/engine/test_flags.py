@@ -180,11 +180,11 @@ def test_exit_codes(capsys: pytest.CaptureFixture[str]):
     [
         (
             ["--structure=random_binary_trees", "--depth=9"],
-            "--depth: 2**depth must not exceed num_variables=64",
+            "--depth must satisfy 2**depth <= num_variables=64",
         ),
         (
             ["--leaf_min_scale=2"],
-            "--leaf_min_scale: must be positive and below leaf_max_scale=1.0, got 2.0",
+            "--leaf_min_scale must be positive and below leaf_max_scale=1.0, got 2.0",
         ),
         (["--dataset=mnist", "--data_source=files"], "--data_dir must name"),
         (["--workdir=/proc/nowhere"], "--workdir must be a folder"),

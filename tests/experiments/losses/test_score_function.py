@@ -229,14 +229,14 @@ def test_a_loss_of_two_sets_is_refused(tiny: Dataset):
 
 
 def test_implicit_is_refused_early(tiny: Dataset):
-    with pytest.raises(UserError, match="--relaxation: 'implicit' needs leaves"):
+    with pytest.raises(UserError, match="must not be 'implicit' without leaves"):
         generators.circuit_generator(
             Settings(relaxation="implicit", leaf="binomial"), tiny
         )
     wide = tiny._replace(
         height=10, width=8, train=np.tile(tiny.train, (1, 10, 1)).astype(np.uint8)
     )
-    with pytest.raises(UserError, match="at most 64 variables times channels, got 80"):
+    with pytest.raises(UserError, match="more than 64 variables .* got 80"):
         generators.circuit_generator(
             Settings(relaxation="implicit", leaf="normal"), wide
         )

@@ -13,7 +13,7 @@ FILES = {
     path.stem: path
     for path in (ROOT / "tests" / "experiments" / "presets").glob("*.flags")
 }
-# What makes it fail: the flags in which a preset differs from PROGRAM_stable.
+# The cause of a failure: the flags in which a preset differs from PROGRAM_stable.
 CAUSES = {
     "gan_unstable": {"adv_every"},
     "gan_collapse": {"batch_size"},
@@ -34,7 +34,7 @@ def parsed(name: str) -> dict[str, Any]:
 def test_every_preset_is_known_and_explained():
     stable = {f"{name.split('_')[0]}_stable" for name in CAUSES}
     assert set(FILES) == set(CAUSES) | stable
-    text = (ROOT / "docs" / "objectives.md").read_text()
+    text = (ROOT / "docs" / "failures.md").read_text()
     assert [name for name in FILES if f"`{name}" not in text] == []
 
 

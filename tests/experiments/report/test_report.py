@@ -9,27 +9,15 @@ import pytest
 
 from experiments import report
 from experiments.console.errors import UserError
+from experiments.measuring.collection import Collected, collect, defaults_of
 from experiments.measuring.programs import PROGRAMS
-from experiments.report import markdown, page, runs
+from experiments.report import markdown, page
 from experiments.report.document import Document, Gallery, Table
-from tests.experiments.fabricated import EVIL, make, make_all
+from tests.experiments.fabricated import EVIL, make
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("out")
-    make_all(root)
-    return root
-
-
-@pytest.fixture(scope="module")
-def collected(root: Path) -> runs.Collected:
-    folders = report.folders(f"{root}/*,{root}/x/*", root / "report")
-    return runs.collect([f for f in folders if f.name != "x"])
-
-
-@pytest.fixture(scope="module")
-def document(collected: runs.Collected) -> Document:
+def document(collected: Collected) -> Document:
     return Document("Title", "and more", report.make_sections(collected))
 
 
@@ -74,7 +62,7 @@ def test_both_renderings_have_the_same_cells(document: Document):
     reader = Reader(page.render(document))
     text, _ = markdown.render(document, "files")
     lines = [line for line in text.splitlines() if line.startswith("| ")]
-    written = [re.split(r"(?<!\\) \| ", line[2:-2]) for line in lines]
+    markdown_rows = [re.split(r"(?<!\\) \| ", line[2:-2]) for line in lines]
     expected = [
         [c.text + (f" ({c.note})" if c.note else "") for c in row]
         for section in document.sections
@@ -83,13 +71,13 @@ def test_both_renderings_have_the_same_cells(document: Document):
         for row in block.rows
     ]
     assert len(expected) > 50
-    clean = [[" ".join(c.split()) for c in row] for row in expected]
-    of_page = [[" ".join(c.split()) for c in row] for row in reader.cells]
-    of_text = [[unescape(c) for c in row] for row in written]
-    for row in clean:
-        assert row in of_page
+    expected_rows = [[" ".join(c.split()) for c in row] for row in expected]
+    page_rows = [[" ".join(c.split()) for c in row] for row in reader.cells]
+    text_rows = [[unescape(c) for c in row] for row in markdown_rows]
+    for row in expected_rows:
+        assert row in page_rows
         # The evil name has stars, which bold text has too.
-        assert [c.replace("**", "") for c in row] in of_text
+        assert [c.replace("**", "") for c in row] in text_rows
     captions = [
         figure.caption
         for section in document.sections
@@ -128,16 +116,16 @@ def test_foreign_text_stays_text(document: Document):
 
 def test_names_are_as_short_as_they_can_be(tmp_path: Path):
     folders = [make(tmp_path / n) for n in ("a/x", "b/x", "b/y")]
-    names = [run.name for run in runs.collect(folders).runs]
+    names = [run.name for run in collect(folders).runs]
     assert names == ["a/x", "b/x", "y"]
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_the_defaults_of_a_program_are_known(program):
-    defaults = report.defaults_of(program)
+    defaults = defaults_of(program)
     assert defaults is not None
     assert defaults["dataset"] == "digits"
-    assert report.defaults_of("os") is None
+    assert defaults_of("os") is None
 
 
 def test_the_program(root: Path, tmp_path: Path, capsys):
@@ -158,9 +146,9 @@ def test_the_program(root: Path, tmp_path: Path, capsys):
     with pytest.raises(UserError, match="--runs must be given"):
         report.main(report.parse(["report"]))
     (tmp_path / "file").write_text("")
-    wrong = ["report", f"--runs={root}/*", f"--out={tmp_path}/file"]
+    arguments = ["report", f"--runs={root}/*", f"--out={tmp_path}/file"]
     with pytest.raises(UserError, match="--out must be a folder that can be written"):
-        report.main(report.parse(wrong))
+        report.main(report.parse(arguments))
 
 
 def test_help_names_the_flags(capsys):

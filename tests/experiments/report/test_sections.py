@@ -1,4 +1,4 @@
-"""What each section of the report says of fabricated runs."""
+"""The sections of the report, of fabricated runs."""
 
 import json
 from pathlib import Path
@@ -6,36 +6,31 @@ from pathlib import Path
 import pytest
 
 from experiments import report
+from experiments.measuring.collection import Collected, collect
 from experiments.measuring.last_values import pooled
-from experiments.report import failures, grids, runs, sections, synthetic, values
+from experiments.report import (
+    failures,
+    grids,
+    overview,
+    sections,
+    synthetic,
+    values,
+)
 from experiments.report.document import MISSING, Cell, Gallery, Section, Table
-from tests.experiments.fabricated import make, make_all
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("out")
-    make_all(root)
-    return root
-
-
-@pytest.fixture(scope="module")
-def collected(root: Path) -> runs.Collected:
-    folders = report.folders(f"{root}/*,{root}/x/*", root / "report")
-    return runs.collect([f for f in folders if f.name != "x"])
+from tests.experiments.fabricated import make
 
 
 def table(section: Section, title: str) -> dict[str, dict[str, str]]:
     """A table by its first column and header."""
-    (found,) = (b for b in section.blocks if isinstance(b, Table) and title in b.title)
+    (block,) = (b for b in section.blocks if isinstance(b, Table) and title in b.title)
     return {
-        row[0].text: {h: c.text for h, c in zip(found.header, row, strict=True)}
-        for row in found.rows
+        row[0].text: {h: c.text for h, c in zip(block.header, row, strict=True)}
+        for row in block.rows
     }
 
 
-def test_the_overview_has_every_folder(collected: runs.Collected):
-    section = sections.overview(collected)
+def test_the_overview_has_every_folder(collected: Collected):
+    section = overview.overview(collected)
     rows = table(section, "Runs")
     assert set(rows) == {run.name for run in collected.runs}
     assert rows["two_seeds"]["bits/dim ↓"] == "1.50 ± 0.71"
@@ -61,7 +56,7 @@ def test_the_overview_has_every_folder(collected: runs.Collected):
         assert any(n == name and part in reason for n, reason in texts), name
 
 
-def test_distances_have_floors_and_dashes(collected: runs.Collected):
+def test_distances_have_floors_and_dashes(collected: Collected):
     section = sections.distances(collected)
     rows = table(section, "digits: 10 samples against 9 test images")
     assert rows["two_seeds"]["FD of classifier features ↓"] == "12.0 ± 2.8"
@@ -73,7 +68,7 @@ def test_distances_have_floors_and_dashes(collected: runs.Collected):
     assert inpainting["two_seeds"]["stripes, mean ↓"] == "0.1250"
 
 
-def test_signs_of_failure_come_with_their_evidence(collected: runs.Collected):
+def test_signs_of_failure_come_with_their_evidence(collected: Collected):
     section = failures.failure_modes(collected)
     rows = table(section, "Signs")
     assert rows["collapsed"]["samples"] == "collapsed: spread 0.01000"
@@ -95,12 +90,12 @@ def test_signs_of_failure_come_with_their_evidence(collected: runs.Collected):
 )
 def test_a_sign_is_there_or_not(tmp_path: Path, metric, value, sign):
     make(tmp_path / "run", lines=[{"step": 10, metric: value}])
-    (found,) = failures.failure_modes(runs.collect([tmp_path / "run"])).blocks
-    assert isinstance(found, Table)
-    bad = [
-        h for h, c in zip(found.header, found.rows[0], strict=True) if c.tone == "bad"
+    (signs,) = failures.failure_modes(collect([tmp_path / "run"])).blocks
+    assert isinstance(signs, Table)
+    columns = [
+        h for h, c in zip(signs.header, signs.rows[0], strict=True) if c.tone == "bad"
     ]
-    assert bad == ([] if sign is None else [sign])
+    assert columns == ([] if sign is None else [sign])
 
 
 @pytest.mark.parametrize(
@@ -115,20 +110,16 @@ def test_a_sign_is_there_or_not(tmp_path: Path, metric, value, sign):
 def test_a_discriminator_in_and_out_of_balance(tmp_path: Path, real, fake, word):
     names = [f"train/discriminator_{side}_accuracy" for side in ("real", "fake")]
     start = [{"step": s} | dict.fromkeys(names, 0.75) for s in (10, 20, 30)]
-    last = {"step": 40} | dict(zip(names, (real, fake), strict=True))
-    make(tmp_path / "run", "adv", lines=[*start, last])
-    (row,) = table(
-        failures.failure_modes(runs.collect([tmp_path / "run"])), ""
-    ).values()
+    end = {"step": 40} | dict(zip(names, (real, fake), strict=True))
+    make(tmp_path / "run", "adv", lines=[*start, end])
+    (row,) = table(failures.failure_modes(collect([tmp_path / "run"])), "").values()
     assert row["discriminator"].startswith(word)
 
 
 def test_the_least_spread_is_named(tmp_path: Path):
     lines = [{"step": s, "valid/sample_spread": v} for s, v in ((10, 0.05), (20, 0.5))]
     make(tmp_path / "run", lines=lines)
-    (row,) = table(
-        failures.failure_modes(runs.collect([tmp_path / "run"])), ""
-    ).values()
+    (row,) = table(failures.failure_modes(collect([tmp_path / "run"])), "").values()
     assert row["samples"] == "spread 0.5000 (valid, step 20) (least 0.05000 at step 10)"
 
 
@@ -146,7 +137,7 @@ def test_grids_are_of_runs_that_differ_in_nothing_else(tmp_path: Path):
         run("f", bits=9.0, temperature=1.0, temperature_schedule="constant"),
         run("g", bits=8.0, temperature=1.0, temperature_schedule="learned"),
     ]
-    collected = runs.collect(folders)
+    collected = collect(folders)
     section = grids.rates_by_batches(collected, report.pictures.picture_of)
     rows = table(section, "bits/dim")
     assert rows == {
@@ -162,9 +153,9 @@ def test_grids_are_of_runs_that_differ_in_nothing_else(tmp_path: Path):
     }
 
 
-def test_pictures_are_cut_by_what_they_show(collected: runs.Collected):
-    shown = report.pictures.samples(collected)
-    (gallery,) = (b for b in shown.blocks if b.title == "digits")
+def test_pictures_are_cut_by_what_they_show(collected: Collected):
+    section = report.pictures.samples(collected)
+    (gallery,) = (b for b in section.blocks if b.title == "digits")
     assert isinstance(gallery, Gallery)
     captions = [figure.caption for figure in gallery.figures]
     assert captions[0] == "real"
@@ -172,22 +163,23 @@ def test_pictures_are_cut_by_what_they_show(collected: runs.Collected):
     broken = next(f for f in gallery.figures if "broken_result" in f.caption)
     assert broken.data is None
     assert "is no picture" in broken.caption
-    (own,) = report.pictures.completions(collected).blocks
-    assert isinstance(own, Gallery)
-    assert [f.caption for f in own.figures] == ["two_seeds (ll): reconstructed"]
+    (completions,) = report.pictures.completions(collected).blocks
+    assert isinstance(completions, Gallery)
+    captions = [figure.caption for figure in completions.figures]
+    assert captions == ["two_seeds (ll): reconstructed"]
 
 
-def test_the_synthetic_study(collected: runs.Collected):
-    found = synthetic.table(collected)
-    assert found is not None
-    (_, mmd) = ([c.text for c in row] for row in found.rows)
+def test_the_synthetic_study(collected: Collected):
+    numbers = synthetic.table(collected)
+    assert numbers is not None
+    (_, mmd) = ([c.text for c in row] for row in numbers.rows)
     assert mmd[1:] == ["moons", "mmd", "-1.500 ± 0", "0.5000", "0.50 ± 0.35"] + [
         *("75 %", "1 min 1 s")
     ]
 
 
 @pytest.mark.parametrize(
-    ("each", "text"),
+    ("seeds", "text"),
     [
         ([0.0], "0"),
         ([12345.0], "12,345"),
@@ -202,8 +194,8 @@ def test_the_synthetic_study(collected: runs.Collected):
         ([1e200, -1e200], "0"),  # a deviation that no number can hold
     ],
 )
-def test_numbers_as_text(each, text):
-    assert values.spread(pooled(each)) == text
+def test_numbers_as_text(seeds, text):
+    assert values.spread(pooled(seeds)) == text
 
 
 def test_an_evaluation_of_an_older_step_says_so(tmp_path: Path):
@@ -214,9 +206,9 @@ def test_an_evaluation_of_an_older_step_says_so(tmp_path: Path):
     )
     path = folder / "evaluation.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"step": 50}))
-    (found,) = sections.distances(runs.collect([folder])).blocks
-    assert isinstance(found, Table)
-    assert [(row[1].text, row[2].note) for row in found.rows] == [
+    (distances,) = sections.distances(collect([folder])).blocks
+    assert isinstance(distances, Table)
+    assert [(row[1].text, row[2].note) for row in distances.rows] == [
         ("sampled", "step 50"),
         ("mean image", ""),
     ]
@@ -228,7 +220,7 @@ def test_seeds_of_two_folders_are_one_setting(tmp_path: Path):
         for seed, bits in ((0, 1.0), (1, 3.0))
     ]
     again = make(tmp_path / "again", seed=1, metrics={"test/bits_per_dim": 3.0})
-    section = sections.bits_per_dimension(runs.collect([*folders, again]))
+    section = sections.bits_per_dimension(collect([*folders, again]))
     rows = table(section, "digits")
     assert {name: row["bits/dim ↓"] for name, row in rows.items()} == {
         "0, 1, again": "2.0 ± 1.4"
@@ -237,21 +229,20 @@ def test_seeds_of_two_folders_are_one_setting(tmp_path: Path):
 
 def test_a_whole_run_beats_one_that_is_not(tmp_path: Path):
     """Validation of an early step is not averaged with the test of another seed."""
-    done = make(tmp_path / "done", metrics={"test/bits_per_dim": 1.0})
+    finished = make(tmp_path / "finished", metrics={"test/bits_per_dim": 1.0})
     line = {"step": 10, "valid/bits_per_dim": 9.0}
-    early = make(tmp_path / "early", seed=1, lines=[line])
-    section = sections.bits_per_dimension(runs.collect([done, early]))
+    unfinished = make(tmp_path / "unfinished", seed=1, lines=[line])
+    section = sections.bits_per_dimension(collect([finished, unfinished]))
     (row,) = table(section, "digits").values()
     assert row["bits/dim ↓"] == "1"
-    alone = sections.bits_per_dimension(runs.collect([early]))
-    (found,) = alone.blocks
-    assert isinstance(found, Table)
-    assert found.rows[0][1] == Cell("9", note="valid, step 10")
+    (bits,) = sections.bits_per_dimension(collect([unfinished])).blocks
+    assert isinstance(bits, Table)
+    assert bits.rows[0][1] == Cell("9", note="valid, step 10")
 
 
 def test_a_flag_that_a_run_did_not_know_is_at_its_default(tmp_path: Path):
     folders = [make(tmp_path / "old"), make(tmp_path / "new", seed=1, flip="none")]
     folders.append(make(tmp_path / "other", flip="horizontal"))
-    found = runs.collect(folders, lambda program: {"flip": "none"}).settings
-    assert [setting.name for setting in found] == ["new, old", "other"]
-    assert len(runs.collect(folders).settings) == 3
+    settings = collect(folders, lambda program: {"flip": "none"}).settings
+    assert [setting.name for setting in settings] == ["new, old", "other"]
+    assert len(collect(folders).settings) == 3

@@ -1,4 +1,4 @@
-"""Jobs run one after the other; what fails stops only what needs it."""
+"""Jobs run one after the other; a failure stops only the jobs that need it."""
 
 import dataclasses
 import json
@@ -23,8 +23,8 @@ class Scripted(Job):
     code: str = "pass"
 
     def words(self, root: Path) -> list[str]:
-        done = f"open({str(root / self.name)!r}, 'w').close()"
-        return ["timeit", "-n1", "-r1", f"{self.code}\n{done}"]
+        result = f"open({str(root / self.name)!r}, 'w').close()"
+        return ["timeit", "-n1", "-r1", f"{self.code}\n{result}"]
 
     def is_done(self, root: Path) -> bool:
         return (root / self.name).exists()
@@ -43,9 +43,9 @@ def test_a_failure_stops_only_those_that_need_it(tmp_path):
         scripted("after that", "pass", "after bad"),
         scripted("after good", "pass", "good"),
     ]
-    told = []
-    outcomes = execute(jobs, tmp_path, lambda job, outcome: told.append(job.name))
-    assert told == list(outcomes) == [job.name for job in jobs]
+    reported = []
+    outcomes = execute(jobs, tmp_path, lambda job, outcome: reported.append(job.name))
+    assert reported == list(outcomes) == [job.name for job in jobs]
     states = [outcome.state for outcome in outcomes.values()]
     assert states == ["finished", "failed", "not run", "not run", "finished"]
     assert outcomes["bad"].reason == "ValueError: this went wrong"
@@ -54,7 +54,7 @@ def test_a_failure_stops_only_those_that_need_it(tmp_path):
     assert "Traceback" in (tmp_path / "logs" / "bad.log").read_text()
 
 
-def test_what_is_finished_is_not_run_again_and_what_failed_is(tmp_path):
+def test_finished_jobs_are_not_run_again_and_failed_ones_are(tmp_path):
     flaky = "import os\nif not os.path.exists('{0}'): open('{0}', 'w'); os._exit(3)"
     jobs = [
         scripted("once", f"open({str(tmp_path / 'times')!r}, 'a').write('x')"),
@@ -81,7 +81,7 @@ def test_a_job_that_ends_well_without_a_result_has_failed(tmp_path):
 
 @pytest.mark.parametrize(
     ("stop", "code"),
-    # What Python makes of a KeyboardInterrupt that nobody catches: the signal itself.
+    # Python makes the signal itself of a KeyboardInterrupt that nobody catches.
     [(signal.SIGTERM, 128 + signal.SIGTERM), (signal.SIGINT, -signal.SIGINT)],
 )
 def test_the_running_job_is_asked_to_end_first(stop, code, tmp_path):
@@ -90,13 +90,13 @@ def test_the_running_job_is_asked_to_end_first(stop, code, tmp_path):
     script.write_text(
         "import signal, sys, time\n"
         "def leave(*_):\n"
-        "    for one in (signal.SIGTERM, signal.SIGINT):\n"
-        "        signal.signal(one, signal.SIG_DFL)\n"
+        "    for number in (signal.SIGTERM, signal.SIGINT):\n"
+        "        signal.signal(number, signal.SIG_DFL)\n"
         "    time.sleep(1)\n"
         f"    open({str(tmp_path / 'saved')!r}, 'w').close()\n"
         "    sys.exit(1)\n"
-        "for one in (signal.SIGTERM, signal.SIGINT):\n"
-        "    signal.signal(one, leave)\n"
+        "for number in (signal.SIGTERM, signal.SIGINT):\n"
+        "    signal.signal(number, leave)\n"
         f"open({str(tmp_path / 'started')!r}, 'w').close()\n"
         "time.sleep(60)\n"
     )
@@ -129,16 +129,16 @@ def test_the_record_adds_up_over_sessions(tmp_path):
         record.Record(tmp_path, {"preset": "smoke"}).add(job, outcome)
     content = json.loads((tmp_path / "study.json").read_text())
     assert content["preset"] == "smoke"
-    noted = content["jobs"]["a"]
-    assert (noted["state"], noted["reason"]) == ("finished", "")
-    assert noted["seconds"] == 5.0
-    assert noted["command"] == (
+    entry = content["jobs"]["a"]
+    assert (entry["state"], entry["reason"]) == ("finished", "")
+    assert entry["seconds"] == 5.0
+    assert entry["command"] == (
         "python -m experiments.ll --dataset=digits --workdir=out/a"
     )
 
 
-def test_the_table_says_what_failed(tmp_path):
-    good, bad = Job("a", "ll", {}, "good run"), Job("b", "ll", {}, "bad run")
+def test_the_table_names_failures(tmp_path):
+    jobs = [Job("a", "ll", {}, "good run"), Job("b", "ll", {}, "bad run")]
     folder = tmp_path / "a"
     folder.mkdir()
     (folder / "config.json").write_text(
@@ -153,7 +153,7 @@ def test_the_table_says_what_failed(tmp_path):
         json.dumps({"step": 5, "seeds": [0, 1], "metrics": metrics})
     )
     outcomes = {"a": Outcome("finished"), "b": Outcome("failed", "it broke")}
-    text = record.table([good, bad], outcomes, tmp_path)
+    text = record.table(jobs, outcomes, tmp_path)
     lines = text.splitlines()
     assert "bits/dim" in lines[0]
     assert "good run" in lines[2]

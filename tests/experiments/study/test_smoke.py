@@ -10,14 +10,14 @@ from experiments import study
 
 @pytest.mark.slow
 @pytest.mark.timeout(2400)  # ten minutes beside other work
-def test_a_study_runs_goes_on_and_ends_with_its_report(tmp_path: Path, capsys):
+def test_a_study_runs_continues_and_ends_with_its_report(tmp_path: Path, capsys):
     root = tmp_path / "study"
-    words = ["study", f"--workdir={root}", "--num_seeds=2"]
-    words += [f"--results={tmp_path / 'results'}"]
-    assert study.main(study.parse([*words, "--only=first"])) == 0
-    before = (root / "first" / "result.json").read_bytes()
-    assert study.main(study.parse(words)) == 0
-    assert (root / "first" / "result.json").read_bytes() == before
+    command = ["study", f"--workdir={root}", "--num_seeds=2"]
+    command += [f"--results={tmp_path / 'results'}"]
+    assert study.main(study.parse([*command, "--only=first"])) == 0
+    first_result = (root / "first" / "result.json").read_bytes()
+    assert study.main(study.parse(command)) == 0
+    assert (root / "first" / "result.json").read_bytes() == first_result
     jobs = json.loads((root / "study.json").read_text())["jobs"]
     assert {job["state"] for job in jobs.values()} == {"finished"}
     table = (root / "table.md").read_text()
@@ -30,9 +30,9 @@ def test_a_study_runs_goes_on_and_ends_with_its_report(tmp_path: Path, capsys):
         assert label in table
     for name in ("report.html", "report.md"):
         assert (root / "report" / name).stat().st_size > 10_000
-    kept = json.loads((tmp_path / "results" / "mmd-evaluation.json").read_text())
+    evaluation = json.loads((tmp_path / "results" / "mmd-evaluation.json").read_text())
     for title in ("sampled", "sampled, leaf means"):
-        assert kept["rows"][title]["fd_classifier"] > 0
+        assert evaluation["rows"][title]["fd_classifier"] > 0
     capsys.readouterr()
-    assert study.main(study.parse(words)) == 0  # nothing is left to do
+    assert study.main(study.parse(command)) == 0  # nothing is left to do
     assert " in " not in capsys.readouterr().out.split("\n\n")[0]

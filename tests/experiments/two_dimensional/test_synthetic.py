@@ -154,6 +154,12 @@ def test_the_program_writes_continues_and_refuses(
         run(tmp_path, "--batch_size=7")
 
 
+def test_the_table_has_means_and_sample_deviations():
+    one = {"set": "moons", "objective": "ll", "test_ll": [1.0, 3.0]}
+    text = synthetic_report.table([one | {"energy": [0.5], "modes": [1.0, 0.5]}])
+    assert "| 2.000 ± 1.414 |  | 0.5000 ± 0.0000 | 75 % |" in text
+
+
 @pytest.mark.parametrize(
     ("word", "message"),
     [

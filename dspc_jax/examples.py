@@ -1,0 +1,69 @@
+"""One example as a user gives it: values, a mask of the observed ones, a key."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from dspc_jax.parameters import Layout
+from dspc_jax.types import Array, Key
+
+
+def shape(layout: Layout) -> tuple[int, int]:
+    """``[V, C]``, the shape of one example."""
+    return layout.graph.num_variables, layout.num_channels
+
+
+def example(layout: Layout, x: Any, observed: Any) -> tuple[Array, Array | None]:
+    """An example, with its mask unless it is observed in full."""
+    x = jnp.asarray(x, jnp.float32)
+    check_values(layout, "x", x.shape)
+    if observed is None:
+        return x, None
+    observed = jnp.asarray(observed)
+    wanted = (layout.graph.num_variables,)
+    if observed.shape != wanted or observed.dtype != jnp.bool_:
+        raise ValueError(
+            f"observed must be bool of shape [V] = {wanted}, got "
+            f"{observed.dtype} of shape {observed.shape}"
+        )
+    return x, observed
+
+
+def evidence(layout: Layout, x: Any, observed: Any) -> tuple[Array, Array]:
+    """An example with its mask; neither comes without the other."""
+    if x is None or observed is None:
+        missing = "x" if x is None else "observed"
+        raise ValueError(f"{missing} must be given with the other of x and observed")
+    x, observed = example(layout, x, observed)
+    assert observed is not None
+    return x, observed
+
+
+def evidence_or_nothing(layout: Layout, x: Any, observed: Any) -> tuple[Array, Array]:
+    """The evidence; without values and mask, an example with nothing observed."""
+    if x is None and observed is None:
+        x = jnp.zeros(shape(layout))
+        observed = jnp.zeros(layout.graph.num_variables, bool)
+    return evidence(layout, x, observed)
+
+
+def check_values(layout: Layout, name: str, sizes: tuple[int, ...]) -> None:
+    """Raises ValueError unless this is the shape of one example."""
+    if tuple(sizes) != shape(layout):
+        raise ValueError(
+            f"{name} must have shape [V, C] = {shape(layout)} (one example; batch with "
+            f"jax.vmap), got {tuple(sizes)}"
+        )
+
+
+def check_key(key: Key) -> None:
+    """Raises ValueError unless this is one typed key."""
+    typed = isinstance(key, jax.Array) and jnp.issubdtype(
+        key.dtype, jax.dtypes.prng_key
+    )
+    if not typed or key.shape != ():
+        raise ValueError(
+            "key must be one typed key, as from jax.random.key (batch with jax.vmap), "
+            f"got {key!r}"
+        )
