@@ -1,25 +1,23 @@
 """Maximum likelihood: ``python -m experiments.ll --dataset=digits``."""
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import optax
 
-import dspc_jax as pc
 from experiments import data
-from experiments.console.errors import UserError
 from experiments.engine.flags import Settings
 from experiments.engine.program import training_program
 from experiments.engine.system import System, levels_and_labels
-from experiments.models import circuit as model
+from experiments.models import generators
+from experiments.models.em import make_em
 
 
 class State(NamedTuple):
-    """Parameters of the circuit, and the state of their optimizer."""
+    """Parameters ``{"circuit": ...}``, and the state of their optimizer."""
 
     params: Any
-    opt_state: optax.OptState
+    opt_state: Any
 
 
 def make_system(settings: Settings, dataset: data.Dataset) -> System:
@@ -33,80 +31,34 @@ def make_system(settings: Settings, dataset: data.Dataset) -> System:
         The system.
 
     Raises:
-        UserError: the flags describe no circuit on these images.
+        UserError: the flags describe no circuit on these images, or EM does not fit it.
     """
-    circuit = model.make_model(settings, dataset)
-    optimizer, direction = (_em if settings.optimizer == "em" else _adam)(
-        settings, circuit
-    )
+    generator = generators.circuit_generator(settings, dataset)
+    circuit, loss = generator.circuit, generator.likelihood_loss
+    assert circuit is not None
+    assert loss is not None
+    em = make_em(settings, circuit) if settings.optimizer == "em" else None
+    adam = optax.adam(settings.learning_rate)
 
     def init(key):
-        params = model.init(circuit, key)
-        return State(params, optimizer.init(params))
+        params = generator.init(key)
+        return State(params, (adam if em is None else em).init(params))
 
     def step(state, key, batch, step, draw):
         del step, draw
         noise_key, loss_key = jax.random.split(key)
         levels, labels = levels_and_labels(batch)
-        x = circuit.codec.encode(noise_key, levels)
-        updates, metrics = direction(state.params, loss_key, x, labels)
-        updates, opt_state = optimizer.update(updates, state.opt_state, state.params)
+        x = generator.codec.encode(noise_key, levels)
+        if em is not None:
+            value = loss(state.params, loss_key, x)
+            return State(*em.step(state.params, state.opt_state, x)), {"loss": value}
+        value, grads = jax.value_and_grad(loss)(state.params, loss_key, x, labels)
+        updates, opt_state = adam.update(grads, state.opt_state)
         params = optax.apply_updates(state.params, updates)
+        metrics = {"loss": value, "grad_norm": optax.tree.norm(grads)}
         return State(params, opt_state), metrics
 
-    return System(
-        init=init,
-        step=step,
-        evaluate=lambda state, key, batch: model.evaluate(
-            circuit, state.params, key, batch
-        ),
-        sample=lambda state, key, num: model.pictures(circuit, state.params, key, num),
-        labelled=circuit.labelled,
-        sample_class=_sample_class(circuit) if circuit.labelled else None,
-        complete=lambda state, *given: model.complete(circuit, state.params, *given),
-    )
-
-
-def _sample_class(circuit: model.Model) -> Callable[..., jax.Array]:
-    return lambda state, *given: model.sample_class(circuit, state.params, *given)
-
-
-Direction = Callable[..., tuple[Any, dict[str, jax.Array]]]
-"""``(params, key, x, labels) -> (what the optimizer's update takes, step metrics)``."""
-
-
-def _adam(
-    settings: Settings, circuit: model.Model
-) -> tuple[optax.GradientTransformation, Direction]:
-    """Adam on the gradient of the loss."""
-
-    def direction(params, key, x, labels):
-        loss, grads = jax.value_and_grad(
-            lambda params: model.likelihood_loss(circuit, params, key, x, labels)
-        )(params)
-        return grads, {"loss": loss, "grad_norm": optax.tree.norm(grads)}
-
-    return model.adam(settings), direction
-
-
-def _em(
-    settings: Settings, circuit: model.Model
-) -> tuple[optax.GradientTransformation, Direction]:
-    """Stochastic EM on the expected counts of the batch."""
-
-    def direction(params, key, x, labels):
-        del labels
-        counts = pc.expected_counts(circuit.circuit, params, x)
-        return counts, {"loss": model.likelihood_loss(circuit, params, key, x)}
-
-    if circuit.labelled:
-        raise UserError("--optimizer must be adam with --labels=roots, got 'em'")
-    try:
-        return pc.em(circuit.circuit, settings.em_step_size), direction
-    except ValueError as error:
-        raise UserError(
-            f"--optimizer=em does not fit --leaf={settings.leaf}: {error}"
-        ) from error
+    return generators.system(generator, init, step)
 
 
 PROGRAM = training_program(

@@ -10,6 +10,7 @@ from experiments.engine.flags import Settings
 from experiments.engine.program import training_program
 from experiments.engine.system import System
 from experiments.losses import mixture
+from experiments.losses.auto_encoding import auto_encoding_term
 from experiments.losses.mixture import MixtureSettings
 from experiments.models.auto_encoder import AutoEncoder, PaeSettings
 
@@ -38,8 +39,10 @@ def make_system(
         raise UserError(
             f"--labels must be unused in this program, got {settings.labels!r}"
         )
-    pae = AutoEncoder(settings, pae_settings, dataset, mixture_settings.pretrain_steps)
-    return mixture.make_system(settings, mixture_settings, pae.generator(), pae.term())
+    pae = AutoEncoder(settings, pae_settings, dataset)
+    generator = pae.generator(mixture_settings.pretrain_steps)
+    term = auto_encoding_term(pae, dataset)
+    return mixture.make_system(settings, mixture_settings, generator, term)
 
 
 PROGRAM = training_program(

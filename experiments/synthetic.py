@@ -21,8 +21,8 @@ from experiments.console.errors import RunFailed, UserError
 from experiments.engine import app, flags
 from experiments.two_dimensional import data as synthetic_data
 from experiments.two_dimensional import report as synthetic_report
-from experiments.two_dimensional import training
-from experiments.two_dimensional.training import TrainingSettings
+from experiments.two_dimensional import terms, training
+from experiments.two_dimensional.settings import TrainingSettings, numbers
 
 _PROGRAM = "experiments.synthetic"
 
@@ -154,7 +154,7 @@ def main(groups: list[Any]) -> int:
     """
     study, settings = groups
     sets = _names("sets", study.sets, synthetic_data.RECIPES)
-    objectives = _names("objectives", study.objectives, training.OBJECTIVES)
+    objectives = _names("objectives", study.objectives, terms.OBJECTIVES)
     settings = dataclasses.replace(settings, **PRESETS[study.preset])
     for flag in ("bandwidths", "adv_hidden"):
         _check_numbers(flag, getattr(settings, flag))
@@ -189,7 +189,7 @@ def main(groups: list[Any]) -> int:
 
 def _check_numbers(flag: str, text: str) -> None:
     try:
-        values = training.numbers(text, int if flag == "adv_hidden" else float)
+        values = numbers(text, int if flag == "adv_hidden" else float)
     except ValueError:
         values = ()
     if not values or min(values) <= 0:

@@ -14,7 +14,6 @@ from dspc_jax.evaluation.dequantization import (
     logit_codec,
     uniform_codec,
 )
-from dspc_jax.evaluation.discrepancy import MmdEstimate, mmd_estimate
 from dspc_jax.evaluation.diversity import diversity
 from dspc_jax.evaluation.frechet import (
     FrechetInfinity,
@@ -35,7 +34,6 @@ __all__ = [
     "FrechetInfinity",
     "InceptionScore",
     "KernelDistance",
-    "MmdEstimate",
     "PrecisionRecall",
     "Statistics",
     "binary_codec",
@@ -50,7 +48,6 @@ __all__ = [
     "level_codec",
     "logit_codec",
     "merge",
-    "mmd_estimate",
     "precision_recall",
     "random_masks",
     "statistics",

@@ -26,9 +26,9 @@ class KernelDistance(NamedTuple):
         distance: the mean over the subsets: unbiased, negative about half of the time
             where both sets have the same distribution.
         standard_error: an estimate of the error of ``distance`` as that of the two
-            laws, which more subsets of the same points cannot lower. NaN with one
-            subset, or if a subset is as large as the smaller set.
-        standard_deviation: over the subsets: the figure that is mostly published.
+            distributions, which more subsets of the same points cannot lower. NaN with
+            one subset, or if a subset is as large as the smaller set.
+        standard_deviation: over the subsets; the figure that is mostly published.
     """
 
     distance: float

@@ -94,18 +94,18 @@ class Coupling(nn.Module):
     @nn.compact
     def __call__(self, x: Array, inverse: bool = False) -> tuple[Array, Array]:  # noqa: D102
         first, second = _halves(x)
-        fixed, moved = (second, first) if self.flip else (first, second)
+        condition, target = (second, first) if self.flip else (first, second)
         init = nn.initializers.he_normal()
-        hidden = nn.relu(Conv(self.width, self.side, kernel_init=init)(fixed))
+        hidden = nn.relu(Conv(self.width, self.side, kernel_init=init)(condition))
         hidden = nn.relu(Conv(self.width, 1, kernel_init=init)(hidden))
-        last = Conv(2 * moved.shape[-1], self.side, kernel_init=nn.initializers.zeros)
+        last = Conv(2 * target.shape[-1], self.side, kernel_init=nn.initializers.zeros)
         shift, log_scale = jnp.split(last(hidden), 2, axis=-1)
         log_scale = jnp.tanh(log_scale)
         if inverse:
-            moved = (moved - shift) * jnp.exp(-log_scale)
+            target = (target - shift) * jnp.exp(-log_scale)
         else:
-            moved = moved * jnp.exp(log_scale) + shift
-        halves = (moved, fixed) if self.flip else (fixed, moved)
+            target = target * jnp.exp(log_scale) + shift
+        halves = (target, condition) if self.flip else (condition, target)
         return jnp.concatenate(halves, -1), jnp.sum(log_scale, (1, 2, 3))
 
 

@@ -148,8 +148,8 @@ def _leaf_change(leaf, params, statistics, mass, step_size):
     def change(new, old):
         finite_old = jnp.isfinite(old)
         least = jnp.log(jnp.float32(_LEAST_WEIGHT))
-        moved = jnp.maximum(new, least) - old if new.ndim > mass.ndim else new - old
-        return jnp.where((per_value(mass, new) > 0) & finite_old, moved, 0.0)
+        new = jnp.maximum(new, least) if new.ndim > mass.ndim else new
+        return jnp.where((per_value(mass, new) > 0) & finite_old, new - old, 0.0)
 
     return jax.tree.map(change, fitted, params)
 

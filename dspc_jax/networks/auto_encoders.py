@@ -47,7 +47,7 @@ def image_auto_encoder(
     value_range: tuple[float, float] = (0.0, 255.0),
     num_features: int = 100,
     num_filters: int = 64,
-    normalizer: Normalizer = "batch",
+    normalizer: str = "batch",
 ) -> AutoEncoder:
     r"""The convolutional auto-encoder of MMD-GAN, for images of any size.
 
@@ -91,10 +91,10 @@ def image_auto_encoder(
         num_features=num_features,
         num_filters=num_filters,
     )
-    check_normalizer(normalizer)
+    norm = check_normalizer(normalizer)
     sizes = pyramid(height, width)
-    encoder = _ImageEncoder(len(sizes) - 1, num_filters, num_features, normalizer)
-    decoder = ImageDecoder(sizes, num_channels, num_filters, normalizer)
+    encoder = _ImageEncoder(len(sizes) - 1, num_filters, num_features, norm)
+    decoder = ImageDecoder(sizes, num_channels, num_filters, norm)
     return _auto_encoder(
         encoder,
         decoder,
@@ -112,7 +112,7 @@ def mlp_auto_encoder(
     value_range: tuple[float, float] | None = None,
     num_features: int = 16,
     hidden_sizes: Sequence[int] = (128, 128),
-    normalizer: Normalizer = "batch",
+    normalizer: str = "batch",
 ) -> AutoEncoder:
     """An auto-encoder of fully connected layers, for values that are not images.
 
@@ -137,11 +137,11 @@ def mlp_auto_encoder(
         num_channels=num_channels,
         num_features=num_features,
     )
-    check_normalizer(normalizer)
+    norm = check_normalizer(normalizer)
     sizes = check_sizes("hidden_sizes", hidden_sizes)
     num_values = num_variables * num_channels
-    encoder = _Mlp(sizes, num_features, normalizer, 0.2, False)
-    decoder = _Mlp(sizes[::-1], num_values, normalizer, 0.0, value_range is not None)
+    encoder = _Mlp(sizes, num_features, norm, 0.2, False)
+    decoder = _Mlp(sizes[::-1], num_values, norm, 0.0, value_range is not None)
     return _auto_encoder(
         encoder,
         decoder,

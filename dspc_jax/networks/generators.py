@@ -9,7 +9,6 @@ import jax.numpy as jnp
 
 from dspc_jax.networks.layers import (
     ImageDecoder,
-    Normalizer,
     check_counts,
     check_normalizer,
     count_params,
@@ -80,7 +79,7 @@ def convolutional_generator(
     *,
     num_filters: int = 64,
     num_latents: int = 100,
-    normalizer: Normalizer = "group",
+    normalizer: str = "group",
 ) -> NetworkGenerator:
     """Transposed convolutions from maps of at most 4x4 up to the image, as in DCGAN.
 
@@ -111,8 +110,8 @@ def convolutional_generator(
         num_filters=num_filters,
         num_latents=num_latents,
     )
-    check_normalizer(normalizer)
-    module = ImageDecoder(pyramid(height, width), num_channels, num_filters, normalizer)
+    norm = check_normalizer(normalizer)
+    module = ImageDecoder(pyramid(height, width), num_channels, num_filters, norm)
     return _generator(module, (height * width, num_channels), num_latents)
 
 

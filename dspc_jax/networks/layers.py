@@ -178,9 +178,10 @@ def count_params(init: Callable[[Array], PyTree]) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(shapes))
 
 
-def check_normalizer(normalizer: str) -> None:
-    """Raises ValueError unless the name is a `Normalizer`."""
-    if normalizer not in ("batch", "group", "none"):
-        raise ValueError(
-            f"normalizer must be 'batch', 'group' or 'none', got {normalizer!r}"
-        )
+def check_normalizer(normalizer: str) -> Normalizer:
+    """The same name; raises ValueError unless it is a `Normalizer`."""
+    if normalizer in ("batch", "group", "none"):
+        return normalizer
+    raise ValueError(
+        f"normalizer must be 'batch', 'group' or 'none', got {normalizer!r}"
+    )

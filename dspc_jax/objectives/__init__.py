@@ -1,7 +1,7 @@
 """Objectives: pure functions ``loss(params, key, batch, ...) -> (scalar, metrics)``.
 
 They see a circuit through its functions (``log_prob``, a sampler) and never import a
-layer. Any weighted sum of them is again one: `weighted_sum`.
+layer. `dspc_jax.learning.balance` adds their gradients.
 """
 
 from dspc_jax.objectives.adversarial import (
@@ -22,7 +22,6 @@ from dspc_jax.objectives.auto_encoding import (
     bernoulli_cross_entropy,
     circuit_decoder,
     circuit_encoder,
-    image_log_prob,
     squared_error,
 )
 from dspc_jax.objectives.circuit_discriminators import (
@@ -34,7 +33,6 @@ from dspc_jax.objectives.code_usage import (
     code_divergences,
     code_spread,
 )
-from dspc_jax.objectives.composition import Objective, weighted_sum
 from dspc_jax.objectives.exact_mmd import exact_mmd_loss
 from dspc_jax.objectives.kernels import (
     Kernel,
@@ -54,11 +52,16 @@ from dspc_jax.objectives.mmd_gan import (
     sampler_loss,
 )
 from dspc_jax.objectives.penalized_mmd import penalized_critic_loss, witness
+from dspc_jax.objectives.perceptual import (
+    Features,
+    feature_discriminator,
+    feature_kernel,
+)
 from dspc_jax.objectives.rebar import rebar_surrogate
+from dspc_jax.objectives.score import SCORE_ESTIMATORS, Objective, with_score
 from dspc_jax.objectives.score_function import (
     mean_advantages,
     mmd_advantages,
-    score_function_loss,
     score_surrogate,
     set_advantages,
 )
@@ -69,15 +72,16 @@ __all__ = [
     "ADVERSARIAL_LOSSES",
     "Decoder",
     "Encoder",
+    "Features",
     "Kernel",
     "Objective",
+    "SCORE_ESTIMATORS",
     "active_latents",
     "augment_images",
     "auto_encoding_loss",
     "bernoulli_cross_entropy",
     "circuit_decoder",
     "circuit_encoder",
-    "image_log_prob",
     "squared_error",
     "class_discriminator",
     "clip_encoder",
@@ -89,6 +93,8 @@ __all__ = [
     "density_ratio_discriminator",
     "discriminator_loss",
     "discriminator_risk",
+    "feature_discriminator",
+    "feature_kernel",
     "gaussian_kernel",
     "gaussian_kl",
     "generator_loss",
@@ -110,11 +116,10 @@ __all__ = [
     "safe_sqrt",
     "sample_spread",
     "sampler_loss",
-    "score_function_loss",
     "score_surrogate",
     "set_advantages",
     "squared_distances",
     "variational_loss",
-    "weighted_sum",
+    "with_score",
     "witness",
 ]

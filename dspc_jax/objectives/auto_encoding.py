@@ -130,13 +130,6 @@ def circuit_decoder(
     return decode
 
 
-def image_log_prob(
-    circuit: Circuit, params: PyTree, x: Array, observed: Array | None = None
-) -> Array:
-    """``log p(x)`` of an image ``[V, C]`` alone, latents integrated out, in nats."""
-    return circuit.log_prob(params, *_join(circuit, x, observed))
-
-
 def bernoulli_cross_entropy(target: Array, mean: Array, epsilon: float = 1e-3) -> Array:
     r"""The cross-entropy of gray values, summed over all axes but the first.
 

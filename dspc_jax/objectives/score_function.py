@@ -31,13 +31,12 @@ References:
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from dspc_jax.objectives.kernels import Kernel, common_center, squared_distances
-from dspc_jax.types import Array, Key, Metrics, PyTree
+from dspc_jax.types import Array
 
 
 def mean_advantages(losses: Array) -> Array:
@@ -140,66 +139,6 @@ def score_surrogate(log_probs: Array, advantages: Array) -> Array:
     advantages = jax.lax.stop_gradient(advantages)
     change = log_probs - jax.lax.stop_gradient(log_probs)
     return jnp.sum(jnp.where(advantages == 0, 0.0, advantages * change))
-
-
-def score_function_loss(
-    params: PyTree,
-    key: Key,
-    batch: Array,
-    *,
-    sample: Callable[[Array, Any], Array],
-    log_prob: Callable[[Any, Array], Array],
-    loss: Callable[[Array], Array],
-    per_sample: bool = False,
-    pathwise: bool = False,
-    num_samples: int | None = None,
-) -> tuple[Array, Metrics]:
-    r"""The mean of any loss on samples, with its unbiased gradient.
-
-    Args:
-      params: of the model.
-      key: one typed key; split into one key per sample.
-      batch: ``[B, ...]``; its size is the number of samples by default.
-      sample: ``sample(keys[n], params) -> [n, V, C]``, exact samples; no gradient is
-        taken of them unless ``pathwise``.
-      log_prob: ``log_prob(params, x[V, C]) -> scalar`` in nats, of the same model.
-      loss: of a set of samples ``[m, V, C]``, a scalar; with ``per_sample`` their
-        losses, ``[m]``, whose mean is meant.
-      per_sample: whether the loss is a mean over samples, which saves n losses.
-      pathwise: whether gradients pass the samples, too. What the samples are
-        differentiable in, ``log_prob`` must not be: with ``circuit.sample`` that of
-        ``p._replace(leaves=jax.lax.stop_gradient(p.leaves))``. Unbiased with Normal
-        leaves and a differentiable loss.
-      num_samples: n.
-
-    Returns:
-      The loss and the metric ``advantage_scale``: n times the advantages' root mean
-      square, the size of what multiplies a score.
-
-    Raises:
-      ValueError: fewer than two samples, or losses that are not ``[n]``.
-    """
-    num_samples = jnp.shape(batch)[0] if num_samples is None else num_samples
-    if num_samples < 2:
-        raise ValueError(f"num_samples must be at least 2, got {num_samples}")
-    samples = sample(jax.random.split(key, num_samples), params)
-    fixed = jax.lax.stop_gradient(samples)
-    samples = samples if pathwise else fixed
-    if per_sample:
-        losses = loss(samples)
-        if losses.shape != (num_samples,):
-            raise ValueError(
-                f"loss must return one value a sample, [{num_samples}], got the shape "
-                f"{losses.shape}"
-            )
-        value, advantages = jnp.mean(losses), mean_advantages(losses)
-    else:
-        value, advantages = loss(samples), set_advantages(loss, fixed)
-    advantages = jax.lax.stop_gradient(advantages)
-    log_probs = jax.vmap(log_prob, (None, 0))(params, fixed)
-    scale = num_samples * jnp.sqrt(jnp.mean(advantages**2))
-    surrogate = value + score_surrogate(log_probs, advantages)
-    return surrogate, {"advantage_scale": scale}
 
 
 def _at_least(name: str, values: Array, least: int) -> int:

@@ -123,16 +123,16 @@ def reparametrize(
 
         def step(inputs, coordinate, leaf: ContinuousLeaf = block.leaf):
             leaves, member, x, observed = coordinate
-            moved = _move(layout, weights, leaf, leaves, member, x, inputs)
-            moved = jnp.where(observed, x, moved)
-            density = _spread(leaf.log_density, leaves, moved)
+            value = _move(layout, weights, leaf, leaves, member, x, inputs)
+            value = jnp.where(observed, x, value)
+            density = _spread(leaf.log_density, leaves, value)
             hidden = ~observed[None, None]
             new = jnp.where(member[:, None, None] & hidden, density, 0.0)
-            return inputs + new, moved
+            return inputs + new, value
 
         rows = (leaves, member, *_coordinates(block, x, observed))
-        inputs, moved = jax.lax.scan(step, inputs, rows)
-        values.append(moved.reshape(-1, *x.shape[1:]))
+        inputs, block_values = jax.lax.scan(step, inputs, rows)
+        values.append(block_values.reshape(-1, *x.shape[1:]))
     order = np.argsort(np.concatenate([block.variables for block in layout.blocks]))
     return jnp.transpose(jnp.concatenate(values)[order], (2, 0, 1))
 

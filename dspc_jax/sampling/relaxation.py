@@ -246,13 +246,13 @@ def _pull_reinmax(choice, noise, temperature, out, g):
     """
     del noise
     plain = _normalized(jax.lax.optimization_barrier(choice.weight * _odds(choice)))
-    mean, drawn = _mean_of((plain.left, plain.right), g), _mean_of(out, g)
+    mean, choice_value = _mean_of((plain.left, plain.right), g), _mean_of(out, g)
     inverse = 0.5 * safe_divide(jnp.ones_like(plain.total), plain.total)[:, None, None]
     dy = g[0][:, :, None] + g[1][:, None]
     one_hot = out[0][:, :, None] * out[1][:, None]
     possible = (plain.total > 0)[:, None, None]
-    jump = jnp.where(possible, 0.5 * (drawn - mean), 0.0)
-    d_score = plain.weights * inverse * (dy - drawn) + one_hot * jump
+    jump = jnp.where(possible, 0.5 * (choice_value - mean), 0.0)
+    d_score = plain.weights * inverse * (dy - choice_value) + one_hot * jump
     return d_score, jnp.zeros_like(temperature)
 
 
@@ -264,11 +264,11 @@ def _pull_rao(choice, noise, temperature, out, g):
         plain.weights
         * safe_divide(jnp.ones_like(plain.total), plain.total)[:, None, None]
     )
-    drawn = out[0][:, :, None] * out[1][:, None]
+    one_hot = out[0][:, :, None] * out[1][:, None]
 
     def add(number, sums):
         exponentials = fresh_exponentials(noise, number)
-        log_scores = jnp.log(conditional_scores(probs, drawn, exponentials))
+        log_scores = jnp.log(conditional_scores(probs, one_hot, exponentials))
         soft = _normalized(jnp.exp(log_scores / temperature))
         y = soft.weights / soft.total[:, None, None]
         d_score = y * (dy - _mean_of((soft.left, soft.right), g)) / temperature

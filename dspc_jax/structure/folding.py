@@ -216,12 +216,12 @@ def _alternatives(graph: RegionGraph, levels: tuple[Level, ...]) -> int | None:
     return count if len(children) == len(set(children)) else None
 
 
-def _positions(items: list[int], wanted: list[int]) -> list[list[int]]:
-    """For each of ``wanted``, its positions in ``items``."""
-    positions: dict[int, list[int]] = {item: [] for item in wanted}
+def _positions(items: list[int], queries: list[int]) -> list[list[int]]:
+    """For each of ``queries``, its positions in ``items``."""
+    positions: dict[int, list[int]] = {item: [] for item in queries}
     for row, item in enumerate(items):
         positions[item].append(row)
-    return [positions[item] for item in wanted]
+    return [positions[item] for item in queries]
 
 
 def _numbered(keys: list) -> tuple[np.ndarray, int]:

@@ -55,16 +55,12 @@ def started(carry: Carry, groups: Sequence[Any]) -> Carry:
         parts = _read(stored, parts, source.num_seeds)
     except OtherState as error:
         raise other_circuit from error
-    parts = jax.tree.map(lambda leaf: leaf[rows], parts)
-    params = carry.state.params
-    params = params | parts if isinstance(params, Mapping) else parts["circuit"]
+    params = carry.state.params | jax.tree.map(lambda leaf: leaf[rows], parts)
     return carry._replace(state=carry.state._replace(params=params))
 
 
-def _passed_on(params: Any) -> dict[str, Any]:
+def _passed_on(params: Mapping[str, Any]) -> dict[str, Any]:
     """The parameters that pass from run to run: a circuit, or all of a density."""
-    if not isinstance(params, Mapping):
-        return {"circuit": params}
     if _FLOW in params:
         return {name: part for name, part in params.items() if name != "temperature"}
     return {name: part for name, part in params.items() if name == "circuit"}
@@ -97,9 +93,6 @@ def _read(stored: Stored, parts: Mapping[str, Any], num_seeds: int) -> dict[str,
         lambda leaf: jax.ShapeDtypeStruct((num_seeds, *leaf.shape[1:]), leaf.dtype),
         parts,
     )
-    # A run of `experiments.ll` has a circuit and nothing else.
-    if not any(path.startswith(f"{_PARAMS}[") for path in stored.arrays):
-        return {"circuit": stored.part(target["circuit"], _PARAMS)}
     return {
         name: stored.part(part, f"{_PARAMS}[{name!r}]") for name, part in target.items()
     }

@@ -1,12 +1,10 @@
-"""A discriminator inside a training step, for circuits and networks alike."""
+"""The discriminator that the flags ask for, against circuits and networks alike."""
 
 from collections.abc import Callable
 import dataclasses
 import functools
-from typing import Any, NamedTuple
+from typing import Any
 
-import jax
-import jax.numpy as jnp
 import optax
 
 import dspc_jax as pc
@@ -18,16 +16,15 @@ from dspc_jax.objectives import (
     augment_images,
     class_discriminator,
     density_ratio_discriminator,
-    discriminator_loss,
-    generator_loss,
-    repeat_update,
+    feature_discriminator,
 )
 from experiments.console.errors import UserError
 from experiments.data import Dataset
 from experiments.engine import flags
 from experiments.engine.flags import Settings
 from experiments.losses import perceptual
-from experiments.losses.mixture import Term
+from experiments.losses.discriminator import discriminator_term
+from experiments.losses.term import Term
 from experiments.models import circuit as model
 from experiments.models.generators import Generator
 
@@ -133,21 +130,6 @@ class AdversarySettings:
     )
 
 
-class Adversary(NamedTuple):
-    """What is trained against the generator.
-
-    Attributes:
-        params: of the discriminator.
-        opt_state: of its Adam.
-        generator: the generator's parameters before this step, where the discriminator
-            needs them, else ``()``.
-    """
-
-    params: Any
-    opt_state: Any
-    generator: Any
-
-
 def adversarial_term(
     settings: Settings,
     adversary_settings: AdversarySettings,
@@ -169,137 +151,75 @@ def adversarial_term(
         UserError: the discriminator does not fit the generator or the images.
     """
     adv = adversary_settings
-    own_density = adv.adv_discriminator == "self"
-    discriminator_of = _own_density if own_density else _independent
-    discriminator_at = discriminator_of(settings, adv, dataset, generator)
-    init_params = discriminator_at(None).init
-    rate, r1_weight = adv.adv_learning_rate, adv.adv_r1_weight
-    rate = _RATES[adv.adv_discriminator] if rate is None else rate
-    if r1_weight is None:
-        r1_weight = _R1_WEIGHTS[adv.adv_discriminator]
-    optimizer = optax.adam(rate, b1=0.5)  # 0.5: the source's
+    name, rate, r1_weight = (
+        adv.adv_discriminator,
+        adv.adv_learning_rate,
+        adv.adv_r1_weight,
+    )
     augment = None
     if policy := _policy(adv.adv_augment):
         augment = functools.partial(
             augment_images, height=dataset.height, width=dataset.width, policy=policy
         )
-
-    def init(key):
-        params = init_params(key)
-        reference = jax.tree.map(jnp.copy, params) if own_density else ()
-        return Adversary(params, optimizer.init(params), reference)
-
-    def follow(adversary, params, number):
-        """Remembers the generator, and starts from it before the first step."""
-        start = jax.tree.map(
-            lambda own, theirs: jnp.where(number == 0, theirs, own),
-            adversary.params,
-            params["circuit"],
-        )
-        return adversary._replace(params=start, generator=params["circuit"])
-
-    def train(adversary, key, number, draw, sample):
-        discriminator = discriminator_at(adversary.generator)
-
-        def update(state, key):
-            params, opt_state = state
-            draw_key, loss_key = jax.random.split(key)
-            grads, metrics = jax.grad(discriminator_loss, has_aux=True)(
-                params,
-                loss_key,
-                draw(draw_key),
-                params=None,  # bound in `sample`
-                sample=lambda keys, _: sample(keys),
-                discriminator=discriminator,
-                loss=adv.adv_loss,
-                augment=augment,
-                r1_weight=r1_weight,
-                gradient_penalty_weight=adv.adv_gradient_penalty,
-            )
-            metrics["grad_norm"] = optax.tree.norm(grads)
-            updates, opt_state = optimizer.update(grads, opt_state, params)
-            return (optax.apply_updates(params, updates), opt_state), metrics
-
-        state = adversary.params, adversary.opt_state
-        trained, metrics = repeat_update(update, state, key, adv.adv_steps)
-        if adv.adv_every > 1:  # computed in any case, for its metrics
-            due = number % adv.adv_every == 0
-            trained = jax.tree.map(functools.partial(jnp.where, due), trained, state)
-        params, opt_state = trained
-        adversary = adversary._replace(params=params, opt_state=opt_state)
-        return adversary, {f"discriminator_{k}": v for k, v in metrics.items()}
-
-    def loss(params, key, x, adversary, sample):
-        return generator_loss(
-            params,
-            key,
-            x,
-            discriminator_params=adversary.params,
-            sample=sample,
-            discriminator=discriminator_at(adversary.generator),
-            loss=adv.adv_loss,
-            augment=augment,
-        )
-
-    return Term("adv", init, train, loss, follow if own_density else None)
-
-
-_At = Callable[[Any], Discriminator]
-"""A discriminator that may depend on the generator's parameters."""
+    return discriminator_term(
+        _own_density(settings, generator)
+        if name == "self"
+        else _independent(settings, adv, dataset),
+        # 0.5: the source's
+        optax.adam(_RATES[name] if rate is None else rate, b1=0.5),
+        loss=adv.adv_loss,
+        num_steps=adv.adv_steps,
+        period=adv.adv_every,
+        augment=augment,
+        r1_weight=_R1_WEIGHTS[name] if r1_weight is None else r1_weight,
+        gradient_penalty_weight=adv.adv_gradient_penalty,
+        has_noise=name == "mlp" and adv.adv_dropout > 0,
+    )
 
 
 def _independent(
-    settings: Settings,
-    adv: AdversarySettings,
-    dataset: Dataset,
-    generator: Generator,
-) -> _At:
+    settings: Settings, adv: AdversarySettings, dataset: Dataset
+) -> Discriminator:
     """A discriminator that knows the generator by its samples alone."""
-    del generator
     num_variables, num_channels = dataset.train.shape[1:]
     if adv.adv_discriminator == "mlp":
-        network = mlp_discriminator(
+        return mlp_discriminator(
             num_variables, num_channels, dropout_rate=adv.adv_dropout
         )
-    elif adv.adv_discriminator == "classifier":
-        see = perceptual.classifier_features(
+    if adv.adv_discriminator == "classifier":
+        features = perceptual.classifier_features(
             adv.adv_classifier,
             ("adv_classifier", "adv_discriminator"),
             dataset,
             settings.data_dir,
         )
-        network = perceptual.feature_discriminator(see, dataset)
-    elif adv.adv_discriminator == "conv":
-        network = convolutional_discriminator(
+        return feature_discriminator(features, perceptual.references(dataset))
+    if adv.adv_discriminator == "conv":
+        return convolutional_discriminator(
             dataset.height, dataset.width, num_channels, num_filters=adv.adv_filters
         )
-    else:
-        judge = model.make_model(
-            dataclasses.replace(
-                settings,
-                leaf="normal",
-                leaf_min_scale=_CIRCUIT_MIN_SCALE,
-                leaf_max_scale=max(1.0, settings.leaf_max_scale),
-                num_classes=2,
-                num_sums=adv.adv_units,
-                num_leaves=adv.adv_units,
-            ),
-            dataset,
-        )
-        network = class_discriminator(
-            judge.circuit.class_log_probs, lambda key: model.init(judge, key)
-        )
-    return lambda _: network
+    circuit = model.make_model(
+        dataclasses.replace(
+            settings,
+            leaf="normal",
+            leaf_min_scale=_CIRCUIT_MIN_SCALE,
+            leaf_max_scale=max(1.0, settings.leaf_max_scale),
+            num_classes=2,
+            num_sums=adv.adv_units,
+            num_leaves=adv.adv_units,
+        ),
+        dataset,
+    )
+    return class_discriminator(
+        circuit.circuit.class_log_probs,
+        lambda key: model.init(circuit, key)["circuit"],
+    )
 
 
 def _own_density(
-    settings: Settings,
-    adv: AdversarySettings,
-    dataset: Dataset,
-    generator: Generator,
-) -> _At:
+    settings: Settings, generator: Generator
+) -> Callable[[Any], Discriminator]:
     """The generator's circuit against a copy of it that is trained one step ahead."""
-    del adv, dataset
     circuit = generator.circuit
     if circuit is None:
         raise UserError(
@@ -315,9 +235,9 @@ def _own_density(
     def log_prob(params, x):
         return circuit.circuit.log_prob(params, circuit.codec.from_unit(x))
 
-    def at(params):
+    def compared_with(params):
         return density_ratio_discriminator(
             log_prob, params, lambda key: generator.init(key)["circuit"]
         )
 
-    return at
+    return compared_with

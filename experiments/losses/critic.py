@@ -7,21 +7,19 @@ import dataclasses
 import functools
 from typing import Any, cast
 
-import jax
 import optax
 
-from dspc_jax.networks import AutoEncoder, image_auto_encoder
+from dspc_jax.networks import image_auto_encoder
 from dspc_jax.objectives import (
     clip_encoder,
     critic_loss,
     critic_steps,
     gaussian_kernel,
-    repeat_update,
     sampler_loss,
 )
 from experiments.data import Dataset
 from experiments.engine import flags
-from experiments.losses.mixture import Term
+from experiments.losses.term import Term, adversary_steps
 
 _DEFAULTS: dict[str, dict[str, float]] = {  # of the two sources
     "autoencoder": {"learning_rate": 5e-5, "busy_steps": 100, "features": 100},
@@ -96,72 +94,62 @@ class CriticSettings:
     )
 
 
-_of = functools.partial(default, "autoencoder")
+def auto_encoder_term(settings: CriticSettings, dataset: Dataset) -> Term:
+    """The MMD on the features of an auto-encoder that is trained to tell them apart.
 
+    See `dspc_jax.objectives.mmd_gan`.
 
-class Critic:
-    """The auto-encoder that is trained to tell samples from data, as grey values."""
+    Args:
+        settings: the flags of the critic.
+        dataset: the images.
 
-    def __init__(self, settings: CriticSettings, dataset: Dataset):
-        """Binds the networks to the size of the images."""
-        self._settings = settings
-        self._busy_steps = int(_of("busy_steps", settings.mmd_critic_busy_steps))
-        self._network: AutoEncoder = image_auto_encoder(
-            dataset.height,
-            dataset.width,
-            dataset.num_channels,
-            value_range=(0.0, 1.0),
-            num_features=int(_of("features", settings.mmd_features)),
-            num_filters=settings.mmd_filters,
-            normalizer=settings.mmd_normalizer,
+    Returns:
+        The term, ``mmd`` in the metrics.
+    """
+    value = functools.partial(default, "autoencoder")
+    busy_steps = int(value("busy_steps", settings.mmd_critic_busy_steps))
+    network = image_auto_encoder(
+        dataset.height,
+        dataset.width,
+        dataset.num_channels,
+        value_range=(0.0, 1.0),
+        num_features=int(value("features", settings.mmd_features)),
+        num_filters=settings.mmd_filters,
+        normalizer=cast(Any, settings.mmd_normalizer),
+    )
+    rate = value("learning_rate", settings.mmd_critic_learning_rate)
+    optimizer = optax.rmsprop(rate)
+    kernel = gaussian_kernel((1.0, 2.0, 4.0, 8.0, 16.0))  # the source's
+
+    def init(key):
+        params: Any = clip_encoder(network.init(key))
+        return params, optimizer.init(params)
+
+    def train(state, params, key, number, draw, sample):
+        step_loss = functools.partial(
+            critic_loss,
+            params=params,
+            sample=sample,
+            auto_encoder=network,
+            kernel=kernel,
         )
-        self._optimizer = optax.rmsprop(
-            _of("learning_rate", settings.mmd_critic_learning_rate)
+        steps = critic_steps(
+            number, busy_steps=busy_steps, usual_steps=settings.mmd_critic_steps
         )
-        self._kernel = gaussian_kernel((1.0, 2.0, 4.0, 8.0, 16.0))  # the source's
-
-    @property
-    def term(self) -> Term:
-        """The loss on its features, with the critic as what is trained against it."""
-        return Term("mmd", self._init, self._train, self._loss)
-
-    def _init(self, key):
-        """Parameters, the encoder's clipped, and the optimizer's state."""
-        params: Any = clip_encoder(self._network.init(key))
-        return params, self._optimizer.init(params)
-
-    def _train(self, state, key, number, draw, sample):
-        def update(state, key):
-            params, opt_state = state
-            draw_key, loss_key = jax.random.split(key)
-            grads, metrics = jax.grad(critic_loss, has_aux=True)(
-                params,
-                loss_key,
-                draw(draw_key),
-                params=None,  # bound in `sample`
-                sample=lambda keys, _: sample(keys),
-                auto_encoder=self._network,
-                kernel=self._kernel,
-            )
-            updates, opt_state = self._optimizer.update(grads, opt_state, params)
-            params = cast(dict[str, Any], optax.apply_updates(params, updates))
-            return (clip_encoder(params), opt_state), metrics
-
-        number = critic_steps(
-            number,
-            busy_steps=self._busy_steps,
-            usual_steps=self._settings.mmd_critic_steps,
+        state, metrics = adversary_steps(
+            step_loss, optimizer, state, key, steps, draw, clip_encoder
         )
-        state, metrics = repeat_update(update, state, key, number)
-        return state, {f"critic_{name}": value for name, value in metrics.items()}
+        return state, {f"critic_{name}": metric for name, metric in metrics.items()}
 
-    def _loss(self, params, key, x, state, sample):
+    def loss(params, key, x, state, sample):
         return sampler_loss(
             params,
             key,
             x,
             critic_params=state[0],
             sample=sample,
-            auto_encoder=self._network,
-            kernel=self._kernel,
+            auto_encoder=network,
+            kernel=kernel,
         )
+
+    return Term("mmd", loss, init, train)

@@ -5,22 +5,23 @@ trained against it); the rest is the same for all: pre-training by likelihood, a
 likelihood term beside the loss, and how the two gradients are joined.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 import dataclasses
-import functools
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-import dspc_jax as pc
+from dspc_jax.learning.balance import BALANCES, balanced_gradient
 from experiments.console.errors import UserError
 from experiments.engine import flags
 from experiments.engine.flags import Settings
 from experiments.engine.system import System, levels_and_labels
-from experiments.losses import score_function
-from experiments.models.generators import Generator, Sample
+from experiments.losses.term import Metrics, Term, objective
+from experiments.models import generators
+from experiments.models.em import Em, make_em
+from experiments.models.generators import Generator
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +54,7 @@ class MixtureSettings:
         "none",
         "how the gradients of samples and likelihood are added: as they are (none), "
         "or each divided by its norm first (norm)",
-        flags.one_of("none", "norm"),
+        flags.one_of(*BALANCES),
     )
     clip_norm: float | None = flags.flag(
         None,
@@ -67,35 +68,6 @@ class MixtureSettings:
 NO_LIKELIHOOD = MixtureSettings(
     pretrain_steps=0, ll_weight=0.0, sampler_learning_rate=None
 )
-
-
-class Term(NamedTuple):
-    """A loss on samples, and what is trained against the generator.
-
-    Attributes:
-        name: in the metrics, ``NAME_term``.
-        init: ``key -> adversary``, any pytree; ``()`` where there is none.
-        train: ``(adversary, key, number, draw, sample) -> (adversary, metrics)``: the
-            adversary's steps before the generator's step ``number`` (from 0, traced).
-            ``draw(key)`` is a fresh batch of grey values ``[B, V, C]``,
-            ``sample(keys)`` one of samples. None where there is nothing to train.
-        loss: ``(params, key, x, adversary, sample) -> (loss, metrics)``; ``x`` are grey
-            values ``[B, V, C]``, ``sample`` a `Sample`.
-        follow: ``(adversary, params, number) -> adversary``, before ``train``: what the
-            adversary takes over from the generator itself. None where it sees samples
-            only.
-        advantages: ``(x, samples, adversary) -> [S]``, what each sample adds to the
-            loss, for ``--relaxation=score_function``:
-            `dspc_jax.objectives.set_advantages` in closed form. None: by leaving out
-            one sample after the other.
-    """
-
-    name: str
-    init: Callable[[jax.Array], Any]
-    train: Callable[..., tuple[Any, dict[str, jax.Array]]] | None
-    loss: Callable[..., tuple[jax.Array, dict[str, jax.Array]]]
-    follow: Callable[[Any, Any, jax.Array], Any] | None = None
-    advantages: Callable[[jax.Array, jax.Array, Any], jax.Array] | None = None
 
 
 class State(NamedTuple):
@@ -115,7 +87,11 @@ class State(NamedTuple):
 
 
 def make_system(
-    settings: Settings, mixture: MixtureSettings, generator: Generator, term: Term
+    settings: Settings,
+    mixture: MixtureSettings,
+    generator: Generator,
+    term: Term,
+    rates: Mapping[str, float] | None = None,
 ) -> System:
     """Training through samples as the training loop sees it.
 
@@ -128,6 +104,7 @@ def make_system(
         mixture: how the likelihood takes part.
         generator: what is trained.
         term: by what.
+        rates: step sizes of parts of the parameters, by name, as shares of the others'.
 
     Returns:
         The system.
@@ -141,150 +118,139 @@ def make_system(
         raise UserError("--ll_weight must be 0 for a generator without likelihood")
     if not (mixture.sample_weight or mixture.ll_weight):
         raise UserError("--ll_weight must be greater than 0 with --sample_weight=0")
-    codec = generator.codec
-    scored = None
-    if settings.relaxation in score_function.NAMES:
-        scored = generator.circuit
-    sampler_rate = mixture.sampler_learning_rate or settings.learning_rate
-    adam = optax.scale_by_adam()
-    if mixture.clip_norm is not None:
-        adam = optax.chain(optax.clip_by_global_norm(mixture.clip_norm), adam)
-    pretrain_em = _em(settings, mixture, generator)
+    em = _em(settings, mixture, generator)
+    training = _Training(settings, mixture, generator, term, rates or {}, em)
+    return generators.system(generator, training.init, training.step)
 
-    def init(key):
+
+class _Training:
+    """The first state and the step, which need all the parts together."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        mixture: MixtureSettings,
+        generator: Generator,
+        term: Term,
+        rates: Mapping[str, float],
+        em: Em | None,
+    ):
+        self._settings, self._mixture, self._rates = settings, mixture, rates
+        self._generator, self._term, self._em = generator, term, em
+        self._adam = optax.scale_by_adam()
+        if mixture.clip_norm is not None:
+            clip = optax.clip_by_global_norm(mixture.clip_norm)
+            self._adam = optax.chain(clip, self._adam)
+
+    def init(self, key):
         generator_key, term_key = jax.random.split(key)
-        params = generator.init(generator_key)
-        em_state = () if pretrain_em is None else pretrain_em.init(params["circuit"])
-        return State(params, adam.init(params), em_state, term.init(term_key))
-
-    def ll_loss(params, key, x, labels):
-        assert generator.likelihood_loss is not None
-        if labels is None:
-            return generator.likelihood_loss(params, key, x)
-        return generator.likelihood_loss(params, key, x, labels)
-
-    def expected_counts(params, x):
-        if generator.expected_counts is not None:
-            return generator.expected_counts(params, x)
-        assert generator.circuit is not None
-        return pc.expected_counts(generator.circuit.circuit, params["circuit"], x)
-
-    def apply_adam(state, grads, rate):
-        updates, opt_state = adam.update(grads, state.opt_state, state.params)
-        updates = jax.tree.map(lambda u: -rate * u, updates)
-        if generator.paced is not None:
-            updates = generator.paced(updates)
-        return state._replace(
-            params=optax.apply_updates(state.params, updates), opt_state=opt_state
+        params = self._generator.init(generator_key)
+        em_state = () if self._em is None else self._em.init(params)
+        return State(
+            params, self._adam.init(params), em_state, self._term.init(term_key)
         )
 
-    def pretrain_step(state, keys, x, labels):
-        if pretrain_em is not None:
-            params = state.params
-            loss = ll_loss(params, keys[0], x, labels)
-            counts = expected_counts(params, x)
-            updates, em_state = pretrain_em.update(
-                cast(Any, counts), state.em_state, params["circuit"]
-            )
-            circuit = optax.apply_updates(params["circuit"], updates)
-            state = state._replace(
-                params=params | {"circuit": circuit}, em_state=em_state
-            )
-            return state, {"ll_term": loss}
-        loss, grads = jax.value_and_grad(ll_loss)(state.params, keys[0], x, labels)
-        state = apply_adam(state, grads, settings.learning_rate)
-        return state, {"ll_term": loss, "ll_grad_norm": optax.tree.norm(grads)}
-
-    def term_gradient(state, keys, x, step, draw):
-        """The gradient of the loss on samples, after a step of the adversary."""
-        metrics = {}
-        adversary, number = state.adversary, step - mixture.pretrain_steps
-        if term.follow is not None:
-            adversary = term.follow(adversary, state.params, number)
-        if term.train is not None:
-
-            def draw_unit(key):
-                draw_key, noise_key = jax.random.split(key)
-                levels, _ = levels_and_labels(draw(draw_key))
-                return codec.to_unit(codec.encode(noise_key, levels))
-
-            def draw_samples(keys):
-                return generator.sampler(state.params, step)(keys, state.params)
-
-            adversary, metrics = term.train(
-                adversary, keys[2], number, draw_unit, draw_samples
-            )
-
-        def term_loss(params):
-            given = (params, keys[1], codec.to_unit(x), adversary)
-            if scored is not None:
-                return score_function.term_loss(
-                    settings.relaxation,
-                    scored,
-                    term.loss,
-                    term.advantages,
-                    *given,
-                    generator.temperature(params, step),
-                )
-            sample: Sample = generator.sampler(params, step)
-            return term.loss(*given, sample)
-
-        (loss, of_term), grads = jax.value_and_grad(term_loss, has_aux=True)(
-            state.params
-        )
-        return state._replace(adversary=adversary), loss, grads, metrics | of_term
-
-    def sample_step(state, keys, x, labels, step, draw):
-        metrics, weighted = {}, []
-
-        def add(name, weight, loss, grads):
-            metrics[f"{name}_term"] = weight * loss
-            metrics[f"{name}_grad_norm"] = weight * optax.tree.norm(grads)
-            weighted.append((weight, grads))
-
-        if mixture.sample_weight:
-            state, loss, grads, metrics = term_gradient(state, keys, x, step, draw)
-            add(term.name, mixture.sample_weight, loss, grads)
-        if mixture.ll_weight:
-            loss, grads = jax.value_and_grad(ll_loss)(state.params, keys[0], x, labels)
-            add("ll", mixture.ll_weight, loss, grads)
-        if mixture.balance == "norm":
-            weighted = [(weight, _unit_norm(grads)) for weight, grads in weighted]
-        grads = functools.reduce(
-            lambda one, other: jax.tree.map(jnp.add, one, other),
-            [jax.tree.map(lambda g, w=w: w * g, grads) for w, grads in weighted],
-        )
-        return apply_adam(state, grads, sampler_rate), metrics
-
-    def step(state, key, batch, step, draw):
+    def step(self, state, key, batch, step, draw):
         noise_key, *keys = jax.random.split(key, 4)
         levels, labels = levels_and_labels(batch)
-        x = codec.encode(noise_key, levels)
+        x = self._generator.codec.encode(noise_key, levels)
+        num_before = self._mixture.pretrain_steps
         new, metrics = _either(
-            step < mixture.pretrain_steps if mixture.pretrain_steps else None,
-            lambda: pretrain_step(state, keys, x, labels),
-            lambda: sample_step(state, keys, x, labels, step, draw),
+            step < num_before if num_before else None,
+            lambda: self._pretrain(state, keys[0], x, labels),
+            lambda: self._train(state, keys, x, labels, step, draw),
         )
-        terms = [metrics.get(f"{name}_term", 0.0) for name in (term.name, "ll")]
+        terms = [metrics.get(f"{name}_term", 0.0) for name in (self._term.name, "ll")]
         metrics["loss"] = jnp.asarray(terms[0] + terms[1])
-        metrics["temperature"] = generator.temperature(state.params, step)
+        heat = self._generator.sampler(state.params, step).temperature
+        metrics["temperature"] = jnp.asarray(heat, jnp.float32)
         return new, metrics
 
-    def of_state(function):
-        return function and (lambda state, *given: function(state.params, *given))
+    def _pretrain(self, state, key, x, labels):
+        """A step of the likelihood alone."""
+        loss = self._likelihood(key, x, labels)
+        if self._em is not None:
+            value, _ = loss(state.params)
+            params, em_state = self._em.step(state.params, state.em_state, x)
+            return state._replace(params=params, em_state=em_state), {"ll_term": value}
+        grads, metrics = balanced_gradient(state.params, {"ll": (1.0, loss)})
+        return self._moved(state, grads, self._settings.learning_rate), metrics
 
-    return System(
-        init=init,
-        step=step,
-        evaluate=lambda state, key, batch: generator.evaluate(state.params, key, batch),
-        sample=lambda state, key, num: generator.pictures(state.params, key, num),
-        labelled=generator.sample_class is not None,
-        complete=of_state(generator.complete),
-        sample_class=of_state(generator.sample_class),
-    )
+    def _train(self, state, keys, x, labels, step, draw):
+        """A step of the loss on samples and of the likelihood beside it."""
+        mixture, losses, metrics = self._mixture, {}, {}
+        if mixture.sample_weight:
+            state, metrics = self._train_adversary(state, keys[2], step, draw)
+            loss = self._on_samples(state.adversary, keys[1], x, step)
+            losses[self._term.name] = mixture.sample_weight, loss
+        if mixture.ll_weight:
+            loss = self._likelihood(keys[0], x, labels)
+            losses["ll"] = mixture.ll_weight, loss
+        grads, of_losses = balanced_gradient(
+            state.params, losses, balance=mixture.balance
+        )
+        rate = mixture.sampler_learning_rate or self._settings.learning_rate
+        return self._moved(state, grads, rate), metrics | of_losses
+
+    def _train_adversary(self, state, key, step, draw):
+        if self._term.train is None:
+            return state, {}
+        codec = self._generator.codec
+
+        def draw_unit(key):
+            draw_key, noise_key = jax.random.split(key)
+            levels, _ = levels_and_labels(draw(draw_key))
+            return codec.to_unit(codec.encode(noise_key, levels))
+
+        adversary, metrics = self._term.train(
+            state.adversary,
+            state.params,
+            key,
+            step - self._mixture.pretrain_steps,
+            draw_unit,
+            self._generator.sampler(state.params, step),
+        )
+        return state._replace(adversary=adversary), metrics
+
+    def _on_samples(self, adversary, key, x, step):
+        """The term as a function of the parameters."""
+        generator = self._generator
+
+        def loss(params):
+            on_samples = objective(
+                self._term,
+                adversary,
+                generator.sampler(params, step),
+                self._settings.relaxation,
+                generator.circuit and generator.circuit.circuit,
+                generator.codec.to_unit,
+            )
+            return on_samples(params, key, generator.codec.to_unit(x))
+
+        return loss
+
+    def _likelihood(self, key, x, labels):
+        """Negative, as a function of the parameters."""
+
+        def loss(params):
+            assert self._generator.likelihood_loss is not None
+            return self._generator.likelihood_loss(params, key, x, labels), {}
+
+        return loss
+
+    def _moved(self, state, grads, rate):
+        """The state after a step of Adam."""
+        updates: Any
+        updates, opt_state = self._adam.update(grads, state.opt_state, state.params)
+        updates = {
+            name: optax.tree.scale(-rate * self._rates.get(name, 1.0), part)
+            for name, part in updates.items()
+        }
+        params = optax.apply_updates(state.params, updates)
+        return state._replace(params=params, opt_state=opt_state)
 
 
-Outcome = tuple[State, dict[str, jax.Array]]
+Outcome = tuple[State, Metrics]
 
 
 def _either(
@@ -306,14 +272,9 @@ def _either(
     return jax.lax.cond(first, padded(one), padded(other))
 
 
-def _unit_norm(grads: Any) -> Any:
-    norm = optax.tree.norm(grads)
-    return jax.tree.map(lambda g: g / jnp.maximum(norm, 1e-12), grads)
-
-
 def _em(
     settings: Settings, mixture: MixtureSettings, generator: Generator
-) -> optax.GradientTransformation | None:
+) -> Em | None:
     """EM for pre-training, where the flags ask for it."""
     if settings.optimizer != "em":
         return None
@@ -322,11 +283,4 @@ def _em(
             "--optimizer must be adam without --pretrain_steps of a circuit (EM sees "
             f"no samples), got {settings.optimizer!r}"
         )
-    if generator.circuit.labelled:
-        raise UserError("--optimizer must be adam with --labels=roots, got 'em'")
-    try:
-        return pc.em(generator.circuit.circuit, settings.em_step_size)
-    except ValueError as error:
-        raise UserError(
-            f"--optimizer=em does not fit --leaf={settings.leaf}: {error}"
-        ) from error
+    return make_em(settings, generator.circuit)

@@ -12,9 +12,11 @@ import numpy as np
 
 from dspc_jax.evaluation import Codec
 from dspc_jax.objectives import (
+    Features,
     Kernel,
     exact_mmd_loss,
     expected_kernels,
+    feature_kernel,
     mmd_advantages,
     mmd_loss,
 )
@@ -24,9 +26,10 @@ from experiments.engine import flags
 from experiments.engine.flags import Settings
 from experiments.losses import perceptual
 from experiments.losses.critic import CriticSettings
-from experiments.losses.mixture import Term
 from experiments.losses.penalized_critic import LEARNED_KERNELS, learned_kernel_term
-from experiments.models.circuit import Model, pixel_bandwidths, pixel_kernel, references
+from experiments.losses.term import Term
+from experiments.models.circuit import Model
+from experiments.models.pixel_kernels import pixel_bandwidths, pixel_kernel, references
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,8 +77,10 @@ class MmdSettings:
     )
 
 
-def pixel_term(kernel: Kernel, settings: MmdSettings) -> Term:
-    """The MMD between grey values, from samples."""
+def kernel_term(
+    kernel: Kernel, settings: MmdSettings, features: Features | None = None
+) -> Term:
+    """The MMD between grey values, or their features, from samples."""
 
     def loss(params, key, x, adversary, sample):
         del adversary
@@ -87,20 +92,17 @@ def pixel_term(kernel: Kernel, settings: MmdSettings) -> Term:
             kernel=kernel,
             estimator=cast(Any, settings.mmd_estimator),
             square_root=settings.mmd_power == 1,
+            features=features,
         )
 
     def advantages(x, samples, adversary):
         del adversary
+        if features is not None:
+            x, samples = features(x), features(samples)
         return mmd_advantages(x, samples, kernel)
 
     unbiased = settings.mmd_estimator == "unbiased"
-    return Term(
-        "mmd",
-        init=lambda key: (),
-        train=None,
-        loss=loss,
-        advantages=advantages if unbiased else None,
-    )
+    return Term("mmd", loss, advantages=advantages if unbiased else None)
 
 
 def exact_term(circuit: Model, settings: MmdSettings, dataset: Dataset) -> Term:
@@ -118,17 +120,17 @@ def exact_term(circuit: Model, settings: MmdSettings, dataset: Dataset) -> Term:
         UserError: the MMD of this circuit, or with these kernels, has no closed form.
     """
     for name in ("mmd_kernel", "mmd_pixel_kernel"):
-        value, needed = getattr(settings, name), getattr(MmdSettings, name)
-        if value != needed:
+        given, needed = getattr(settings, name), getattr(MmdSettings, name)
+        if given != needed:
             raise UserError(
                 f"--{name} must be {needed} with --mmd_estimator=exact (no other has a "
-                f"closed form), got {value!r}"
+                f"closed form), got {given!r}"
             )
     try:
         expected_kernels.check(circuit.circuit)
     except ValueError as error:
         raise UserError(
-            f"--mmd_estimator must not be exact with this circuit: {error}"
+            f"--mmd_estimator must not be exact with this {error}"
         ) from error
     bandwidths = np.asarray(pixel_bandwidths(circuit.codec, circuit.references))
     patches = None
@@ -148,7 +150,7 @@ def exact_term(circuit: Model, settings: MmdSettings, dataset: Dataset) -> Term:
             patches=None if patches is None else jnp.asarray(patches),
         )
 
-    return Term("mmd", init=lambda key: (), train=None, loss=loss)
+    return Term("mmd", loss, draws=False)
 
 
 def square_tiles(height: int, width: int, side: int) -> np.ndarray:
@@ -189,8 +191,8 @@ def sample_term(
             dataset,
             settings.data_dir,
         )
-        kernel = perceptual.feature_kernel(features, dataset)
-        return perceptual.through(features, pixel_term(kernel, mmd_settings))
+        kernel = feature_kernel(features, perceptual.references(dataset))
+        return kernel_term(kernel, mmd_settings, features)
     family = mmd_settings.mmd_pixel_kernel
     kernel = pixel_kernel(codec, references(dataset), family)
-    return pixel_term(kernel, mmd_settings)
+    return kernel_term(kernel, mmd_settings)

@@ -2,7 +2,6 @@
 
 import functools
 
-import jax
 import optax
 
 from dspc_jax.networks import convolutional_critic
@@ -12,11 +11,10 @@ from dspc_jax.objectives import (
     mmd_loss,
     penalized_critic_loss,
     rational_quadratic_kernel,
-    repeat_update,
 )
 from experiments.data import Dataset
-from experiments.losses.critic import Critic, CriticSettings, default
-from experiments.losses.mixture import Term
+from experiments.losses.critic import CriticSettings, auto_encoder_term, default
+from experiments.losses.term import Term, adversary_steps
 
 LEARNED_KERNELS = ("autoencoder", "gradient_penalty")
 
@@ -33,7 +31,7 @@ def learned_kernel_term(name: str, settings: CriticSettings, dataset: Dataset) -
         The term, ``mmd`` in the metrics.
     """
     if name == "autoencoder":
-        return Critic(settings, dataset).term
+        return auto_encoder_term(settings, dataset)
     return penalized_term(settings, dataset)
 
 
@@ -49,16 +47,16 @@ def penalized_term(settings: CriticSettings, dataset: Dataset) -> Term:
     Returns:
         The term, ``mmd`` in the metrics.
     """
-    of = functools.partial(default, "gradient_penalty")
+    value = functools.partial(default, "gradient_penalty")
     critic = convolutional_critic(
         dataset.height,
         dataset.width,
         dataset.num_channels,
         num_filters=settings.mmd_filters,
-        num_features=int(of("features", settings.mmd_features)),
+        num_features=int(value("features", settings.mmd_features)),
     )
-    rate = of("learning_rate", settings.mmd_critic_learning_rate)
-    busy_steps = int(of("busy_steps", settings.mmd_critic_busy_steps))
+    rate = value("learning_rate", settings.mmd_critic_learning_rate)
+    busy_steps = int(value("busy_steps", settings.mmd_critic_busy_steps))
     optimizer = optax.adam(rate, b1=0.5, b2=0.9)  # the source's
     kernel = rational_quadratic_kernel(linear_weight=settings.mmd_linear_weight)
 
@@ -66,43 +64,35 @@ def penalized_term(settings: CriticSettings, dataset: Dataset) -> Term:
         params = critic.init(key)
         return params, optimizer.init(params)
 
-    def train(state, key, number, draw, sample):
-        def update(state, key):
-            params, opt_state = state
-            draw_key, loss_key = jax.random.split(key)
-            grads, metrics = jax.grad(penalized_critic_loss, has_aux=True)(
-                params,
-                loss_key,
-                draw(draw_key),
-                params=None,  # bound in `sample`
-                sample=lambda keys, _: sample(keys),
-                critic=critic,
-                kernel=kernel,
-                gradient_penalty_weight=settings.mmd_gradient_penalty,
-                activation_penalty_weight=settings.mmd_activation_penalty,
-            )
-            updates, opt_state = optimizer.update(grads, opt_state, params)
-            return (optax.apply_updates(params, updates), opt_state), metrics
-
+    def train(state, params, key, number, draw, sample):
+        step_loss = functools.partial(
+            penalized_critic_loss,
+            params=params,
+            sample=sample,
+            critic=critic,
+            kernel=kernel,
+            gradient_penalty_weight=settings.mmd_gradient_penalty,
+            activation_penalty_weight=settings.mmd_activation_penalty,
+        )
         steps = critic_steps(
             number, busy_steps=busy_steps, usual_steps=settings.mmd_critic_steps
         )
-        state, metrics = repeat_update(update, state, key, steps)
-        return state, {f"critic_{name}": value for name, value in metrics.items()}
+        state, metrics = adversary_steps(step_loss, optimizer, state, key, steps, draw)
+        return state, {f"critic_{name}": metric for name, metric in metrics.items()}
 
     def loss(params, key, x, state, sample):
-        value, metrics = mmd_loss(
+        mmd2, metrics = mmd_loss(
             params,
             key,
             x,
             sample=sample,
             kernel=kernel,
-            features=lambda x: critic.features(state[0], x),
+            features=functools.partial(critic.features, state[0]),
         )
-        return value, {"mmd2": metrics["mmd2"]}
+        return mmd2, {"mmd2": metrics["mmd2"]}
 
     def advantages(x, samples, state):
-        of_data, of_samples = (critic.features(state[0], v) for v in (x, samples))
-        return mmd_advantages(of_data, of_samples, kernel)
+        features = functools.partial(critic.features, state[0])
+        return mmd_advantages(features(x), features(samples), kernel)
 
-    return Term("mmd", init, train, loss, advantages=advantages)
+    return Term("mmd", loss, init, train, advantages)

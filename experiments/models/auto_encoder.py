@@ -1,22 +1,37 @@
 """A circuit over images and latents as its own auto-encoder, as the programs see it."""
 
 import dataclasses
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 
 import dspc_jax as pc
-from dspc_jax.networks import convolutional_generator, count_params, mlp_generator
-from dspc_jax.objectives import auto_encoding_loss, circuit_decoder, circuit_encoder
+from dspc_jax.networks import (
+    NetworkGenerator,
+    convolutional_generator,
+    count_params,
+    mlp_generator,
+)
+from dspc_jax.objectives import (
+    SCORE_ESTIMATORS,
+    Decoder,
+    Encoder,
+    circuit_decoder,
+    circuit_encoder,
+)
 from experiments.console.errors import UserError
 from experiments.data import Dataset
 from experiments.engine import flags
 from experiments.engine.flags import Settings
-from experiments.losses import score_function
-from experiments.losses.mixture import Term
 from experiments.models import circuit as model
-from experiments.models import code_usage, joint_circuit, reconstruction, temperature
+from experiments.models import (
+    code_usage,
+    generators,
+    joint_circuit,
+    reconstruction,
+    temperature,
+)
 from experiments.models.generators import Generator
 
 
@@ -89,92 +104,50 @@ class PaeSettings:
     )
 
 
-class JointSample(NamedTuple):
-    """Differentiable samples of images at one temperature, see `generators.Sample`."""
-
-    circuit: pc.Circuit
-    relaxation: str
-    temperature: jax.Array
-    codec: Any
-
-    def __call__(self, keys: jax.Array, params: Any) -> jax.Array:
-        """``[B, V, C]`` grey values."""
-
-        def draw(key):
-            return self.circuit.sample_differentiable(
-                key,
-                params["circuit"],
-                relaxation=self.relaxation,
-                temperature=self.temperature,
-            )
-
-        return self.codec.to_unit(jax.vmap(draw)(keys))
-
-
 class AutoEncoder:
-    """The circuit, and the network that may decode for it, as a generator and a term.
+    """The circuit, and the network that may decode for it, as what is trained.
 
-    Its parameters are ``{"circuit": ..., "temperature": ..., "network": ...}``.
+    Its parameters are ``{"circuit": ...}``, ``network`` and a learned ``temperature``
+    where there are any.
+
+    Attributes:
+        joint: the circuit over image and latents.
+        settings: the flags of auto-encoding.
     """
 
-    def __init__(
-        self,
-        settings: Settings,
-        pae: PaeSettings,
-        dataset: Dataset,
-        num_steps_before: int = 0,
-    ):
+    def __init__(self, settings: Settings, pae: PaeSettings, dataset: Dataset):
         """Builds it.
 
         Args:
             settings: the shared flags.
             pae: those of auto-encoding.
             dataset: the images.
-            num_steps_before: steps before the temperature schedule begins.
 
         Raises:
             UserError: the flags describe no circuit on these images.
         """
-        self._settings, self._pae, self._dataset = settings, pae, dataset
         least, greatest = pae.pae_latent_min_scale, pae.pae_latent_max_scale
         if least >= greatest:
             raise UserError(
                 "--pae_latent_min_scale must be below "
                 f"--pae_latent_max_scale={greatest}, got {least}"
             )
-        if settings.relaxation in score_function.NAMES:
+        if settings.relaxation in SCORE_ESTIMATORS:
             raise UserError(
                 "--relaxation must relax the choices of a sample here (an auto-encoder "
                 f"is no loss on a set of samples), got {settings.relaxation!r}"
             )
-        leaf = pc.Normal(least, greatest, init_mean=(0.0, 1.0))
+        self.settings = pae
         self.joint = joint_circuit.make_joint_model(
             settings,
             dataset,
             num_latents=pae.pae_latents,
             patch=pae.pae_patch,
-            latent_leaf=leaf,
+            latent_leaf=pc.Normal(least, greatest, init_mean=(0.0, 1.0)),
             latent_scale=pae.pae_latent_scale,
         )
-        self._temperature = temperature.schedule(settings, num_steps_before)
-        self._network = None
-        num_channels, width = dataset.num_channels, pae.pae_network_width
-        num_inputs = pae.pae_latents * num_channels
-        if pae.pae_decode == "network" and pae.pae_network == "mlp":
-            self._network = mlp_generator(
-                dataset.height * dataset.width,
-                num_channels,
-                width=width,
-                num_latents=num_inputs,
-            )
-        elif pae.pae_decode == "network":
-            self._network = convolutional_generator(
-                dataset.height,
-                dataset.width,
-                num_channels,
-                num_filters=width,
-                num_latents=num_inputs,
-            )
+        self._shared, self._dataset = settings, dataset
+        self._network = _network(pae, dataset)
 
     @property
     def num_params(self) -> int:
@@ -182,21 +155,18 @@ class AutoEncoder:
         network = 0 if self._network is None else self._network.num_params()
         return count_params(self.joint.circuit.init) + network
 
-    # ---- encoding and decoding -----------------------------------------------------
-
-    def _encoder(self, method: str, heat: jax.Array | float = 1.0):
+    def encoder(self, method: str, heat: jax.Array | float = 1.0) -> Encoder:
+        """To latents: ``(params, key, x[V, C], observed) -> [L, C]``."""
         encode = circuit_encoder(
             self.joint.circuit,
             cast(Any, method),
-            relaxation=self._settings.relaxation,
+            relaxation=self._shared.relaxation,
             temperature=heat,
         )
-        return lambda params, key, x, observed: encode(
-            params["circuit"], key, x, observed
-        )
+        return lambda params, *rest: encode(params["circuit"], *rest)
 
-    def _decoder(self, method: str, heat: jax.Array | float = 1.0):
-        """To grey values."""
+    def decoder(self, method: str, heat: jax.Array | float = 1.0) -> Decoder:
+        """To grey values: ``(params, key, z[L, C]) -> [V, C]``."""
         network = self._network
         if network is not None:
             return lambda params, key, z: network.generate(
@@ -205,7 +175,7 @@ class AutoEncoder:
         decode = circuit_decoder(
             self.joint.circuit,
             cast(Any, method),
-            relaxation=self._settings.relaxation,
+            relaxation=self._shared.relaxation,
             temperature=heat,
         )
         to_unit = self.joint.image.codec.to_unit
@@ -217,7 +187,7 @@ class AutoEncoder:
         x = self.joint.image.codec.encode(noise_key, levels)
         if observed is None:
             observed = jnp.ones(x.shape[:2], bool)
-        z = jax.vmap(self._encoder(self._pae.pae_encode), (None, 0, 0, 0))(
+        z = jax.vmap(self.encoder(self.settings.pae_encode), (None, 0, 0, 0))(
             params, jax.random.split(encode_key, len(x)), x, observed
         )
         return self._decode(params, decode_key, z)
@@ -228,34 +198,41 @@ class AutoEncoder:
         It is the mean over codes z of E[x | z, observed pixels]: no single code does
         better, nor does a decoder that knows the code alone.
         """
-        image = self.joint.image
-        x = image.codec.encode(key, levels)
-        mean = jax.vmap(image.circuit.mean, (None, 0, 0))
-        return image.codec.to_unit(mean(params["circuit"], x, observed))
+        filled = model.complete(self.joint.image, params, key, levels, observed)
+        return filled["mean"]
 
-    def _decode(self, params, key, z):
-        keys = jax.random.split(key, len(z))
-        return jax.vmap(self._decoder("mean"), (None, 0, 0))(params, keys, z)
+    def generator(self, num_steps_before: int = 0) -> Generator:
+        """The circuit as what is trained through samples.
 
-    # ---- as the mixture sees it ----------------------------------------------------
+        Args:
+            num_steps_before: steps before the temperature schedule begins.
+
+        Returns:
+            The generator, of images.
+
+        Raises:
+            UserError: the circuit has no differentiable samples.
+        """
+        generator = generators.of_circuit(
+            self._shared, self.joint.image, num_steps_before
+        )
+        return generator._replace(
+            init=self._init, evaluate=self._evaluate, pictures=self._pictures
+        )
 
     def _init(self, key):
         circuit_key, network_key = jax.random.split(key)
-        network = self._network
-        return {
-            "circuit": joint_circuit.init(self.joint, circuit_key),
-            "temperature": temperature.init_learned(self._settings),
-            "network": {} if network is None else network.init(network_key),
-        }
+        params = joint_circuit.init(self.joint, circuit_key)
+        if self._network is not None:
+            params["network"] = self._network.init(network_key)
+        return params | temperature.init(self._shared)
 
     def _evaluate(self, params, key, levels):
         image_key, code_key, key = jax.random.split(key, 3)
-        image = self.joint.image
-        count = {"num_params": jnp.float32(self.num_params)}
         return (
-            model.evaluate(image, params["circuit"], image_key, levels)
-            | count
-            | code_usage.evaluate(self.joint, params["circuit"], code_key, levels)
+            model.evaluate(self.joint.image, params, image_key, levels)
+            | {"num_params": jnp.float32(self.num_params)}
+            | code_usage.evaluate(self.joint, params, code_key, levels)
             | reconstruction.evaluate(
                 self.reconstruct, self._dataset, params, key, levels, self.complete
             )
@@ -283,68 +260,27 @@ class AutoEncoder:
             | decoded
         )
 
-    def generator(self) -> Generator:
-        """The circuit as what is trained."""
-        image = self.joint.image
-        heat = self._temperature
-        return Generator(
-            codec=image.codec,
-            init=self._init,
-            sampler=lambda params, step: JointSample(
-                image.circuit,
-                self._settings.relaxation,
-                heat(params["temperature"], step),
-                image.codec,
-            ),
-            temperature=lambda params, step: heat(params["temperature"], step),
-            likelihood_loss=lambda params, key, x: model.likelihood_loss(
-                image, params["circuit"], key, x
-            ),
-            evaluate=self._evaluate,
-            pictures=self._pictures,
-            circuit=image,
-            complete=lambda params, *given: model.complete(
-                image, params["circuit"], *given
-            ),
-            expected_counts=lambda params, x: joint_circuit.expected_counts(
-                self.joint, params["circuit"], x
-            ),
-        )
-
-    def term(self) -> Term:
-        """The loss, in nats a dimension (or squared grey values a dimension)."""
-        pae, codec = self._pae, self.joint.image.codec
-
-        def loss(params, key, x, adversary, sample):
-            del adversary
-            assert isinstance(sample, JointSample)
-            x = codec.from_unit(x)
-            mask_key, key = jax.random.split(key)
-            value, metrics = auto_encoding_loss(
-                params,
-                key,
-                x,
-                encode=self._encoder(pae.pae_encode, sample.temperature),
-                decode=self._decoder(pae.pae_decode, sample.temperature),
-                reconstruction=cast(Any, pae.pae_loss),
-                target=reconstruction.unit(self._dataset, codec.to_levels(x)),
-                observed=_hide(mask_key, x, pae.pae_missing),
-                joint_weight=pae.pae_joint_weight,
-                kl_weight=pae.pae_kl_weight,
-                log_prob=lambda params, *x: self.joint.circuit.log_prob(
-                    params["circuit"], *x
-                ),
-                draw=self._encoder("sample", sample.temperature),
-            )
-            return value / self.joint.image.num_dims, metrics
-
-        return Term("pae", init=lambda key: (), train=None, loss=loss)
+    def _decode(self, params, key, z):
+        keys = jax.random.split(key, len(z))
+        return jax.vmap(self.decoder("mean"), (None, 0, 0))(params, keys, z)
 
 
-def _hide(key: jax.Array, x: jax.Array, most: float) -> jax.Array | None:
-    """Which pixels ``[B, V]`` the encoder sees; None: all."""
-    if not most:
+def _network(pae: PaeSettings, dataset: Dataset) -> NetworkGenerator | None:
+    """What decodes in the circuit's place, where the flags ask for it."""
+    if pae.pae_decode != "network":
         return None
-    share_key, pixel_key = jax.random.split(key)
-    share = most * jax.random.uniform(share_key, (len(x), 1))
-    return jax.random.uniform(pixel_key, x.shape[:2]) >= share
+    num_latents = pae.pae_latents * dataset.num_channels
+    if pae.pae_network == "mlp":
+        return mlp_generator(
+            dataset.height * dataset.width,
+            dataset.num_channels,
+            width=pae.pae_network_width,
+            num_latents=num_latents,
+        )
+    return convolutional_generator(
+        dataset.height,
+        dataset.width,
+        dataset.num_channels,
+        num_filters=pae.pae_network_width,
+        num_latents=num_latents,
+    )

@@ -8,27 +8,24 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 import dspc_jax as pc
 from dspc_jax.evaluation import Codec, bits_per_example
 from dspc_jax.networks import count_params
 from dspc_jax.objectives import (
     Kernel,
-    gaussian_kernel,
-    median_bandwidths,
     mmd2_unbiased,
     negative_log_likelihood,
-    rational_quadratic_kernel,
     sample_spread,
 )
 from experiments.console.errors import UserError
 from experiments.data import Dataset
 from experiments.engine.flags import Settings
 from experiments.engine.system import levels_and_labels
-from experiments.models.preprocessing import preprocessing
-
-_NUM_REFERENCES = 1000  # training images that scale the first leaves and the kernel
+from experiments.models.pixel_kernels import pixel_kernel, references
+from experiments.models.preprocessing import (
+    preprocessing,
+)
 
 
 class Model(NamedTuple):
@@ -42,6 +39,8 @@ class Model(NamedTuple):
         references: ``[n, V, C]`` uint8 training images, evenly spaced.
         num_dims: variables times channels.
         labelled: whether the roots are the classes of the data.
+        num_latents: variables of the circuit beyond those of an image, which come
+            after; ``circuit`` integrates them out.
     """
 
     circuit: pc.Circuit
@@ -50,6 +49,7 @@ class Model(NamedTuple):
     references: np.ndarray
     num_dims: int
     labelled: bool = False
+    num_latents: int = 0
 
 
 def make_model(settings: Settings, dataset: Dataset) -> Model:
@@ -118,7 +118,9 @@ def _build(config: pc.CircuitConfig) -> pc.Circuit:
         return pc.build(config)
 
 
-def of_circuit(settings: Settings, dataset: Dataset, circuit: pc.Circuit) -> Model:
+def of_circuit(
+    settings: Settings, dataset: Dataset, circuit: pc.Circuit, num_latents: int = 0
+) -> Model:
     """A circuit over the images of a data set, with the units of its leaves."""
     codec = preprocessing(settings.leaf, dataset.num_values)
     images = references(dataset)
@@ -129,6 +131,7 @@ def of_circuit(settings: Settings, dataset: Dataset, circuit: pc.Circuit) -> Mod
         references=images,
         num_dims=dataset.train[0].size,
         labelled=settings.labels == "roots",
+        num_latents=num_latents,
     )
 
 
@@ -168,58 +171,27 @@ def _leaf(settings: Settings, num_values: int) -> Any:
     }[settings.leaf]()
 
 
-def references(dataset: Dataset) -> np.ndarray:
-    """Evenly spaced training images, ``[n, V, C]`` uint8."""
-    num = min(_NUM_REFERENCES, len(dataset.train))
-    rows = np.linspace(0, len(dataset.train) - 1, num)
-    return dataset.train[rows.astype(np.int64)]
+Params = dict[str, Any]
+"""``{"circuit": ..., **more}``: parameters of a run, the circuit's among them."""
 
 
-def pixel_bandwidths(codec: Codec, images: np.ndarray) -> list[float]:
-    """Bandwidths of Gaussian kernels between grey values: multiples of the median."""
-    return np.asarray(median_bandwidths(_grey(codec, images))).tolist()
-
-
-def pixel_kernel(codec: Codec, images: np.ndarray, family: str = "gaussian") -> Kernel:
-    """A sum of kernels between grey values, scaled to the images' distances.
-
-    Args:
-        codec: the units of the images.
-        images: ``[n, V, C]`` uint8.
-        family: ``gaussian`` of several bandwidths about the median distance, or
-            ``rational_quadratic`` of several exponents at the median distance.
-
-    Returns:
-        The kernel.
-    """
-    if family == "rational_quadratic":
-        (median,) = np.asarray(median_bandwidths(_grey(codec, images), (1.0,))).tolist()
-        return rational_quadratic_kernel(bandwidth=median)
-    return gaussian_kernel(pixel_bandwidths(codec, images))
-
-
-def _grey(codec: Codec, levels: np.ndarray) -> jax.Array:
-    """Images as grey values, for fixed noise: bandwidths need no more."""
-    return codec.to_unit(codec.encode(jax.random.key(0), jnp.asarray(levels)))
-
-
-def init(model: Model, key: jax.Array) -> Any:
+def init(model: Model, key: jax.Array) -> Params:
     """Initial parameters, their leaves scaled to the training images."""
     noise_key, init_key = jax.random.split(key)
     # The barrier: or XLA computes with the images while it compiles, slowly.
     levels = jax.lax.optimization_barrier(jnp.asarray(model.references))
     references = model.codec.encode(noise_key, levels)
-    return model.circuit.init(init_key, references)
+    return {"circuit": model.circuit.init(init_key, references)}
 
 
 def likelihood_loss(
-    model: Model, params: Any, key: jax.Array, x: jax.Array, labels: Any = None
+    model: Model, params: Params, key: jax.Array, x: jax.Array, labels: Any = None
 ) -> jax.Array:
     """The mean negative log-likelihood a dimension, in nats.
 
     Args:
         model: the circuit.
-        params: its parameters.
+        params: the circuit's parameters, and more.
         key: not used.
         x: ``[B, V, C]``, encoded.
         labels: None, or int32 ``[B]``: the likelihood is then that of image and label.
@@ -227,24 +199,35 @@ def likelihood_loss(
     Returns:
         A scalar.
     """
-    circuit = model.circuit
+    circuit, own = model.circuit, params["circuit"]
     if labels is None:
-        loss, _ = negative_log_likelihood(params, key, x, log_prob=circuit.log_prob)
+        loss, _ = negative_log_likelihood(own, key, x, log_prob=circuit.log_prob)
     else:
-        given = jax.vmap(circuit.class_log_probs, (None, 0))(params, x)
-        joint = given + jax.nn.log_softmax(params.classes)[None]
+        given = jax.vmap(circuit.class_log_probs, (None, 0))(own, x)
+        joint = given + jax.nn.log_softmax(own.classes)[None]
         loss = -jnp.mean(jnp.take_along_axis(joint, labels[:, None], 1))
     return loss / model.num_dims
 
 
+def expected_counts(model: Model, params: Params, x: jax.Array) -> Any:
+    """Of images ``[N, V, C]``, the latents unknown: see `dspc_jax.expected_counts`."""
+    circuit, own = model.circuit, params["circuit"]
+    if not model.num_latents:
+        return pc.expected_counts(circuit, own, x)
+    joint = jnp.pad(x, ((0, 0), (0, model.num_latents), (0, 0)))
+    observed = jnp.arange(joint.shape[1]) < x.shape[1]
+    observed = jnp.broadcast_to(observed, joint.shape[:2])
+    return pc.expected_counts(circuit, own, joint, observed)
+
+
 def evaluate(
-    model: Model, params: Any, key: jax.Array, batch: Any
+    model: Model, params: Params, key: jax.Array, batch: Any
 ) -> dict[str, jax.Array]:
     """Bits per dimension, and the MMD between images and ancestral samples.
 
     Args:
         model: the circuit.
-        params: its parameters.
+        params: the circuit's parameters, and more.
         key: for dequantisation and samples.
         batch: ``[B, V, C]`` uint8, with labels or without.
 
@@ -256,7 +239,7 @@ def evaluate(
     levels, labels = levels_and_labels(batch)
     noise_key, sample_key = jax.random.split(key)
     x = model.codec.encode(noise_key, levels)
-    log_p = jax.vmap(model.circuit.log_prob, (None, 0))(params, x)
+    log_p = jax.vmap(model.circuit.log_prob, (None, 0))(params["circuit"], x)
     samples = sample(model, params, sample_key, len(levels), "sample")
     real, samples = model.codec.to_unit(x), model.codec.to_unit(samples)
     metrics = {
@@ -266,30 +249,31 @@ def evaluate(
         "num_params": jnp.float32(count_params(model.circuit.init)),
     }
     if labels is not None:
-        posterior = jax.vmap(model.circuit.class_posterior, (None, 0))(params, x)
-        right = jnp.argmax(posterior, -1) == labels
+        class_posterior = jax.vmap(model.circuit.class_posterior, (None, 0))
+        right = jnp.argmax(class_posterior(params["circuit"], x), -1) == labels
         metrics["accuracy"] = right.astype(jnp.float32)
     return metrics
 
 
 def sample(
-    model: Model, params: Any, key: jax.Array, num: int, leaf_mode: str
+    model: Model, params: Params, key: jax.Array, num: int, leaf_mode: str
 ) -> jax.Array:
     """Ancestral samples, ``[num, V, C]`` in the leaves' units."""
-    keys = jax.random.split(key, num)
-    return jax.vmap(lambda k: model.circuit.sample(k, params, leaf_mode=leaf_mode))(
-        keys
-    )
+
+    def draw(key):
+        return model.circuit.sample(key, params["circuit"], leaf_mode=leaf_mode)
+
+    return jax.vmap(draw)(jax.random.split(key, num))
 
 
 def pictures(
-    model: Model, params: Any, key: jax.Array, num: int
+    model: Model, params: Params, key: jax.Array, num: int
 ) -> dict[str, jax.Array]:
     """Sampled images with leaf noise, and the same choices with the leaves' means.
 
     Args:
         model: the circuit.
-        params: its parameters.
+        params: the circuit's parameters, and more.
         key: one key for both, so that they show the same images.
         num: how many.
 
@@ -304,21 +288,21 @@ def pictures(
 
 
 def sample_class(
-    model: Model, params: Any, key: jax.Array, label: jax.Array, num: int
+    model: Model, params: Params, key: jax.Array, label: jax.Array, num: int
 ) -> jax.Array:
     """Samples of one class, ``[num, V, C]`` uint8 levels."""
-    given = pc.given_class(params, label)
+    given = params | {"circuit": pc.given_class(params["circuit"], label)}
     return model.codec.to_levels(sample(model, given, key, num, "sample"))
 
 
 def complete(
-    model: Model, params: Any, key: jax.Array, levels: jax.Array, observed: jax.Array
+    model: Model, params: Params, key: jax.Array, levels: jax.Array, observed: jax.Array
 ) -> dict[str, jax.Array]:
     """Fills in missing pixels.
 
     Args:
         model: the circuit.
-        params: its parameters.
+        params: the circuit's parameters, and more.
         key: for dequantisation.
         levels: ``[B, V, C]`` uint8.
         observed: bool ``[B, V]``.
@@ -328,12 +312,10 @@ def complete(
         the exact conditional mean.
     """
     x = model.codec.encode(key, levels)
+    queries = {"mpe": model.circuit.mpe, "mean": model.circuit.mean}
     return {
-        how: model.codec.to_unit(jax.vmap(query, (None, 0, 0))(params, x, observed))
-        for how, query in (("mpe", model.circuit.mpe), ("mean", model.circuit.mean))
+        name: model.codec.to_unit(
+            jax.vmap(query, (None, 0, 0))(params["circuit"], x, observed)
+        )
+        for name, query in queries.items()
     }
-
-
-def adam(settings: Settings) -> optax.GradientTransformation:
-    """Adam with the flags' step size."""
-    return optax.adam(settings.learning_rate)

@@ -19,6 +19,7 @@ from experiments.data import Dataset
 from experiments.engine import checkpointing, flags, run_folder
 from experiments.engine.flags import Settings
 from experiments.engine.system import System
+from experiments.models.reconstruction import unit
 
 PROGRAM = "classifier"  # that trains them
 
@@ -73,11 +74,6 @@ def network(settings: ClassifierSettings, dataset: Dataset) -> Classifier:
     )
 
 
-def to_unit(dataset: Dataset, levels: jax.Array) -> jax.Array:
-    """Levels as grey values in [0, 1], float32."""
-    return levels.astype(jnp.float32) / (dataset.num_values - 1)
-
-
 def make_system(
     settings: Settings, classifier_settings: ClassifierSettings, dataset: Dataset
 ) -> System:
@@ -103,7 +99,7 @@ def make_system(
         return State(params, optimizer.init(params))
 
     def loss(params, key, batch):
-        logits = classifier.train_logits(key, params, to_unit(dataset, batch.levels))
+        logits = classifier.train_logits(key, params, unit(dataset, batch.levels))
         return jnp.mean(cross_entropy(logits, batch.labels))
 
     def step(state, key, batch, step, draw):
@@ -115,7 +111,7 @@ def make_system(
 
     def evaluate(state, key, batch):
         del key
-        logits = classifier.logits(state.params, to_unit(dataset, batch.levels))
+        logits = classifier.logits(state.params, unit(dataset, batch.levels))
         right = jnp.argmax(logits, -1) == batch.labels
         return {
             "accuracy": right.astype(jnp.float32),

@@ -1,7 +1,5 @@
 """How much the codes of a circuit's auto-encoder carry, measured on images."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
@@ -11,17 +9,18 @@ from dspc_jax.objectives import (
     code_divergences,
     code_spread,
 )
+from experiments.models.circuit import Params
 from experiments.models.joint_circuit import JointModel
 
 
 def evaluate(
-    joint: JointModel, params: Any, key: jax.Array, levels: jax.Array
+    joint: JointModel, params: Params, key: jax.Array, levels: jax.Array
 ) -> dict[str, jax.Array]:
     """The spread of the codes and what they tell of an image, see `code_spread`.
 
     Args:
         joint: circuit over image and latents.
-        params: its parameters.
+        params: its parameters, and more.
         key: for dequantisation, and a draw of each image's code.
         levels: ``[B, V, C]`` uint8.
 
@@ -33,20 +32,19 @@ def evaluate(
     """
     noise_key, mean_key, sample_key = jax.random.split(key, 3)
     x = joint.image.codec.encode(noise_key, levels)
+    own = params["circuit"]
 
     def draw(key, x):
-        hidden = jnp.pad(x, ((0, joint.num_latents), (0, 0)))
+        hidden = jnp.pad(x, ((0, joint.image.num_latents), (0, 0)))
         seen = jnp.arange(len(hidden)) < len(x)
-        return joint.circuit.sample(key, params, x=hidden, observed=seen)[len(x) :]
+        return joint.circuit.sample(key, own, x=hidden, observed=seen)[len(x) :]
 
     means = jax.vmap(circuit_encoder(joint.circuit, "mean"), (None, 0, 0, None))(
-        params, jax.random.split(mean_key, len(x)), x, None
+        own, jax.random.split(mean_key, len(x)), x, None
     )
     z = jax.vmap(draw)(jax.random.split(sample_key, len(x)), x)
     spread = code_spread(means, jnp.mean((z - means) ** 2, axis=0))
-    kl, nats = jax.vmap(code_divergences, (None, None, 0, 0))(
-        joint.circuit, params, x, z
-    )
+    kl, nats = jax.vmap(code_divergences, (None, None, 0, 0))(joint.circuit, own, x, z)
     return {
         "kl": kl,
         "code_nats": nats,

@@ -4,9 +4,8 @@ Every one is a function of ``{"flow": ..., ...}``, has a likelihood or a bound o
 and draws samples that are differentiable in all parameters.
 """
 
-from collections.abc import Callable
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,38 +24,13 @@ from experiments.data import Dataset
 from experiments.engine.flags import Settings
 from experiments.models import circuit as model
 from experiments.models import temperature
+from experiments.models.density import Density
 from experiments.models.density_settings import DensitySettings
+from experiments.models.generators import Sampler
 from experiments.models.networks import matching_width, num_circuit_params
 
 _LOG_2PI = math.log(2 * math.pi)
 _NOISE = 0.3  # of a feature's deviation, at first: with all of it latents stay unused
-
-
-class Density(NamedTuple):
-    """A law of values: pure functions of its parameters.
-
-    Attributes:
-        init: ``(key, x[N, V, C]) -> params``, scaled to the values.
-        log_prob: ``(params, key, x[B, V, C]) -> [B]`` nats: exact, or an estimate of a
-            lower bound.
-        is_exact: which.
-        sampler: ``(params, step) -> (keys [B], params) -> [B, V, C]``: differentiable,
-            what a loss on samples sees.
-        draw: ``(params, key, num) -> {title: x[num, V, C]}``: true samples, and means
-            where these are not the same.
-        temperature: ``(params, step) ->`` that of differentiable samples, 0 if none.
-        complete: ``(params, x[B, V, C], observed[B, V]) -> {how: x}``: ``mpe`` and
-            ``mean`` given the observed values, exact; None where the flow has lost
-            these queries.
-    """
-
-    init: Callable[..., Any]
-    log_prob: Callable[..., jax.Array]
-    is_exact: bool
-    sampler: Callable[..., Callable[[jax.Array, Any], jax.Array]]
-    draw: Callable[..., dict[str, jax.Array]]
-    temperature: Callable[..., jax.Array]
-    complete: Callable[..., dict[str, jax.Array]] | None = None
 
 
 def make_flow(settings: DensitySettings, dataset: Dataset) -> Flow:
@@ -139,40 +113,38 @@ def circuit_density(
     """Log p(x) = log S(f(x)) + log |det df/dx| with a circuit S, exact."""
     if settings.leaf != "normal":
         raise UserError(f"--leaf must be normal behind a flow, got {settings.leaf!r}")
-    heat = temperature.schedule(settings, num_steps_before)
+    temperature_at = temperature.schedule(settings, num_steps_before)
     with model.describing_flags():
         config = model.circuit_config(settings, dataset)
         through = pc.transform(pc.build(config), flow)
 
     def init(key, x):
-        return through.init(key, x) | {
-            "temperature": temperature.init_learned(settings)
-        }
+        return through.init(key, x) | temperature.init(settings)
 
     def sampler(params, step):
-        now = heat(params["temperature"], step)
+        heat = temperature_at(params, step)
 
         def draw(key, params):
             return through.sample_differentiable(
-                key, params, relaxation=settings.relaxation, temperature=now
+                key, params, relaxation=settings.relaxation, temperature=heat
             )
 
-        return jax.vmap(draw, (0, None))
+        return Sampler(jax.vmap(draw, (0, None)), heat)
 
     def draw(params, key, num):
-        def of(leaf_mode):
+        def samples(leaf_mode):
             def sample(key):
                 return through.sample(key, params, leaf_mode=leaf_mode)
 
             return jax.vmap(sample)(jax.random.split(jax.random.clone(key), num))
 
-        return {"sampled": of("sample"), "sampled, leaf means": of("mean")}
+        return {"sampled": samples("sample"), "sampled, leaf means": samples("mean")}
 
     def complete(params, x, observed):
         queries = {"mpe": through.mpe, "mean": through.mean}
         return {
-            how: jax.vmap(query, (None, 0, 0))(params, x, observed)
-            for how, query in queries.items()
+            name: jax.vmap(query, (None, 0, 0))(params, x, observed)
+            for name, query in queries.items()
         }
 
     return Density(
@@ -181,7 +153,6 @@ def circuit_density(
         True,
         sampler,
         draw,
-        lambda params, step: heat(params["temperature"], step),
         # Masks are of pixels, so a block must be one.
         complete if flow.affine and flow.num_blocks == len(flow.blocks) else None,
     )
@@ -195,11 +166,10 @@ def gaussian_density(flow: Flow, shape: tuple[int, ...]) -> Density:
         z, log_det = flow.forward(params["flow"], x)
         return _log_normal(z, 0.0) + jnp.sum(log_det, -1)
 
-    def sampler(params, step):
-        del params, step
-        return lambda keys, params: flow.inverse(params["flow"], _normal(keys, shape))
+    def sample(keys, params):
+        return flow.inverse(params["flow"], _normal(keys, shape))
 
-    return _fixed(lambda key, x: {"flow": flow.init(key, x)}, log_prob, True, sampler)
+    return _fixed(lambda key, x: {"flow": flow.init(key, x)}, log_prob, True, sample)
 
 
 def vae_density(
@@ -272,17 +242,12 @@ def vae_density(
             "sampled, means": flow.inverse(params["flow"], mean),
         }
 
-    def sampler(params, step):
-        del params, step
+    def sample(keys, params):
+        of_means = density_settings.density_output == "mean"
+        z = means(keys, params) if of_means else samples(keys, params)[1]
+        return flow.inverse(params["flow"], z)
 
-        def sample(keys, params):
-            of_means = density_settings.density_output == "mean"
-            z = means(keys, params) if of_means else samples(keys, params)[1]
-            return flow.inverse(params["flow"], z)
-
-        return sample
-
-    return _fixed(init, log_prob, False, sampler)._replace(draw=draw)
+    return _fixed(init, log_prob, False, sample)._replace(draw=draw)
 
 
 def kernel_density(centres: np.ndarray, bin_width: float) -> Density:
@@ -311,37 +276,29 @@ def kernel_density(centres: np.ndarray, bin_width: float) -> Density:
         constant = math.log(num) + len(middle) * (scale + 0.5 * _LOG_2PI)
         return logsumexp(each, axis=1) - constant
 
-    def sampler(params, step):
-        del params, step
+    def sample(keys, params):
+        def one(key):
+            choice_key, noise_key = jax.random.split(key)
+            place = jax.random.randint(choice_key, (), 0, num)
+            return place, jax.random.normal(noise_key, tuple(shape))
 
-        def sample(keys, params):
-            def one(key):
-                of_choice, of_noise = jax.random.split(key)
-                which = jax.random.randint(of_choice, (), 0, num)
-                return which, jax.random.normal(of_noise, tuple(shape))
-
-            which, noise = jax.vmap(one)(keys)
-            return jnp.asarray(centres)[which] + jnp.exp(params["log_scale"]) * noise
-
-        return sample
+        place, noise = jax.vmap(one)(keys)
+        return jnp.asarray(centres)[place] + jnp.exp(params["log_scale"]) * noise
 
     def init(key, x):
         del key
         return {"log_scale": jnp.log(jnp.std(x))}
 
-    return _fixed(init, log_prob, True, sampler)
+    return _fixed(init, log_prob, True, sample)
 
 
-def _fixed(init: Any, log_prob: Any, is_exact: bool, sampler: Any) -> Density:
+def _fixed(init: Any, log_prob: Any, is_exact: bool, sample: Any) -> Density:
     """A density whose differentiable samples are its samples, without temperature."""
 
     def draw(params, key, num):
-        keys = jax.random.split(key, num)
-        return {"sampled": sampler(params, jnp.zeros((), jnp.int32))(keys, params)}
+        return {"sampled": sample(jax.random.split(key, num), params)}
 
-    return Density(
-        init, log_prob, is_exact, sampler, draw, lambda params, step: jnp.zeros(())
-    )
+    return Density(init, log_prob, is_exact, lambda params, step: Sampler(sample), draw)
 
 
 def _normal(keys: jax.Array, shape: tuple[int, ...]) -> jax.Array:

@@ -15,6 +15,7 @@ from experiments.data import Dataset, cache, to_images
 from experiments.engine import run_folder
 from experiments.models import classifier, weights
 from experiments.models.classifier import TrainedClassifier
+from experiments.models.reconstruction import unit
 
 _BATCH = 500  # images in one call
 _INCEPTION_BATCH = 50  # of 299x299 pixels
@@ -97,7 +98,7 @@ def of_classifier(workdir: str, dataset: Dataset, data_dir: str | None) -> Featu
         "step": trained.step,
         "seed": trained.seeds[0],
     }
-    extract = jax.jit(lambda levels: outputs(classifier.to_unit(dataset, levels)))
+    extract = jax.jit(lambda levels: outputs(unit(dataset, levels)))
     names = "classifier", "fd_classifier", "kd_classifier"
     return Features(*names, source, _batched(extract, _BATCH))
 

@@ -1,68 +1,73 @@
 """What a program can train through samples: a circuit, or a network beside it."""
 
 from collections.abc import Callable
+import functools
 from typing import Any, NamedTuple
 
 import jax
 
 from dspc_jax.evaluation import Codec
+from dspc_jax.objectives import SCORE_ESTIMATORS
 from dspc_jax.sampling import implicit
 from experiments.console.errors import UserError
 from experiments.data import Dataset
 from experiments.engine.flags import Settings
-from experiments.losses import score_function
+from experiments.engine.system import System
 from experiments.models import circuit as model
 from experiments.models import temperature
+from experiments.models.circuit import Model, Params
 
-Sample = Callable[[jax.Array, Any], jax.Array]
-"""``(keys [B], params) -> [B, V, C]``: differentiable samples as grey values."""
+
+class Sampler(NamedTuple):
+    """Differentiable samples as grey values, at one temperature.
+
+    Attributes:
+        draw: ``(keys [B], params) -> [B, V, C]``.
+        temperature: of the samples, 0 where there is none.
+    """
+
+    draw: Callable[[jax.Array, Params], jax.Array]
+    temperature: jax.Array | float = 0.0
+
+    def __call__(self, keys: jax.Array, params: Params) -> jax.Array:
+        """The samples, ``[B, V, C]``."""
+        return self.draw(keys, params)
 
 
 class Generator(NamedTuple):
     """A model that is trained through its samples: pure functions of its parameters.
 
+    The parameters are a dict of named parts, a circuit's under ``circuit``.
+
     Attributes:
         codec: between pixel levels and the units of its data.
         init: ``key -> params``.
-        sampler: ``(params, step) -> Sample``; the step may change how it samples.
-        temperature: ``(params, step) ->`` the temperature of the samples, 0 if none.
-        likelihood_loss: ``(params, key, x) ->`` nats a dimension, negative; None where
-            there is no likelihood.
-        evaluate: ``(params, key, levels) -> metrics``, see `system.System`.
+        sampler: ``(params, step) -> Sampler``; the step may change how it samples.
+        evaluate: ``(params, key, batch) -> metrics``, see `System`.
         pictures: ``(params, key, num) -> {title: levels}``.
+        likelihood_loss: ``(params, key, x, labels) ->`` nats a dimension, negative;
+            labels are int32 ``[B]`` or None. None where there is no likelihood.
         circuit: what is drawn from, or None for a network.
-        complete: ``(params, key, levels, observed) -> {how: grey}``, see
-            `system.System`.
+        complete: ``(params, key, levels, observed) -> {name: grey}``, see `System`.
         sample_class: ``(params, key, label, num) -> levels``, where the likelihood's
             loss takes labels, too.
-        expected_counts: ``(params, x) ->`` those of EM, where they are not simply the
-            circuit's on ``x``.
-        paced: ``updates -> updates`` of Adam, in the parameters' shape: some parts take
-            shorter steps than others. None: all alike.
     """
 
     codec: Codec
-    init: Callable[[jax.Array], Any]
-    sampler: Callable[[Any, jax.Array], Sample]
-    temperature: Callable[[Any, jax.Array], jax.Array]
-    likelihood_loss: Callable[..., jax.Array] | None
-    evaluate: Callable[[Any, jax.Array, jax.Array], dict]
-    pictures: Callable[[Any, jax.Array, int], dict[str, jax.Array]]
-    circuit: model.Model | None
+    init: Callable[[jax.Array], Params]
+    sampler: Callable[[Params, jax.Array], Sampler]
+    evaluate: Callable[[Params, jax.Array, Any], dict[str, jax.Array]]
+    pictures: Callable[[Params, jax.Array, int], dict[str, jax.Array]]
+    likelihood_loss: Callable[..., jax.Array] | None = None
+    circuit: Model | None = None
     complete: Callable[..., dict[str, jax.Array]] | None = None
     sample_class: Callable[..., jax.Array] | None = None
-    expected_counts: Callable[[Any, jax.Array], Any] | None = None
-    paced: Callable[[Any], Any] | None = None
 
 
 def circuit_generator(
     settings: Settings, dataset: Dataset, num_steps_before: int = 0
 ) -> Generator:
-    """A circuit with its differentiable samples.
-
-    With ``--relaxation=score_function`` and ``score_pathwise`` samples carry no
-    gradient (`mixture` gives one to the loss). Its parameters are
-    ``{"circuit": ..., "temperature": ...}``.
+    """The circuit of the flags with its differentiable samples.
 
     Args:
         settings: the shared flags.
@@ -70,12 +75,34 @@ def circuit_generator(
         num_steps_before: steps before the temperature schedule begins.
 
     Returns:
-        The generator.
+        The generator, see `of_circuit`.
 
     Raises:
         UserError: the flags describe no circuit on these images.
     """
     circuit = model.make_model(settings, dataset)
+    return of_circuit(settings, circuit, num_steps_before)
+
+
+def of_circuit(
+    settings: Settings, circuit: Model, num_steps_before: int = 0
+) -> Generator:
+    """A circuit with its differentiable samples.
+
+    With a score as its gradient (``--relaxation=score_function``, ``score_pathwise`` or
+    ``rebar``) its own samples carry none: see `dspc_jax.objectives.with_score`.
+
+    Args:
+        settings: the shared flags.
+        circuit: the circuit.
+        num_steps_before: steps before the temperature schedule begins.
+
+    Returns:
+        The generator, of ``{"circuit": ...}`` and the temperature if it is learned.
+
+    Raises:
+        UserError: the circuit has no such samples.
+    """
     temperature_at = temperature.schedule(settings, num_steps_before)
     if settings.relaxation == "implicit":
         try:
@@ -84,49 +111,63 @@ def circuit_generator(
             raise UserError(f"--{error}") from error
 
     def init(key):
-        return {
-            "circuit": model.init(circuit, key),
-            "temperature": temperature.init_learned(settings),
-        }
+        return model.init(circuit, key) | temperature.init(settings)
 
     def sampler(params, step):
-        heat = temperature_at(params["temperature"], step)
+        heat = temperature_at(params, step)
 
         def draw(key, params):
-            if settings.relaxation in score_function.NAMES:
-                x = circuit.circuit.sample(key, params["circuit"])
-                return jax.lax.stop_gradient(circuit.codec.to_unit(x))
-            return circuit.codec.to_unit(
+            own, codec = params["circuit"], circuit.codec
+            if settings.relaxation in SCORE_ESTIMATORS:
+                x = circuit.circuit.sample(key, own)
+                return jax.lax.stop_gradient(codec.to_unit(x))
+            return codec.to_unit(
                 circuit.circuit.sample_differentiable(
-                    key,
-                    params["circuit"],
-                    relaxation=settings.relaxation,
-                    temperature=heat,
+                    key, own, relaxation=settings.relaxation, temperature=heat
                 )
             )
 
-        return jax.vmap(draw, (0, None))
+        return Sampler(jax.vmap(draw, (0, None)), heat)
 
-    def sample_class(params, *given):
-        return model.sample_class(circuit, params["circuit"], *given)
+    def own(function):
+        return functools.partial(function, circuit)
 
     return Generator(
         codec=circuit.codec,
         init=init,
         sampler=sampler,
-        temperature=lambda params, step: temperature_at(params["temperature"], step),
-        likelihood_loss=lambda params, key, *given: model.likelihood_loss(
-            circuit, params["circuit"], key, *given
-        ),
-        evaluate=lambda params, key, levels: model.evaluate(
-            circuit, params["circuit"], key, levels
-        ),
-        pictures=lambda params, key, num: model.pictures(
-            circuit, params["circuit"], key, num
-        ),
+        evaluate=own(model.evaluate),
+        pictures=own(model.pictures),
+        likelihood_loss=own(model.likelihood_loss),
         circuit=circuit,
-        sample_class=sample_class if circuit.labelled else None,
-        complete=lambda params, *given: model.complete(
-            circuit, params["circuit"], *given
-        ),
+        complete=own(model.complete),
+        sample_class=own(model.sample_class) if circuit.labelled else None,
+    )
+
+
+def system(
+    generator: Generator, init: Callable[..., Any], step: Callable[..., Any]
+) -> System:
+    """A system whose state holds the parameters of a generator as ``params``.
+
+    Args:
+        generator: what is trained.
+        init: ``key -> state``, see `System`.
+        step: one step of training, see `System`.
+
+    Returns:
+        The system.
+    """
+
+    def of_state(function):
+        return function and (lambda state, *rest: function(state.params, *rest))
+
+    return System(
+        init=init,
+        step=step,
+        evaluate=of_state(generator.evaluate),
+        sample=of_state(generator.pictures),
+        labelled=generator.sample_class is not None,
+        complete=of_state(generator.complete),
+        sample_class=of_state(generator.sample_class),
     )

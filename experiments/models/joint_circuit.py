@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,8 +20,7 @@ class JointModel(NamedTuple):
     Attributes:
         circuit: over V pixels and, after them, the latents.
         image: its marginal over the pixels, latents integrated out; whatever takes the
-            model of a program takes this one.
-        num_latents: L.
+            model of a program takes this one, with the same parameters.
         codes: ``[n, L, C]`` principal components of each latent's patch in the
             reference images: where the latents' leaves start.
         latent_scale: deviation of the latents' leaves at the start.
@@ -29,7 +28,6 @@ class JointModel(NamedTuple):
 
     circuit: pc.Circuit
     image: model.Model
-    num_latents: int
     codes: np.ndarray
     latent_scale: float
 
@@ -73,10 +71,11 @@ def make_joint_model(
         )
         circuit = pc.build(joint)
     num_pixels = structure.num_variables
-    image = model.of_circuit(settings, dataset, _image_marginal(circuit, num_pixels))
+    marginal = _image_marginal(circuit, num_pixels)
+    image = model.of_circuit(settings, dataset, marginal, num_latents)
     grey = image.references.astype(np.float32) / (dataset.num_values - 1)
     codes = patch_codes(graph, num_pixels, grey)
-    return JointModel(circuit, image, num_latents, codes, latent_scale)
+    return JointModel(circuit, image, codes, latent_scale)
 
 
 def smallest_patch(height: int, width: int, most: int) -> int:
@@ -91,7 +90,7 @@ def smallest_patch(height: int, width: int, most: int) -> int:
     return side
 
 
-def init(joint: JointModel, key: jax.Array) -> Any:
+def init(joint: JointModel, key: jax.Array) -> model.Params:
     """Initial parameters: leaves at reference images and their patches' codes."""
     noise_key, init_key = jax.random.split(key)
     image = joint.image
@@ -105,19 +104,7 @@ def init(joint: JointModel, key: jax.Array) -> Any:
             mean = leaves[number].mean
             std = jnp.full_like(mean, joint.latent_scale)
             leaves[number] = block.leaf.from_moments(mean, std)
-    return params._replace(leaves=tuple(leaves))
-
-
-def expected_counts(joint: JointModel, params: Any, x: jax.Array) -> Any:
-    """Of images ``[N, V, C]``, the latents unknown: see `dspc_jax.expected_counts`."""
-    hidden = jnp.zeros((len(x), joint.num_latents, x.shape[2]), x.dtype)
-    seen = jnp.arange(x.shape[1] + joint.num_latents) < x.shape[1]
-    return pc.expected_counts(
-        joint.circuit,
-        params,
-        jnp.concatenate([x, hidden], axis=1),
-        jnp.broadcast_to(seen, (len(x), len(seen))),
-    )
+    return {"circuit": params._replace(leaves=tuple(leaves))}
 
 
 def patch_codes(
@@ -171,9 +158,9 @@ def _image_marginal(circuit: pc.Circuit, num_pixels: int) -> pc.Circuit:
         return lambda params, x, observed=None: function(params, *joined(x, observed))
 
     def sampler(function):
-        def draw(key, params, *, x=None, observed=None, **how):
+        def draw(key, params, *, x=None, observed=None, **options):
             x, observed = joined(x, observed)
-            return function(key, params, x=x, observed=observed, **how)[:num_pixels]
+            return function(key, params, x=x, observed=observed, **options)[:num_pixels]
 
         return draw
 

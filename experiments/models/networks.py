@@ -18,7 +18,8 @@ from experiments.data import Dataset
 from experiments.engine import flags
 from experiments.engine.flags import Settings
 from experiments.models import circuit as model
-from experiments.models.generators import Generator
+from experiments.models.generators import Generator, Sampler
+from experiments.models.pixel_kernels import pixel_kernel, references
 from experiments.models.preprocessing import preprocessing
 
 _WIDTHS = {"mlp": 128, "conv": 64}  # the paper's source, and DCGAN's
@@ -66,7 +67,7 @@ def network_generator(
         dataset: the images.
 
     Returns:
-        The generator.
+        The generator, of ``{"network": ...}``.
 
     Raises:
         UserError: the flags describe no circuit on these images.
@@ -95,13 +96,13 @@ def network_generator(
     counts["num_params"] = network.num_params()
 
     codec = preprocessing("binomial", dataset.num_values)  # the levels themselves
-    kernel = model.pixel_kernel(codec, model.references(dataset))
+    kernel = pixel_kernel(codec, references(dataset))
 
-    def draw(key, params, num):
-        return network.sample(jax.random.split(key, num), params)
+    def draw(keys, params):
+        return network.sample(keys, params["network"])
 
     def evaluate(params, key, levels):
-        samples = draw(key, params, len(levels))
+        samples = draw(jax.random.split(key, len(levels)), params)
         real = codec.to_unit(levels.astype(jnp.float32))
         metrics = {name: jnp.float32(count) for name, count in counts.items()}
         return metrics | {
@@ -110,17 +111,15 @@ def network_generator(
         }
 
     def pictures(params, key, num):
-        return {"sampled": codec.to_levels(codec.from_unit(draw(key, params, num)))}
+        samples = draw(jax.random.split(key, num), params)
+        return {"sampled": codec.to_levels(codec.from_unit(samples))}
 
     return Generator(
         codec=codec,
-        init=network.init,
-        sampler=lambda params, step: network.sample,
-        temperature=lambda params, step: jnp.zeros(()),
-        likelihood_loss=None,
+        init=lambda key: {"network": network.init(key)},
+        sampler=lambda params, step: Sampler(draw),
         evaluate=evaluate,
         pictures=pictures,
-        circuit=None,
     )
 
 

@@ -12,23 +12,24 @@ from dspc_jax.learning.schedules import (
     constant_temperature,
     learned_temperature,
 )
+from dspc_jax.objectives import SCORE_ESTIMATORS
 from experiments.console.errors import UserError
 from experiments.engine.flags import Settings
-from experiments.losses import score_function
 
 Schedule = Callable[[Any, jax.Array], jax.Array]
-"""``(learned, step) -> temperature``: a positive float32 scalar."""
+"""``(params, step) -> temperature``: a positive float32 scalar."""
 
-_WITHOUT_TEMPERATURE = ("simple", "reinmax", "implicit", *score_function.NAMES)
+_WITHOUT_TEMPERATURE = ("simple", "reinmax", "implicit", *SCORE_ESTIMATORS)
 
 
-def init_learned(settings: Settings) -> dict[str, jax.Array]:
-    """What is trained beside the circuit: ``{"logit": []}``, or nothing."""
-    if settings.temperature_schedule == "learned":
-        _check_learned(settings)
-        first = settings.temperature
-        return {"logit": jnp.full((), math.log(first) - math.log1p(-first))}
-    return {}
+def init(settings: Settings) -> dict[str, dict[str, jax.Array]]:
+    """Its part of the parameters: ``{"temperature": {"logit": []}}``, or none."""
+    if settings.temperature_schedule != "learned":
+        return {}
+    _check_learned(settings)
+    first = settings.temperature
+    logit = jnp.full((), math.log(first) - math.log1p(-first))
+    return {"temperature": {"logit": logit}}
 
 
 def schedule(settings: Settings, num_steps_before: int = 0) -> Schedule:
@@ -46,23 +47,23 @@ def schedule(settings: Settings, num_steps_before: int = 0) -> Schedule:
         num_steps_before: steps before the schedule begins (of pre-training).
 
     Returns:
-        The function; ``learned`` is what `init_learned` made, as trained so far.
+        The function; of the parameters it reads what `init` made.
 
     Raises:
         UserError: a temperature that cannot be learned.
     """
     if settings.temperature_schedule == "learned":
         _check_learned(settings)
-        return lambda learned, step: learned_temperature(learned["logit"])
+        return lambda params, step: learned_temperature(params["temperature"]["logit"])
     if settings.temperature_schedule == "annealed":
         annealed = annealed_temperature(
             settings.temperature_decay_steps,
             settings.temperature,
             settings.temperature_floor,
         )
-        return lambda learned, step: annealed(jnp.maximum(step - num_steps_before, 0))
+        return lambda params, step: annealed(jnp.maximum(step - num_steps_before, 0))
     constant = constant_temperature(settings.temperature)
-    return lambda learned, step: constant(step)
+    return lambda params, step: constant(step)
 
 
 def _check_learned(settings: Settings) -> None:

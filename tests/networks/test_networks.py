@@ -10,6 +10,7 @@ import optax
 import pytest
 
 from dspc_jax.networks import image_auto_encoder, mlp_auto_encoder
+from dspc_jax.networks.layers import Normalizer
 from dspc_jax.objectives import clip_encoder
 from tests import cases
 
@@ -77,7 +78,8 @@ def test_an_auto_encoder_learns_to_reconstruct(normalizer):
 
 def test_batch_normalisation_sees_the_batch_and_group_normalisation_one_example():
     x = jax.random.uniform(jax.random.key(1), (6, 144, 1)) * 255
-    for normalizer, alone in (("batch", False), ("group", True), ("none", True)):
+    normalizers: dict[Normalizer, bool] = {"batch": False, "group": True, "none": True}
+    for normalizer, alone in normalizers.items():
         auto_encoder = image_auto_encoder(12, 12, num_filters=8, normalizer=normalizer)
 
         @cases.jit

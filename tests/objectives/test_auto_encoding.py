@@ -15,7 +15,6 @@ from dspc_jax.objectives import (
     bernoulli_cross_entropy,
     circuit_decoder,
     circuit_encoder,
-    image_log_prob,
     squared_error,
 )
 from dspc_jax.structure.latents import with_latents
@@ -57,6 +56,12 @@ def mean_decoder():
     """The mean image of one code, compiled."""
     circuit, _ = built()
     return cases.jit(circuit_decoder(circuit, "mean"))
+
+
+def image_log_prob(circuit: pc.Circuit, params: Any, x: jax.Array) -> jax.Array:
+    """``log p(x)`` of an image alone."""
+    joint = jnp.concatenate([x, jnp.zeros((L, 1))])
+    return circuit.log_prob(params, joint, jnp.arange(V + L) < V)
 
 
 GRID = np.linspace(-12.0, 12.0, 2401)

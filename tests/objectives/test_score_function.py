@@ -14,7 +14,6 @@ from dspc_jax.objectives import (
     mean_advantages,
     mmd2_unbiased,
     mmd_advantages,
-    score_function_loss,
     score_surrogate,
     set_advantages,
 )
@@ -140,46 +139,6 @@ def test_the_mean_gradient_is_exact(name, advantages, unbiased):
     assert error < 1e-4 if unbiased else error > 0.02
 
 
-def test_the_loss_of_a_program():
-    """Value, metrics and gradient of one set of samples, written out."""
-    circuit, params, _, _ = enumerated()
-
-    def sample(keys, params):
-        return jax.vmap(circuit.sample, (0, None))(keys, params)
-
-    def run(params, per_sample, loss):
-        return score_function_loss(
-            params,
-            jax.random.key(5),
-            jnp.zeros((7, 2, 1)),
-            sample=sample,
-            log_prob=circuit.log_prob,
-            loss=loss,
-            per_sample=per_sample,
-        )
-
-    def losses(y):
-        return jnp.sum(y * jnp.array([[2.0], [-1.0]])[None], (1, 2)) ** 2
-
-    y = cases.jit(sample)(jax.random.split(jax.random.key(5), 7), params)
-    r = np.asarray(losses(y), np.float64)
-    a = np.array([r.mean() - np.delete(r, i).mean() for i in range(7)])
-    score = jax.vmap(jax.grad(circuit.log_prob), (None, 0))
-    scores = cases.jit(score)(params, y)
-    exact = jax.tree.map(lambda s: np.tensordot(a, np.asarray(s), axes=1), scores)
-    for per_sample, loss in ((True, losses), (False, lambda y: jnp.mean(losses(y)))):
-        both = jax.value_and_grad(functools.partial(run, loss=loss), has_aux=True)
-        (value, metrics), found = cases.jit(both, static_argnums=1)(params, per_sample)
-        np.testing.assert_allclose(value, r.mean(), rtol=1e-5)
-        scale = 7 * np.sqrt((a**2).mean())
-        np.testing.assert_allclose(metrics["advantage_scale"], scale, rtol=1e-4)
-        jax.tree.map(
-            lambda f, e: np.testing.assert_allclose(f, e, rtol=1e-3, atol=1e-5),
-            found,
-            exact,
-        )
-
-
 def test_an_impossible_sample_without_advantage_does_not_count():
     def surrogate(log_p):
         return score_surrogate(log_p, jnp.array([0.0, 2.0]))
@@ -198,18 +157,3 @@ def test_bad_input():
         mmd_advantages(one, one, KERNEL)
     with pytest.raises(ValueError, match=r"must have one shape, got \(3,\) and \(2,\)"):
         score_surrogate(jnp.zeros(3), jnp.zeros(2))
-    for number, loss, words in (
-        (1, jnp.sum, "num_samples must be at least 2, got 1"),
-        (3, jnp.sum, r"one value a sample, \[3\], got the shape \(\)"),
-    ):
-        with pytest.raises(ValueError, match=words):
-            score_function_loss(
-                (),
-                jax.random.key(0),
-                one,
-                sample=lambda keys, params: jnp.zeros((len(keys), 2, 1)),
-                log_prob=lambda params, x: jnp.sum(x),
-                loss=loss,
-                per_sample=True,
-                num_samples=number,
-            )

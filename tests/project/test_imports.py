@@ -51,7 +51,7 @@ PROGRAMS = {
     "models": _ENGINE,
     "losses": (*_ENGINE, "models"),
     **dict.fromkeys(_COMMANDS, _TRAINABLE),
-    "two_dimensional": ("console", "engine"),
+    "two_dimensional": _TRAINABLE,
     "synthetic": ("console", "engine", "two_dimensional"),
     "measuring": (*_TRAINABLE, *_COMMANDS),
     "evaluate": (*_TRAINABLE, "measuring"),
@@ -228,12 +228,7 @@ def default_keys(node: ast.FunctionDef | ast.Lambda) -> list[str]:
     ]
 
 
-OPEN = pytest.mark.xfail(reason="the programs are being sorted", strict=True)
-
-
-@pytest.mark.parametrize(
-    "package", ["dspc_jax", pytest.param("experiments", marks=OPEN)]
-)
+@pytest.mark.parametrize("package", TABLES)
 def test_modules_import_only_what_they_may(package):
     broken = {
         str(path.relative_to(ROOT)): lines

@@ -216,9 +216,9 @@ def test_programs_refuse_in_one_line(
 
 def temperatures(steps: list[int], before: int = 0, **given: Any) -> list[float]:
     settings = Settings(**given)
-    learned = temperature.init_learned(settings)
+    params = temperature.init(settings)
     at = jax.jit(temperature.schedule(settings, before))
-    return [float(at(learned, jnp.int32(step))) for step in steps]
+    return [float(at(params, jnp.int32(step))) for step in steps]
 
 
 def test_temperature_schedules_are_functions_of_the_step():
@@ -243,10 +243,11 @@ def test_temperature_schedules_are_functions_of_the_step():
     assert temperatures([5], **learned) == pytest.approx([0.3])
     settings = Settings(**learned)
     gradient = jax.grad(lambda p: temperature.schedule(settings)(p, jnp.int32(0)))(
-        temperature.init_learned(settings)
+        temperature.init(settings)
     )
-    np.testing.assert_allclose(gradient["logit"], 0.3 * 0.7, rtol=1e-5)
-    assert temperature.init_learned(Settings()) == {}
+    logit = gradient["temperature"]["logit"]
+    np.testing.assert_allclose(logit, 0.3 * 0.7, rtol=1e-5)
+    assert temperature.init(Settings()) == {}
     with pytest.raises(UserError, match="--temperature must be less than 1"):
         temperatures([0], temperature=1.0, temperature_schedule="learned")
     with pytest.raises(UserError, match="--relaxation must have a temperature"):

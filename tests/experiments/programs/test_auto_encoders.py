@@ -22,7 +22,7 @@ from experiments.engine.system import System
 from experiments.losses.mixture import MixtureSettings
 from experiments.models import code_usage, joint_circuit, reconstruction
 from experiments.models.auto_encoder import AutoEncoder, PaeSettings
-from experiments.vae import VaeSettings
+from experiments.models.variational import VaeSettings, chosen_network
 from tests import cases
 from tests.experiments import runs
 from tests.experiments.tiny import tiny_digits
@@ -250,10 +250,13 @@ def test_collapsed_codes_show(tiny: Dataset):
     assert healthy["active_latents"] == 4
     assert healthy["code_spread"] > 0.3
     assert healthy["code_nats"] > 1
+    own = params["circuit"]
+    mean = own.leaves[-1].mean
     latents = joint.circuit.layout.blocks[-1].leaf.from_moments(
-        jnp.zeros_like(params.leaves[-1].mean), jnp.ones_like(params.leaves[-1].mean)
+        jnp.zeros_like(mean), jnp.ones_like(mean)
     )
-    collapsed = measure(params._replace(leaves=(*params.leaves[:-1], latents)))
+    own = own._replace(leaves=(*own.leaves[:-1], latents))
+    collapsed = measure({"circuit": own})
     assert collapsed["active_latents"] == 0
     for name in ("code_spread", "code_nats", "kl"):
         assert abs(collapsed[name]) < 1e-4, name
@@ -296,11 +299,11 @@ def test_errors_of_reconstructions_against_numpy(tiny: Dataset):
 def test_the_network_gets_as_many_parameters_as_the_circuit(tiny: Dataset):
     for network in ("mlp", "conv"):
         own = VaeSettings(match_params="circuit", vae_network=network, vae_latents=3)
-        chosen, target = vae.chosen_network(
+        chosen, target = chosen_network(
             settings(num_leaves=20), own, PaeSettings(pae_latents=4), tiny
         )
         assert target is not None
-        without = vae.chosen_network(
+        without = chosen_network(
             settings(),
             dataclasses.replace(own, match_params="none"),
             PaeSettings(),

@@ -16,14 +16,14 @@ from experiments.data import Dataset
 from experiments.engine.device_loop import DeviceLoop
 from experiments.engine.flags import Settings
 from experiments.engine.system import System
-from experiments.losses import score_function
 from experiments.losses.critic import CriticSettings
 from experiments.losses.mixture import MixtureSettings
 from experiments.losses.mmd import MmdSettings, exact_term, square_tiles
 from experiments.losses.penalized_critic import penalized_term
+from experiments.losses.term import objective
 from experiments.models import generators
-from experiments.models.circuit import pixel_bandwidths
 from experiments.models.networks import NetworkSettings
+from experiments.models.pixel_kernels import pixel_bandwidths
 from tests import cases
 from tests.experiments import runs
 from tests.experiments.tiny import tiny_digits
@@ -226,16 +226,15 @@ def test_advantages_on_learned_features_are_those_of_the_set(tiny: Dataset):
 
     def gradient(advantages):
         def loss(params):
-            return score_function.term_loss(
-                "score_pathwise",
-                circuit,
-                term.loss,
-                advantages,
-                params,
-                jax.random.key(1),
-                x,
+            scored = objective(
+                term._replace(advantages=advantages),
                 adversary,
-            )[0]
+                generator.sampler(params, jnp.int32(0)),
+                "score_pathwise",
+                circuit.circuit,
+                circuit.codec.to_unit,
+            )
+            return scored(params, jax.random.key(1), x)[0]
 
         return jax.jit(jax.grad(loss))(params)
 

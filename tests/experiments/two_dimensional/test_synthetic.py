@@ -12,7 +12,7 @@ from experiments.console.errors import UserError
 from experiments.two_dimensional import data as synthetic_data
 from experiments.two_dimensional import report as synthetic_report
 from experiments.two_dimensional import training
-from experiments.two_dimensional.training import TrainingSettings
+from experiments.two_dimensional.settings import TrainingSettings
 
 
 @pytest.mark.parametrize("name", synthetic_data.RECIPES)

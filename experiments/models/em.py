@@ -1,0 +1,60 @@
+"""Expectation-maximisation of the circuit among the parameters of a run."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import optax
+
+import dspc_jax as pc
+from experiments.console.errors import UserError
+from experiments.engine.flags import Settings
+from experiments.models import circuit as model
+from experiments.models.circuit import Model, Params
+
+
+class Em(NamedTuple):
+    """Stochastic EM as a program uses it.
+
+    Attributes:
+        init: ``params -> state``.
+        step: ``(params, state, x[B, V, C]) -> (params, state)``; only the circuit's
+            parameters change.
+    """
+
+    init: Callable[[Params], Any]
+    step: Callable[[Params, Any, jax.Array], tuple[Params, Any]]
+
+
+def make_em(settings: Settings, circuit: Model) -> Em:
+    """EM on the expected counts of a batch, with the flags' step size.
+
+    Args:
+        settings: the shared flags.
+        circuit: what is trained.
+
+    Returns:
+        Its functions.
+
+    Raises:
+        UserError: a circuit whose roots are classes, or leaves without an M-step.
+    """
+    if circuit.labelled:
+        raise UserError("--optimizer must be adam with --labels=roots, got 'em'")
+    try:
+        em = pc.em(circuit.circuit, settings.em_step_size)
+    except ValueError as error:
+        raise UserError(
+            f"--optimizer=em does not fit --leaf={settings.leaf}: {error}"
+        ) from error
+
+    def init(params):
+        return em.init(params["circuit"])
+
+    def step(params, state, x):
+        own = params["circuit"]
+        counts: Any = model.expected_counts(circuit, params, x)
+        updates, state = em.update(counts, state, own)
+        return params | {"circuit": optax.apply_updates(own, updates)}, state
+
+    return Em(init, step)
