@@ -250,11 +250,15 @@ def test_advantages_on_learned_features_are_those_of_the_set(tiny: Dataset):
 @pytest.mark.parametrize(
     ("changed", "own", "message"),
     [
-        ({"leaf": "binomial"}, {}, "exact with this circuit: .* Normal leaves, got Bi"),
+        (
+            {"leaf": "binomial"},
+            {},
+            "exact here: circuit must have Normal leaves .* got Bi",
+        ),
         (
             {"structure": "random_binary_trees", "depth": 1, "num_repetitions": 2},
             {},
-            "exact with this circuit: .* one partition of every region",
+            "exact here: circuit must have one partition of every region",
         ),
         ({}, {"mmd_kernel": "autoencoder"}, "--mmd_kernel must be pixel .* 'autoenc"),
         (
