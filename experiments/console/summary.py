@@ -1,4 +1,4 @@
-"""What a run tells its user at the end: means and deviations, one screen."""
+"""The end of a run on the terminal: means and deviations, one screen."""
 
 from collections.abc import Mapping
 import os

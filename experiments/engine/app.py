@@ -47,11 +47,11 @@ def run(main: Main, parse: Parse) -> NoReturn:
     of libraries below a warning are shown with ``--verbosity=0`` only.
 
     Args:
-        main: the program; gets what ``parse`` returns.
-        parse: what `parser` returned.
+        main: the program; gets the groups of ``parse``.
+        parse: of `parser`.
 
     Raises:
-        SystemExit: with what ``main`` returned, or as `errors.exit_code` has it.
+        SystemExit: with the result of ``main``, or as `errors.exit_code` has it.
     """
 
     def flags_parser(argv: list[str]) -> list[Any]:

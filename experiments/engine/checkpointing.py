@@ -21,7 +21,7 @@ class OtherState(UserError):
 
 
 class Stored(NamedTuple):
-    """What a checkpoint holds.
+    """The arrays of a checkpoint.
 
     Attributes:
         path: of its folder.

@@ -17,7 +17,7 @@ Group = TypeVar("Group")
 
 @dataclasses.dataclass(frozen=True)
 class Requirement:
-    """What a value must satisfy.
+    """A condition on the values of a flag.
 
     Attributes:
         holds: whether a value does.
@@ -71,13 +71,13 @@ def flag(
         default: the value without the flag; its type is the flag's type, except that
             None stands for text or, with ``kind=``, for another type.
         explanation: the line of ``--help``.
-        requirement: what a given or default value must satisfy; None is not checked.
+        requirement: for given and default values; None is not checked.
         kind: the type of the values where ``default`` is None.
         free: whether a run may be continued with another value: see
             `experiments.engine.workdir`.
-        shapes: whether the value shapes the circuit, what it stands behind, or the
-            units of its data, so that a run that starts from another's circuit must
-            have the same: see `experiments.engine.starting`.
+        shapes: whether the value shapes the circuit, the flow before it, or the units
+            of its data, so that a run that starts from another's circuit must have
+            the same: see `experiments.engine.starting`.
 
     Returns:
         The field.
@@ -130,7 +130,7 @@ class Settings:
     )
     image_resize: str = flag(
         "crop",
-        "crop: a square from the centre; squash: the whole image (the paper's celeba)",
+        "crop: a square from the center; squash: the whole image (the paper's celeba)",
         one_of("crop", "squash"),
         shapes=True,
     )
@@ -154,7 +154,7 @@ class Settings:
         "folder of a run of the same circuit whose newest checkpoint the circuit "
         "starts from (with the same seeds); set --pretrain_steps=0 to go on at once",
     )
-    seed: int = flag(0, "seed of initialisation, batches and noise", at_least(0))
+    seed: int = flag(0, "seed of initialization, batches and noise", at_least(0))
     num_seeds: int = flag(
         1, "train the seeds seed, seed+1, ... together as one program", at_least(1)
     )
@@ -188,7 +188,7 @@ class Settings:
     )
     structure: str = flag(
         "quad_tree",
-        "region graph: quad_tree lets neighbouring pixels meet first, "
+        "region graph: quad_tree lets neighboring pixels meet first, "
         "random_binary_trees is the paper's",
         one_of("random_binary_trees", "quad_tree"),
         shapes=True,

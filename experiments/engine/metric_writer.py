@@ -1,4 +1,4 @@
-"""What a run writes for people and plots: scalars, pictures, the final result."""
+"""Writes the scalars, pictures and final result of a run, for people and plots."""
 
 from collections.abc import Mapping
 import json

@@ -108,7 +108,7 @@ def read_panels(path: Path) -> list[Panel]:
 
     Returns:
         The grids with their titles; the whole picture without a title if it does not
-        say what is where.
+        say where they are.
 
     Raises:
         ValueError: it is no picture, or too large a one.

@@ -1,10 +1,10 @@
-"""The folder of a run: what its files are called and hold, written and read back.
+"""The folder of a run: names and formats of its files, written and read back.
 
     config.json      program and flags: whose folder it is
     metrics.jsonl    one object a logged step, key "step"
     result.json      final metrics, written at the end
     failure.json     {"reason": ...}, where the run has failed
-    evaluation.json  what `experiments.evaluate` measured; evaluation.png: its pictures
+    evaluation.json  measures of `experiments.evaluate`; evaluation.png: its pictures
     samples/         KIND_STEP.png, see `pictures`
     checkpoints/     see `checkpointing`
     tensorboard/     scalars and pictures once more
@@ -38,11 +38,11 @@ _TAIL_BYTES = 65536  # of the metrics; longer than any line
 
 
 class Unreadable(Exception):
-    """A file is not what it should be; the message names it and says why."""
+    """A file has no such content; the message names it and says why."""
 
 
 class Config(NamedTuple):
-    """What `CONFIG` holds.
+    """The content of `CONFIG`.
 
     Attributes:
         program: without ``experiments.``, e.g. ``ll``.
@@ -203,8 +203,8 @@ def read_lines(folder: Path) -> tuple[list[dict[str, Any]], str]:
         folder: of a run.
 
     Returns:
-        The lines that can be read, by step; and what is wrong with the others, empty
-        if nothing is.
+        The lines that can be read, by step; and the reason where some cannot, else
+        empty.
     """
     try:
         texts = (folder / METRICS).read_bytes().splitlines()
@@ -229,7 +229,7 @@ def _line(text: bytes) -> dict[str, Any] | None:
     return line | {"step": int(step)}
 
 
-# ---- what a run ends with --------------------------------------------------------
+# ---- the end of a run ------------------------------------------------------------
 
 
 def finished_result(folder: Path, step: int) -> dict[str, Any] | None:
@@ -239,7 +239,7 @@ def finished_result(folder: Path, step: int) -> dict[str, Any] | None:
 
 
 def clear_failure(folder: Path) -> None:
-    """Removes what a failure before this one has left."""
+    """Removes the reason of an earlier failure."""
     (folder / FAILURE).unlink(missing_ok=True)
 
 

@@ -14,7 +14,7 @@ from experiments.engine.checkpointing import OtherState, Stored
 from experiments.engine.flags import Settings
 
 _PARAMS = ".state.params"  # of a `Carry`, for all seeds
-_FLOW = "flow"  # the flag and the parameters of what a circuit stands behind
+_FLOW = "flow"  # the flag, and the parameters, of the flow before a circuit
 
 
 def started(carry: Carry, groups: Sequence[Any]) -> Carry:
@@ -67,7 +67,7 @@ def _passed_on(params: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _check_flags(groups: Sequence[Any], source: Mapping[str, Any]) -> None:
-    """Refuses a run whose circuit, or what it stands behind, is of another shape."""
+    """Refuses a run whose circuit, or the flow before it, is of another shape."""
     values = flags.by_name(groups)
     for field in flags.fields_of(groups):
         value, needed = values[field.name], source.get(field.name, field.default)

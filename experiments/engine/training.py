@@ -35,14 +35,14 @@ _NUM_PICTURES = 64  # images in a grid
 
 
 class _Run(NamedTuple):
-    """What the steps of a run share.
+    """The parts of a run that its steps share.
 
     Attributes:
         name: of the program, e.g. ``ll``.
         folder: of the run.
         settings: the shared flags.
         dataset: the images.
-        loop: what trains.
+        loop: the steps on the devices.
         checkpoints: in the folder.
         writer: of metrics and pictures.
         pace: of chunks of steps.
@@ -59,7 +59,7 @@ class _Run(NamedTuple):
 
 
 class _Due(NamedTuple):
-    """What is due after a step."""
+    """Reports that are due after a step."""
 
     log: bool
     evaluate: bool
@@ -71,8 +71,8 @@ def run(program: str, system: System, dataset: Dataset, groups: Sequence[Any]) -
 
     Args:
         program: the program's module, e.g. ``experiments.ll``.
-        system: what is trained.
-        dataset: on what.
+        system: the functions that are trained.
+        dataset: the images.
         groups: all flags of the program, `Settings` first.
 
     Returns:
@@ -176,7 +176,7 @@ def _first_carry(
 
 
 def _result(run: _Run, carry: Carry, first_step: int, start: float) -> dict[str, Any]:
-    """What a finished run ends with."""
+    """The result of a finished run."""
     final = {
         f"{split}/{k}": v
         for split in ("valid", "test")
@@ -189,8 +189,8 @@ def _result(run: _Run, carry: Carry, first_step: int, start: float) -> dict[str,
         "step": run.settings.num_steps,
         "seeds": run.settings.seeds,
         "steps_per_second": run.pace.rate,
-        # Of this process, compilation and evaluation included: what a run that was
-        # continued took before `first_step` is not in it.
+        # Of this process, compilation and evaluation included; the time before
+        # `first_step` of a run that was continued is not in it.
         "seconds": time.perf_counter() - start,
         "first_step": first_step,
         "device": f"{len(jax.devices())} x {jax.devices()[0].device_kind}",

@@ -39,7 +39,7 @@ def claim(
     config = path / run_folder.CONFIG
     try:
         path.mkdir(parents=True, exist_ok=True)
-        # What a run that was killed at its very start leaves.
+        # A run that was killed at its very start leaves these.
         leftovers = {_LOCK, temporary_of(config).name}
         if not config.exists() and {p.name for p in path.iterdir()} - leftovers:
             raise UserError(

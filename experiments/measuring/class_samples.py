@@ -1,4 +1,4 @@
-"""Samples of known classes, and what classifiers make of them."""
+"""Samples of known classes, judged by classifiers."""
 
 import functools
 
@@ -88,7 +88,7 @@ def accuracy_after_training(dataset: Dataset, num_steps: int, seed: int) -> floa
     Args:
         dataset: images and labels.
         num_steps: of its training, in batches of 128, Adam with the step size 0.001.
-        seed: of initialisation and batches.
+        seed: of initialization and batches.
 
     Returns:
         In [0, 1].

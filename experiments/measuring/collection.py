@@ -18,14 +18,14 @@ from experiments.measuring.runs import Run, Setting, read_run, settings_of
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """What the folder of ``experiments.synthetic`` holds.
+    """The folder of ``experiments.synthetic``.
 
     Attributes:
         name: short and unique in the report.
         folder: where it is.
         results: one a set and objective.
         figure: of the densities; None: not there.
-        remarks: what could not be read, and why.
+        remarks: reasons why a file cannot be read.
     """
 
     name: str
@@ -37,7 +37,7 @@ class Study:
 
 @dataclasses.dataclass(frozen=True)
 class Collected:
-    """What the folders hold.
+    """The runs and studies of many folders.
 
     Attributes:
         runs: by program, then name.
@@ -103,7 +103,7 @@ def collect(
         defaults_of: a program's default flags; None for an unknown program.
 
     Returns:
-        What they hold; a folder that is neither is listed with the reason.
+        Their content; a folder that is neither is listed with the reason.
     """
     runs, studies, unreadable = [], [], []
     for folder, name in zip(folders, _names(folders), strict=True):
@@ -141,7 +141,7 @@ def _natural(name: str) -> list[tuple[str, int]]:
 
 
 def _read(folder: Path, name: str) -> Run | Study:
-    """What a folder holds.
+    """The content of a folder.
 
     Raises:
         Unreadable: it is the folder neither of a run nor of a study.

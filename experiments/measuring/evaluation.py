@@ -34,7 +34,7 @@ Rows = dict[str, list[dict[str, float]]]
 
 @dataclasses.dataclass(frozen=True)
 class EvaluateSettings:
-    """What is measured of which run."""
+    """The flags of an evaluation."""
 
     run: str | None = flags.flag(None, "folder of the run to be measured")
     classifier: str | None = flags.flag(
@@ -86,10 +86,10 @@ def evaluate(settings: EvaluateSettings) -> tuple[dict[str, Any], Levels]:
         settings: the flags.
 
     Returns:
-        What is written: settings; ``model``, the run's own metrics on the real images
-        and its errors of completion; ``rows``, title to the distances of its samples;
-        numbers over seeds as `metrics.over_seeds` has them. And pictures of the first
-        seed: title to uint8 images.
+        The content of the file: settings; ``model``, the run's own metrics on the real
+        images and its errors of completion; ``rows``, title to the distances of its
+        samples; numbers over seeds as `metrics.over_seeds` has them. And pictures of
+        the first seed: title to uint8 images.
 
     Raises:
         UserError: a flag is missing or names no such run.
@@ -210,11 +210,11 @@ def _own_metrics(run: Trained, folder: Path, split: str) -> dict[str, np.ndarray
 
 
 def check_judge(classifier: str | None, groups: list[Any]) -> None:
-    """Refuses a judge whose features a loss has seen: they are learnt by heart.
+    """Refuses a judge whose features a loss has seen: they are learned by heart.
 
     Args:
         classifier: folder of the judge, or None: there is none.
-        groups: the flags of what it measures.
+        groups: the flags of the run that it measures.
 
     Raises:
         UserError: it is that of the loss.

@@ -17,7 +17,7 @@ class Value(NamedTuple):
 
     Attributes:
         each: of every seed.
-        where: what it was measured on if not the test split, e.g. ``valid, step 50``.
+        where: the images, if not the test split, e.g. ``valid, step 50``.
         mean: over the seeds.
         std: sample standard deviation, None for one seed.
     """
@@ -39,7 +39,7 @@ def of_run(run: Run, metric: str) -> tuple[list[float], str] | None:
     """The last value of a metric.
 
     Args:
-        run: what was measured.
+        run: with its lines and result.
         metric: its name without the split.
 
     Returns:
@@ -104,8 +104,8 @@ class Measurement(NamedTuple):
     """A row of an evaluation.
 
     Attributes:
-        title: what was measured, e.g. ``sampled``.
-        protocol: against what, in words.
+        title: of the images, e.g. ``sampled``.
+        protocol: of the comparison, in words.
         values: by metric.
     """
 
@@ -154,7 +154,7 @@ def _pooled_rows(rows: _Rows, where: str) -> dict[str, Value]:
 
 
 def _protocol(name: str, content: Mapping[str, Any]) -> str:
-    """What an evaluation compared, in words."""
+    """The comparison of an evaluation, in words."""
     features = content.get("features")
     parts = [name.removeprefix("evaluation").strip("-_ ")]
     if content.get("protocol") is not None:

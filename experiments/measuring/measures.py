@@ -1,4 +1,4 @@
-"""What is measured of a trained run: samples, completions, and floors beside them."""
+"""Measures of a trained run: of samples and completions, with floors beside them."""
 
 from collections.abc import Iterator, Mapping
 import functools
@@ -74,7 +74,7 @@ def samples(run: Trained, place: int, num: int, seed: int) -> dict[str, np.ndarr
     """Samples of one seed of a run.
 
     Args:
-        run: what is drawn from.
+        run: the model.
         place: of the seed in the run.
         num: how many.
         seed: of the noise.

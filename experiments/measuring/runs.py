@@ -1,4 +1,4 @@
-"""What the folders of runs hold, whole or not; runs that are seeds of one setting."""
+"""Folders of runs, whole or not; runs that are seeds of one setting."""
 
 from collections.abc import Iterable, Mapping, Sequence
 import dataclasses
@@ -20,7 +20,7 @@ IRRELEVANT = frozenset(
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """What the folder of one run holds.
+    """The content of the folder of a run.
 
     Attributes:
         name: short and unique in the report.
@@ -32,7 +32,7 @@ class Run:
         evaluations: content of every ``evaluation*.json``, by name.
         pictures: ``evaluation*.png`` and the newest of each kind in ``samples``.
         failure: why it stopped; None: it did not.
-        remarks: what could not be read, and why.
+        remarks: reasons why a file cannot be read.
         defaults: of the program's flags today; a flag that an older run did not know
             counts as at its default.
     """
@@ -129,10 +129,10 @@ def read_run(folder: Path, name: str) -> Run | None:
 
     Args:
         folder: of a run.
-        name: what the run is called.
+        name: of the run.
 
     Returns:
-        What the folder holds; None where it is not the folder of a run.
+        Its content; None where it is not the folder of a run.
 
     Raises:
         Unreadable: its configuration cannot be read.

@@ -23,7 +23,7 @@ class Trained(NamedTuple):
         program: the program's name, e.g. ``ll``.
         groups: its flags, one instance a group, `flags.Settings` first.
         dataset: the images it was trained on.
-        system: what was trained.
+        system: the functions that were trained.
         loop: bound to the system and the images; nothing is on the devices yet.
         states: of the newest checkpoint; every array leads with S seeds.
         seeds: their numbers.

@@ -1,4 +1,4 @@
-"""What maps images to the features that distances are measured on."""
+"""Fixed maps from images to features, on which distances are measured."""
 
 from collections.abc import Callable
 import hashlib
@@ -104,7 +104,7 @@ def of_classifier(workdir: str, dataset: Dataset, data_dir: str | None) -> Featu
 
 
 Outputs = Callable[[jax.Array], tuple[jax.Array, jax.Array]]
-"""Grey values ``[B, V, C]`` to features ``[B, D]`` and logits ``[B, Y]``."""
+"""Gray values ``[B, V, C]`` to features ``[B, D]`` and logits ``[B, Y]``."""
 
 
 def read_classifier(
@@ -131,14 +131,14 @@ def read_classifier(
     trained = classifier.read(folder, flag, data_dir)
     if trained.dataset.num_channels < dataset.num_channels:
         raise UserError(
-            f"--{flag} must be trained on coloured images such as {dataset.name}, got "
+            f"--{flag} must be trained on colored images such as {dataset.name}, got "
             f"{trained.dataset.name}"
         )
     return trained
 
 
 def outputs_of(trained: TrainedClassifier, dataset: Dataset) -> list[Outputs]:
-    """What trained classifiers say of gray values.
+    """Features and logits of gray values, by trained classifiers.
 
     They may have been trained on another data set, as the Inception network is when it
     measures faces: images are resized (with antialiasing), and gray ones get three
@@ -164,7 +164,7 @@ def outputs_of(trained: TrainedClassifier, dataset: Dataset) -> list[Outputs]:
 
 
 def _as_known(x: jax.Array, dataset: Dataset, known: Dataset) -> jax.Array:
-    """Grey values ``[B, V, C]`` of one set in the size and colours of another."""
+    """Gray values ``[B, V, C]`` of one set in the size and colors of another."""
     if (dataset.height, dataset.width) != (known.height, known.width):
         images = x.reshape(len(x), dataset.height, dataset.width, -1)
         shape = (len(x), known.height, known.width, images.shape[-1])

@@ -196,10 +196,10 @@ def test_tensorboard_gets_the_scalars(tmp_path: Path):
 
 def test_pictures_show_every_pixel(tmp_path: Path):
     generator = np.random.Generator(np.random.Philox(0))
-    grey = generator.integers(0, 256, (5, 8, 6, 1), dtype=np.uint8)
+    gray = generator.integers(0, 256, (5, 8, 6, 1), dtype=np.uint8)
     color = generator.integers(0, 256, (4, 8, 6, 3), dtype=np.uint8)
     writer = MetricWriter(tmp_path, 0)
-    writer.write_images("samples", 70, {"real": grey, "sampled": color})
+    writer.write_images("samples", 70, {"real": gray, "sampled": color})
     writer.close()
     path = run_folder.sample_path(tmp_path, "samples", 70)
     assert path == tmp_path / "samples" / "samples_0000070.png"
@@ -214,10 +214,10 @@ def test_pictures_show_every_pixel(tmp_path: Path):
         for y in range(20, 30)
         for x in range(5, 15)
         if np.array_equal(
-            picture[y : y + 48 : 6, x : x + 36 : 6], grey[0].repeat(3, axis=2)
+            picture[y : y + 48 : 6, x : x + 36 : 6], gray[0].repeat(3, axis=2)
         )
         and np.array_equal(
-            picture[y + 5 : y + 48 : 6, x + 5 : x + 36 : 6, 0], grey[0, ..., 0]
+            picture[y + 5 : y + 48 : 6, x + 5 : x + 36 : 6, 0], gray[0, ..., 0]
         )
     ]
     assert len(found) == 1

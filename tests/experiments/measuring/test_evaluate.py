@@ -42,7 +42,7 @@ def circuit(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_labels_arrive_with_their_images(judge: Path):
-    """Wrong pairs could not be learnt: chance is 0.1."""
+    """Wrong pairs could not be learned: chance is 0.1."""
     result = json.loads((judge / "result.json").read_text())
     assert result["metrics"]["test/accuracy"] > 0.8
     assert result["metrics"]["test/cross_entropy"] < 1.0
@@ -74,9 +74,9 @@ def test_a_classifier_of_other_images_sees_these(judge: Path, tmp_path: Path):
     found = of.extract(larger.test)[1].argmax(-1)
     expected = known.extract(small.test)[1].argmax(-1)
     assert np.mean(found == expected) > 0.8  # interpolated, not the very same pixels
-    coloured = small._replace(name="other", train=small.train.repeat(3, -1))
-    with pytest.raises(UserError, match="must be trained on coloured images"):
-        features.of_classifier(str(judge), coloured, None)
+    colored = small._replace(name="other", train=small.train.repeat(3, -1))
+    with pytest.raises(UserError, match="must be trained on colored images"):
+        features.of_classifier(str(judge), colored, None)
 
 
 def test_a_run_is_measured(judge: Path, circuit: Path):
