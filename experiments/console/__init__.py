@@ -1,1 +1,1 @@
-"""What a person sees of a program: lines on the terminal, errors in one line."""
+"""Lines on the terminal: results and errors."""

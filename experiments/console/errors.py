@@ -20,7 +20,7 @@ def exit_code(main: Callable[[], int]) -> int:
         main: the program; returns its exit code.
 
     Returns:
-        What ``main`` returned, 2 after a `UserError`, 1 after a `RunFailed`, 130 after
+        The result of ``main``, 2 after a `UserError`, 1 after a `RunFailed`, 130 after
         Ctrl-C. Every other exception is a bug and keeps its traceback.
     """
     try:

@@ -11,9 +11,17 @@ import numpy as np
 
 from experiments.console.errors import UserError
 from experiments.data import celeba, cifar, embedded, files, folder, idx, svhn, tfds
-from experiments.data.dataset import Dataset, Options, describe
+from experiments.data.dataset import Dataset, Options, describe, to_images
 
-__all__ = ["NAMES", "Dataset", "Options", "describe", "load", "stored_images"]
+__all__ = [
+    "NAMES",
+    "Dataset",
+    "Options",
+    "describe",
+    "load",
+    "stored_images",
+    "to_images",
+]
 
 
 class _Source(NamedTuple):

@@ -92,3 +92,18 @@ def describe(dataset: Dataset) -> str:
         + f"{sizes[0]} / {sizes[1]} / {sizes[2]} images for training, validation and "
         f"test, {dataset.height}x{dataset.width}x{dataset.num_channels}"
     )
+
+
+def to_images(dataset: Dataset, levels: np.ndarray) -> np.ndarray:
+    """Levels of images as 8-bit pictures.
+
+    Args:
+        dataset: whose images they are, or could be.
+        levels: ``[n, V, C]`` uint8 with V = height * width.
+
+    Returns:
+        ``[n, height, width, C]`` uint8; the highest level becomes 255.
+    """
+    gray = np.round(levels.astype(np.float32) * (255.0 / (dataset.num_values - 1)))
+    shape = len(levels), dataset.height, dataset.width, levels.shape[-1]
+    return gray.astype(np.uint8).reshape(shape)

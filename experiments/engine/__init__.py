@@ -1,1 +1,1 @@
-"""The training loop of all programs, and what surrounds it; it knows no objective."""
+"""The training loop of all programs, with flags and files; it knows no objective."""

@@ -1,6 +1,6 @@
 """The entry of every program: absl's, with our errors."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import sys
 from typing import Any, NoReturn
 
@@ -8,43 +8,50 @@ from absl import app, logging
 from absl import flags as absl_flags
 
 from experiments.console.errors import exit_code
-from experiments.engine import flags
+from experiments.engine import command_line
 
 Main = Callable[[list[Any]], int]
 """``groups -> exit code``: a program from its parsed flags on."""
+Parse = Callable[..., list[Any]]
+"""``(argv, also=None) -> groups``: the command line of a program."""
 
 
-def parser(program: str, description: str, *groups: type, **how: Any):
+def parser(
+    program: str,
+    description: str,
+    *groups: type,
+    defaults: Mapping[str, Any] | None = None,
+) -> Parse:
     """A program's flags as a function.
 
     Args:
         program: the program's module, e.g. ``experiments.ll``.
         description: what it does, for ``--help``.
         *groups: dataclasses whose fields are made by `flags.flag`.
-        **how: ``defaults``, see `flags.parse`.
+        defaults: the program's own defaults for flags of the groups, by name.
 
     Returns:
-        ``(argv, also=None) -> groups``, see `flags.parse`.
+        ``(argv, also=None) -> groups``, see `command_line.parse`.
     """
 
     def parse(argv: Sequence[str], also: absl_flags.FlagValues | None = None):
-        return flags.parse(argv, program, description, groups, also=also, **how)
+        return command_line.parse(argv, program, description, groups, defaults, also)
 
     return parse
 
 
-def run(main: Main, parse: Callable[..., list[Any]]) -> NoReturn:
+def run(main: Main, parse: Parse) -> NoReturn:
     """Runs a program by ``absl.app.run`` and ends the process.
 
     absl's own flags (``--verbosity``, ``--pdb``) work beside the program's; messages
     of libraries below a warning are shown with ``--verbosity=0`` only.
 
     Args:
-        main: the program; gets what ``parse`` returns.
-        parse: what `parser` returned.
+        main: the program; gets the groups of ``parse``.
+        parse: of `parser`.
 
     Raises:
-        SystemExit: with what ``main`` returned, or as `errors.exit_code` has it.
+        SystemExit: with the result of ``main``, or as `errors.exit_code` has it.
     """
 
     def flags_parser(argv: list[str]) -> list[Any]:

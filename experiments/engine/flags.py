@@ -7,21 +7,25 @@ groups of its own, named with a prefix (``--mmd_kernel``), to the shared `Settin
 from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import math
-from typing import Any
-
-from absl import flags as absl_flags
+from typing import Any, TypeVar
 
 from experiments import data
-from experiments.console import summary
-from experiments.console.errors import UserError
+
+Group = TypeVar("Group")
+"""A frozen dataclass whose fields are made by `flag`."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Requirement:
-    """What a value must satisfy: a predicate, and the words an error gives for it."""
+    """A condition on the values of a flag.
+
+    Attributes:
+        holds: whether a value does.
+        text: for errors, ``must be ...``.
+    """
 
     holds: Callable[[Any], bool]
-    words: str
+    text: str
 
 
 def at_least(low: float) -> Requirement:
@@ -53,7 +57,13 @@ def one_of(*names: str | int) -> Requirement:
 
 
 def flag(
-    default: Any, explanation: str, requirement: Requirement | None = None, **more: Any
+    default: Any,
+    explanation: str,
+    requirement: Requirement | None = None,
+    *,
+    kind: type | None = None,
+    free: bool = False,
+    shapes: bool = False,
 ) -> Any:
     """A dataclass field that is a flag.
 
@@ -61,17 +71,19 @@ def flag(
         default: the value without the flag; its type is the flag's type, except that
             None stands for text or, with ``kind=``, for another type.
         explanation: the line of ``--help``.
-        requirement: what a given or default value must satisfy; None is not checked.
-        **more: ``kind``: the type where ``default`` is None; ``free``: True if a run
-            may be continued with another value (see `experiments.engine.workdir`).
+        requirement: for given and default values; None is not checked.
+        kind: the type of the values where ``default`` is None.
+        free: whether a run may be continued with another value: see
+            `experiments.engine.workdir`.
+        shapes: whether the value shapes the circuit, the flow before it, or the units
+            of its data, so that a run that starts from another's circuit must have
+            the same: see `experiments.engine.starting`.
 
     Returns:
         The field.
     """
-    kind = more.pop("kind", str if default is None else type(default))
-    free = more.pop("free", False)
-    if more:
-        raise TypeError(f"flag() got unknown options {sorted(more)}")
+    if kind is None:
+        kind = str if default is None else type(default)
     return dataclasses.field(
         default=default,
         metadata={
@@ -79,6 +91,7 @@ def flag(
             "requirement": requirement,
             "kind": kind,
             "free": free,
+            "shapes": shapes,
         },
     )
 
@@ -87,7 +100,7 @@ def flag(
 class Settings:
     """The flags that every program understands."""
 
-    dataset: str = flag("digits", "data set", one_of(*data.NAMES))
+    dataset: str = flag("digits", "data set", one_of(*data.NAMES), shapes=True)
     data_dir: str | None = flag(
         None,
         "folder with the files of a data set that has files, or of images for folder; "
@@ -104,15 +117,22 @@ class Settings:
         None, "folder of prepared images; beside the data by default", free=True
     )
     image_size: int = flag(
-        0, "rows and columns of an image; 0: the set's own, 64 for celeba", at_least(0)
+        0,
+        "rows and columns of an image; 0: the set's own, 64 for celeba",
+        at_least(0),
+        shapes=True,
     )
     image_mode: str = flag(
-        "auto", "gray, rgb, or auto: the set's own", one_of("auto", "gray", "rgb")
+        "auto",
+        "gray, rgb, or auto: the set's own",
+        one_of("auto", "gray", "rgb"),
+        shapes=True,
     )
     image_resize: str = flag(
         "crop",
-        "crop: a square from the centre; squash: the whole image (the paper's celeba)",
+        "crop: a square from the center; squash: the whole image (the paper's celeba)",
         one_of("crop", "squash"),
+        shapes=True,
     )
     train_fraction: float = flag(
         1.0, "share of the training images that is used, evenly spaced", within(0, 1)
@@ -134,7 +154,7 @@ class Settings:
         "folder of a run of the same circuit whose newest checkpoint the circuit "
         "starts from (with the same seeds); set --pretrain_steps=0 to go on at once",
     )
-    seed: int = flag(0, "seed of initialisation, batches and noise", at_least(0))
+    seed: int = flag(0, "seed of initialization, batches and noise", at_least(0))
     num_seeds: int = flag(
         1, "train the seeds seed, seed+1, ... together as one program", at_least(1)
     )
@@ -168,32 +188,40 @@ class Settings:
     )
     structure: str = flag(
         "quad_tree",
-        "region graph: quad_tree lets neighbouring pixels meet first, "
+        "region graph: quad_tree lets neighboring pixels meet first, "
         "random_binary_trees is the paper's",
         one_of("random_binary_trees", "quad_tree"),
+        shapes=True,
     )
-    depth: int = flag(4, "depth of random_binary_trees", at_least(1))
-    num_repetitions: int = flag(10, "number of random_binary_trees", at_least(1))
+    depth: int = flag(4, "depth of random_binary_trees", at_least(1), shapes=True)
+    num_repetitions: int = flag(
+        10, "number of random_binary_trees", at_least(1), shapes=True
+    )
     structure_seed: int = flag(
         0,
         "seed of the partitions of random_binary_trees, shared by all seeds",
         at_least(0),
+        shapes=True,
     )
-    num_sums: int = flag(64, "sum units a region", at_least(1))
-    num_leaves: int = flag(64, "leaf distributions a variable", at_least(1))
+    num_sums: int = flag(64, "sum units a region", at_least(1), shapes=True)
+    num_leaves: int = flag(
+        64, "leaf distributions a variable", at_least(1), shapes=True
+    )
     num_classes: int = flag(
-        1, "roots, mixed with equal weights at the start", at_least(1)
+        1, "roots, mixed with equal weights at the start", at_least(1), shapes=True
     )
     labels: str = flag(
         "unused",
         "unused, or roots: a root for each class of the data, trained by the joint "
         "likelihood of image and label (--num_classes is then the data's)",
         one_of("unused", "roots"),
+        shapes=True,
     )
     sum_layer: str = flag(
         "cp",
         "tucker: weights on all pairs of units; cp: one a product",
         one_of("tucker", "cp"),
+        shapes=True,
     )
     leaf: str = flag(
         "normal",
@@ -201,11 +229,17 @@ class Settings:
         one_of(
             "binomial", "normal", "bernoulli", "categorical", "discretized_logistic"
         ),
+        shapes=True,
     )
     leaf_min_scale: float = flag(
-        0.02, "least deviation of a normal leaf; images have values in [0, 1]", above(0)
+        0.02,
+        "least deviation of a normal leaf; images have values in [0, 1]",
+        above(0),
+        shapes=True,
     )
-    leaf_max_scale: float = flag(1.0, "greatest deviation of a normal leaf", above(0))
+    leaf_max_scale: float = flag(
+        1.0, "greatest deviation of a normal leaf", above(0), shapes=True
+    )
     leaf_noise: str = flag(
         "deviation",
         "noise of a differentiable binomial sample: its standard deviation, or the "
@@ -241,6 +275,11 @@ class Settings:
         1000, "steps in which an annealed temperature falls by a factor e", at_least(1)
     )
 
+    @property
+    def seeds(self) -> list[int]:
+        """The seeds that are trained together."""
+        return list(range(self.seed, self.seed + self.num_seeds))
+
     def data_options(self) -> data.Options:
         """The part of the flags that `experiments.data.load` takes."""
         return data.Options(
@@ -253,138 +292,31 @@ class Settings:
         )
 
 
-class _CheckedParser(absl_flags.ArgumentParser):
-    """Converts and checks the values of one flag, whose name is in its errors."""
-
-    def __init__(self, name: str, kind: type, requirement: Requirement | None):
-        self._name, self._kind, self._requirement = name, kind, requirement
-        words = [_KINDS[kind]] + ([requirement.words] if requirement else [])
-        self.syntactic_help = "; ".join(words)
-
-    def parse(self, argument: Any) -> Any:
-        """Converts a word of the command line, or checks a default.
-
-        Args:
-            argument: text, or a value of the flag's own type.
-
-        Returns:
-            The value.
-
-        Raises:
-            UserError: it is no such value; names flag, requirement and value.
-        """
-        try:
-            value = self._kind(argument)
-        except ValueError:
-            raise UserError(
-                f"--{self._name} must be {_KINDS[self._kind]}, got {argument!r}"
-            ) from None
-        if self._requirement is not None and not self._requirement.holds(value):
-            raise UserError(f"--{self._name} {self._requirement.words}, got {value!r}")
-        return value
-
-    def flag_type(self) -> str:
-        """The type's name, for absl's machine-readable help."""
-        return self._kind.__name__
+def fields_of(groups: Sequence[Any]) -> list[dataclasses.Field[Any]]:
+    """The flags of groups, instances or classes, in order."""
+    return [field for group in groups for field in dataclasses.fields(group)]
 
 
-_KINDS = {int: "a whole number", float: "a number", str: "text"}
-_HELP = ("help", "helpshort", "helpfull")
+def by_name(groups: Sequence[Any]) -> dict[str, Any]:
+    """The values of all flags by name, as ``config.json`` has them."""
+    return {
+        name: v for group in groups for name, v in dataclasses.asdict(group).items()
+    }
 
 
-def define(
-    program: str, groups: Sequence[type], defaults: Mapping[str, Any] | None = None
-) -> absl_flags.FlagValues:
-    """Defines the absl flags of a program, apart from those of the process.
-
-    They are no part of ``absl.flags.FLAGS``, where two programs imported by one process
-    (a test's) would define the shared flags twice.
+def from_values(group: type[Group], values: Mapping[str, Any]) -> Group:
+    """A group of flags from the values of a run.
 
     Args:
-        program: the program's module, e.g. ``experiments.ll``.
-        groups: dataclasses whose fields are made by `flag`; no name twice.
-        defaults: the program's own defaults for flags of the groups, by name.
+        group: a dataclass whose fields are made by `flag`.
+        values: by name, those of other groups too; a flag that the run did not know has
+            its default.
 
     Returns:
-        The flags, not parsed yet.
-
-    Raises:
-        absl.flags.DuplicateFlagError: a name is in two groups.
-        TypeError: a default for a flag that does not exist.
-        UserError: a default breaks its flag's requirement.
+        The instance.
     """
-    defaults = dict(defaults or {})
-    values = absl_flags.FlagValues()
-    for field in (field for group in groups for field in dataclasses.fields(group)):
-        absl_flags.DEFINE(
-            _CheckedParser(
-                field.name, field.metadata["kind"], field.metadata["requirement"]
-            ),
-            field.name,
-            defaults.pop(field.name, field.default),
-            field.metadata["help"],
-            flag_values=values,
-            serializer=absl_flags.ArgumentSerializer(),
-            module_name=program,
-        )
-    if defaults:
-        raise TypeError(f"defaults for flags that do not exist: {sorted(defaults)}")
-    for name in _HELP:  # after ours: their module has no place in our help
-        absl_flags.DEFINE_bool(name, False, "shows this help", values, "absl.app")
-    return values
-
-
-def parse(
-    argv: Sequence[str],
-    program: str,
-    description: str,
-    groups: Sequence[type],
-    defaults: Mapping[str, Any] | None = None,
-    also: absl_flags.FlagValues | None = None,
-) -> list[Any]:
-    """Reads the command line into one frozen dataclass a group.
-
-    Args:
-        argv: the program's name and the words after it; ``--flagfile=`` is expanded.
-        program: the program's module, e.g. ``experiments.ll``.
-        description: what it does, for ``--help``.
-        groups: dataclasses whose fields are made by `flag`; no name twice.
-        defaults: the program's own defaults for flags of the groups, by name.
-        also: other flags that the words may name and that are set in place: absl's
-            own (``--verbosity``).
-
-    Returns:
-        An instance of each group, in order.
-
-    Raises:
-        UserError: an unknown flag, or a value that breaks its requirement; one line
-            that names the flag, the requirement and the value.
-        SystemExit: 0, after ``--help`` has been answered on stdout.
-    """
-    values = define(program, groups, defaults)
-    own_help = values.module_help(program)
-    for others in () if also is None else also.flags_by_module_dict().values():
-        for other in others:
-            if other.name not in values:
-                values[other.name] = other
-    try:
-        rest = values(argv)[1:]
-    except (absl_flags.Error, ValueError) as error:
-        line = " ".join(str(error).split())
-        raise UserError(f"{line} (--help lists the flags)") from None
-    if any(values[name].value for name in _HELP):
-        summary.write(
-            f"{description}\n\nUsage: python -m {program} [flags]\n{own_help}\n"
-        )
-        raise SystemExit(0)
-    if rest:
-        raise UserError(
-            f"unrecognized arguments: {' '.join(rest)} (--help lists the flags)"
-        )
-    return [
-        group(**{f.name: values[f.name].value for f in dataclasses.fields(group)})
-        for group in groups
-    ]
+    names = [field.name for field in fields_of([group])]
+    return group(**{name: values[name] for name in names if name in values})
 
 
 def free_flags(groups: Sequence[Any]) -> set[str]:
@@ -396,4 +328,4 @@ def free_flags(groups: Sequence[Any]) -> set[str]:
     Returns:
         Their names.
     """
-    return {f.name for g in groups for f in dataclasses.fields(g) if f.metadata["free"]}
+    return {field.name for field in fields_of(groups) if field.metadata["free"]}

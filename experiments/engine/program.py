@@ -12,15 +12,15 @@ class Program(NamedTuple):
     """The functions of a program's module.
 
     Attributes:
-        parse: ``(argv, also=None) -> groups``, see `flags.parse`.
+        parse: ``(argv, also=None) -> groups``, see `command_line.parse`.
         main: ``groups -> exit code``: trains.
         run: runs the program on the command line; does not return.
         groups: the classes of its flags, `flags.Settings` first.
         make_system: ``(*groups, dataset=...) -> System``, from instances of them.
     """
 
-    parse: Callable[..., list[Any]]
-    main: Callable[[list[Any]], int]
+    parse: app.Parse
+    main: app.Main
     run: Callable[[], NoReturn]
     groups: tuple[type, ...]
     make_system: Callable[..., System]

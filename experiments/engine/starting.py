@@ -1,7 +1,7 @@
 """A run that starts from another run's circuit: ``--start_from``."""
 
 from collections.abc import Mapping, Sequence
-import dataclasses
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -9,29 +9,20 @@ import numpy as np
 
 from dspc_jax.learning.loop import Carry
 from experiments.console.errors import UserError
+from experiments.engine import checkpointing, flags, run_folder
+from experiments.engine.checkpointing import OtherState, Stored
 from experiments.engine.flags import Settings
-from experiments.measuring import trained
-from experiments.models.density_settings import DensitySettings
 
-# Flags that make the circuit, what it stands behind, and the units of its data.
-_SHAPING = (
-    *("dataset", "image_size", "image_mode", "image_resize"),
-    *("structure", "depth", "num_repetitions", "structure_seed"),
-    *("num_sums", "num_leaves", "num_classes", "labels", "sum_layer", "leaf"),
-    *("leaf_min_scale", "leaf_max_scale"),
-    *(
-        field.name
-        for field in dataclasses.fields(DensitySettings)
-        if field.name != "density_output"  # what a loss sees shapes nothing
-    ),
-)
+_PARAMS = ".state.params"  # of a `Carry`, for all seeds
+_FLOW = "flow"  # the flag, and the parameters, of the flow before a circuit
 
 
 def started(carry: Carry, groups: Sequence[Any]) -> Carry:
     """Puts the circuits of the run ``--start_from`` into a new run's first state.
 
     Seed by seed; optimizers and whatever is trained against the circuit start anew. Of
-    `experiments.ade` it is the whole density, with its flow.
+    a density behind a flow it is all of it. From the other run are read its
+    configuration and the arrays of its newest checkpoint, neither program nor data.
 
     Args:
         carry: the first state, every array leading with S seeds.
@@ -41,48 +32,67 @@ def started(carry: Carry, groups: Sequence[Any]) -> Carry:
         The carry, NumPy arrays where the circuit's parameters are.
 
     Raises:
-        UserError: the other run trained another circuit, or lacks a seed.
+        UserError: the folder holds no run or no whole checkpoint, or the run trained
+            another circuit or lacks a seed.
     """
     settings: Settings = groups[0]
     assert settings.start_from is not None
-    source = trained.load(settings.start_from, "start_from", settings.data_dir)
-    theirs, ours = _flags(source.groups), _flags(groups)
-    for name in _SHAPING:
-        if name in theirs and name in ours and theirs[name] != ours[name]:
-            raise UserError(
-                f"--{name} must be that of --start_from, {theirs[name]!r}, got "
-                f"{ours[name]!r}"
-            )
-    wanted = range(settings.seed, settings.seed + settings.num_seeds)
-    missing = [seed for seed in wanted if seed not in source.seeds]
-    if missing:
-        raise UserError(
-            f"--start_from must hold the seeds {list(wanted)}, got {source.seeds}"
-        )
-    places = np.array([source.seeds.index(seed) for seed in wanted])
-    given = jax.tree.map(lambda leaf: leaf[places], _handed(source.states))
-    own = _handed(carry.state)
-    shapes = [jax.tree.map(np.shape, tree) for tree in (own, given)]
-    if not own or shapes[0] != shapes[1]:
-        raise UserError(
-            "--start_from must be a run whose circuit is that of this program, got "
-            f"a run of {source.program!r}"
-        )
-    params = carry.state.params
-    is_part = isinstance(params, Mapping)
-    params = {**params, **given} if is_part else given["circuit"]
+    folder = Path(settings.start_from)
+    config = run_folder.named_config(folder, "start_from")
+    parts = _passed_on(carry.state.params)
+    other_circuit = UserError(
+        "--start_from must be a run whose circuit is that of this program, got a run "
+        f"of {config.program!r}"
+    )
+    # A flow without parameters leaves no trace among the arrays.
+    if not parts or (_FLOW in config.flags) != (_FLOW in parts):
+        raise other_circuit
+    _check_flags(groups, config.flags)
+    source = flags.from_values(Settings, config.flags)
+    rows = _rows(settings, source)
+    stored = checkpointing.read_newest(folder, "start_from")
+    try:
+        parts = _read(stored, parts, source.num_seeds)
+    except OtherState as error:
+        raise other_circuit from error
+    params = carry.state.params | jax.tree.map(lambda leaf: leaf[rows], parts)
     return carry._replace(state=carry.state._replace(params=params))
 
 
-def _flags(groups: Sequence[Any]) -> dict[str, Any]:
-    return {name: v for of in groups for name, v in dataclasses.asdict(of).items()}
+def _passed_on(params: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters that pass from run to run: a circuit, or all of a density."""
+    if _FLOW in params:
+        return {name: part for name, part in params.items() if name != "temperature"}
+    return {name: part for name, part in params.items() if name == "circuit"}
 
 
-def _handed(state: Any) -> dict[str, Any]:
-    """What passes from run to run: a circuit, or a whole density behind a flow."""
-    params = state.params
-    if not isinstance(params, Mapping):
-        return {"circuit": params}
-    if "flow" in params:
-        return {name: of for name, of in params.items() if name != "temperature"}
-    return {name: of for name, of in params.items() if name == "circuit"}
+def _check_flags(groups: Sequence[Any], source: Mapping[str, Any]) -> None:
+    """Refuses a run whose circuit, or the flow before it, is of another shape."""
+    values = flags.by_name(groups)
+    for field in flags.fields_of(groups):
+        value, needed = values[field.name], source.get(field.name, field.default)
+        if field.metadata["shapes"] and value != needed:
+            raise UserError(
+                f"--{field.name} must be that of --start_from, {needed!r}, got "
+                f"{value!r}"
+            )
+
+
+def _rows(settings: Settings, source: Settings) -> np.ndarray:
+    """Where the seeds of this run are among those of the other."""
+    if not set(settings.seeds) <= set(source.seeds):
+        raise UserError(
+            f"--start_from must hold the seeds {settings.seeds}, got {source.seeds}"
+        )
+    return np.array([source.seeds.index(seed) for seed in settings.seeds])
+
+
+def _read(stored: Stored, parts: Mapping[str, Any], num_seeds: int) -> dict[str, Any]:
+    """Stored parameters of the same shapes, for as many seeds as there are."""
+    target = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct((num_seeds, *leaf.shape[1:]), leaf.dtype),
+        parts,
+    )
+    return {
+        name: stored.part(part, f"{_PARAMS}[{name!r}]") for name, part in target.items()
+    }

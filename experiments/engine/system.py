@@ -1,4 +1,4 @@
-"""What a program trains, and how a step of it fails: no objective, no loop."""
+"""The system that a program trains, and failures of its steps: no loop."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -24,7 +24,7 @@ def levels_and_labels(batch: Any) -> tuple[Any, Any]:
 
 
 class System(NamedTuple):
-    """What a program trains: pure functions of one seed, without knowledge of the loop.
+    """Pure functions of one seed that a program trains, without knowledge of the loop.
 
     Attributes:
         init: ``key -> state``, any pytree of arrays.
@@ -40,7 +40,7 @@ class System(NamedTuple):
         sample: ``(state, key, num) -> {title: levels}`` with levels uint8
             ``[num, V, C]``; may be empty.
         labelled: whether a batch comes with its labels.
-        complete: ``(state, key, levels, observed) -> {how: grey}``: grey values in
+        complete: ``(state, key, levels, observed) -> {how: gray}``: gray values in
             [0, 1], ``[B, V, C]``, for pixels that are not ``observed`` (bool
             ``[B, V]``); None where the model cannot.
         sample_class: ``(state, key, label, num) -> levels``, uint8 ``[num, V, C]`` of

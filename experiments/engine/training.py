@@ -6,14 +6,11 @@ that was killed and started again ends with the same bits as one that was not.
 
 from collections.abc import Sequence
 import contextlib
-import dataclasses
-import json
 from pathlib import Path
 import signal
 import sys
-import threading
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from jax.sharding import Mesh
@@ -21,21 +18,52 @@ import numpy as np
 import tqdm
 
 from dspc_jax.learning.loop import Carry
-from experiments.console import summary
+from experiments.console import metrics, summary
 from experiments.console.errors import RunFailed, UserError
-from experiments.data import Dataset, describe
-from experiments.engine import flags as flags_lib
-from experiments.engine import starting
+from experiments.data import Dataset, describe, to_images
+from experiments.engine import flags, run_folder, starting
 from experiments.engine.checkpointing import Checkpoints
 from experiments.engine.device_loop import DeviceLoop
 from experiments.engine.flags import Settings
 from experiments.engine.metric_writer import MetricWriter
+from experiments.engine.pace import Pace
+from experiments.engine.signals import Signals
 from experiments.engine.system import System
-from experiments.engine.workdir import claim, write_atomically
-from experiments.models.preprocessing import to_images
+from experiments.engine.workdir import claim
 
 _NUM_PICTURES = 64  # images in a grid
-_CHUNK_SECONDS = 0.5  # how long a signal or the progress bar may have to wait
+
+
+class _Run(NamedTuple):
+    """The parts of a run that its steps share.
+
+    Attributes:
+        name: of the program, e.g. ``ll``.
+        folder: of the run.
+        settings: the shared flags.
+        dataset: the images.
+        loop: the steps on the devices.
+        checkpoints: in the folder.
+        writer: of metrics and pictures.
+        pace: of chunks of steps.
+    """
+
+    name: str
+    folder: Path
+    settings: Settings
+    dataset: Dataset
+    loop: DeviceLoop
+    checkpoints: Checkpoints
+    writer: MetricWriter
+    pace: Pace
+
+
+class _Due(NamedTuple):
+    """Reports that are due after a step."""
+
+    log: bool
+    evaluate: bool
+    save: bool
 
 
 def run(program: str, system: System, dataset: Dataset, groups: Sequence[Any]) -> int:
@@ -43,8 +71,8 @@ def run(program: str, system: System, dataset: Dataset, groups: Sequence[Any]) -
 
     Args:
         program: the program's module, e.g. ``experiments.ll``.
-        system: what is trained.
-        dataset: on what.
+        system: the functions that are trained.
+        dataset: the images.
         groups: all flags of the program, `Settings` first.
 
     Returns:
@@ -61,199 +89,71 @@ def run(program: str, system: System, dataset: Dataset, groups: Sequence[Any]) -
             f"--batch_size must be a multiple of the {num_devices} devices, "
             f"got {settings.batch_size}"
         )
-    name = program.removeprefix("experiments.")
-    workdir = Path(settings.workdir or f"out/{name}-{settings.dataset}")
-    values = {k: v for group in groups for k, v in dataclasses.asdict(group).items()}
-    failure = workdir / "failure.json"
-    with claim(workdir, program, values, flags_lib.free_flags(groups)):
-        failure.unlink(missing_ok=True)
+    name = run_folder.short_name(program)
+    folder = Path(settings.workdir or f"out/{name}-{settings.dataset}")
+    with claim(folder, program, flags.by_name(groups), flags.free_flags(groups)):
+        run_folder.clear_failure(folder)
         try:
-            return _run(name, system, dataset, groups, workdir)
+            return _run(name, folder, system, dataset, groups)
         except RunFailed as error:
-            write_atomically(failure, json.dumps({"reason": str(error)}) + "\n")
+            run_folder.write_failure(folder, str(error))
             raise
 
 
 def _run(
-    name: str, system: System, dataset: Dataset, groups: Sequence[Any], workdir: Path
+    name: str, folder: Path, system: System, dataset: Dataset, groups: Sequence[Any]
 ) -> int:
     settings: Settings = groups[0]
     start = time.perf_counter()
     with contextlib.ExitStack() as stack:
-        checkpoints = Checkpoints(workdir / "checkpoints")
+        checkpoints = Checkpoints(folder)
         stack.callback(checkpoints.close)
-        step = first_step = checkpoints.latest_step() or 0
-        if step > settings.num_steps:
+        first_step = checkpoints.latest_step() or 0
+        if first_step > settings.num_steps:
             raise UserError(
-                f"--num_steps must be at least {step}, the steps that {str(workdir)!r} "
-                f"already has, got {settings.num_steps}"
+                f"--num_steps must be at least {first_step}, the steps that "
+                f"{str(folder)!r} already has, got {settings.num_steps}"
             )
-        if step == settings.num_steps and _report_again(name, workdir, step):
+        result = run_folder.finished_result(folder, first_step)
+        if first_step == settings.num_steps and result:
+            summary.write(f"{name}: finished before, nothing left to do\n")
+            summary.write(summary.summary(result, folder))
             return 0
-        loop = DeviceLoop(
-            system,
-            dataset,
-            settings.seed,
-            settings.num_seeds,
-            settings.batch_size,
-            Mesh(np.array(jax.devices()), ("batch",)),
-            _resident_bytes(),
-            flip=settings.flip == "horizontal",
-        )
+        loop = _make_loop(system, dataset, settings)
         summary.write(describe(dataset) + "\n")
-        if step:
-            carry = loop.put(checkpoints.restore(step, loop.abstract()))
-            summary.write(f"{name}: continues {workdir} after step {step}\n")
-        else:
-            carry = loop.init()
-            if settings.start_from is not None:
-                carry = loop.put(starting.started(carry, groups))
-        writer = MetricWriter(workdir, step)
+        carry = _first_carry(loop, checkpoints, groups)
+        if first_step:
+            summary.write(f"{name}: continues {folder} after step {first_step}\n")
+        writer = MetricWriter(folder, first_step)
         stack.callback(writer.close)
-        pace = _Pace(loop.max_chunk)
-        with _Signals() as signals:
-            carry, step = _train(
-                name,
-                loop,
-                carry,
-                step,
-                settings,
-                dataset,
-                writer,
-                checkpoints,
-                pace,
-                signals,
-            )
+        pace = Pace(loop.max_chunk)
+        run = _Run(name, folder, settings, dataset, loop, checkpoints, writer, pace)
+        with Signals() as signals:
+            carry, step = _train(run, carry, first_step, signals)
         if step < settings.num_steps:
             assert signals.received is not None
             summary.write(
                 f"{name}: stopped by {signal.Signals(signals.received).name} after "
-                f"step {step}; saved in {workdir}, the same command continues\n"
+                f"step {step}; saved in {folder}, the same command continues\n"
             )
             return 128 + signals.received
-        final = {
-            f"{split}/{k}": v
-            for split in ("valid", "test")
-            for k, v in loop.evaluate(carry.state, loop.examples(split)).items()
-        }
-        result = {
-            "program": name,
-            "dataset": dataset.name,
-            "data": dataset.source,
-            "step": step,
-            "seeds": list(range(settings.seed, settings.seed + settings.num_seeds)),
-            "steps_per_second": pace.rate,
-            # Of this process, compilation and evaluation included: what a run that was
-            # continued took before `first_step` is not in it.
-            "seconds": time.perf_counter() - start,
-            "first_step": first_step,
-            "device": f"{len(jax.devices())} x {jax.devices()[0].device_kind}",
-            "metrics": summary.over_seeds(final),
-        }
+        result = _result(run, carry, first_step, start)
         writer.write_result(result)
-    summary.write(summary.summary(result, workdir))
+    summary.write(summary.summary(result, folder))
     return 0
 
 
-def _report_again(name: str, workdir: Path, step: int) -> bool:
-    """Shows the result of a run that has finished; False if it has not."""
-    try:
-        result = json.loads((workdir / "result.json").read_text())
-    except FileNotFoundError:
-        return False
-    if result["step"] != step:
-        return False
-    summary.write(f"{name}: finished before, nothing left to do\n")
-    summary.write(summary.summary(result, workdir))
-    return True
-
-
-def _train(
-    name: str,
-    loop: DeviceLoop,
-    carry: Carry,
-    step: int,
-    settings: Settings,
-    dataset: Dataset,
-    writer: MetricWriter,
-    checkpoints: Checkpoints,
-    pace: "_Pace",
-    signals: "_Signals",
-) -> tuple[Carry, int]:
-    """Trains from ``step`` to the last step, or until a signal; saves at the end."""
-    saved = step
-    intervals = (settings.log_every, settings.eval_every, settings.checkpoint_every)
-    with tqdm.tqdm(
-        total=settings.num_steps,
-        initial=step,
-        desc=name,
-        unit="step",
-        disable=not sys.stderr.isatty(),
-    ) as bar:
-        while step < settings.num_steps and signals.received is None:
-            stops = [(step // every + 1) * every for every in intervals]
-            num = min(settings.num_steps - step, min(stops) - step, pace.steps)
-            with pace.measure(num):
-                carry, failure = loop.run(carry, step, num)
-            if failure is not None:
-                raise RunFailed(
-                    f"{failure.metric} is {failure.value} at step {failure.step} "
-                    f"(seed {failure.seed}); {_kept(checkpoints)}"
-                )
-            step += num
-            bar.update(num)
-            log, evaluate, save = (
-                step == settings.num_steps or step % every == 0 for every in intervals
-            )
-            scalars: dict[str, np.ndarray] = {}
-            if log:
-                carry, means = loop.drain(carry)
-                scalars |= {f"train/{k}": v for k, v in means.items()}
-                bar.set_postfix({k: f"{v.mean():.4g}" for k, v in means.items()})
-            if evaluate:
-                metrics = loop.evaluate(carry.state, loop.examples("valid"))
-                scalars |= {f"valid/{k}": v for k, v in metrics.items()}
-            if scalars:  # before the checkpoint: its steps must be on disk
-                writer.write_scalars(step, summary.over_seeds(scalars))
-            if evaluate:
-                _draw(writer, loop, carry, dataset, step)
-            if save:
-                _save(checkpoints, loop, carry, step)
-                saved = step
-        if step > saved:
-            _save(checkpoints, loop, carry, step)
-    return carry, step
-
-
-def _save(checkpoints: Checkpoints, loop: DeviceLoop, carry: Carry, step: int) -> None:
-    """Saves, unless the state is broken in a way that no metric has shown yet."""
-    broken = loop.seeds_with_nan(carry)
-    if broken:
-        raise RunFailed(
-            f"the state is nan after step {step} (seed {broken[0]}); "
-            + _kept(checkpoints)
-        )
-    checkpoints.save(step, carry)
-
-
-def _kept(checkpoints: Checkpoints) -> str:
-    step = checkpoints.latest_step()
-    if step is None:
-        return "no checkpoint had been written"
-    return f"the checkpoint of step {step} is kept"
-
-
-def _draw(
-    writer: MetricWriter, loop: DeviceLoop, carry: Carry, dataset: Dataset, step: int
-) -> None:
-    """Real images beside the samples of the first seed."""
-    real = dataset.valid[:_NUM_PICTURES]
-    columns = {"real": real, **loop.sample(carry.state, len(real))}
-    pictures = {
-        title: to_images(levels, dataset.height, dataset.width, dataset.num_values)
-        for title, levels in columns.items()
-    }
-    writer.write_images("samples", step, pictures)
+def _make_loop(system: System, dataset: Dataset, settings: Settings) -> DeviceLoop:
+    return DeviceLoop(
+        system,
+        dataset,
+        settings.seed,
+        settings.num_seeds,
+        settings.batch_size,
+        Mesh(np.array(jax.devices()), ("batch",)),
+        _resident_bytes(),
+        flip=settings.flip == "horizontal",
+    )
 
 
 def _resident_bytes() -> int:
@@ -262,57 +162,135 @@ def _resident_bytes() -> int:
     return stats.get("bytes_limit", 8 * 2**30) // 4  # the rest is for training
 
 
-class _Pace:
-    """Chooses chunks of about `_CHUNK_SECONDS`, and keeps the rate."""
-
-    def __init__(self, max_chunk: int):
-        self._max, self._compiled = max_chunk, False
-        self._steps, self._seconds = 0, 0.0
-        self.steps = 1
-
-    def measure(self, num: int) -> "_Pace":
-        self._num = num
-        return self
-
-    def __enter__(self):
-        self._start = time.perf_counter()
-
-    def __exit__(self, *_):
-        seconds = time.perf_counter() - self._start
-        if not self._compiled:  # the first chunk's time is the compiler's
-            self._compiled = True
-            return
-        self._steps, self._seconds = self._steps + self._num, self._seconds + seconds
-        wanted = _CHUNK_SECONDS * self._num / max(seconds, 1e-9)
-        self.steps = int(np.clip(wanted, 1, min(self._max, 4 * self.steps)))
-
-    @property
-    def rate(self) -> float | None:
-        """Steps a second after the first chunk; None if there were none."""
-        return self._steps / self._seconds if self._steps else None
+def _first_carry(
+    loop: DeviceLoop, checkpoints: Checkpoints, groups: Sequence[Any]
+) -> Carry:
+    """The state of the newest checkpoint, or that before the first step."""
+    step = checkpoints.latest_step()
+    if step is not None:
+        return loop.put(checkpoints.restore(step, loop.abstract()))
+    carry = loop.init()
+    if groups[0].start_from is None:
+        return carry
+    return loop.put(starting.started(carry, groups))
 
 
-class _Signals:
-    """Remembers the first SIGTERM or SIGINT; a second one acts as without us."""
+def _result(run: _Run, carry: Carry, first_step: int, start: float) -> dict[str, Any]:
+    """The result of a finished run."""
+    final = {
+        f"{split}/{k}": v
+        for split in ("valid", "test")
+        for k, v in run.loop.evaluate(carry.state, run.loop.examples(split)).items()
+    }
+    return {
+        "program": run.name,
+        "dataset": run.dataset.name,
+        "data": run.dataset.source,
+        "step": run.settings.num_steps,
+        "seeds": run.settings.seeds,
+        "steps_per_second": run.pace.rate,
+        # Of this process, compilation and evaluation included; the time before
+        # `first_step` of a run that was continued is not in it.
+        "seconds": time.perf_counter() - start,
+        "first_step": first_step,
+        "device": f"{len(jax.devices())} x {jax.devices()[0].device_kind}",
+        "metrics": metrics.over_seeds(final),
+    }
 
-    def __init__(self):
-        self.received: int | None = None
-        self._before: dict[int, Any] = {}
 
-    def __enter__(self) -> "_Signals":
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
-                self._before[number] = signal.signal(number, self._remember)
-        return self
+# ---- steps -----------------------------------------------------------------------
 
-    def _remember(self, number: int, frame: Any) -> None:
-        del frame
-        self.received = number
-        self._restore()
 
-    def _restore(self) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+def _train(run: _Run, carry: Carry, step: int, signals: Signals) -> tuple[Carry, int]:
+    """Trains from ``step`` to the last step, or until a signal; saves at the end."""
+    num_steps, saved = run.settings.num_steps, step
+    with tqdm.tqdm(
+        total=num_steps,
+        initial=step,
+        desc=run.name,
+        unit="step",
+        disable=not sys.stderr.isatty(),
+    ) as bar:
+        while step < num_steps and signals.received is None:
+            num = min(_steps_to_next_stop(run.settings, step), run.pace.steps)
+            carry = _advance(run, carry, step, num)
+            step += num
+            bar.update(num)
+            due = _due(run.settings, step)
+            carry = _report(run, carry, step, due, bar)
+            if due.save:
+                _save(run, carry, step)
+                saved = step
+        if step > saved:
+            _save(run, carry, step)
+    return carry, step
 
-    def __exit__(self, *_):
-        self._restore()
+
+def _intervals(settings: Settings) -> tuple[int, int, int]:
+    return settings.log_every, settings.eval_every, settings.checkpoint_every
+
+
+def _steps_to_next_stop(settings: Settings, step: int) -> int:
+    """Steps until something is due."""
+    stops = [(step // every + 1) * every for every in _intervals(settings)]
+    return min(settings.num_steps, *stops) - step
+
+
+def _due(settings: Settings, step: int) -> _Due:
+    is_last = step == settings.num_steps
+    return _Due(*(is_last or step % every == 0 for every in _intervals(settings)))
+
+
+def _advance(run: _Run, carry: Carry, step: int, num: int) -> Carry:
+    """Takes ``num`` steps after ``step``."""
+    with run.pace.measure(num):
+        carry, failure = run.loop.run(carry, step, num)
+    if failure is not None:
+        raise RunFailed(
+            f"{failure.metric} is {failure.value} at step {failure.step} "
+            f"(seed {failure.seed}); {_kept(run.checkpoints)}"
+        )
+    return carry
+
+
+def _report(run: _Run, carry: Carry, step: int, due: _Due, bar: tqdm.tqdm) -> Carry:
+    """Writes the metrics and pictures that are due."""
+    scalars: dict[str, np.ndarray] = {}
+    if due.log:
+        carry, means = run.loop.drain(carry)
+        scalars |= {f"train/{k}": v for k, v in means.items()}
+        bar.set_postfix({k: f"{v.mean():.4g}" for k, v in means.items()})
+    if due.evaluate:
+        values = run.loop.evaluate(carry.state, run.loop.examples("valid"))
+        scalars |= {f"valid/{k}": v for k, v in values.items()}
+    if scalars:  # before the checkpoint: its steps must be on disk
+        run.writer.write_scalars(step, metrics.over_seeds(scalars))
+    if due.evaluate:
+        _draw(run, carry, step)
+    return carry
+
+
+def _draw(run: _Run, carry: Carry, step: int) -> None:
+    """Real images beside the samples of the first seed."""
+    real = run.dataset.valid[:_NUM_PICTURES]
+    columns = {"real": real, **run.loop.sample(carry.state, len(real))}
+    pictures = {t: to_images(run.dataset, levels) for t, levels in columns.items()}
+    run.writer.write_images("samples", step, pictures)
+
+
+def _save(run: _Run, carry: Carry, step: int) -> None:
+    """Saves, unless the state is broken in a way that no metric has shown yet."""
+    broken = run.loop.seeds_with_nan(carry)
+    if broken:
+        raise RunFailed(
+            f"the state is nan after step {step} (seed {broken[0]}); "
+            + _kept(run.checkpoints)
+        )
+    run.checkpoints.save(step, carry)
+
+
+def _kept(checkpoints: Checkpoints) -> str:
+    step = checkpoints.latest_step()
+    if step is None:
+        return "no checkpoint had been written"
+    return f"the checkpoint of step {step} is kept"

@@ -4,24 +4,14 @@ from collections.abc import Iterator, Mapping
 import contextlib
 import fcntl
 import json
-import os
 from pathlib import Path
 from typing import Any, TextIO
 
 from experiments.console.errors import UserError
+from experiments.engine import run_folder
+from experiments.engine.files import temporary_of
 
-_CONFIG = "config.json"
 _LOCK = ".lock"
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Writes a file so that after a crash either the old or the new one is there."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 @contextlib.contextmanager
@@ -46,14 +36,15 @@ def claim(
         UserError: the folder cannot be written, holds something else, belongs to a run
             with other flags (each is named), or another process is using it.
     """
-    config = path / _CONFIG
+    config = path / run_folder.CONFIG
     try:
         path.mkdir(parents=True, exist_ok=True)
-        own = {_LOCK, f".{_CONFIG}.tmp"}  # what a run killed at its very start leaves
-        if not config.exists() and {p.name for p in path.iterdir()} - own:
+        # A run that was killed at its very start leaves these.
+        leftovers = {_LOCK, temporary_of(config).name}
+        if not config.exists() and {p.name for p in path.iterdir()} - leftovers:
             raise UserError(
                 f"--workdir must be new, empty or the folder of a run, but "
-                f"{str(path)!r} has files and no {_CONFIG}"
+                f"{str(path)!r} has files and no {config.name}"
             )
         lock = (path / _LOCK).open("w")
     except OSError as error:
@@ -63,13 +54,9 @@ def claim(
         ) from None
     with lock:
         _hold(lock, path)
-        if config.exists():
-            _check(config, program, flags, free)
+        _check(path, program, flags, free)
         try:
-            write_atomically(
-                config,
-                json.dumps({"program": program, "flags": flags}, indent=2) + "\n",
-            )
+            run_folder.write_config(path, program, flags)
         except OSError as error:
             raise UserError(f"cannot write {config}: {error.strerror}") from None
         yield
@@ -103,29 +90,29 @@ def _hold(lock: TextIO, path: Path) -> None:
         ) from None
 
 
-def _check(
-    config: Path, program: str, flags: Mapping[str, Any], free: set[str]
-) -> None:
+def _check(path: Path, program: str, flags: Mapping[str, Any], free: set[str]) -> None:
     """Refuses a folder whose run differs, naming every difference."""
     try:
-        stored = json.loads(config.read_text())
-        stored_program, stored_flags = stored["program"], dict(stored["flags"])
-    except (OSError, ValueError, KeyError, TypeError):
-        raise UserError(f"{config} is not the configuration of a run") from None
+        config = run_folder.read_config(path)
+    except run_folder.Unreadable as error:
+        raise UserError(
+            f"--workdir must be new, empty or the folder of a run, got {str(path)!r}: "
+            f"{error}"
+        ) from None
+    if config is None:
+        return
     differences = []
-    if stored_program != program:
-        differences.append(f"the program (there {stored_program}, now {program})")
+    program = run_folder.short_name(program)
+    if config.program != program:
+        differences.append(f"the program (there {config.program}, now {program})")
     absent = object()
-    for name in sorted(set(stored_flags) | set(flags)):
-        there, now = stored_flags.get(name, absent), flags.get(name, absent)
-        if name not in free and there != now:
-            words = [
-                "absent" if value is absent else json.dumps(value)
-                for value in (there, now)
-            ]
-            differences.append(f"--{name} (there {words[0]}, now {words[1]})")
+    for name in sorted((set(config.flags) | set(flags)) - free):
+        there, now = config.flags.get(name, absent), flags.get(name, absent)
+        if there != now:
+            texts = ["absent" if v is absent else json.dumps(v) for v in (there, now)]
+            differences.append(f"--{name} (there {texts[0]}, now {texts[1]})")
     if differences:
         raise UserError(
-            f"--workdir {str(config.parent)!r} belongs to a run that differs in "
+            f"--workdir {str(path)!r} belongs to a run that differs in "
             + ", ".join(differences)
         )

@@ -7,7 +7,7 @@ from dspc_jax.objectives import Features
 from experiments.console.errors import UserError
 from experiments.data import Dataset
 from experiments.models import pixel_kernels
-from experiments.models.features import trained_classifiers
+from experiments.models.features import outputs_of, read_classifier
 from experiments.models.reconstruction import unit
 
 
@@ -35,7 +35,7 @@ def classifier_features(
     flag, chosen_by = flags
     if workdir is None:
         raise UserError(f"--{flag} must be given with --{chosen_by}=classifier")
-    _, networks = trained_classifiers(workdir, flag, dataset, data_dir)
+    networks = outputs_of(read_classifier(workdir, flag, dataset, data_dir), dataset)
     return lambda x: jnp.concatenate([outputs(x)[0] for outputs in networks], axis=-1)
 
 

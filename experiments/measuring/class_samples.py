@@ -1,4 +1,4 @@
-"""Samples of known classes, and what classifiers make of them."""
+"""Samples of known classes, judged by classifiers."""
 
 import functools
 
@@ -6,13 +6,13 @@ import jax
 from jax.sharding import Mesh
 import numpy as np
 
-from experiments import classifier
-from experiments.classifier import ClassifierSettings
 from experiments.console.errors import RunFailed
 from experiments.data import Dataset
 from experiments.engine.device_loop import DeviceLoop
 from experiments.engine.flags import Settings
 from experiments.measuring.trained import Trained
+from experiments.models import classifier
+from experiments.models.classifier import ClassifierSettings
 from experiments.models.features import Features
 
 _BATCH = 100  # samples in one call
@@ -88,7 +88,7 @@ def accuracy_after_training(dataset: Dataset, num_steps: int, seed: int) -> floa
     Args:
         dataset: images and labels.
         num_steps: of its training, in batches of 128, Adam with the step size 0.001.
-        seed: of initialisation and batches.
+        seed: of initialization and batches.
 
     Returns:
         In [0, 1].

@@ -1,8 +1,9 @@
-"""What is measured of a trained run: samples, completions, and floors beside them."""
+"""Measures of a trained run: of samples and completions, with floors beside them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 import functools
 import sys
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +22,7 @@ from dspc_jax.evaluation import (
     stripe_masks,
 )
 from experiments.data import Dataset
+from experiments.engine.run_folder import is_sample
 from experiments.measuring.trained import Trained
 from experiments.models.features import Features
 
@@ -51,11 +53,11 @@ def distances(
     size = min(len(points), len(reference), _MOST_NEIGHBOURS)
     near = precision_recall(points[:size], reference[:size])
     name = features.name
-    found = {}
+    values = {}
     if name == "inception" and len(points) >= _LEAST_EXTRAPOLATED:
-        of_data = statistics(reference)
-        found["fid_infinity"] = frechet_distance_infinity(points, of_data).distance
-    return found | {
+        limit = frechet_distance_infinity(points, statistics(reference))
+        values["fid_infinity"] = limit.distance
+    return values | {
         features.frechet: frechet_distance(points, reference),
         features.kernel: kernel.distance,
         f"{features.kernel}_error": kernel.standard_error,
@@ -72,7 +74,7 @@ def samples(run: Trained, place: int, num: int, seed: int) -> dict[str, np.ndarr
     """Samples of one seed of a run.
 
     Args:
-        run: what is drawn from.
+        run: the model.
         place: of the seed in the run.
         num: how many.
         seed: of the noise.
@@ -105,41 +107,58 @@ def completions(
         seed: of the random masks.
 
     Returns:
-        ``inpainting_MASK_HOW``: the mean squared error of a missing grey value in
+        ``inpainting_MASK_HOW``: the mean squared error of a missing gray value in
         [0, 1], over images and masks, MASK ``stripes`` (each quarter of rows and
         columns) or ``random`` (half of the pixels); and pictures of the first images,
         uint8 levels: as given, and completed.
     """
-    dataset = run.dataset
-    complete = run.system.complete
-    assert complete is not None
-    top = dataset.num_values - 1
-    stripes = stripe_masks(dataset.height, dataset.width)
-    number = dataset.height * dataset.width
-    random = random_masks(jax.random.key(seed), len(levels), number, missing=0.5)
-    rows = np.arange(len(levels))
-    masks = {"stripes": stripes[rows % len(stripes)], "random": random}
+    state = run.state(place)
+    errors: dict[str, float] = {}
+    pictures: dict[str, np.ndarray] = {}
+    for name, observed in _masks(run.dataset, len(levels), seed).items():
+        error, first = _completed(run, state, levels, observed, seed)
+        errors |= {f"inpainting_{name}_{kind}": value for kind, value in error.items()}
+        pictures |= {f"{name}: {title}": images for title, images in first.items()}
+    return errors, pictures
 
-    state, found, pictures = run.state(place), {}, {}
-    starts = range(0, len(levels) - len(levels) % _BATCH or len(levels), _BATCH)
-    for name, observed in masks.items():
-        totals: dict[str, list[float]] = {}
-        for start in starts:
-            part = slice(start, start + _BATCH)
-            key = jax.random.fold_in(jax.random.key(seed), start)
-            given, known = levels[part], observed[part]
-            error, filled = _complete(complete, top, state, key, given, known)
-            for how, value in error.items():
-                totals.setdefault(how, []).append(float(value))
-            if start == 0:
-                seen = np.asarray(known)[..., None]
-                pictures[f"{name}: given"] = np.where(seen, given, top // 2)
-                for how, values in filled.items():
-                    grey = np.clip(np.round(np.asarray(values) * top), 0, top)
-                    pictures[f"{name}: {how}"] = np.where(seen, given, grey)
-        for how, values in totals.items():
-            found[f"inpainting_{name}_{how}"] = float(np.mean(values))
-    return found, {t: p.astype(np.uint8) for t, p in pictures.items()}
+
+def _masks(dataset: Dataset, num: int, seed: int) -> dict[str, jax.Array]:
+    """Which pixels of so many images are observed, bool ``[num, V]``, by kind."""
+    stripes = stripe_masks(dataset.height, dataset.width)
+    num_pixels = dataset.height * dataset.width
+    random = random_masks(jax.random.key(seed), num, num_pixels, missing=0.5)
+    return {"stripes": stripes[np.arange(num) % len(stripes)], "random": random}
+
+
+def _completed(
+    run: Trained, state: Any, levels: np.ndarray, observed: jax.Array, seed: int
+) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+    """Errors of every kind of completion, and pictures of the first batch."""
+    assert run.system.complete is not None
+    top = run.dataset.num_values - 1
+    errors: dict[str, list[float]] = {}
+    pictures: dict[str, np.ndarray] = {}
+    for start in range(0, len(levels) - len(levels) % _BATCH or len(levels), _BATCH):
+        rows = slice(start, start + _BATCH)
+        batch, mask = levels[rows], observed[rows]
+        key = jax.random.fold_in(jax.random.key(seed), start)
+        error, filled = _complete(run.system.complete, top, state, key, batch, mask)
+        for kind, value in error.items():
+            errors.setdefault(kind, []).append(float(value))
+        if start == 0:
+            pictures = _filled(batch, np.asarray(mask)[..., None], filled, top)
+    return {kind: float(np.mean(values)) for kind, values in errors.items()}, pictures
+
+
+def _filled(
+    levels: np.ndarray, observed: np.ndarray, filled: Mapping[str, jax.Array], top: int
+) -> dict[str, np.ndarray]:
+    """Images as given, missing pixels gray, and as completed: uint8 levels."""
+    pictures = {"given": np.where(observed, levels, top // 2)}
+    for kind, values in filled.items():
+        nearest = np.clip(np.round(np.asarray(values) * top), 0, top)
+        pictures[kind] = np.where(observed, levels, nearest)
+    return {title: images.astype(np.uint8) for title, images in pictures.items()}
 
 
 def floors(dataset: Dataset, num: int, seed: int) -> dict[str, np.ndarray]:
@@ -157,13 +176,13 @@ def floors(dataset: Dataset, num: int, seed: int) -> dict[str, np.ndarray]:
     train = dataset.train
     generator = np.random.default_rng(seed)
     rows = np.sort(generator.permutation(len(train))[:num])
-    some = np.asarray(train[np.sort(generator.permutation(len(train))[:10_000])])
-    mean = np.round(some.mean(0, dtype=np.float64)).astype(np.uint8)
-    picked = generator.integers(len(some), size=(num, *some.shape[1:]))
+    images = np.asarray(train[np.sort(generator.permutation(len(train))[:10_000])])
+    mean = np.round(images.mean(0, dtype=np.float64)).astype(np.uint8)
+    picked = generator.integers(len(images), size=(num, *images.shape[1:]))
     return {
         "real, training set": np.asarray(train[rows]),
         "mean image": np.broadcast_to(mean, (num, *mean.shape)),
-        "independent pixels": np.take_along_axis(some, picked, axis=0),
+        "independent pixels": np.take_along_axis(images, picked, axis=0),
     }
 
 
@@ -171,19 +190,19 @@ def floors(dataset: Dataset, num: int, seed: int) -> dict[str, np.ndarray]:
 @functools.partial(jax.jit, static_argnums=(0, 3))
 def _draw(sample, state, key, num):
     pictures = sample(state, key, num)
-    return {t: v for t, v in pictures.items() if t.startswith(("sampled", "dec"))}
+    return {title: levels for title, levels in pictures.items() if is_sample(title)}
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _complete(complete, top, state, key, levels, observed):
     """Values of every kind of completion, and the squared error of missing ones."""
     filled = complete(state, key, levels, observed)
-    grey = levels.astype(jnp.float32) / top
+    gray = levels.astype(jnp.float32) / top
     missing = ~observed[..., None]
-    share = jnp.sum(missing) * grey.shape[-1]
+    num_missing = jnp.sum(missing) * gray.shape[-1]
     return {
-        how: jnp.sum(jnp.where(missing, (values - grey) ** 2, 0.0)) / share
-        for how, values in filled.items()
+        kind: jnp.sum(jnp.where(missing, (values - gray) ** 2, 0.0)) / num_missing
+        for kind, values in filled.items()
     }, filled
 
 

@@ -15,6 +15,7 @@ class DensitySettings:
         "(exact, independent), or kernel (a Gaussian at each of --density_centres "
         "training images: no model, but what models must beat)",
         flags.one_of("circuit", "vae", "gaussian", "kernel"),
+        shapes=True,
     )
     flow: str = flags.flag(
         "identity",
@@ -22,32 +23,47 @@ class DensitySettings:
         "(couplings inside squares of pixels) or multi_scale (couplings of the whole "
         "image)",
         flags.one_of("identity", "colour", "patch", "multi_scale"),
+        shapes=True,
     )
     flow_patch: int = flags.flag(
-        4, "side of the squares of --flow=patch in pixels", flags.at_least(1)
+        4,
+        "side of the squares of --flow=patch in pixels",
+        flags.at_least(1),
+        shapes=True,
     )
     flow_steps: int = flags.flag(
-        4, "couplings, of each level with --flow=multi_scale", flags.at_least(1)
+        4,
+        "couplings, of each level with --flow=multi_scale",
+        flags.at_least(1),
+        shapes=True,
     )
     flow_filters: int = flags.flag(
-        64, "units or filters in the couplings' hidden layers", flags.at_least(1)
+        64,
+        "units or filters in the couplings' hidden layers",
+        flags.at_least(1),
+        shapes=True,
     )
     flow_levels: int | None = flags.flag(
         None,
         "levels of --flow=multi_scale (default: as the sides allow, at most 3)",
         flags.at_least(1),
         kind=int,
+        shapes=True,
     )
     preprocess: str = flags.flag(
         "none",
         "before the flow: none, or the logit of every value",
         flags.one_of("none", "logit"),
+        shapes=True,
     )
-    density_latents: int = flags.flag(64, "latents of --density=vae", flags.at_least(1))
+    density_latents: int = flags.flag(
+        64, "latents of --density=vae", flags.at_least(1), shapes=True
+    )
     density_network: str = flags.flag(
         "conv",
         "networks of --density=vae: fully connected (mlp) or convolutional (conv)",
         flags.one_of("mlp", "conv"),
+        shapes=True,
     )
     density_width: int | None = flags.flag(
         None,
@@ -55,6 +71,7 @@ class DensitySettings:
         "to learn as the circuit of the flags has)",
         flags.at_least(1),
         kind=int,
+        shapes=True,
     )
     density_output: str = flags.flag(
         "mean",
@@ -63,5 +80,5 @@ class DensitySettings:
         flags.one_of("mean", "sample"),
     )
     density_centres: int = flags.flag(
-        2000, "training images of --density=kernel", flags.at_least(2)
+        2000, "training images of --density=kernel", flags.at_least(2), shapes=True
     )

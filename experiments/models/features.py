@@ -1,4 +1,4 @@
-"""What maps images to the features that distances are measured on."""
+"""Fixed maps from images to features, on which distances are measured."""
 
 from collections.abc import Callable
 import hashlib
@@ -10,12 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from dspc_jax.evaluation.inception import inception_outputs, read_inception_params
-from experiments import classifier
 from experiments.console.errors import UserError
-from experiments.data import Dataset, cache
-from experiments.measuring import trained
-from experiments.models import weights
-from experiments.models.preprocessing import to_images
+from experiments.data import Dataset, cache, to_images
+from experiments.engine import run_folder
+from experiments.models import classifier, weights
+from experiments.models.classifier import TrainedClassifier
+from experiments.models.reconstruction import unit
 
 _BATCH = 500  # images in one call
 _INCEPTION_BATCH = 50  # of 299x299 pixels
@@ -70,8 +70,7 @@ def of_inception(path: str, dataset: Dataset, protocol: str) -> Features:
     extract_images = _batched(outputs, _INCEPTION_BATCH)
 
     def extract(levels):
-        sides = dataset.height, dataset.width, dataset.num_values
-        return extract_images(to_images(levels, *sides))
+        return extract_images(to_images(dataset, levels))
 
     source = {"file": "pt_inception-2015-12-05-6726825d.pth", "resized": method}
     return Features("inception", "fid", "kid", source, extract, extract_images)
@@ -91,72 +90,81 @@ def of_classifier(workdir: str, dataset: Dataset, data_dir: str | None) -> Featu
     Raises:
         UserError: the folder holds no classifier that can see these images.
     """
-    run, (outputs, *_) = trained_classifiers(workdir, "classifier", dataset, data_dir)
+    trained = read_classifier(workdir, "classifier", dataset, data_dir)
+    outputs = outputs_of(trained, dataset)[0]
     source = {
-        "program": "experiments.classifier",
-        "dataset": run.dataset.name,
-        "step": run.step,
-        "seed": run.seeds[0],
+        "program": f"experiments.{classifier.PROGRAM}",
+        "dataset": trained.dataset.name,
+        "step": trained.step,
+        "seed": trained.seeds[0],
     }
-    of_levels = jax.jit(lambda levels: outputs(classifier.to_unit(dataset, levels)))
+    extract = jax.jit(lambda levels: outputs(unit(dataset, levels)))
     names = "classifier", "fd_classifier", "kd_classifier"
-    return Features(*names, source, _batched(of_levels, _BATCH))
+    return Features(*names, source, _batched(extract, _BATCH))
 
 
 Outputs = Callable[[jax.Array], tuple[jax.Array, jax.Array]]
-"""Grey values ``[B, V, C]`` to features ``[B, D]`` and logits ``[B, Y]``."""
+"""Gray values ``[B, V, C]`` to features ``[B, D]`` and logits ``[B, Y]``."""
 
 
-def trained_classifiers(
+def read_classifier(
     workdir: str, flag: str, dataset: Dataset, data_dir: str | None
-) -> tuple[trained.Trained, list[Outputs]]:
-    """A run of `experiments.classifier` and what its networks say of grey values.
-
-    They may have been trained on another data set, as the Inception network is when it
-    measures faces: images are resized (with antialiasing), and grey ones get three
-    equal channels, where the networks know others.
+) -> TrainedClassifier:
+    """The networks of a run of `experiments.classifier` that can see these images.
 
     Args:
         workdir: the folder of the run.
         flag: the flag that named it, for errors.
-        dataset: the images that it shall see.
+        dataset: the images that the networks shall see.
         data_dir: folder of the data set's files, for networks trained on it.
 
     Returns:
-        The run, and a differentiable function of grey values for each of its seeds.
+        The networks of all seeds.
 
     Raises:
-        UserError: the folder holds no classifier, or one of grey images for coloured
+        UserError: the folder holds no classifier, or one of gray images for colored
             ones.
     """
-    _, stored = trained.read_config(Path(workdir), flag)
-    same = stored.get("dataset") == dataset.name
-    run = trained.load(workdir, flag, data_dir if same else None)
-    if run.program != "classifier":
+    folder = Path(workdir)
+    name = run_folder.named_config(folder, flag).flags.get("dataset")
+    data_dir = data_dir if name == dataset.name else None
+    trained = classifier.read(folder, flag, data_dir)
+    if trained.dataset.num_channels < dataset.num_channels:
         raise UserError(
-            f"--{flag} must be a run of experiments.classifier, got one of "
-            f"experiments.{run.program}"
+            f"--{flag} must be trained on colored images such as {dataset.name}, got "
+            f"{trained.dataset.name}"
         )
-    known = run.dataset
-    if known.num_channels < dataset.num_channels:
-        raise UserError(
-            f"--{flag} must be trained on coloured images such as {dataset.name}, got "
-            f"{known.name}"
-        )
-    network = classifier.network(run.groups[1], known)
+    return trained
 
-    def outputs_of(params):
+
+def outputs_of(trained: TrainedClassifier, dataset: Dataset) -> list[Outputs]:
+    """Features and logits of gray values, by trained classifiers.
+
+    They may have been trained on another data set, as the Inception network is when it
+    measures faces: images are resized (with antialiasing), and gray ones get three
+    equal channels, where the networks know others.
+
+    Args:
+        trained: the networks.
+        dataset: the images that they shall see.
+
+    Returns:
+        A differentiable function of gray values for each seed.
+    """
+    network = trained.network
+
+    def of_seed(params):
         def outputs(x):
-            x = _as_known(x, dataset, known)
+            x = _as_known(x, dataset, trained.dataset)
             return network.features(params, x), network.logits(params, x)
 
         return outputs
 
-    return run, [outputs_of(run.state(i).params) for i in range(len(run.seeds))]
+    return [of_seed(params) for params in trained.params]
 
 
 def _as_known(x: jax.Array, dataset: Dataset, known: Dataset) -> jax.Array:
-    """Grey values ``[B, V, C]`` of one set in the size and colours of another."""
+    """Gray values ``[B, V, C]`` of one set in the size and colors of another."""
     if (dataset.height, dataset.width) != (known.height, known.width):
         images = x.reshape(len(x), dataset.height, dataset.width, -1)
         shape = (len(x), known.height, known.width, images.shape[-1])
@@ -192,8 +200,8 @@ def remembered(
     }
 
     def prepare(place: Path) -> dict[str, Any]:
-        found = extract(examples)[0]
-        cache.write_array(place / "features.npy", len(found), [found], np.float32)
+        points = extract(examples)[0]
+        cache.write_array(place / "features.npy", len(points), [points], np.float32)
         return {}
 
     place, _ = cache.prepared(weights.cache_dir(), features.name, key, prepare)

@@ -5,18 +5,14 @@ One HTML page that needs nothing else, and the same as Markdown.
 
 import dataclasses
 import datetime
-import functools
-import glob
-import importlib
-import os
 from pathlib import Path
 from typing import Any, NoReturn
 
 from experiments.console import summary
 from experiments.console.errors import UserError
 from experiments.engine import app, flags
-from experiments.engine.workdir import write_atomically
-from experiments.measuring.trained import PROGRAMS
+from experiments.engine.files import write_atomically
+from experiments.measuring.collection import Collected, collect, defaults_of, folders
 from experiments.report import (
     failures,
     grids,
@@ -24,7 +20,6 @@ from experiments.report import (
     overview,
     page,
     pictures,
-    runs,
     sections,
     synthetic,
 )
@@ -50,40 +45,7 @@ class ReportSettings:
     title: str = flags.flag("Report of runs", "heading of the report")
 
 
-def folders(patterns: str, out: Path) -> list[Path]:
-    """The folders that patterns name.
-
-    Args:
-        patterns: separated by commas.
-        out: the folder of the report, which is no run.
-
-    Returns:
-        Each folder once, in order of names.
-
-    Raises:
-        UserError: there are none.
-    """
-    paths = {
-        Path(name)
-        for pattern in patterns.split(",")
-        for name in glob.glob(os.path.expanduser(pattern), recursive=True)
-        if os.path.isdir(name) and Path(name).resolve() != out.resolve()
-    }
-    if not paths:
-        raise UserError(f"--runs must name folders, got {patterns!r}: there are none")
-    return sorted(paths)
-
-
-@functools.cache
-def defaults_of(program: str) -> dict[str, Any] | None:
-    """A program's default flags as ``config.json`` has them; None for a foreign one."""
-    if program not in PROGRAMS:
-        return None
-    groups = importlib.import_module(f"experiments.{program}").PROGRAM.parse([program])
-    return {k: v for group in groups for k, v in dataclasses.asdict(group).items()}
-
-
-def make_sections(collected: runs.Collected) -> tuple[Section, ...]:
+def make_sections(collected: Collected) -> tuple[Section, ...]:
     """All sections, in the order of the paper's tables."""
     return (
         overview.overview(collected),
@@ -108,7 +70,7 @@ def main(groups: list[Any]) -> int:
     if settings.runs is None:
         raise UserError("--runs must be given")
     out = Path(settings.out)
-    collected = runs.collect(folders(settings.runs, out), defaults_of)
+    collected = collect(folders(settings.runs, out), defaults_of)
     time = datetime.datetime.now(datetime.UTC)
     document = Document(
         settings.title,

@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 import math
 
+from experiments.console.metrics import as_number, each_seed
+from experiments.measuring.collection import Collected
+from experiments.measuring.last_values import of_run
+from experiments.measuring.runs import Run
 from experiments.report.document import Cell, Section, make_table
-from experiments.report.measured import of_run
-from experiments.report.runs import Collected, Run
-from experiments.report.values import as_number, from_metrics, plain
+from experiments.report.values import plain
 
 LEAST_SPREAD = 0.1  # variance of samples over that of the data; less is a collapse
 MOST_ACCURACY = 0.99  # of a discriminator; more hardly gives a gradient
@@ -72,7 +74,7 @@ def _discriminator(run: Run) -> Cell | None:
     sides = []
     for side in ("real", "fake"):
         name = f"train/discriminator_{side}_accuracy"
-        lines = [v for line in run.lines if (v := from_metrics(line, name)) is not None]
+        lines = [v for line in run.lines if (v := each_seed(line, name)) is not None]
         if not lines:
             return None
         tail = lines[-max(1, math.ceil(_LAST * len(lines))) :]

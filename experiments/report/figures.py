@@ -1,84 +1,22 @@
-"""Pictures of a report: panels cut out of sample grids, and curves."""
+"""Figures of a report: pictures as they are, and curves."""
 
 from collections.abc import Mapping, Sequence
 import hashlib
 import html
 import io
-import itertools
-import json
 import math
-from pathlib import Path
 import re
 from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from experiments.engine.metric_writer import HEADER
+from experiments.console.metrics import as_number, deviation
 from experiments.report.document import Figure
-from experiments.report.values import as_number
 
 # Readable on white and on black.
 _COLORS = ("#3b7dd8", "#e07b39", "#2e9e6b", "#c9507c", "#8a63d2", "#b08a1e", "#2aa3b5")
 _INK = "#010203"  # stands for the text's color, whatever the reader's theme
-_MOST_PIXELS = 100_000_000  # of a picture; a larger one is not opened
-
-
-class Panel(NamedTuple):
-    """A grid of images under one title.
-
-    Attributes:
-        title: e.g. ``sampled``; empty if the file does not say what it shows.
-        image: without the title.
-    """
-
-    title: str
-    image: Image.Image
-
-
-def panels(path: Path) -> list[Panel]:
-    """Cuts a picture of `metric_writer.MetricWriter.write_images` into its grids.
-
-    Args:
-        path: a PNG.
-
-    Returns:
-        The grids with their titles; the whole picture without a title if it does not
-        say what is where.
-
-    Raises:
-        ValueError: it is no picture.
-    """
-    try:
-        with Image.open(path, formats=["png"]) as picture:
-            if math.prod(picture.size) > _MOST_PIXELS:
-                raise ValueError(f"{path.name} has {picture.size} pixels")
-            picture.load()
-            text = getattr(picture, "text", {}).get("panels", "null")
-            image = picture.convert("RGB")
-    except ValueError:
-        raise
-    except Exception as error:  # Pillow raises many kinds for damaged files
-        raise ValueError(f"{path.name} is no picture: {error}") from None
-    places = _places(text, image.width)
-    if places is None:
-        return [Panel("", image)]
-    return [
-        Panel(title, image.crop((left, HEADER, right, image.height)))
-        for title, left, right in places
-    ]
-
-
-def _places(text: str, width: int) -> list[tuple[str, int, int]] | None:
-    """Title, left and right of each panel; None where it makes no sense."""
-    try:
-        pairs = [(str(title), int(w)) for title, w in json.loads(text)]
-    except (ValueError, TypeError):
-        return None
-    ends = list(itertools.accumulate(w for _, w in pairs))
-    if not pairs or min(w for _, w in pairs) < 1 or ends[-1] != width:
-        return None
-    return [(title, end - w, end) for (title, w), end in zip(pairs, ends, strict=True)]
 
 
 def image_figure(caption: str, image: Image.Image) -> Figure:
@@ -186,7 +124,7 @@ def _inline(svg: str, caption: str) -> bytes:
 def curve(label: str, number: int, lines: Sequence[Mapping], name: str) -> Curve | None:
     """A metric of the lines of ``metrics.jsonl``; None where no line has it."""
     points = [
-        (line["step"], value, as_number(line.get(f"{name}_std")))
+        (line["step"], value, as_number(deviation(line, name)))
         for line in lines
         if (value := as_number(line.get(name))) is not None
     ]

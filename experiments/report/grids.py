@@ -5,11 +5,13 @@ import itertools
 import json
 from typing import Any, NamedTuple
 
-from experiments.report import measured
+from experiments.measuring import last_values
+from experiments.measuring.collection import Collected
+from experiments.measuring.last_values import Value
+from experiments.measuring.runs import Setting
 from experiments.report.document import Figure, Gallery, Section, Table, make_table
-from experiments.report.runs import Collected, Setting
 from experiments.report.sections import text
-from experiments.report.values import Value, title_of
+from experiments.report.values import title_of
 
 _METRICS = ("bits_per_dim", "mmd2", "reconstruction_bce", "accuracy")
 PictureOf = Callable[[Setting, str], Figure]
@@ -151,8 +153,8 @@ def _section(
 def _tables(grid: Grid, name: str, row_title: str) -> list[Table]:
     """A table for each metric that any of the settings has."""
     measures: list[tuple[str, Callable[[Setting, str], Value | None]]] = [
-        *((metric, measured.of_setting) for metric in _METRICS),
-        *((metric, measured.distance) for metric in measured.DISTANCES),
+        *((metric, last_values.of_setting) for metric in _METRICS),
+        *((metric, last_values.distance) for metric in last_values.DISTANCES),
     ]
     return [
         _table(grid, name, row_title, metric, measure)

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable
 
-from experiments.report import measured
+from experiments.console.metrics import as_number
+from experiments.measuring import last_values
+from experiments.measuring.collection import Collected
+from experiments.measuring.runs import Run, Setting
 from experiments.report.document import Cell, Section, Table, make_table
-from experiments.report.runs import Collected, Run, Setting
 from experiments.report.sections import named, text
-from experiments.report.values import as_number, duration, plain, title_of
+from experiments.report.values import duration, plain, title_of
 
 _TONES = {"finished": "good", "failed": "bad"}
 
@@ -32,7 +34,7 @@ def overview(collected: Collected) -> Section:
 
 def _run_table(collected: Collected) -> Table:
     """A row a run."""
-    distances = measured.distance_names(collected.settings)
+    distances = last_values.distance_names(collected.settings)
     metrics = ("bits_per_dim", "mmd2")
     header = [
         *("run", "program", "data set", "state", "seeds", "steps", "parameters"),
@@ -51,8 +53,8 @@ def _run_table(collected: Collected) -> Table:
                 ", ".join(map(str, run.seeds[:8])) + " ..." * (len(run.seeds) > 8),
                 _steps(run),
                 _parameters(setting),
-                *(text(measured.of_setting(setting, name)) for name in metrics),
-                *(text(measured.distance(setting, name)) for name in distances),
+                *(text(last_values.of_setting(setting, name)) for name in metrics),
+                *(text(last_values.distance(setting, name)) for name in distances),
                 _wall_time(run),
                 _device(run),
             ]
@@ -140,7 +142,7 @@ def _steps(run: Run) -> str:
 
 
 def _parameters(setting: Setting) -> str | None:
-    value = measured.of_setting(setting, "num_params")
+    value = last_values.of_setting(setting, "num_params")
     return None if value is None else plain(value.mean)
 
 

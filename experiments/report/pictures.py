@@ -5,17 +5,12 @@ import dataclasses
 import functools
 from pathlib import Path
 
+from experiments.engine.pictures import Panel, read_panels
+from experiments.engine.run_folder import is_sample
+from experiments.measuring.collection import Collected
+from experiments.measuring.runs import Run, Setting
 from experiments.report.document import Figure, Gallery, Section
-from experiments.report.figures import (
-    Panel,
-    curve,
-    curve_figure,
-    image_figure,
-)
-from experiments.report.figures import (
-    panels as read_panels,
-)
-from experiments.report.runs import Collected, Run, Setting
+from experiments.report.figures import curve, curve_figure, image_figure
 
 _CURVES = {
     "train/loss": "training loss",
@@ -39,10 +34,6 @@ def open_panels(path: Path) -> tuple[tuple[Panel, ...], str]:
         return (), str(error)
 
 
-def _is_sample(title: str) -> bool:
-    return title.startswith(("sampled", "dec"))  # as experiments.evaluate
-
-
 def _sample_file(run: Run) -> Path | None:
     return run.pictures.get("samples")
 
@@ -61,7 +52,7 @@ def picture_of(setting: Setting, caption: str) -> Figure:
     if path is None:
         return Figure(f"{caption}: no picture")
     panels, problem = open_panels(path)
-    candidates = [p for p in panels if _is_sample(p.title)] or list(panels)
+    candidates = [p for p in panels if is_sample(p.title)] or list(panels)
     if not candidates:
         return Figure(f"{caption}: {problem}")
     return image_figure(caption, candidates[-1].image)
@@ -74,7 +65,7 @@ def samples(collected: Collected) -> Section:
         runs = [run for run in collected.runs if run.dataset == dataset]
         figures: list[Figure] = []
         for run in runs:
-            figures += _figures(run, _is_sample, always=run.program != "classifier")
+            figures += _figures(run, is_sample, always=run.program != "classifier")
         real = [f for run in runs for f in _figures(run, lambda title: title == "real")]
         if real:
             figures.insert(0, dataclasses.replace(real[0], caption="real"))
@@ -146,7 +137,7 @@ def completions(collected: Collected) -> Section:
 
 
 def _is_completion(title: str) -> bool:
-    return title != "real" and not _is_sample(title)
+    return title != "real" and not is_sample(title)
 
 
 def curves(collected: Collected) -> Section:

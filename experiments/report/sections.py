@@ -2,14 +2,13 @@
 
 from collections.abc import Callable, Sequence
 
-from experiments.report import measured
+from experiments.console.metrics import names_of
+from experiments.measuring import last_values
+from experiments.measuring.collection import Collected
+from experiments.measuring.last_values import Value
+from experiments.measuring.runs import Setting
 from experiments.report.document import MISSING, Cell, Section, Table, make_table
-from experiments.report.runs import Collected, Setting
-from experiments.report.values import (
-    Value,
-    spread,
-    title_of,
-)
+from experiments.report.values import spread, title_of
 
 _RECONSTRUCTION = (
     *("reconstruction_bce", "reconstruction_mse", "half_missing_bce"),
@@ -22,7 +21,7 @@ def distances(collected: Collected) -> Section:
     blocks = []
     for dataset in collected.datasets:
         settings = _settings(collected, dataset)
-        evaluations = {s.name: measured.evaluations(s) for s in settings}
+        evaluations = {s.name: last_values.evaluations(s) for s in settings}
         protocols = dict.fromkeys(m.protocol for ms in evaluations.values() for m in ms)
         for protocol in protocols:
             blocks.append(_distance_table(dataset, protocol, settings, evaluations))
@@ -47,7 +46,7 @@ def _distance_table(
     dataset: str,
     protocol: str,
     settings: Sequence[Setting],
-    evaluations: dict[str, list[measured.Measurement]],
+    evaluations: dict[str, list[last_values.Measurement]],
 ) -> Table:
     """One data set, one protocol: models, then floors."""
     by_setting = {
@@ -78,13 +77,13 @@ def _distance_table(
 
 def inpainting(collected: Collected) -> Section:
     """Errors of missing pixels that were filled in."""
-    names = dict.fromkeys(
+    names = names_of(
         name
         for run in collected.runs
         for content in run.evaluations.values()
         if isinstance(content.get("model"), dict)
         for name in content["model"]
-        if name.startswith("inpainting_") and not name.endswith(("_std", "_seeds"))
+        if name.startswith("inpainting_")
     )
     return _by_dataset(
         collected,
@@ -94,7 +93,7 @@ def inpainting(collected: Collected) -> Section:
         "No run has this measure.",
         tuple(names),
         complete=True,
-        measure=measured.of_evaluation,
+        measure=last_values.of_evaluation,
     )
 
 
@@ -130,7 +129,7 @@ def _by_dataset(
     empty: str,
     metrics: Sequence[str],
     complete: bool = False,
-    measure: Callable[[Setting, str], Value | None] = measured.of_setting,
+    measure: Callable[[Setting, str], Value | None] = last_values.of_setting,
 ) -> Section:
     """A table a data set: settings by metrics.
 

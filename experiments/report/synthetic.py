@@ -3,6 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
+from experiments.console.metrics import as_number, each_seed
+from experiments.measuring.collection import Collected, Study
+from experiments.measuring.last_values import Value, pooled
 from experiments.report.document import (
     Cell,
     Figure,
@@ -13,9 +16,8 @@ from experiments.report.document import (
 )
 from experiments.report.figures import image_figure
 from experiments.report.pictures import open_panels
-from experiments.report.runs import Collected, Study
 from experiments.report.sections import text
-from experiments.report.values import Value, as_number, duration, from_metrics, pooled
+from experiments.report.values import duration
 
 
 def section(collected: Collected) -> Section:
@@ -85,5 +87,5 @@ def _cells(
 
 def _value(result: Mapping[str, Any], name: str) -> Value | None:
     """A metric from a list over seeds, None if it is none."""
-    seeds = from_metrics({"x_seeds": result.get(name)}, "x")
+    seeds = each_seed({"x_seeds": result.get(name)}, "x")
     return None if seeds is None else pooled(seeds)

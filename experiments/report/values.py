@@ -1,12 +1,8 @@
-"""Numbers out of files that may hold anything, and numbers as text."""
+"""Metrics and numbers as text."""
 
-from collections.abc import Mapping, Sequence
 import math
-from typing import Any, NamedTuple
 
-import numpy as np
-
-_SPECIAL = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
+from experiments.measuring.last_values import Value
 
 TITLES = {
     "bits_per_dim": "bits/dim \N{DOWNWARDS ARROW}",
@@ -46,63 +42,6 @@ def title_of(metric: str) -> str:
     if base == "inpainting" and "_" in features:
         return features.replace("_", ", ") + " \N{DOWNWARDS ARROW}"
     return TITLES.get(metric, metric)
-
-
-def as_number(value: Any) -> float | None:
-    """A number as JSON or our own text for infinities has it; None: no number."""
-    if isinstance(value, str):
-        return _SPECIAL.get(value)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    try:
-        return float(value)
-    except OverflowError:
-        return None
-
-
-class Value(NamedTuple):
-    """A metric over seeds.
-
-    Attributes:
-        each: of every seed.
-        where: what it was measured on if not the test split, e.g. ``valid, step 50``.
-        mean: over the seeds.
-        std: sample standard deviation, None for one seed.
-    """
-
-    each: tuple[float, ...]
-    where: str
-    mean: float
-    std: float | None
-
-
-def pooled(each: Sequence[float], where: str = "") -> Value:
-    """A metric from its values over seeds, at least one."""
-    with np.errstate(invalid="ignore", over="ignore"):
-        std = float(np.std(each, ddof=1)) if len(each) > 1 else None
-        return Value(tuple(each), where, float(np.mean(each)), std)
-
-
-def from_metrics(metrics: Any, name: str) -> list[float] | None:
-    """The values of a metric over the seeds.
-
-    Args:
-        metrics: as `summary.over_seeds` makes them, or anything else.
-        name: of the metric.
-
-    Returns:
-        One number a seed; the mean alone where the seeds are not written; None where
-        there is no number.
-    """
-    if not isinstance(metrics, Mapping):
-        return None
-    seeds = metrics.get(f"{name}_seeds")
-    if isinstance(seeds, list) and seeds:
-        numbers = [number for v in seeds if (number := as_number(v)) is not None]
-        if len(numbers) == len(seeds):
-            return numbers
-    number = as_number(metrics.get(name))
-    return None if number is None else [number]
 
 
 def plain(number: float) -> str:

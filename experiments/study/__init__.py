@@ -12,8 +12,9 @@ from experiments import data, report
 from experiments.console import summary
 from experiments.console.errors import UserError
 from experiments.engine import app, flags
+from experiments.engine.files import write_atomically
 from experiments.engine.flags import Settings
-from experiments.engine.workdir import alone, write_atomically
+from experiments.engine.workdir import alone
 from experiments.report import ReportSettings
 from experiments.study import plan, record
 from experiments.study.execution import Outcome, execute

@@ -2,8 +2,6 @@
 
 from collections.abc import Callable, Iterator, Sequence
 import contextlib
-import json
-import os
 from pathlib import Path
 import signal
 import subprocess
@@ -13,6 +11,7 @@ from typing import Any, NamedTuple
 
 import tqdm
 
+from experiments.engine.run_folder import last_step
 from experiments.study.plan import Job
 
 _POLL_SECONDS = 0.5
@@ -115,14 +114,8 @@ def _progress(job: Job, root: Path) -> str:
     """The last step that a training job has logged, and the number of its steps."""
     if not job.trains:
         return ""
-    try:
-        with (job.folder(root) / "metrics.jsonl").open("rb") as file:
-            file.seek(0, os.SEEK_END)
-            file.seek(max(file.tell() - 65536, 0))
-            step = json.loads(file.read().splitlines()[-1])["step"]
-    except (OSError, ValueError, IndexError, KeyError, TypeError):
-        return ""
-    return f" {step}/{job.flags.get('num_steps', '?')}"
+    step = last_step(job.folder(root))
+    return "" if step is None else f" {step}/{job.flags.get('num_steps', '?')}"
 
 
 def _last_line(path: Path) -> str:

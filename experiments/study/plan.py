@@ -2,14 +2,16 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 import dataclasses
-import importlib
-import json
 from pathlib import Path
 from typing import Any
 
+from experiments import evaluate
 from experiments.console.errors import UserError
-from experiments.evaluate import EvaluateSettings
-from experiments.measuring.trained import PROGRAMS
+from experiments.engine import run_folder
+from experiments.engine.flags import fields_of
+from experiments.engine.run_folder import readable_object
+from experiments.measuring.evaluation import EvaluateSettings
+from experiments.measuring.programs import PROGRAMS
 
 # Flags that every program has, but that mean nothing to a classifier.
 _OF_CIRCUITS = frozenset(
@@ -84,14 +86,16 @@ class Job:
             continue it and name them.
         """
         folder = self.folder(root)
-        result = _read(folder / "result.json")
-        if result is None:
+        result = readable_object(folder / run_folder.RESULT)
+        if not result:
             return False
         if not self.trains:
-            found = _read(folder / "evaluation.json") or {}
-            return found.get("step") == result.get("step") and self._is_of(found, root)
+            evaluation = readable_object(folder / run_folder.EVALUATION)
+            is_newest = evaluation.get("step") == result.get("step")
+            return is_newest and self._is_of(evaluation, root)
         has_steps = result.get("step") == self.flags.get("num_steps")
-        return has_steps and self._is_of(_read(folder / "config.json") or {}, root)
+        config = readable_object(folder / run_folder.CONFIG)
+        return has_steps and self._is_of(config, root)
 
     def _is_of(self, written: Mapping[str, Any], root: Path) -> bool:
         """Whether the ``flags`` that a program wrote are this job's."""
@@ -101,14 +105,6 @@ class Job:
             for name, value in self.values(root).items()
             if name not in ("workdir", "data_dir", "num_steps")
         )
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return None
-    return content if isinstance(content, dict) else None
 
 
 def check(jobs: Sequence[Job], root: Path) -> None:
@@ -134,9 +130,9 @@ def check(jobs: Sequence[Job], root: Path) -> None:
                 f"program must be one of {', '.join(PROGRAMS)}, got {job.program!r}"
             )
         names.add(job.name)
-        program, *flags = job.words(root)
+        parse = PROGRAMS[job.program].parse if job.trains else evaluate.parse
         try:
-            importlib.import_module(program).parse([program, *flags])
+            parse(job.words(root))
         except UserError as error:
             raise UserError(f"{error} (of the job {job.name})") from None
 
@@ -174,13 +170,9 @@ def with_overrides(jobs: Iterable[Job], overrides: Mapping[str, str]) -> list[Jo
 
 def flags_of(program: str) -> dict[str, dataclasses.Field[Any]]:
     """The flags of a program by name."""
-    if program == "evaluate":
-        groups: tuple[type, ...] = (EvaluateSettings,)
-    else:
-        groups = importlib.import_module(f"experiments.{program}").PROGRAM.groups
-    return {
-        field.name: field for group in groups for field in dataclasses.fields(group)
-    }
+    is_measure = program == "evaluate"
+    groups = (EvaluateSettings,) if is_measure else PROGRAMS[program].groups
+    return {field.name: field for field in fields_of(groups)}
 
 
 def _typed(field: dataclasses.Field[Any], text: str) -> Any:

@@ -1,7 +1,7 @@
 """The outputs of a study: its state, one table, and raw results to keep."""
 
 from collections.abc import Mapping, Sequence
-import importlib.metadata
+from importlib import metadata
 import json
 from pathlib import Path
 import platform
@@ -9,12 +9,13 @@ import re
 import subprocess
 from typing import Any
 
-from experiments.engine.workdir import write_atomically
-from experiments.report import measured
+from experiments.engine import run_folder
+from experiments.engine.files import write_atomically
+from experiments.engine.run_folder import Unreadable
+from experiments.measuring import last_values
+from experiments.measuring.runs import Setting, read_run
 from experiments.report.document import MISSING
-from experiments.report.runs import Run, Setting, Unreadable, read
-from experiments.report.sections import text
-from experiments.report.values import title_of
+from experiments.report.values import spread, title_of
 from experiments.study.execution import Outcome
 from experiments.study.plan import Job
 
@@ -24,8 +25,7 @@ _COLUMNS = (
     *("fd_classifier", "kd_classifier", "mmd2"),
     *("reconstruction_bce", "num_params", "accuracy"),
 )
-_RAW = ("config.json", "result.json", "evaluation.json")
-_METRICS = "metrics.jsonl"
+_RAW = (run_folder.CONFIG, run_folder.RESULT, run_folder.EVALUATION)
 # Names of the folders of classifiers where raw numbers are kept.
 _ROLES = {
     "classifier": "JUDGE",
@@ -64,7 +64,7 @@ class Record:
 
 
 def _machine() -> dict[str, str]:
-    versions = {n: importlib.metadata.version(n) for n in ("jax", "jaxlib", "flax")}
+    versions = {n: metadata.version(n) for n in ("jax", "jaxlib", "flax")}
     return {"python": platform.python_version(), **versions}
 
 
@@ -117,24 +117,20 @@ def table(jobs: Sequence[Job], outcomes: Mapping[str, Outcome], root: Path) -> s
 
 
 def _values(job: Job, root: Path) -> dict[str, str]:
+    """The metrics of a job's run as text."""
     try:
-        run = read(job.folder(root), job.name)
+        run = read_run(job.folder(root), job.name)
     except Unreadable:
         return {}
-    if not isinstance(run, Run):
+    if run is None:
         return {}
     setting = Setting((run,))
-    found = {}
-    for name in _COLUMNS:
-        value = measured.of_setting(setting, name) or measured.distance(setting, name)
-        if value is not None:
-            found[name] = _plain(text(value))
-    return found
-
-
-def _plain(cell: Any) -> str:
-    """The text of a cell of the report."""
-    return str(getattr(cell, "text", cell))
+    values = {
+        name: last_values.of_setting(setting, name)
+        or last_values.distance(setting, name)
+        for name in _COLUMNS
+    }
+    return {name: spread(v) for name, v in values.items() if v is not None}
 
 
 def keep(jobs: Sequence[Job], root: Path, place: Path) -> None:
@@ -172,17 +168,9 @@ def keep(jobs: Sequence[Job], root: Path, place: Path) -> None:
         text = json.dumps(_named(content, names), indent=1)
         write_atomically(place / name, text + "\n")
     for job in jobs:
-        if job.trains and (lines := _evaluations(root / job.name / _METRICS)):
-            write_atomically(place / f"{job.name}-{_METRICS}", "".join(lines))
-
-
-def _evaluations(path: Path) -> list[str]:
-    """The lines of ``metrics.jsonl`` that measure validation images."""
-    try:
-        lines = path.read_text().splitlines(keepends=True)
-    except FileNotFoundError:
-        return []
-    return [line for line in lines if '"valid/' in line]
+        if job.trains and (lines := run_folder.validation_lines(root / job.name)):
+            name = f"{job.name}-{run_folder.METRICS}"
+            write_atomically(place / name, "".join(lines))
 
 
 def _named(content: Any, names: Mapping[str, str]) -> Any:

@@ -11,14 +11,14 @@ import math
 from pathlib import Path
 from typing import Any, NoReturn
 
-from experiments import report
 from experiments.console import summary
 from experiments.console.errors import UserError
+from experiments.console.metrics import each_seed
 from experiments.engine import app, flags
-from experiments.engine.workdir import write_atomically
-from experiments.report.measured import DISTANCES
-from experiments.report.runs import IRRELEVANT, Collected, Run, collect
-from experiments.report.values import from_metrics
+from experiments.engine.files import write_atomically
+from experiments.measuring.collection import Collected, collect, defaults_of, folders
+from experiments.measuring.last_values import DISTANCES
+from experiments.measuring.runs import IRRELEVANT, Run
 from experiments.study.record import commit_of_code
 
 _STUDY = ("preset", "scale", "override", "python", "jax", "jaxlib", "flax")
@@ -151,7 +151,7 @@ def _each(metrics: Mapping[str, Any], starts: tuple[str, ...]) -> dict[str, Any]
     """Values over the seeds, or one where all are the same."""
     values = {}
     for name in _kept(metrics, starts):
-        seeds = [_short(value) for value in from_metrics(metrics, name) or [None]]
+        seeds = [_short(value) for value in each_seed(metrics, name) or [None]]
         values[name] = seeds[0] if seeds == seeds[:1] * len(seeds) else seeds
     return values
 
@@ -234,8 +234,7 @@ def main(groups: list[Any]) -> int:
     if settings.runs is None or settings.out is None:
         raise UserError("--runs and --out must be given")
     out = Path(settings.out)
-    folders = report.folders(settings.runs, out)
-    table = make(collect(folders, report.defaults_of))
+    table = make(collect(folders(settings.runs, out), defaults_of))
     try:
         write_atomically(out, as_text({"study": out.stem, **table}) + "\n")
     except OSError as error:

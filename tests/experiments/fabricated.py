@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.engine import metric_writer
+from experiments.engine.pictures import write_picture
 
 EVIL = '<script>alert("1")</script>|`*x*`&amp;'
 
@@ -42,7 +42,7 @@ def make(
         (folder / "evaluation.json").write_text(json.dumps(evaluation))
     if panels is not None:
         (folder / "samples").mkdir()
-        metric_writer.write_picture(
+        write_picture(
             folder / "samples" / "samples_0000100.png",
             {
                 title: np.full((4, 8, 8, 1), level, np.uint8)
@@ -53,7 +53,7 @@ def make(
 
 
 def seeds(name: str, *each: float) -> dict[str, Any]:
-    """A metric over seeds as `summary.over_seeds` has it."""
+    """A metric over seeds as `metrics.over_seeds` has it."""
     deviation = float(np.std(each, ddof=1))
     return {name: float(np.mean(each)), f"{name}_std": deviation} | {
         f"{name}_seeds": list(each)

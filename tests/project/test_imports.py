@@ -229,12 +229,7 @@ def default_keys(node: ast.FunctionDef | ast.Lambda) -> list[str]:
     ]
 
 
-OPEN = pytest.mark.xfail(reason="the programs are being sorted", strict=True)
-
-
-@pytest.mark.parametrize(
-    "package", ["dspc_jax", pytest.param("experiments", marks=OPEN)]
-)
+@pytest.mark.parametrize("package", TABLES)
 def test_modules_import_only_what_they_may(package):
     broken = {
         str(path.relative_to(ROOT)): lines
@@ -250,9 +245,7 @@ def test_every_folder_is_listed_and_every_row_exists(package):
     assert folders == set(TABLES[package]), "list it in tests/project/test_imports.py"
 
 
-@pytest.mark.parametrize(
-    "package", ["dspc_jax", pytest.param("experiments", marks=OPEN)]
-)
+@pytest.mark.parametrize("package", TABLES)
 def test_no_folders_and_no_modules_form_a_circle(package):
     graphlib.TopologicalSorter(TABLES[package]).prepare()  # raises CycleError
     arrows = {}

@@ -12,7 +12,7 @@ from sklearn.datasets import load_digits
 from experiments import data
 from experiments.console.errors import UserError
 from experiments.engine.batches import batch_indices
-from experiments.models.preprocessing import preprocessing, to_images
+from experiments.models.preprocessing import preprocessing
 
 LEAVES = ("binomial", "normal", "bernoulli", "categorical", "discretized_logistic")
 
@@ -102,7 +102,8 @@ def test_another_leaf_has_none():
 
 def test_pictures_have_the_full_range():
     levels = np.array([[[0], [16], [8], [4]]], np.uint8)
-    picture = to_images(levels, 2, 2, 17)
+    dataset = data.load("digits", None)._replace(height=2, width=2)
+    picture = data.to_images(dataset, levels)
     np.testing.assert_array_equal(picture[0, :, :, 0], [[0, 255], [128, 64]])
 
 

@@ -18,7 +18,7 @@ import pytest
 
 from experiments import ll, mmd
 from experiments.console.errors import RunFailed, UserError, exit_code
-from experiments.engine import flags
+from experiments.engine import command_line
 from experiments.engine.flags import Settings
 from experiments.losses.critic import CriticSettings
 from experiments.losses.mixture import MixtureSettings
@@ -29,7 +29,9 @@ from tests.experiments import runs
 
 def parse(*words: str, **defaults: Any) -> Settings:
     argv = ["x", *words]
-    (settings,) = flags.parse(argv, "experiments.x", "trains", [Settings], defaults)
+    (settings,) = command_line.parse(
+        argv, "experiments.x", "trains", [Settings], defaults
+    )
     return settings
 
 
@@ -86,13 +88,13 @@ def test_defaults_satisfy_their_requirements():
 
 
 def test_flags_are_absl_flags_of_one_program(tmp_path: Path):
-    one, other = (flags.define(f"experiments.{x}", [Settings]) for x in "ab")
+    one, other = (command_line.define(f"experiments.{x}", [Settings]) for x in "ab")
     one(["a", "--seed=3"])  # no DuplicateFlagError, and nothing shared
     assert isinstance(one, absl_flags.FlagValues)
     assert (one["seed"].value, other["seed"].value) == (3, 0)
     assert "num_leaves" not in absl_flags.FLAGS
     with pytest.raises(absl_flags.DuplicateFlagError):
-        flags.define("experiments.c", [Settings, Settings])
+        command_line.define("experiments.c", [Settings, Settings])
     # absl's way of writing a command down, and of reading it again.
     file = tmp_path / "flags"
     file.write_text(one.flags_into_string())
@@ -104,7 +106,7 @@ def test_flags_of_absl_are_set_beside_the_programs():
     absl_flags.DEFINE_integer("verbosity", -1, "v", flag_values=process, short_name="v")
     absl_flags.DEFINE_bool("help", False, "absl's own", process)
     argv = ["x", "--verbosity", "1", "--seed=2"]
-    (settings,) = flags.parse(argv, "x", "trains", [Settings], also=process)
+    (settings,) = command_line.parse(argv, "x", "trains", [Settings], also=process)
     assert settings == Settings(seed=2)
     assert process["verbosity"].value == 1
     assert not process["verbosity"].using_default_value

@@ -1,6 +1,5 @@
 """Programs with circuits at another scale: seeds together, devices, real MNIST."""
 
-import importlib
 import json
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from experiments.engine.flags import Settings
 from experiments.losses.critic import CriticSettings
 from experiments.losses.mixture import MixtureSettings
 from experiments.losses.mmd import MmdSettings
-from experiments.measuring.trained import PROGRAMS
+from experiments.measuring.programs import PROGRAMS
 from tests.experiments import runs
 from tests.experiments.data.real import REAL, needs
 from tests.experiments.tiny import tiny_digits
@@ -124,7 +123,7 @@ def test_every_program_is_among_them():
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SMALL_FLAGS)
 def test_every_program_continues_bit_for_bit(name: str, tmp_path: Path):
-    program = importlib.import_module(f"experiments.{name}")
+    program = PROGRAMS[name]
     words = [*FLAGS, "--eval_every=4", *SMALL_FLAGS[name]]
     whole, twice = tmp_path / "whole", tmp_path / "twice"
     for workdir, steps in ((whole, 4), (twice, 2), (twice, 4)):
@@ -137,7 +136,7 @@ def test_every_program_continues_bit_for_bit(name: str, tmp_path: Path):
 @needs("mnist")
 @pytest.mark.parametrize("name", SMALL_FLAGS)
 def test_every_program_runs_on_mnist(name: str, tmp_path: Path):
-    program = importlib.import_module(f"experiments.{name}")
+    program = PROGRAMS[name]
     words = [f"--workdir={tmp_path}", "--dataset=mnist", f"--data_dir={REAL}"]
     words += ["--num_steps=2", *FLAGS, *SMALL_FLAGS[name]]
     assert program.main(program.parse([name, *words])) == 0

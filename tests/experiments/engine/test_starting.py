@@ -2,7 +2,9 @@
 
 from collections.abc import Iterator
 import dataclasses
+import json
 from pathlib import Path
+import shutil
 from typing import Any
 
 import jax
@@ -104,6 +106,62 @@ def test_another_circuit_is_refused(
     settings = Settings(seed=4, start_from=str(source), **SMALL)
     with pytest.raises(UserError, match=words):
         started(carry, [dataclasses.replace(settings, **changed)])
+
+
+def copy_of(source: Path, folder: Path, **changed: Any) -> Settings:
+    """Flags that start from a copy of a run with other flags in its configuration."""
+    shutil.copytree(source, folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["flags"] |= changed
+    (folder / "config.json").write_text(json.dumps(config))
+    return Settings(seed=4, start_from=str(folder), **SMALL)
+
+
+def behind_a_flow(carry: Any) -> Any:
+    """The same circuit behind a flow that has no parameters."""
+    params = carry.state.params | {"flow": {}}
+    return carry._replace(state=carry.state._replace(params=params))
+
+
+def test_a_circuit_behind_a_flow_is_another(source: Path, carry: Any, tmp_path: Path):
+    message = "must be a run whose circuit is that of this program, got a run of 'll'"
+    settings = Settings(seed=4, start_from=str(source), **SMALL)
+    with pytest.raises(UserError, match=message):
+        started(behind_a_flow(carry), [settings])
+    settings = copy_of(source, tmp_path / "run", flow="identity")
+    with pytest.raises(UserError, match=message):
+        started(carry, [settings])
+    params = started(behind_a_flow(carry), [settings]).state.params
+    theirs = started(carry, [Settings(seed=4, start_from=str(source), **SMALL)])
+    expected = theirs.state.params["circuit"]
+    jax.tree.map(np.testing.assert_array_equal, params["circuit"], expected)
+
+
+def test_another_shape_behind_the_same_flags_is_refused(source: Path, carry: Any):
+    params = jax.tree.map(lambda leaf: np.repeat(leaf, 2, -1), carry.state.params)
+    other = carry._replace(state=carry.state._replace(params=params))
+    settings = Settings(seed=4, start_from=str(source), **SMALL)
+    with pytest.raises(UserError, match="must be a run whose circuit is that of"):
+        started(other, [settings])
+
+
+def test_a_program_without_a_circuit_is_refused(source: Path, carry: Any):
+    other = carry._replace(state=carry.state._replace(params={"decoder": np.ones(3)}))
+    settings = Settings(seed=4, start_from=str(source), **SMALL)
+    with pytest.raises(UserError, match="must be a run whose circuit is that of"):
+        started(other, [settings])
+
+
+def test_a_checkpoint_must_be_there_and_whole(source: Path, carry: Any, tmp_path: Path):
+    settings = copy_of(source, tmp_path / "run")
+    for path in (tmp_path / "run" / "checkpoints" / "2").rglob("*"):
+        if path.is_file() and "metadata" not in path.name.lower():
+            path.write_bytes(b"broken")
+    with pytest.raises(UserError, match=r"the checkpoint .*/2 cannot be read"):
+        started(carry, [settings])
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    with pytest.raises(UserError, match="--start_from must hold a checkpoint, got"):
+        started(carry, [settings])
 
 
 def test_a_run_of_an_unknown_program_is_refused(tmp_path: Path):

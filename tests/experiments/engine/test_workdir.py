@@ -12,9 +12,10 @@ from PIL import Image
 import pytest
 
 from experiments.console.errors import UserError
-from experiments.console.summary import over_seeds, summary
-from experiments.engine.checkpointing import Checkpoints
-from experiments.engine.metric_writer import MetricWriter, beside
+from experiments.engine import run_folder
+from experiments.engine.checkpointing import Checkpoints, OtherState, read_newest
+from experiments.engine.metric_writer import MetricWriter
+from experiments.engine.pictures import read_panels
 from experiments.engine.workdir import claim
 
 FLAGS = {"seed": 0, "leaf": "normal", "num_steps": 100}
@@ -61,7 +62,7 @@ def test_foreign_and_unwritable_folders_are_refused(tmp_path: Path):
     refused(foreign / "chapter1.txt", "must be a folder that can be written")
     refused(Path("/proc/no/such"), "must be a folder that can be written")
     (tmp_path / "config.json").write_text("{not json")
-    refused(tmp_path, "is not the configuration of a run")
+    refused(tmp_path, r"must be new, empty or the folder of a run, got .* is not JSON")
 
 
 def test_a_run_killed_at_its_very_start_may_start_again(tmp_path: Path):
@@ -89,12 +90,12 @@ def state_of(value: float) -> State:
 
 
 def test_checkpoints_return_the_same_bits(tmp_path: Path):
-    checkpoints = Checkpoints(tmp_path / "c", max_to_keep=2)
+    checkpoints = Checkpoints(tmp_path)
     assert checkpoints.latest_step() is None
     for step, value in ((1, 0.1), (5, jnp.nan), (9, -jnp.inf)):
         checkpoints.save(step, state_of(value))
     checkpoints.close()
-    checkpoints = Checkpoints(tmp_path / "c", max_to_keep=2)
+    checkpoints = Checkpoints(tmp_path)
     assert checkpoints.latest_step() == 9
     target = jax.eval_shape(lambda: state_of(0.0))
     for step, value in ((5, jnp.nan), (9, -jnp.inf)):
@@ -104,44 +105,61 @@ def test_checkpoints_return_the_same_bits(tmp_path: Path):
             jax.tree.leaves(restored), jax.tree.leaves(state_of(value)), strict=True
         ):
             np.testing.assert_array_equal(got, want, strict=True)
-    assert not (tmp_path / "c" / "1").exists()
+    assert not (tmp_path / "checkpoints" / "1").exists()
     checkpoints.close()
 
 
 def test_a_part_of_a_checkpoint_is_read_alone(tmp_path: Path):
-    checkpoints = Checkpoints(tmp_path / "c")
+    checkpoints = Checkpoints(tmp_path)
     checkpoints.save(3, state_of(1.0))
     weights = state_of(1.0).weights
     target = jax.eval_shape(lambda: weights)
-    restored = checkpoints.restore(3, target, ".weights")
-    jax.tree.map(np.testing.assert_array_equal, restored, weights)
-    with pytest.raises(UserError, match=r"\.weights\['c'\] must be .* got absent"):
-        checkpoints.restore(3, target | {"c": jnp.zeros(2)}, ".weights")
     checkpoints.close()
+    stored = read_newest(tmp_path, "run")
+    assert stored.step == 3
+    restored = stored.part(target, ".weights")
+    jax.tree.map(np.testing.assert_array_equal, restored, weights)
+    with pytest.raises(OtherState, match=r"\.weights\['c'\] must be .* got absent"):
+        stored.part(target | {"c": jnp.zeros(2)}, ".weights")
+
+
+def test_who_reads_a_checkpoint_leaves_the_folder_as_it_is(tmp_path: Path):
+    with pytest.raises(UserError, match="--run must hold a checkpoint, got"):
+        read_newest(tmp_path, "run")
+    assert not list(tmp_path.iterdir())
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(3, state_of(1.0))
+    checkpoints.close()
+    unfinished = tmp_path / "checkpoints" / "4.orbax-checkpoint-tmp-1"
+    unfinished.mkdir()
+    assert read_newest(tmp_path, "run").step == 3
+    assert unfinished.exists()
 
 
 def test_a_checkpoint_of_something_else_is_refused(tmp_path: Path):
-    checkpoints = Checkpoints(tmp_path / "c")
+    checkpoints = Checkpoints(tmp_path)
     checkpoints.save(3, state_of(1.0))
     state = state_of(1.0)
     wider = state._replace(weights=state.weights | {"a": jnp.zeros((2, 4))})
     other = state._replace(number=jnp.float32(7))
     more = state._replace(weights=state.weights | {"c": jnp.zeros(2)})
     for wrong in (wider, other, more):
-        with pytest.raises(UserError, match=re.escape(str(tmp_path / "c" / "3"))) as e:
+        with pytest.raises(
+            UserError, match=re.escape(str(tmp_path / "checkpoints" / "3"))
+        ) as e:
             checkpoints.restore(3, jax.eval_shape(lambda w=wrong: w))
         assert "\n" not in str(e.value)
     checkpoints.close()
 
 
 def test_a_damaged_checkpoint_is_named(tmp_path: Path):
-    checkpoints = Checkpoints(tmp_path / "c")
+    checkpoints = Checkpoints(tmp_path)
     checkpoints.save(3, state_of(1.0))
     checkpoints.close()
-    for path in (tmp_path / "c" / "3").rglob("*"):
+    for path in (tmp_path / "checkpoints" / "3").rglob("*"):
         if path.is_file() and "metadata" not in path.name.lower():
             path.write_bytes(b"broken")
-    checkpoints = Checkpoints(tmp_path / "c")
+    checkpoints = Checkpoints(tmp_path)
     with pytest.raises(UserError, match="remove it to continue from the one before"):
         checkpoints.restore(3, jax.eval_shape(lambda: state_of(0.0)))
     checkpoints.close()
@@ -178,45 +196,28 @@ def test_tensorboard_gets_the_scalars(tmp_path: Path):
 
 def test_pictures_show_every_pixel(tmp_path: Path):
     generator = np.random.Generator(np.random.Philox(0))
-    grey = generator.integers(0, 256, (5, 8, 6, 1), dtype=np.uint8)
+    gray = generator.integers(0, 256, (5, 8, 6, 1), dtype=np.uint8)
     color = generator.integers(0, 256, (4, 8, 6, 3), dtype=np.uint8)
     writer = MetricWriter(tmp_path, 0)
-    writer.write_images("samples", 70, {"real": grey, "sampled": color})
+    writer.write_images("samples", 70, {"real": gray, "sampled": color})
     writer.close()
-    picture = np.asarray(Image.open(tmp_path / "samples" / "samples_0000070.png"))
-    np.testing.assert_array_equal(picture, beside({"real": grey, "sampled": color}))
+    path = run_folder.sample_path(tmp_path, "samples", 70)
+    assert path == tmp_path / "samples" / "samples_0000070.png"
+    picture = np.asarray(Image.open(path))
+    panels = read_panels(path)
+    assert [panel.title for panel in panels] == ["real", "sampled"]
+    shown = np.concatenate([np.asarray(panel.image) for panel in panels], axis=1)
+    np.testing.assert_array_equal(shown, picture[-len(shown) :])
     # Pixels are enlarged six times: every sixth, from the right corner, is the image.
     found = [
         (y, x)
         for y in range(20, 30)
         for x in range(5, 15)
         if np.array_equal(
-            picture[y : y + 48 : 6, x : x + 36 : 6], grey[0].repeat(3, axis=2)
+            picture[y : y + 48 : 6, x : x + 36 : 6], gray[0].repeat(3, axis=2)
         )
         and np.array_equal(
-            picture[y + 5 : y + 48 : 6, x + 5 : x + 36 : 6, 0], grey[0, ..., 0]
+            picture[y + 5 : y + 48 : 6, x + 5 : x + 36 : 6, 0], gray[0, ..., 0]
         )
     ]
     assert len(found) == 1
-
-
-def test_means_and_deviations_over_seeds():
-    assert over_seeds({"m": np.array([2.0])}) == {"m": 2.0}
-    three = over_seeds({"m": np.array([1.0, 2.0, 6.0])})
-    assert three["m"] == 3.0
-    assert three["m_std"] == pytest.approx(7**0.5)
-    assert three["m_seeds"] == [1.0, 2.0, 6.0]
-    result = {
-        "program": "ll",
-        "dataset": "digits",
-        "step": 9,
-        "seeds": [0, 1, 2],
-        "steps_per_second": None,
-        "device": "1 x cpu",
-        "metrics": three,
-    }
-    text = summary(result, Path("out/x"))
-    assert "ll on digits: 9 steps, 3 seeds" in text
-    assert re.search(r"m +3  \+- 2\.6458", text)
-    assert "m_seeds" not in text
-    assert len(text.splitlines()) < 24

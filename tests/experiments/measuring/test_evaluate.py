@@ -12,7 +12,9 @@ from experiments.console.errors import UserError, exit_code
 from experiments.engine.flags import Settings
 from experiments.losses.mmd import MmdSettings
 from experiments.measuring import class_samples, measures, trained
+from experiments.measuring.evaluation import check_judge
 from experiments.models import features, weights
+from experiments.models.classifier import ClassifierSettings, network
 from tests.evaluation.inception.random_weights import random_tensors
 from tests.experiments import runs
 
@@ -40,7 +42,7 @@ def circuit(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_labels_arrive_with_their_images(judge: Path):
-    """Wrong pairs could not be learnt: chance is 0.1."""
+    """Wrong pairs could not be learned: chance is 0.1."""
     result = json.loads((judge / "result.json").read_text())
     assert result["metrics"]["test/accuracy"] > 0.8
     assert result["metrics"]["test/cross_entropy"] < 1.0
@@ -72,9 +74,9 @@ def test_a_classifier_of_other_images_sees_these(judge: Path, tmp_path: Path):
     found = of.extract(larger.test)[1].argmax(-1)
     expected = known.extract(small.test)[1].argmax(-1)
     assert np.mean(found == expected) > 0.8  # interpolated, not the very same pixels
-    coloured = small._replace(name="other", train=small.train.repeat(3, -1))
-    with pytest.raises(UserError, match="must be trained on coloured images"):
-        features.of_classifier(str(judge), coloured, None)
+    colored = small._replace(name="other", train=small.train.repeat(3, -1))
+    with pytest.raises(UserError, match="must be trained on colored images"):
+        features.of_classifier(str(judge), colored, None)
 
 
 def test_a_run_is_measured(judge: Path, circuit: Path):
@@ -129,16 +131,16 @@ def test_wrong_folders_are_named(
 
 def test_a_judge_whose_features_a_loss_has_seen_is_refused(tmp_path: Path):
     critics = MmdSettings(mmd_kernel="classifier", mmd_classifier=f"{tmp_path}/a")
-    evaluate.check_judge(f"{tmp_path}/b", [Settings(), critics])
-    evaluate.check_judge(None, [Settings(), critics])
+    check_judge(f"{tmp_path}/b", [Settings(), critics])
+    check_judge(None, [Settings(), critics])
     with pytest.raises(UserError, match="--classifier must not be the --mmd_classif"):
-        evaluate.check_judge(f"{tmp_path}/b/../a", [Settings(), critics])
+        check_judge(f"{tmp_path}/b/../a", [Settings(), critics])
 
 
 def test_a_set_without_labels_is_refused():
     dataset = data.load("digits", None)._replace(train_labels=None)
     with pytest.raises(UserError, match="--dataset must have labels, got 'digits'"):
-        classifier.network(classifier.ClassifierSettings(), dataset)
+        network(ClassifierSettings(), dataset)
 
 
 def test_a_missing_pixel_is_guessed_better_by_the_mean(circuit: Path):

@@ -1,11 +1,12 @@
 """Presets: commands that fail on purpose, and for each program one that does not."""
 
 import dataclasses
-import importlib
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from experiments.measuring.programs import PROGRAMS
 
 ROOT = Path(__file__).parents[3]
 FILES = {
@@ -25,7 +26,7 @@ CAUSES = {
 
 def parsed(name: str) -> dict[str, Any]:
     """All flags of a preset by name, as its program reads them."""
-    program = importlib.import_module(f"experiments.{name.split('_')[0]}")
+    program = PROGRAMS[name.split("_")[0]]
     groups = program.parse([name, f"--flagfile={FILES[name]}"])
     return {k: v for group in groups for k, v in dataclasses.asdict(group).items()}
 

@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments import report
-from experiments.report import runs
+from experiments.measuring.collection import Collected, collect, folders
 from tests.experiments.fabricated import make_all
 
 
@@ -18,7 +17,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="package")
-def collected(root: Path) -> runs.Collected:
+def collected(root: Path) -> Collected:
     """The content of all folders of ``root``, and of those one level below."""
-    folders = report.folders(f"{root}/*,{root}/x/*", root / "report")
-    return runs.collect([f for f in folders if f.name != "x"])
+    paths = folders(f"{root}/*,{root}/x/*", root / "report")
+    return collect([path for path in paths if path.name != "x"])

@@ -9,14 +9,15 @@ import pytest
 
 from experiments import report
 from experiments.console.errors import UserError
-from experiments.measuring import trained
-from experiments.report import markdown, page, runs
+from experiments.measuring.collection import Collected, collect, defaults_of
+from experiments.measuring.programs import PROGRAMS
+from experiments.report import markdown, page
 from experiments.report.document import Document, Gallery, Table
 from tests.experiments.fabricated import EVIL, make
 
 
 @pytest.fixture(scope="module")
-def document(collected: runs.Collected) -> Document:
+def document(collected: Collected) -> Document:
     return Document("Title", "and more", report.make_sections(collected))
 
 
@@ -115,16 +116,16 @@ def test_foreign_text_stays_text(document: Document):
 
 def test_names_are_as_short_as_they_can_be(tmp_path: Path):
     folders = [make(tmp_path / n) for n in ("a/x", "b/x", "b/y")]
-    names = [run.name for run in runs.collect(folders).runs]
+    names = [run.name for run in collect(folders).runs]
     assert names == ["a/x", "b/x", "y"]
 
 
-@pytest.mark.parametrize("program", trained.PROGRAMS)
+@pytest.mark.parametrize("program", PROGRAMS)
 def test_the_defaults_of_a_program_are_known(program):
-    defaults = report.defaults_of(program)
+    defaults = defaults_of(program)
     assert defaults is not None
     assert defaults["dataset"] == "digits"
-    assert report.defaults_of("os") is None
+    assert defaults_of("os") is None
 
 
 def test_the_program(root: Path, tmp_path: Path, capsys):

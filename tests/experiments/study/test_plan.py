@@ -1,6 +1,5 @@
 """Plans of studies: every preset is a legal plan, and no job runs twice."""
 
-import importlib
 import json
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from experiments import data, study
 from experiments.console.errors import UserError
 from experiments.engine import workdir
 from experiments.engine.flags import Settings
+from experiments.measuring.programs import PROGRAMS
 from experiments.study import plan
 from experiments.study.plan import Job, Of
 from experiments.study.presets import PRESETS
@@ -54,7 +54,7 @@ def test_flags_of_every_preset_fit_one_another(preset):
         command = tuple(job.words(ROOT))
         if job.trains and command not in commands:
             commands.add(command)
-            program = importlib.import_module(command[0]).PROGRAM
+            program = PROGRAMS[job.program]
             system = program.make_system(*program.parse(list(command)), dataset=digits)
             jax.eval_shape(system.init, jax.random.key(0))
     assert commands

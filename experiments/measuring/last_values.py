@@ -1,19 +1,45 @@
 """The last value of a metric: of a run, of a setting, of an evaluation."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from experiments.report.runs import Run, Setting
-from experiments.report.values import Value, as_number, from_metrics, pooled
+import numpy as np
+
+from experiments.console.metrics import as_number, each_seed, names_of
+from experiments.engine.run_folder import is_sample
+from experiments.measuring.runs import Run, Setting
 
 DISTANCES = ("fid", "kid", "fd_classifier", "kd_classifier")  # the best known first
+
+
+class Value(NamedTuple):
+    """A metric over seeds.
+
+    Attributes:
+        each: of every seed.
+        where: the images, if not the test split, e.g. ``valid, step 50``.
+        mean: over the seeds.
+        std: sample standard deviation, None for one seed.
+    """
+
+    each: tuple[float, ...]
+    where: str
+    mean: float
+    std: float | None
+
+
+def pooled(each: Sequence[float], where: str = "") -> Value:
+    """A metric from its values over seeds, at least one."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        std = float(np.std(each, ddof=1)) if len(each) > 1 else None
+        return Value(tuple(each), where, float(np.mean(each)), std)
 
 
 def of_run(run: Run, metric: str) -> tuple[list[float], str] | None:
     """The last value of a metric.
 
     Args:
-        run: what was measured.
+        run: with its lines and result.
         metric: its name without the split.
 
     Returns:
@@ -23,11 +49,11 @@ def of_run(run: Run, metric: str) -> tuple[list[float], str] | None:
     metrics = (run.result or {}).get("metrics")
     late = "" if run.state == "finished" else f", step {(run.result or {}).get('step')}"
     for split in ("test", "valid"):
-        values = from_metrics(metrics, f"{split}/{metric}")
+        values = each_seed(metrics, f"{split}/{metric}")
         if values is not None:
             return values, "" if split == "test" and not late else split + late
     for line in reversed(run.lines):
-        values = from_metrics(line, f"valid/{metric}")
+        values = each_seed(line, f"valid/{metric}")
         if values is not None:
             return values, f"valid, step {line['step']:,}"
     return None
@@ -38,20 +64,19 @@ def of_setting(setting: Setting, metric: str) -> Value | None:
 
     Where some runs of the setting are finished, only those are in it.
     """
-    found = []
-    for run in setting.runs:
-        values = of_run(run, metric)
-        if values is not None:
-            found.append((run, *values))
-    if not found:
+    measured = [
+        (run, *last)
+        for run in setting.runs
+        if (last := of_run(run, metric)) is not None
+    ]
+    if not measured:
         return None
-    where = min((where for _, _, where in found), key=lambda w: (w != "", w))
-    return pooled(
-        _each_seed((r, values) for r, values, w in found if w == where), where
-    )
+    where = min((place for _, _, place in measured), key=lambda p: (p != "", p))
+    each = _each_once((run, values) for run, values, p in measured if p == where)
+    return pooled(each, where)
 
 
-def _each_seed(parts: Iterable[tuple[Run, list[float]]]) -> list[float]:
+def _each_once(parts: Iterable[tuple[Run, list[float]]]) -> list[float]:
     """Values of every seed, each seed once."""
     each: dict[Any, float] = {}
     for run, values in parts:
@@ -68,10 +93,10 @@ def of_evaluation(setting: Setting, metric: str) -> Value | None:
             (run, values)
             for run in setting.runs
             if name in run.evaluations
-            and (values := from_metrics(run.evaluations[name].get("model"), metric))
+            and (values := each_seed(run.evaluations[name].get("model"), metric))
         ]
         if parts:
-            return pooled(_each_seed(parts))
+            return pooled(_each_once(parts))
     return None
 
 
@@ -79,8 +104,8 @@ class Measurement(NamedTuple):
     """A row of an evaluation.
 
     Attributes:
-        title: what was measured, e.g. ``sampled``.
-        protocol: against what, in words.
+        title: of the images, e.g. ``sampled``.
+        protocol: of the comparison, in words.
         values: by metric.
     """
 
@@ -91,58 +116,59 @@ class Measurement(NamedTuple):
     @property
     def is_floor(self) -> bool:
         """Whether it is of images that no model made."""
-        return _is_floor(self.title)
+        return not is_sample(self.title)
 
 
-def _is_floor(title: str) -> bool:
-    return not title.startswith(("sampled", "dec"))  # as experiments.evaluate
+_Rows = list[tuple[Run, Mapping[str, Any]]]
 
 
 def evaluations(setting: Setting) -> list[Measurement]:
     """Every row of every evaluation of a setting, seeds joined."""
-    rows: dict[tuple[str, str, str], list[tuple[Run, Mapping[str, Any]]]] = {}
+    rows: dict[tuple[str, str, str], _Rows] = {}
     for run in setting.runs:
         for name, content in run.evaluations.items():
             protocol, step = _protocol(name, content), as_number(content.get("step"))
             # The run may have gone on since.
-            old = "" if step in (None, run.step) else f"step {step:,.0f}"
+            where = "" if step in (None, run.step) else f"step {step:,.0f}"
             for title, row in content["rows"].items():
-                key = title, protocol, "" if _is_floor(title) else old
+                key = title, protocol, where if is_sample(title) else ""
                 rows.setdefault(key, []).append((run, row))
-    measured = []
-    for (title, protocol, old), found in rows.items():
-        names = dict.fromkeys(n for _, row in found for n in row)
-        values = {}
-        for name in names:
-            if name.endswith(("_std", "_seeds")):
-                continue
-            parts = [
-                (run, v)
-                for run, row in found
-                if (v := from_metrics(row, name)) is not None
-            ]
-            if parts:
-                values[name] = pooled(_each_seed(parts), old)
-        measured.append(Measurement(title, protocol, values))
-    return measured
+    return [
+        Measurement(title, protocol, _pooled_rows(parts, where))
+        for (title, protocol, where), parts in rows.items()
+    ]
+
+
+def _pooled_rows(rows: _Rows, where: str) -> dict[str, Value]:
+    """The metrics of rows of one title."""
+    values = {}
+    for name in names_of(name for _, row in rows for name in row):
+        parts = [
+            (run, each)
+            for run, row in rows
+            if (each := each_seed(row, name)) is not None
+        ]
+        if parts:
+            values[name] = pooled(_each_once(parts), where)
+    return values
 
 
 def _protocol(name: str, content: Mapping[str, Any]) -> str:
-    """What an evaluation compared, in words."""
+    """The comparison of an evaluation, in words."""
     features = content.get("features")
-    words = [name.removeprefix("evaluation").strip("-_ ")]
+    parts = [name.removeprefix("evaluation").strip("-_ ")]
     if content.get("protocol") is not None:
-        words.append(str(content["protocol"]))
-    words.append(
+        parts.append(str(content["protocol"]))
+    parts.append(
         f"{_count(content.get('num_samples'))} samples against "
         f"{_count(content.get('num_real'))} {content.get('split', '?')} images"
     )
     if isinstance(features, Mapping) and "program" in features:
         step = features.get("step", "?")
-        words.append(f"features of {features['program']} at step {step}")
+        parts.append(f"features of {features['program']} at step {step}")
     elif features is not None and not isinstance(features, Mapping):
-        words.append(f"features: {features}")
-    return "; ".join(word for word in words if word)
+        parts.append(f"features: {features}")
+    return "; ".join(part for part in parts if part)
 
 
 def _count(value: Any) -> str:

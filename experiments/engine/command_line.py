@@ -1,0 +1,142 @@
+"""The command line of a program: its flags as absl's, read into frozen dataclasses."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from absl import flags as absl_flags
+
+from experiments.console import summary
+from experiments.console.errors import UserError
+from experiments.engine.flags import Requirement, fields_of, from_values
+
+
+class _CheckedParser(absl_flags.ArgumentParser):
+    """Converts and checks the values of one flag, whose name is in its errors."""
+
+    def __init__(self, name: str, kind: type, requirement: Requirement | None):
+        self._name, self._kind, self._requirement = name, kind, requirement
+        texts = [_KINDS[kind]] + ([requirement.text] if requirement else [])
+        self.syntactic_help = "; ".join(texts)
+
+    def parse(self, argument: Any) -> Any:
+        """Converts a word of the command line, or checks a default.
+
+        Args:
+            argument: text, or a value of the flag's own type.
+
+        Returns:
+            The value.
+
+        Raises:
+            UserError: it is no such value; names flag, requirement and value.
+        """
+        try:
+            value = self._kind(argument)
+        except ValueError:
+            raise UserError(
+                f"--{self._name} must be {_KINDS[self._kind]}, got {argument!r}"
+            ) from None
+        if self._requirement is not None and not self._requirement.holds(value):
+            raise UserError(f"--{self._name} {self._requirement.text}, got {value!r}")
+        return value
+
+    def flag_type(self) -> str:
+        """The type's name, for absl's machine-readable help."""
+        return self._kind.__name__
+
+
+_KINDS = {int: "a whole number", float: "a number", str: "text"}
+_HELP = ("help", "helpshort", "helpfull")
+
+
+def define(
+    program: str, groups: Sequence[type], defaults: Mapping[str, Any] | None = None
+) -> absl_flags.FlagValues:
+    """Defines the absl flags of a program, apart from those of the process.
+
+    They are no part of ``absl.flags.FLAGS``, where two programs imported by one process
+    (a test's) would define the shared flags twice.
+
+    Args:
+        program: the program's module, e.g. ``experiments.ll``.
+        groups: dataclasses whose fields are made by `flag`; no name twice.
+        defaults: the program's own defaults for flags of the groups, by name.
+
+    Returns:
+        The flags, not parsed yet.
+
+    Raises:
+        absl.flags.DuplicateFlagError: a name is in two groups.
+        TypeError: a default for a flag that does not exist.
+        UserError: a default breaks its flag's requirement.
+    """
+    defaults = dict(defaults or {})
+    values = absl_flags.FlagValues()
+    for field in fields_of(groups):
+        absl_flags.DEFINE(
+            _CheckedParser(
+                field.name, field.metadata["kind"], field.metadata["requirement"]
+            ),
+            field.name,
+            defaults.pop(field.name, field.default),
+            field.metadata["help"],
+            flag_values=values,
+            serializer=absl_flags.ArgumentSerializer(),
+            module_name=program,
+        )
+    if defaults:
+        raise TypeError(f"defaults for flags that do not exist: {sorted(defaults)}")
+    for name in _HELP:  # after ours: their module has no place in our help
+        absl_flags.DEFINE_bool(name, False, "shows this help", values, "absl.app")
+    return values
+
+
+def parse(
+    argv: Sequence[str],
+    program: str,
+    description: str,
+    groups: Sequence[type],
+    defaults: Mapping[str, Any] | None = None,
+    also: absl_flags.FlagValues | None = None,
+) -> list[Any]:
+    """Reads the command line into one frozen dataclass a group.
+
+    Args:
+        argv: the program's name and the words after it; ``--flagfile=`` is expanded.
+        program: the program's module, e.g. ``experiments.ll``.
+        description: what it does, for ``--help``.
+        groups: dataclasses whose fields are made by `flag`; no name twice.
+        defaults: the program's own defaults for flags of the groups, by name.
+        also: other flags that the words may name and that are set in place: absl's
+            own (``--verbosity``).
+
+    Returns:
+        An instance of each group, in order.
+
+    Raises:
+        UserError: an unknown flag, or a value that breaks its requirement; one line
+            that names the flag, the requirement and the value.
+        SystemExit: 0, after ``--help`` has been answered on stdout.
+    """
+    values = define(program, groups, defaults)
+    own_help = values.module_help(program)
+    for module in () if also is None else also.flags_by_module_dict().values():
+        for flag in module:
+            if flag.name not in values:
+                values[flag.name] = flag
+    try:
+        rest = values(argv)[1:]
+    except (absl_flags.Error, ValueError) as error:
+        line = " ".join(str(error).split())
+        raise UserError(f"{line} (--help lists the flags)") from None
+    if any(values[name].value for name in _HELP):
+        summary.write(
+            f"{description}\n\nUsage: python -m {program} [flags]\n{own_help}\n"
+        )
+        raise SystemExit(0)
+    if rest:
+        raise UserError(
+            f"unrecognized arguments: {' '.join(rest)} (--help lists the flags)"
+        )
+    parsed = {field.name: values[field.name].value for field in fields_of(groups)}
+    return [from_values(group, parsed) for group in groups]
