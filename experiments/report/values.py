@@ -82,7 +82,7 @@ def duration(seconds: float) -> str:
         return str(seconds)
     if seconds < 60:
         return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
+    minutes, whole_seconds = divmod(round(seconds), 60)
     if minutes < 60:
-        return f"{minutes} min {rest} s"
+        return f"{minutes} min {whole_seconds} s"
     return f"{minutes // 60:,} h {minutes % 60} min"

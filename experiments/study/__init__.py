@@ -117,8 +117,8 @@ def _context(settings: StudySettings) -> Context:
         settings.dataset, settings.data_dir, Settings(**data_flags).data_options()
     )
     has_labels = images.train_labels is not None
-    judge = settings.judge or (plan.Of("judge") if has_labels else None)
-    critics = settings.critics or (plan.Of("critics") if has_labels else None)
+    judge = settings.judge or (plan.RunOf("judge") if has_labels else None)
+    critics = settings.critics or (plan.RunOf("critics") if has_labels else None)
     root = _root(settings)
     if judge is not None and _folder(judge, root) == _folder(critics, root):
         raise UserError(
@@ -137,11 +137,11 @@ def _root(settings: StudySettings) -> Path:
     return Path(settings.workdir or f"out/study-{settings.preset}-{settings.dataset}")
 
 
-def _folder(classifier: plan.Of | str | None, root: Path) -> Path | None:
+def _folder(classifier: plan.RunOf | str | None, root: Path) -> Path | None:
     """Where a classifier is, of this study or elsewhere; None: there is none."""
     if classifier is None:
         return None
-    if isinstance(classifier, plan.Of):
+    if isinstance(classifier, plan.RunOf):
         return (root / classifier.name).resolve()
     return Path(classifier).resolve()
 
@@ -175,7 +175,7 @@ def main(groups: list[Any]) -> int:
     if settings.dry_run:
         for job in jobs:
             state = " (finished)" if job.is_done(root) else ""
-            command = " ".join(job.words(root))
+            command = " ".join(job.command(root))
             summary.write(f"# {job.name}{state}\npython -m {command}\n")
         return 0
     try:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from experiments.study.parts import job_of, network_jobs, with_evaluations
-from experiments.study.plan import Job, Of
+from experiments.study.plan import Job, RunOf
 from experiments.study.settings import Context, Flags, adv_flags, mmd_flags
 
 # Density and flow. The logit comes before every flow but the identity, so that the
@@ -59,7 +59,7 @@ def _start_and_variants(
         **common,
         "num_steps": steps,
         "pretrain_steps": 0,
-        "start_from": Of(start.name),
+        "start_from": RunOf(start.name),
     }
     log_ratio = {"adv_loss": "log_ratio"}
     # Their losses see the decoder's mean; ours see samples, which are measured.

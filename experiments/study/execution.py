@@ -73,7 +73,7 @@ def _run(job: Job, root: Path, log: Path, bar: Any) -> Outcome:
     start = time.perf_counter()
     with log.open("ab") as output, _ending_with_us():
         process = subprocess.Popen(
-            [sys.executable, "-m", *job.words(root)],
+            [sys.executable, "-m", *job.command(root)],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

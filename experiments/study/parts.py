@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from experiments.study.plan import Job, Of
+from experiments.study.plan import Job, RunOf
 from experiments.study.settings import (
     Context,
     Flags,
@@ -33,7 +33,7 @@ def evaluation_jobs(context: Context, jobs: Iterable[Job]) -> list[Job]:
         return []
     common = {"classifier": context.judge, "num_samples": context.scale.num_samples}
     return [
-        Job(f"evaluate {job.name}", "evaluate", {"run": Of(job.name), **common})
+        Job(f"evaluate {job.name}", "evaluate", {"run": RunOf(job.name), **common})
         for job in jobs
         if job.program != "classifier"
     ]
@@ -66,7 +66,7 @@ def with_evaluations(
 
 def judge_jobs(context: Context) -> list[Job]:
     """The classifier whose features measure, if the study trains it."""
-    if context.judge != Of("judge"):
+    if context.judge != RunOf("judge"):
         return []
     steps = {"num_seeds": 1, "num_steps": context.scale.judge_steps, "batch_size": 128}
     label = "classifier whose features measure"
@@ -75,7 +75,7 @@ def judge_jobs(context: Context) -> list[Job]:
 
 def critic_jobs(context: Context, name: str = "critics", **extra: Any) -> list[Job]:
     """Small classifiers of other seeds, for a loss; never those that measure."""
-    if context.critics != Of("critics"):
+    if context.critics != RunOf("critics"):
         return []
     flags: Flags = {
         "seed": 1,
@@ -100,7 +100,7 @@ def start_jobs(context: Context) -> list[Job]:
         ),
         job_of(
             context, "start", "ll", "LL, step size 0.003", ours, small_steps,
-            {"start_from": Of("first")},
+            {"start_from": RunOf("first")},
         ),
     ]  # fmt: skip
 
@@ -110,7 +110,7 @@ def further_jobs(context: Context) -> list[Job]:
     common: Flags = {
         **circuit_flags(context),
         "num_steps": context.scale.more_steps,
-        "start_from": Of("start"),
+        "start_from": RunOf("start"),
         "pretrain_steps": 0,
         "ll_weight": 1.0,
         "sampler_learning_rate": 0.001,

@@ -22,8 +22,8 @@ _OF_CIRCUITS = frozenset(
 
 
 @dataclasses.dataclass(frozen=True)
-class Of:
-    """The folder of another job's run, as the value of a flag."""
+class RunOf:
+    """The folder of a job's run, as the value of a flag."""
 
     name: str
 
@@ -35,7 +35,7 @@ class Job:
     Attributes:
         name: unique in the plan; of a training job also its folder's.
         program: without ``experiments.``: one that trains, or ``evaluate``.
-        flags: by name; an `Of` is a job that must be finished before.
+        flags: by name; an `RunOf` is a job that must be finished before.
         label: of the job, in the tables.
     """
 
@@ -47,7 +47,7 @@ class Job:
     @property
     def needs(self) -> tuple[str, ...]:
         """Names of the jobs that must be finished before."""
-        return tuple(v.name for v in self.flags.values() if isinstance(v, Of))
+        return tuple(v.name for v in self.flags.values() if isinstance(v, RunOf))
 
     @property
     def trains(self) -> bool:
@@ -57,13 +57,13 @@ class Job:
     def values(self, root: Path) -> dict[str, Any]:
         """The flags with folders in the place of names."""
         values = {
-            name: str(root / value.name) if isinstance(value, Of) else value
+            name: str(root / value.name) if isinstance(value, RunOf) else value
             for name, value in self.flags.items()
         }
         return values | ({"workdir": str(root / self.name)} if self.trains else {})
 
-    def words(self, root: Path) -> list[str]:
-        """The command's words after ``python -m``."""
+    def command(self, root: Path) -> list[str]:
+        """The arguments after ``python -m``."""
         flags = [f"--{name}={value}" for name, value in self.values(root).items()]
         return [f"experiments.{self.program}", *flags]
 
@@ -132,7 +132,7 @@ def check(jobs: Sequence[Job], root: Path) -> None:
         names.add(job.name)
         parse = PROGRAMS[job.program].parse if job.trains else evaluate.parse
         try:
-            parse(job.words(root))
+            parse(job.command(root))
         except UserError as error:
             raise UserError(f"{error} (of the job {job.name})") from None
 

@@ -13,7 +13,7 @@ from experiments.study.parts import (
     start_jobs,
     with_evaluations,
 )
-from experiments.study.plan import Job, Of
+from experiments.study.plan import Job, RunOf
 from experiments.study.settings import (
     BALANCED,
     PAPER_ADV,
@@ -179,7 +179,7 @@ def data_efficiency(context: Context) -> list[Job]:
         classifiers += critics
         own_context = context
         if critics:  # which have seen no more images than the circuit
-            own_context = context._replace(critics=Of(critics[0].name))
+            own_context = context._replace(critics=RunOf(critics[0].name))
         adv, mmd = adv_flags(own_context), mmd_flags(own_context)
         rows: list[tuple[str, str, list[Flags]]] = [
             ("ll", "LL", [ours, steps]),

@@ -48,12 +48,12 @@ class Record:
 
     def add(self, job: Job, outcome: Outcome) -> None:
         """Notes an outcome; the seconds of all sessions add up."""
-        before = self._jobs.get(job.name, {})
-        seconds = (before.get("seconds") or 0) + (outcome.seconds or 0)
-        commit = before.get("commit") if outcome.seconds is None else commit_of_code()
+        entry = self._jobs.get(job.name, {})
+        seconds = (entry.get("seconds") or 0) + (outcome.seconds or 0)
+        commit = entry.get("commit") if outcome.seconds is None else commit_of_code()
         self._jobs[job.name] = {
             "label": job.label,
-            "command": " ".join(["python", "-m", *job.words(Path("out"))]),
+            "command": " ".join(["python", "-m", *job.command(Path("out"))]),
             "state": outcome.state,
             "reason": outcome.reason,
             "seconds": round(seconds, 1) or None,
@@ -70,17 +70,16 @@ def _machine() -> dict[str, str]:
 
 def commit_of_code() -> str | None:
     """The commit that the code is of, with a plus if files differ; None: unknown."""
-    here = Path(__file__).parent
+    folder = str(Path(__file__).parent)
 
-    def git(*words: str) -> str:
-        done = subprocess.run(
-            ["git", "-C", str(here), *words], capture_output=True, text=True, check=True
-        )
-        return done.stdout.strip()
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", folder, *arguments]
+        process = subprocess.run(command, capture_output=True, text=True, check=True)
+        return process.stdout.strip()
 
     try:
-        changed = git("status", "--porcelain", "--untracked-files=no")
-        return git("rev-parse", "--short", "HEAD") + ("+" if changed else "")
+        changes = git("status", "--porcelain", "--untracked-files=no")
+        return git("rev-parse", "--short", "HEAD") + ("+" if changes else "")
     except (OSError, subprocess.CalledProcessError):
         return None
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from experiments.study.plan import Of
+from experiments.study.plan import RunOf
 
 Flags = dict[str, Any]
 
@@ -53,7 +53,7 @@ class Context(NamedTuple):
 
     Attributes:
         data: the flags that name the images.
-        judge: the classifier whose features measure: `Of` a job of the study, the
+        judge: the classifier whose features measure: `RunOf` a job of the study, the
             folder of a run elsewhere, or None: there is none.
         critics: classifiers whose features a loss sees, likewise.
         num_seeds: trained together, of every run but the judge.
@@ -62,8 +62,8 @@ class Context(NamedTuple):
     """
 
     data: Mapping[str, Any]
-    judge: Of | str | None
-    critics: Of | str | None
+    judge: RunOf | str | None
+    critics: RunOf | str | None
     num_seeds: int
     scale: Scale
     height: int

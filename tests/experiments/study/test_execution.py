@@ -13,7 +13,7 @@ import pytest
 
 from experiments.study import record
 from experiments.study.execution import Outcome, execute
-from experiments.study.plan import Job, Of
+from experiments.study.plan import Job, RunOf
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Scripted(Job):
 
     code: str = "pass"
 
-    def words(self, root: Path) -> list[str]:
+    def command(self, root: Path) -> list[str]:
         result = f"open({str(root / self.name)!r}, 'w').close()"
         return ["timeit", "-n1", "-r1", f"{self.code}\n{result}"]
 
@@ -31,7 +31,7 @@ class Scripted(Job):
 
 
 def scripted(name: str, code: str = "pass", *needs: str) -> Scripted:
-    flags = {f"flag_{need}": Of(need) for need in needs}
+    flags = {f"flag_{need}": RunOf(need) for need in needs}
     return Scripted(name, "ll", flags, code=code)
 
 

@@ -12,7 +12,7 @@ from experiments.engine import workdir
 from experiments.engine.flags import Settings
 from experiments.measuring.programs import PROGRAMS
 from experiments.study import plan
-from experiments.study.plan import Job, Of
+from experiments.study.plan import Job, RunOf
 from experiments.study.presets import PRESETS
 from experiments.study.settings import SCALES, Context
 
@@ -22,7 +22,7 @@ ROOT = Path("out/study")
 def jobs_of(
     preset: str, *, has_labels: bool = True, scale: str = "cpu", height: int = 28
 ) -> list[Job]:
-    networks = (Of("judge"), Of("critics")) if has_labels else (None, None)
+    networks = (RunOf("judge"), RunOf("critics")) if has_labels else (None, None)
     context = Context({"dataset": "digits"}, *networks, 2, SCALES[scale], height)
     return PRESETS[preset](context)
 
@@ -46,12 +46,12 @@ def test_flags_of_every_preset_fit_one_another(preset):
     digits = data.load("digits", None)
     commands = set()
     for job in jobs_of(preset, scale="smoke", height=8):
-        flags = {n: v for n, v in job.flags.items() if not isinstance(v, Of)}
+        flags = {n: v for n, v in job.flags.items() if not isinstance(v, RunOf)}
         for name in ("mmd_kernel", "adv_discriminator"):
             if flags.get(name) == "classifier":
                 del flags[name]  # there is none yet
         job = Job("job", job.program, flags)
-        command = tuple(job.words(ROOT))
+        command = tuple(job.command(ROOT))
         if job.trains and command not in commands:
             commands.add(command)
             program = PROGRAMS[job.program]
@@ -85,7 +85,7 @@ def test_variants_have_one_start_and_as_many_steps():
         hybrid = by_name[name]
         assert hybrid.pop("balance") == "norm"
         assert hybrid == likelihood | {flag: hybrid[flag] for flag in loss}
-    assert likelihood["start_from"] == Of("start")
+    assert likelihood["start_from"] == RunOf("start")
 
 
 @pytest.mark.parametrize("preset", ["temperature", "data_efficiency", "convergence"])
@@ -167,7 +167,7 @@ def test_a_chosen_job_brings_what_it_needs():
 
 def test_a_plan_in_the_wrong_order_is_an_error():
     first = Job("first", "ll", {"dataset": "digits"})
-    second = Job("second", "ll", {"dataset": "digits", "start_from": Of("first")})
+    second = Job("second", "ll", {"dataset": "digits", "start_from": RunOf("first")})
     with pytest.raises(ValueError, match="follow those that they need, got 'second'"):
         plan.check([second, first], ROOT)
     with pytest.raises(ValueError, match="unique names .* got 'first'"):
@@ -175,7 +175,7 @@ def test_a_plan_in_the_wrong_order_is_an_error():
 
 
 def test_a_job_is_done_when_its_result_is_of_its_flags(tmp_path):
-    job = Job("a", "ll", {"num_steps": 20, "num_sums": 3, "start_from": Of("b")})
+    job = Job("a", "ll", {"num_steps": 20, "num_sums": 3, "start_from": RunOf("b")})
     folder = tmp_path / "a"
     folder.mkdir()
     assert not job.is_done(tmp_path)
@@ -188,9 +188,9 @@ def test_a_job_is_done_when_its_result_is_of_its_flags(tmp_path):
     assert not job.is_done(tmp_path)
     (folder / "result.json").write_text('{"step": 20}')
     assert job.is_done(tmp_path)
-    evaluation_flags = {"run": Of("a"), "num_samples": 7, "classifier": "judge"}
+    evaluation_flags = {"run": RunOf("a"), "num_samples": 7, "classifier": "judge"}
     evaluation = Job("evaluate a", "evaluate", evaluation_flags)
-    assert evaluation.words(tmp_path)[1] == f"--run={folder}"
+    assert evaluation.command(tmp_path)[1] == f"--run={folder}"
     assert not evaluation.is_done(tmp_path)
     values = {"run": str(folder), "num_samples": 7, "classifier": "judge"}
     for content, is_done in (
