@@ -176,15 +176,6 @@ def lines_up_to(folder: Path, step: int) -> list[str]:
     return kept
 
 
-def validation_lines(folder: Path) -> list[str]:
-    """The lines of steps whose metrics were taken on the validation images."""
-    try:
-        lines = (folder / METRICS).read_text().splitlines(keepends=True)
-    except FileNotFoundError:
-        return []
-    return [line for line in lines if '"valid/' in line]
-
-
 def last_step(folder: Path) -> int | None:
     """The step of the last line; None where there is none, or half of one."""
     try:

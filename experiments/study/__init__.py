@@ -74,9 +74,6 @@ class StudySettings:
     dry_run: int = flags.flag(
         0, "1: shows the commands and runs nothing", flags.one_of(0, 1)
     )
-    results: str | None = flags.flag(
-        None, "folder into which the raw numbers of all runs are copied at the end"
-    )
 
 
 def make_plan(settings: StudySettings) -> list[plan.Job]:
@@ -184,7 +181,7 @@ def main(groups: list[Any]) -> int:
             outcomes, table = _run(settings, jobs, root)
     except OSError as error:
         raise UserError(
-            f"--workdir and --results must be folders that can be written, got {error}"
+            f"--workdir must be a folder that can be written, got {error}"
         ) from None
     summary.write(f"\n{table}\n")
     folders = [root / job.name for job in jobs if job.trains]
@@ -198,7 +195,7 @@ def _run(
     settings: StudySettings, jobs: list[plan.Job], root: Path
 ) -> tuple[dict[str, Outcome], str]:
     """Runs the jobs; returns their outcomes, and the table of their numbers."""
-    folders = ("workdir", "data_dir", "results", "judge", "critics")
+    folders = ("workdir", "data_dir", "judge", "critics")
     recorded = {
         name: value
         for name, value in dataclasses.asdict(settings).items()
@@ -216,8 +213,6 @@ def _run(
     outcomes = execute(jobs, root, report_outcome)
     table = record.table(jobs, outcomes, root)
     write_atomically(root / "table.md", table)
-    if settings.results is not None:
-        record.keep(jobs, root, Path(settings.results))
     return outcomes, table
 
 

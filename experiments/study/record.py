@@ -1,15 +1,13 @@
-"""The outputs of a study: its state, one table, and raw results to keep."""
+"""The outputs of a study: its state, and one table."""
 
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 import json
 from pathlib import Path
 import platform
-import re
 import subprocess
 from typing import Any
 
-from experiments.engine import run_folder
 from experiments.engine.files import write_atomically
 from experiments.engine.run_folder import Unreadable
 from experiments.measuring import last_values
@@ -25,13 +23,6 @@ _COLUMNS = (
     *("fd_classifier", "kd_classifier", "mmd2"),
     *("reconstruction_bce", "num_params", "accuracy"),
 )
-_RAW = (run_folder.CONFIG, run_folder.RESULT, run_folder.EVALUATION)
-# Names of the folders of classifiers where raw numbers are kept.
-_ROLES = {
-    "classifier": "JUDGE",
-    "mmd_classifier": "CRITICS",
-    "adv_classifier": "CRITICS",
-}
 
 
 class Record:
@@ -130,56 +121,3 @@ def _values(job: Job, root: Path) -> dict[str, str]:
         for name in _COLUMNS
     }
     return {name: spread(v) for name, v in values.items() if v is not None}
-
-
-def keep(jobs: Sequence[Job], root: Path, place: Path) -> None:
-    """Copies the raw numbers of all runs: small files, no images.
-
-    Of the metrics over training, the lines of evaluations are kept. Folders have names
-    instead: ``out`` for that of the study, ``JUDGE`` and ``CRITICS`` for those of
-    classifiers, and the flag's name in capitals for others, as in ``DATA_DIR``.
-
-    Args:
-        jobs: the plan.
-        root: folder of the study.
-        place: the folder of the copies; made if missing. ``JOB-result.json`` and so on.
-
-    Raises:
-        OSError: it cannot be written.
-    """
-    names = {
-        value: _ROLES.get(name, name.upper())
-        for job in jobs
-        for name, value in job.flags.items()
-        if isinstance(value, str) and "/" in value
-    }
-    names[str(root)] = "out"
-    files = {_STATE: root / _STATE}
-    for job in jobs:
-        if job.trains:
-            files |= {f"{job.name}-{name}": root / job.name / name for name in _RAW}
-    place.mkdir(parents=True, exist_ok=True)
-    for name, path in files.items():
-        try:
-            content = json.loads(path.read_text())
-        except (FileNotFoundError, ValueError):
-            continue
-        text = json.dumps(_named(content, names), indent=1)
-        write_atomically(place / name, text + "\n")
-    for job in jobs:
-        if job.trains and (lines := run_folder.validation_lines(root / job.name)):
-            name = f"{job.name}-{run_folder.METRICS}"
-            write_atomically(place / name, "".join(lines))
-
-
-def _named(content: Any, names: Mapping[str, str]) -> Any:
-    """JSON with names in the place of paths, wherever these stand whole or lead."""
-    if isinstance(content, dict):
-        return {key: _named(value, names) for key, value in content.items()}
-    if isinstance(content, list):
-        return [_named(value, names) for value in content]
-    if isinstance(content, str):
-        for path in sorted(names, key=len, reverse=True):
-            whole = rf"(?<![\w./-]){re.escape(path)}(?![\w.-])"
-            content = re.sub(whole, names[path], content)
-    return content

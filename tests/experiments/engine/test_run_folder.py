@@ -46,7 +46,6 @@ def test_a_missing_folder_is_named():
 def test_metrics_are_read_back(tmp_path: Path):
     assert run_folder.read_lines(tmp_path) == ([], "metrics.jsonl is missing")
     assert run_folder.last_step(tmp_path) is None
-    assert run_folder.validation_lines(tmp_path) == []
     writer = MetricWriter(tmp_path, 0)
     writer.write_scalars(10, {"train/loss": 1.0})
     writer.write_scalars(20, {"valid/loss": float("nan")})
@@ -55,9 +54,6 @@ def test_metrics_are_read_back(tmp_path: Path):
     assert lines == [{"step": 10, "train/loss": 1.0}, {"step": 20, "valid/loss": "nan"}]
     assert problem == ""
     assert run_folder.last_step(tmp_path) == 20
-    assert run_folder.validation_lines(tmp_path) == [
-        '{"step": 20, "valid/loss": "nan"}\n'
-    ]
     path = tmp_path / run_folder.METRICS
     path.write_text(path.read_text() + '{"step": "nan"}\n[]\n{"step": 30')  # cut
     again, problem = run_folder.read_lines(tmp_path)

@@ -13,7 +13,6 @@ from experiments import study
 def test_a_study_runs_continues_and_ends_with_its_report(tmp_path: Path, capsys):
     root = tmp_path / "study"
     command = ["study", f"--workdir={root}", "--num_seeds=2"]
-    command += [f"--results={tmp_path / 'results'}"]
     assert study.main(study.parse([*command, "--only=first"])) == 0
     first_result = (root / "first" / "result.json").read_bytes()
     assert study.main(study.parse(command)) == 0
@@ -30,7 +29,7 @@ def test_a_study_runs_continues_and_ends_with_its_report(tmp_path: Path, capsys)
         assert label in table
     for name in ("report.html", "report.md"):
         assert (root / "report" / name).stat().st_size > 10_000
-    evaluation = json.loads((tmp_path / "results" / "mmd-evaluation.json").read_text())
+    evaluation = json.loads((root / "mmd" / "evaluation.json").read_text())
     for title in ("sampled", "sampled, leaf means"):
         assert evaluation["rows"][title]["fd_classifier"] > 0
     capsys.readouterr()
