@@ -31,7 +31,7 @@ from experiments.losses.term import Term
 from experiments.models import circuit as model
 from experiments.models.generators import Generator
 
-_CIRCUIT_MIN_SCALE = 0.1  # grey values; a narrower leaf's score is too steep to follow
+_CIRCUIT_MIN_SCALE = 0.1  # gray values; a narrower leaf's score is too steep to follow
 # Tuned on digits, from a circuit that the likelihood has trained; mlp's is the paper's.
 _RATES = {
     "mlp": 2e-4,
@@ -73,7 +73,7 @@ class AdversarySettings:
     adv_discriminator: str = flags.flag(
         "conv",
         "who tells samples from data: mlp (the paper's network), conv (convolutions "
-        "with spectral normalisation), classifier (a network on the features of "
+        "with spectral normalization), classifier (a network on the features of "
         "trained classifiers, which stay as they are), circuit (one with a root for "
         "data and one for samples), self (the trained circuit's own density against "
         "that of a copy)",

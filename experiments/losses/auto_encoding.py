@@ -20,7 +20,7 @@ def auto_encoding_term(pae: AutoEncoder, dataset: Dataset) -> Term:
         dataset: the images.
 
     Returns:
-        The term, ``pae``, in nats a dimension (or squared grey values a dimension).
+        The term, ``pae``, in nats a dimension (or squared gray values a dimension).
     """
     settings, image = pae.settings, pae.joint.image
     circuit, codec = pae.joint.circuit, image.codec

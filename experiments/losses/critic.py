@@ -71,7 +71,7 @@ class CriticSettings:
     )
     mmd_normalizer: str = flags.flag(
         "batch",
-        "normalisation inside the autoencoder",
+        "normalization inside the autoencoder",
         flags.one_of("batch", "group", "none"),
     )
     mmd_gradient_penalty: float = flags.flag(

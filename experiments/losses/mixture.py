@@ -30,7 +30,7 @@ class MixtureSettings:
 
     pretrain_steps: int = flags.flag(
         500,
-        "first steps, which maximise the likelihood instead, by --optimizer",
+        "first steps, which maximize the likelihood instead, by --optimizer",
         flags.at_least(0),
     )
     ll_weight: float = flags.flag(

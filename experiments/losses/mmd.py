@@ -38,7 +38,7 @@ class MmdSettings:
 
     mmd_kernel: str = flags.flag(
         "pixel",
-        "what the kernels see: grey values (pixel), the features of an autoencoder "
+        "what the kernels see: gray values (pixel), the features of an autoencoder "
         "with clipped weights, or those of a critic with gradient_penalty (and a "
         "rational quadratic kernel), both trained against the circuit; or those of a "
         "trained classifier, which stay as they are",
@@ -51,7 +51,7 @@ class MmdSettings:
     )
     mmd_pixel_kernel: str = flags.flag(
         "gaussian",
-        "kernels between grey values: gaussian (bandwidths of 1/4 to 4 times the "
+        "kernels between gray values: gaussian (bandwidths of 1/4 to 4 times the "
         "median distance) or rational_quadratic (exponents of 0.2 to 5, heavy tails)",
         flags.one_of("gaussian", "rational_quadratic"),
     )
@@ -71,7 +71,7 @@ class MmdSettings:
     )
     mmd_power: int = flags.flag(
         2,
-        "minimise the square of the MMD on pixels (2), or the MMD itself (1; with "
+        "minimize the square of the MMD on pixels (2), or the MMD itself (1; with "
         "--mmd_estimator=biased only)",
         flags.one_of(1, 2),
     )
@@ -80,7 +80,7 @@ class MmdSettings:
 def kernel_term(
     kernel: Kernel, settings: MmdSettings, features: Features | None = None
 ) -> Term:
-    """The MMD between grey values, or their features, from samples."""
+    """The MMD between gray values, or their features, from samples."""
 
     def loss(params, key, x, adversary, sample):
         del adversary
@@ -106,7 +106,7 @@ def kernel_term(
 
 
 def exact_term(circuit: Model, settings: MmdSettings, dataset: Dataset) -> Term:
-    """The MMD between grey values in closed form, by expected kernels.
+    """The MMD between gray values in closed form, by expected kernels.
 
     Args:
         circuit: over one partition tree, with Normal leaves.

@@ -27,7 +27,7 @@ def classifier_features(
         data_dir: folder of the data set's files.
 
     Returns:
-        Grey values to features.
+        Gray values to features.
 
     Raises:
         UserError: no classifier that can see these images is named.
@@ -40,5 +40,5 @@ def classifier_features(
 
 
 def references(dataset: Dataset) -> jax.Array:
-    """Training images as grey values ``[n, V, C]``, which scale what sees features."""
+    """Training images as gray values ``[n, V, C]``, which scale what sees features."""
     return unit(dataset, jnp.asarray(pixel_kernels.references(dataset)))

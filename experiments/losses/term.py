@@ -23,13 +23,13 @@ class Term(NamedTuple):
 
     Attributes:
         name: in the metrics, ``NAME_term``.
-        loss: ``(params, key, x, adversary, sample) -> (loss, metrics)``; ``x`` are grey
+        loss: ``(params, key, x, adversary, sample) -> (loss, metrics)``; ``x`` are gray
             values ``[B, V, C]``, ``sample`` a `Sampler`.
         init: ``key -> adversary``, any pytree; ``()`` where there is none.
         train: ``(adversary, params, key, number, draw, sample) -> (adversary,
             metrics)``: the adversary's steps before the generator's step ``number``
             (from 0, traced), which has the parameters ``params``. ``draw(key)`` is a
-            fresh batch of grey values ``[B, V, C]``. None where there is nothing to
+            fresh batch of gray values ``[B, V, C]``. None where there is nothing to
             train.
         advantages: ``(x, samples, adversary) -> [S]``, what each sample adds to the
             loss: `dspc_jax.objectives.set_advantages` in closed form. None: by leaving
@@ -61,7 +61,7 @@ def objective(
         sample: differentiable samples, for a relaxation that has any.
         relaxation: the flag; a score draws from the circuit itself.
         circuit: what is drawn from; None for a network.
-        units: from values of the circuit's leaves to grey values.
+        units: from values of the circuit's leaves to gray values.
 
     Returns:
         ``(params, key, x) -> (loss, metrics)`` of ``{"circuit": ..., **more}``.

@@ -63,7 +63,7 @@ class PaeSettings:
     )
     pae_loss: str = flags.flag(
         "bce",
-        "binary cross-entropy of grey values, or squared error (mse)",
+        "binary cross-entropy of gray values, or squared error (mse)",
         flags.one_of("bce", "mse"),
     )
     pae_joint_weight: float = flags.flag(
@@ -166,7 +166,7 @@ class AutoEncoder:
         return lambda params, *rest: encode(params["circuit"], *rest)
 
     def decoder(self, method: str, heat: jax.Array | float = 1.0) -> Decoder:
-        """To grey values: ``(params, key, z[L, C]) -> [V, C]``."""
+        """To gray values: ``(params, key, z[L, C]) -> [V, C]``."""
         network = self._network
         if network is not None:
             return lambda params, key, z: network.generate(

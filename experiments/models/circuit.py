@@ -34,7 +34,7 @@ class Model(NamedTuple):
     Attributes:
         circuit: pure functions, see `dspc_jax.Circuit`.
         codec: between pixel levels and leaf values.
-        kernel: Gaussian kernels scaled to the training images, for grey values in
+        kernel: Gaussian kernels scaled to the training images, for gray values in
             [0, 1]; measures the MMD on the validation images.
         references: ``[n, V, C]`` uint8 training images, evenly spaced.
         num_dims: variables times channels.
@@ -228,7 +228,7 @@ def evaluate(
     Args:
         model: the circuit.
         params: the circuit's parameters, and more.
-        key: for dequantisation and samples.
+        key: for dequantization and samples.
         batch: ``[B, V, C]`` uint8, with labels or without.
 
     Returns:
@@ -303,12 +303,12 @@ def complete(
     Args:
         model: the circuit.
         params: the circuit's parameters, and more.
-        key: for dequantisation.
+        key: for dequantization.
         levels: ``[B, V, C]`` uint8.
         observed: bool ``[B, V]``.
 
     Returns:
-        Grey values ``[B, V, C]``: ``mpe``, the most probable explanation, and ``mean``,
+        Gray values ``[B, V, C]``: ``mpe``, the most probable explanation, and ``mean``,
         the exact conditional mean.
     """
     x = model.codec.encode(key, levels)

@@ -21,7 +21,7 @@ def evaluate(
     Args:
         joint: circuit over image and latents.
         params: its parameters, and more.
-        key: for dequantisation, and a draw of each image's code.
+        key: for dequantization, and a draw of each image's code.
         levels: ``[B, V, C]`` uint8.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Laws of images through a flow: what stands over its features, by ``--density``.
+"""Distributions of images through a flow, by ``--density`` of its features.
 
 Every one is a function of ``{"flow": ..., ...}``, has a likelihood or a bound of it,
 and draws samples that are differentiable in all parameters.
@@ -159,7 +159,7 @@ def circuit_density(
 
 
 def gaussian_density(flow: Flow, shape: tuple[int, ...]) -> Density:
-    """Independent N(0, 1) features ``[V, C]``: a normalising flow (Real NVP, Glow)."""
+    """Independent N(0, 1) features ``[V, C]``: a normalizing flow (Real NVP, Glow)."""
 
     def log_prob(params, key, x):
         del key
@@ -255,7 +255,7 @@ def kernel_density(centres: np.ndarray, bin_width: float) -> Density:
 
     Its samples are training images with noise, near to held-out images by any distance
     when there are many; its likelihood tells. A centre does not explain itself (another
-    dequantisation of the same levels), or the deviation would fall to 0.
+    dequantization of the same levels), or the deviation would fall to 0.
 
     References:
         Grover, Dhar and Ermon, "Flow-GAN: combining maximum likelihood and adversarial
@@ -264,7 +264,7 @@ def kernel_density(centres: np.ndarray, bin_width: float) -> Density:
     num, *shape = centres.shape
     flat = centres.reshape(num, -1)
     middle = flat.mean(0)
-    # Two dequantisations of one image are sqrt(1/6) of a bin apart, root mean square.
+    # Two dequantizations of one image are sqrt(1/6) of a bin apart, root mean square.
     itself = 0.5 * bin_width**2
 
     def log_prob(params, key, x):

@@ -46,7 +46,7 @@ def density_generator(density: Density, dataset: Dataset) -> Generator:
     """A density as what programs train through samples.
 
     Args:
-        density: of dequantised grey values in [0, 1].
+        density: of dequantized gray values in [0, 1].
         dataset: the images.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Expectation-maximisation of the circuit among the parameters of a run."""
+"""Expectation-maximization of the circuit among the parameters of a run."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple

@@ -19,7 +19,7 @@ from experiments.models.circuit import Model, Params
 
 
 class Sampler(NamedTuple):
-    """Differentiable samples as grey values, at one temperature.
+    """Differentiable samples as gray values, at one temperature.
 
     Attributes:
         draw: ``(keys [B], params) -> [B, V, C]``.
@@ -48,7 +48,7 @@ class Generator(NamedTuple):
         likelihood_loss: ``(params, key, x, labels) ->`` nats a dimension, negative;
             labels are int32 ``[B]`` or None. None where there is no likelihood.
         circuit: what is drawn from, or None for a network.
-        complete: ``(params, key, levels, observed) -> {name: grey}``, see `System`.
+        complete: ``(params, key, levels, observed) -> {name: gray}``, see `System`.
         sample_class: ``(params, key, label, num) -> levels``, where the likelihood's
             loss takes labels, too.
     """

@@ -73,8 +73,8 @@ def make_joint_model(
     num_pixels = structure.num_variables
     marginal = _image_marginal(circuit, num_pixels)
     image = model.of_circuit(settings, dataset, marginal, num_latents)
-    grey = image.references.astype(np.float32) / (dataset.num_values - 1)
-    codes = patch_codes(graph, num_pixels, grey)
+    gray = image.references.astype(np.float32) / (dataset.num_values - 1)
+    codes = patch_codes(graph, num_pixels, gray)
     return JointModel(circuit, image, codes, latent_scale)
 
 

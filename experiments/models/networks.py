@@ -131,7 +131,7 @@ def num_circuit_params(settings: Settings, dataset: Dataset) -> int:
         dataset: the images.
 
     Returns:
-        Their count, logits of normalised weights counted in full.
+        Their count, logits of normalized weights counted in full.
 
     Raises:
         UserError: the flags describe no circuit on these images.

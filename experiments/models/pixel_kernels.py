@@ -24,12 +24,12 @@ def references(dataset: Dataset) -> np.ndarray:
 
 
 def pixel_bandwidths(codec: Codec, images: np.ndarray) -> list[float]:
-    """Bandwidths of Gaussian kernels between grey values: multiples of the median."""
-    return np.asarray(median_bandwidths(_grey(codec, images))).tolist()
+    """Bandwidths of Gaussian kernels between gray values: multiples of the median."""
+    return np.asarray(median_bandwidths(_gray(codec, images))).tolist()
 
 
 def pixel_kernel(codec: Codec, images: np.ndarray, family: str = "gaussian") -> Kernel:
-    """A sum of kernels between grey values, scaled to the images' distances.
+    """A sum of kernels between gray values, scaled to the images' distances.
 
     Args:
         codec: the units of the images.
@@ -41,11 +41,11 @@ def pixel_kernel(codec: Codec, images: np.ndarray, family: str = "gaussian") -> 
         The kernel.
     """
     if family == "rational_quadratic":
-        (median,) = np.asarray(median_bandwidths(_grey(codec, images), (1.0,))).tolist()
+        (median,) = np.asarray(median_bandwidths(_gray(codec, images), (1.0,))).tolist()
         return rational_quadratic_kernel(bandwidth=median)
     return gaussian_kernel(pixel_bandwidths(codec, images))
 
 
-def _grey(codec: Codec, levels: np.ndarray) -> jax.Array:
-    """Images as grey values, for fixed noise: bandwidths need no more."""
+def _gray(codec: Codec, levels: np.ndarray) -> jax.Array:
+    """Images as gray values, for fixed noise: bandwidths need no more."""
     return codec.to_unit(codec.encode(jax.random.key(0), jnp.asarray(levels)))

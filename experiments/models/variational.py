@@ -119,7 +119,7 @@ def variational_generator(
     counts = {"num_params": network.num_params()}
     if target is not None:
         counts["num_circuit_params"] = target
-    codec = preprocessing("binomial", dataset.num_values)  # grey values as they are
+    codec = preprocessing("binomial", dataset.num_values)  # gray values as they are
     kernel = pixel_kernel(codec, references(dataset))
 
     def decode(params, z):

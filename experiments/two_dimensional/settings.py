@@ -56,7 +56,7 @@ class TrainingSettings:
     )
     mmd_power: int = flags.flag(
         2,
-        "minimise the unbiased squared MMD (2), or the root of the biased one (1)",
+        "minimize the unbiased squared MMD (2), or the root of the biased one (1)",
         flags.one_of(1, 2),
     )
     adv_loss: str = flags.flag(

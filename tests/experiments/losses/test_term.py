@@ -42,7 +42,7 @@ def close(found, expected):
 
 @pytest.mark.parametrize("in_closed_form", [True, False])
 def test_the_score_is_that_of_the_library(tiny: Dataset, in_closed_form: bool):
-    """In grey values, of a circuit whose leaves have the units of levels."""
+    """In gray values, of a circuit whose leaves have the units of levels."""
     settings = dataclasses.replace(SETTINGS, relaxation="score_function")
     generator = generators.circuit_generator(settings, tiny)
     model = generator.circuit
