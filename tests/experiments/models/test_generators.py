@@ -46,7 +46,9 @@ def test_implicit_is_refused_early(tiny: Dataset):
     wide = tiny._replace(
         height=10, width=8, train=np.tile(tiny.train, (1, 10, 1)).astype(np.uint8)
     )
-    with pytest.raises(UserError, match="more than 64 variables times channels, got 80"):
+    with pytest.raises(
+        UserError, match="more than 64 variables times channels, got 80"
+    ):
         generators.circuit_generator(
             Settings(relaxation="implicit", leaf="normal"), wide
         )
