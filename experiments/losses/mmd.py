@@ -129,9 +129,7 @@ def exact_term(circuit: Model, settings: MmdSettings, dataset: Dataset) -> Term:
     try:
         expected_kernels.check(circuit.circuit)
     except ValueError as error:
-        raise UserError(
-            f"--mmd_estimator must not be exact with this {error}"
-        ) from error
+        raise UserError(f"--mmd_estimator must not be exact here: {error}") from error
     bandwidths = np.asarray(pixel_bandwidths(circuit.codec, circuit.references))
     patches = None
     if settings.mmd_patch is not None:
