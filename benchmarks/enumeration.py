@@ -94,6 +94,7 @@ def points(name: str) -> tuple[np.ndarray, float]:
     return values[..., None], step**num_variables
 
 
+@functools.cache
 def exact_gradients(name: str) -> Any:
     """Gradients of ``E f(x)`` by enumeration, a tree with leading axis 3."""
     circuit = pc.build(CIRCUITS[name])

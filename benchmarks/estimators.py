@@ -8,7 +8,7 @@ between the mean and the exact gradient, see `benchmarks.enumeration`.
 """
 
 import argparse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 import functools
 import itertools
 import pathlib
@@ -166,7 +166,9 @@ def _flat(tree: Any, axes: int) -> np.ndarray:
 Row = tuple[str, float | None, str, Estimate]
 
 
-def measure(name: str, num_batches: int, only: str | None = None) -> Iterator[Row]:
+def measure(
+    name: str, num_batches: int, only: Container[str] | None = None
+) -> Iterator[Row]:
     """Measures all estimators at all temperatures on one circuit, or one of them.
 
     Yields:
@@ -176,7 +178,7 @@ def measure(name: str, num_batches: int, only: str | None = None) -> Iterator[Ro
     params = parameters(pc.build(CIRCUITS[name]))
     exact = exact_gradients(name)
     truth, leaf_truth = _flat(exact, 1), _flat(exact.leaves, 1)
-    rows = [row for row in estimators_of(name) if only in (None, row[0])]
+    rows = [row for row in estimators_of(name) if only is None or row[0] in only]
     for temperature in (*TEMPERATURES, None):
         estimates = _mean_gradient(name)(
             jax.random.key(11),
@@ -209,7 +211,7 @@ def _compare(batches: np.ndarray, truth: np.ndarray):
     )
 
 
-def table(num_batches: int, only: str | None = None) -> str:
+def table(num_batches: int, only: Container[str] | None = None) -> str:
     """All measurements as Markdown, one table for each circuit."""
     lines, leaf_rows = [], []
     for name in CIRCUITS:
@@ -217,7 +219,7 @@ def table(num_batches: int, only: str | None = None) -> str:
         rows = {
             row: [estimates[*row, function] for function in FUNCTIONS]
             for row in estimators_of(name)
-            if only in (None, row[0])
+            if only is None or row[0] in only
         }
         heads = [f"{f}: bias | cosine | variance" for f in FUNCTIONS]
         lines += [
@@ -280,7 +282,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.only and options.write:
         parser.error(f"--only must be absent beside --write, got {options.only}")
-    tables = table(options.num_batches, options.only)
+    tables = table(options.num_batches, options.only and (options.only,))
     print(tables)
     if options.write:
         write(options.write, tables)

@@ -80,8 +80,12 @@ NORMAL = {
     "normal-channels": _config(_trees(1, 0, 2), pc.Normal(), 2, 2, 2, "cp", 2),
 }
 
-# By name only (`pytest -m slow`): of each, another circuit has the parts.
-LONG = ("odd-trees-cp", "depth-0", "quad-3x3", "shared")
+# By name only (`pytest -m slow`): another circuit has the parts, or random ones have
+# (tests/structure/test_random_graphs.py).
+LONG = (
+    *("odd-trees-cp", "depth-0", "channels", "quad-3x3", "quad-2x3", "shared"),
+    "mixed",
+)
 
 
 def parameters(names: Iterable[str], long: Container[str] = LONG) -> list[Any]:
@@ -141,8 +145,8 @@ class Case(NamedTuple):
       sample: ``(keys, params) -> x``.
       conditional: ``(keys, params, x, observed) -> x``.
       mpe: ``(params, x, observed) -> x``.
-      soft: ``(keys, params, temperature) -> {relaxation: x}``, with the same keys.
-      soft_conditional: ``(keys, params, temperature, x, observed)``, likewise.
+      soft: ``(keys, params, temperature, relaxations, x=None, observed=None) ->
+          {relaxation: x}``, all of them with the same keys.
     """
 
     config: pc.CircuitConfig
@@ -154,7 +158,6 @@ class Case(NamedTuple):
     conditional: Callable[..., jax.Array]
     mpe: Callable[..., jax.Array]
     soft: Callable[..., dict[str, jax.Array]]
-    soft_conditional: Callable[..., dict[str, jax.Array]]
 
     @property
     def table(self) -> oracles.Table:
@@ -167,21 +170,21 @@ class Case(NamedTuple):
         return jnp.asarray(self.table.values, jnp.float32)
 
 
-RELAXATIONS = ("gumbel_softmax", "straight_through", "simple", "dense")
+SOFT = ("gumbel_softmax", "dense")
+HARD = ("straight_through", "simple")
+RELAXATIONS = (*SOFT, *HARD)
 
 
 def jit(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
-    """``jax.jit`` that spends less on machine code, for what runs once or twice.
-
-    XLA's own passes are those of every program; only LLVM's are left out, which halves
-    the time of this suite. The case ``trees-tucker``, single examples in test_circuit
-    and the estimators are compiled as users compile.
-    """
-    less = {"xla_backend_optimization_level": 0}
-    return _jit(function, compiler_options=less, **options)
+    """``jax.jit`` as in the fast run (`tests.conftest`), in slow tests too."""
+    less = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+    return jax.jit(function, compiler_options=less, **options)
 
 
-_jit = jax.jit  # by this name even where a test has put `jit` in its place
+def user_jit(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+    """``jax.jit`` as users compile, in the fast run too."""
+    more = {"xla_backend_optimization_level": 3, "xla_cpu_use_fusion_emitters": True}
+    return jax.jit(function, compiler_options=more, **options)
 
 
 @functools.cache
@@ -203,23 +206,26 @@ def compiled(config: pc.CircuitConfig) -> Case:
             circuit.class_posterior(params, x, observed),
         )
 
-    def soft(key, params, temperature, x=None, observed=None):
-        return {
-            relaxation: circuit.sample_differentiable(
-                jax.random.clone(key),
-                params,
-                relaxation=relaxation,
-                temperature=temperature,
-                x=x,
-                observed=observed,
-            )
-            for relaxation in RELAXATIONS
-        }
+    def soft(keys, params, temperature, relaxations, x=None, observed=None):
+        def each(key, x, observed):
+            return {
+                relaxation: circuit.sample_differentiable(
+                    jax.random.clone(key),
+                    params,
+                    relaxation=relaxation,
+                    temperature=temperature,
+                    x=x,
+                    observed=observed,
+                )
+                for relaxation in relaxations
+            }
+
+        return jax.vmap(each)(keys, x, observed)
 
     def conditional(key, params, x, observed):
         return circuit.sample(key, params, x=x, observed=observed)
 
-    compile_ = jax.jit if config == DISCRETE["trees-tucker"] else jit
+    compile_ = user_jit if config == DISCRETE["trees-tucker"] else jit
     return Case(
         config=config,
         circuit=circuit,
@@ -229,8 +235,7 @@ def compiled(config: pc.CircuitConfig) -> Case:
         sample=compile_(jax.vmap(circuit.sample, (0, None))),
         conditional=compile_(jax.vmap(conditional, (0, None, 0, 0))),
         mpe=compile_(jax.vmap(circuit.mpe, (None, 0, 0))),
-        soft=compile_(jax.vmap(soft, (0, None, None))),
-        soft_conditional=compile_(jax.vmap(soft, (0, None, None, 0, 0))),
+        soft=compile_(soft, static_argnames="relaxations"),
     )
 
 

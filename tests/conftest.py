@@ -1,7 +1,8 @@
 """A strict session: what JAX would forgive silently is an error in every test.
 
 Compiled programs are kept in pytest's cache (``pytest --cache-clear`` empties it), and
-shared by the workers, by the programs that tests start, and by later runs.
+shared by the workers, by the programs that tests start, and by later runs. The fast run
+spends less on machine code; slow tests compile as users do (`cases.user_jit`: always).
 """
 
 from collections.abc import Iterator
@@ -36,7 +37,14 @@ def pytest_configure(config: pytest.Config) -> None:
     for name, value in settings.items():
         os.environ[name.upper()] = str(value)
         jax.config.update(name, value)
+    flags = os.environ.get("XLA_FLAGS", "")
+    if config.getoption("markexpr") == "not slow" and _QUICK not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} {_QUICK}".strip()
 
+
+# XLA's own passes are those of every program. LLVM's are left out, and fused loops are
+# written by the older of XLA's two emitters: a third of the time of the suite.
+_QUICK = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
 
 _PROGRAMS = pathlib.Path(__file__).parent / "experiments"
 

@@ -6,6 +6,7 @@ answer to one question: which row of them belongs to which region and partition
 (`locate`, from the documented fields of `FoldedGraph`, checked for being one-to-one).
 """
 
+from collections.abc import Iterator
 import itertools
 from typing import Any, NamedTuple
 
@@ -43,36 +44,61 @@ class Location(NamedTuple):
 def locate(graph: RegionGraph, folded: FoldedGraph) -> Location:
     """Matches a region graph with its folded form, from the root down.
 
-    Two partitions of one region with the same shape below are interchangeable: either
-    assignment of parameters to them is a circuit of this structure.
+    Several matches may exist (two partitions of one region may have the same shape
+    below): under each of them, parameters are those of a circuit of this structure.
     """
-    found = Location({}, {}, {})
-    pending = [(graph.root, (len(folded.levels), 0))]
-    while pending:
-        region, place = pending.pop()
-        if found.regions.setdefault(region, place) != place:
-            raise AssertionError(f"region {region} is folded twice")
-        free: dict[int, PartitionRow] = dict(
-            enumerate(folded_partitions(folded, place))
-        )
-        for number in graph.partitions_of[region]:
-            if number in found.partitions:
-                continue
-            children = graph.partitions[number].children
-            wanted = tuple(_shape_of(graph, c, children) for c in children)
-            which = next(
-                i for i, row in free.items() if _shapes_below(folded, row) == wanted
+    start = ((graph.root, (len(folded.levels), 0)),)
+    for found in _matches(graph, folded, start, Location({}, {}, {})):
+        return found
+    raise AssertionError("regions and rows are not one to one")
+
+
+def _matches(
+    graph: RegionGraph, folded: FoldedGraph, pending: tuple, found: Location
+) -> Iterator[Location]:
+    """All ways to complete a match in which the pending (region, place) are pairs."""
+    if not pending:
+        if len(found.regions) == len(graph.scopes):
+            yield found
+        return
+    (region, place), *pending = pending
+    if region in found.regions or place in found.regions.values():
+        if found.regions.get(region) == place:
+            yield from _matches(graph, folded, tuple(pending), found)
+        return
+    numbers, rows = graph.partitions_of[region], folded_partitions(folded, place)
+    if len(numbers) != len(rows):
+        return
+    for order in itertools.permutations(range(len(rows))):
+        chosen = {n: (rows[at], at) for n, at in zip(numbers, order, strict=True)}
+        below = [_below(graph, folded, n, row) for n, (row, _) in chosen.items()]
+        if None not in below:
+            grown = Location(
+                found.regions | {region: place},
+                found.partitions | chosen,
+                found.lifted | dict(pair for _, lifted in below for pair in lifted),
             )
-            row = free.pop(which)
-            found.partitions[number] = (row, which)
-            for child, at in zip(children, children_rows(folded, row), strict=True):
-                if at[0] > 0 and not graph.partitions_of[child]:
-                    (found.lifted[child],) = folded_partitions(folded, at)
-                    ((at,),) = [children_rows(folded, found.lifted[child])]
-                pending.append((child, at))
-    if len(set(found.regions.values())) != len(graph.scopes):
-        raise AssertionError("regions and rows are not one to one")
-    return found
+            children = [pair for pairs, _ in below for pair in pairs]
+            yield from _matches(graph, folded, (*pending, *children), grown)
+
+
+def _below(graph, folded, number, row):
+    """The children of a partition with their places, and which of them are lifted.
+
+    None if the folded partition ``row`` has another shape.
+    """
+    children = graph.partitions[number].children
+    wanted = tuple(_shape_of(graph, c, children) for c in children)
+    if _shapes_below(folded, row) != wanted:
+        return None
+    pairs, lifted = [], []
+    for child, at in zip(children, children_rows(folded, row), strict=True):
+        if at[0] > 0 and not graph.partitions_of[child]:
+            (over,) = folded_partitions(folded, at)
+            lifted.append((child, over))
+            (at,) = children_rows(folded, over)
+        pairs.append((child, at))
+    return pairs, lifted
 
 
 def folded_partitions(folded: FoldedGraph, place) -> list[PartitionRow]:

@@ -208,7 +208,7 @@ def test_the_numbering_of_a_graph_does_not_matter(name):
     assert_close(log_p, np.log(old.table.probs))
 
 
-ZEROS = ["trees-tucker", "odd-trees-cp", "nested", "shared"]
+ZEROS = ["trees-tucker", "odd-trees-cp", "shared", "nested"]
 
 
 def with_zeros(case):
@@ -229,7 +229,9 @@ def with_zeros(case):
     )
 
 
-@pytest.mark.parametrize("name", cases.parameters(ZEROS, ["trees-tucker", "shared"]))
+@pytest.mark.parametrize(
+    "name", cases.parameters(ZEROS, [name for name in ZEROS if name != "nested"])
+)
 def test_zero_weights(name):
     """Exact values, finite gradients, and gradient 0 into what is forbidden."""
     case = cases.case(name)
@@ -271,7 +273,7 @@ def forbidden(sum_layer):
     return case, case.params._replace(leaves=(leaf,)), x, observed
 
 
-@pytest.mark.parametrize("sum_layer", ["tucker", "cp"])
+@pytest.mark.parametrize("sum_layer", cases.parameters(["tucker", "cp"], ["cp"]))
 def test_impossible_evidence(sum_layer):
     """-inf with gradients 0, and the prior for the classes."""
     case, params, x, observed = forbidden(sum_layer)
@@ -295,7 +297,7 @@ def test_samplers_survive_impossible_evidence():
     keys = cases.fresh_keys
     drawn = case.conditional(keys(0, 4), params, x, observed)
     found = [drawn, case.mpe(params, x, observed)]
-    found += case.soft_conditional(keys(0, 4), params, 0.5, x, observed).values()
+    found += case.soft(keys(0, 4), params, 0.5, cases.SOFT, x, observed).values()
     for values in found:
         assert np.isfinite(values).all()
         assert (np.asarray(values)[np.asarray(observed)] == x[observed]).all()
@@ -322,20 +324,19 @@ def test_improbable_evidence(sum_layer):
         num_sums=3,
         sum_layer=sum_layer,
     )
-    case = cases.compiled(config)
+    circuit = pc.build(config)
+    params = cases.random_params(circuit, seed=1)
     far = np.random.default_rng(0).normal(size=(1, 16, 1)) + 2
     x = (far * np.geomspace(1, 300, 12)[:, None, None]).astype(np.float32)
-    log_p = np.asarray(case.log_prob(case.params, x), np.float64)
+    log_p, gradient = cases.jit(
+        jax.vmap(jax.value_and_grad(circuit.log_prob), (None, 0))
+    )(params, x)
+    log_p = np.asarray(log_p, np.float64)
     assert np.isfinite(log_p).all()
     assert log_p.min() < -1e6
     assert (np.diff(log_p) < 0).all()
-    exact = oracles.Oracle(case.circuit, case.params).log_prob(x)
+    exact = oracles.Oracle(circuit, params).log_prob(x)
     np.testing.assert_allclose(log_p, exact, rtol=3e-6)
-
-    def mean(params):
-        return jnp.mean(jax.vmap(case.circuit.log_prob, (None, 0))(params, x))
-
-    gradient = cases.jit(jax.grad(mean))(case.params)
     assert all(np.isfinite(g).all() for g in jax.tree.leaves(gradient))
 
 

@@ -8,6 +8,7 @@ import pytest
 from scipy import special
 
 from dspc_jax.ops import numerics
+from tests import cases
 
 INF = jnp.inf
 ROWS = jnp.array(
@@ -122,6 +123,5 @@ def test_the_compiler_adds_up():
     def squares(x):
         return jax.vmap(lambda row: jnp.sum((jnp.eye(3) @ row) ** 2))(x)
 
-    np.testing.assert_allclose(
-        jax.jit(squares)(x), i.astype(np.float64) ** 2, rtol=1e-6
-    )
+    found = cases.user_jit(squares)(x)
+    np.testing.assert_allclose(found, i.astype(np.float64) ** 2, rtol=1e-6)

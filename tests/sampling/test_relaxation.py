@@ -144,6 +144,16 @@ def test_reinmax_is_algorithm_2_of_its_paper():
     np.testing.assert_allclose(found[0].weight, by_weight, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("relaxation", ["simple", "reinmax"])
+def test_temperature_is_nothing_to_some(relaxation):
+    choice, noise = random_choice()
+    cold, hot = (
+        pulled(lambda c, t=t: choose(relaxation, c, noise, jnp.float32(t)), choice)
+        for t in (0.1, 1.0)
+    )
+    jax.tree.map(np.testing.assert_array_equal, cold, hot)
+
+
 @pytest.mark.parametrize("relaxation", ["reinmax", "simple"])
 def test_reinmax_is_exact_for_quadratic_functions(relaxation):
     """Summed over all choices with their probabilities; ``simple`` is off by far."""
