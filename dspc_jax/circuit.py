@@ -92,7 +92,7 @@ class Circuit(NamedTuple):
       sample_differentiable: ``(key, params, relaxation=..., temperature=..., x=None,
         observed=None, leaf_mode="sample") -> [V, C]``, with gradients to ``params``.
       mpe: ``(params, x=None, observed=None) -> [V, C]``: max-product with
-        backtracking. It maximises jointly over variables and latent choices, which is
+        backtracking. It maximizes jointly over variables and latent choices, which is
         the most probable explanation of a deterministic circuit and a lower bound on
         others.
       mean: ``(params, x=None, observed=None) -> [V, C]``: the exact conditional mean

@@ -181,7 +181,7 @@ def jit(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
     return jax.jit(function, compiler_options=less, **options)
 
 
-def user_jit(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+def user_jit(function: Callable[..., Any], **options: Any) -> Any:
     """``jax.jit`` as users compile, in the fast run too."""
     more = {"xla_backend_optimization_level": 3, "xla_cpu_use_fusion_emitters": True}
     return jax.jit(function, compiler_options=more, **options)

@@ -1,4 +1,4 @@
-"""The law of a small circuit by enumeration: plain NumPy, float64, one node at a time.
+"""The distribution of a small circuit by enumeration: NumPy, float64, node by node.
 
 The oracle walks the `RegionGraph` recursively. It shares nothing with the layers, the
 folding or the leaves of the library; from there it takes the parameter arrays and the
@@ -54,17 +54,17 @@ def locate(graph: RegionGraph, folded: FoldedGraph) -> Location:
 
 
 def _matches(
-    graph: RegionGraph, folded: FoldedGraph, pending: tuple, found: Location
+    graph: RegionGraph, folded: FoldedGraph, pending: tuple, partial: Location
 ) -> Iterator[Location]:
     """All ways to complete a match in which the pending (region, place) are pairs."""
     if not pending:
-        if len(found.regions) == len(graph.scopes):
-            yield found
+        if len(partial.regions) == len(graph.scopes):
+            yield partial
         return
-    (region, place), *pending = pending
-    if region in found.regions or place in found.regions.values():
-        if found.regions.get(region) == place:
-            yield from _matches(graph, folded, tuple(pending), found)
+    (region, place), rest = pending[0], pending[1:]
+    if region in partial.regions or place in partial.regions.values():
+        if partial.regions.get(region) == place:
+            yield from _matches(graph, folded, rest, partial)
         return
     numbers, rows = graph.partitions_of[region], folded_partitions(folded, place)
     if len(numbers) != len(rows):
@@ -72,14 +72,15 @@ def _matches(
     for order in itertools.permutations(range(len(rows))):
         chosen = {n: (rows[at], at) for n, at in zip(numbers, order, strict=True)}
         below = [_below(graph, folded, n, row) for n, (row, _) in chosen.items()]
-        if None not in below:
+        matched = [pairs for pairs in below if pairs is not None]
+        if len(matched) == len(below):
             grown = Location(
-                found.regions | {region: place},
-                found.partitions | chosen,
-                found.lifted | dict(pair for _, lifted in below for pair in lifted),
+                partial.regions | {region: place},
+                partial.partitions | chosen,
+                partial.lifted | dict(pair for _, lifted in matched for pair in lifted),
             )
-            children = [pair for pairs, _ in below for pair in pairs]
-            yield from _matches(graph, folded, (*pending, *children), grown)
+            children = [pair for pairs, _ in matched for pair in pairs]
+            yield from _matches(graph, folded, (*rest, *children), grown)
 
 
 def _below(graph, folded, number, row):
@@ -192,14 +193,14 @@ def leaf_log_prob(leaf: Any, params: Any, x: np.ndarray) -> np.ndarray:
         if isinstance(leaf, DiscretizedLogistic):
             top = leaf.num_values - 1
             scale = leaf.min_scale + top * np.exp(params[1])
-            law = stats.logistic(params[0] * top, scale)
+            distribution = stats.logistic(params[0] * top, scale)
             high = np.where(x == top, np.inf, x + 0.5)
             low = np.where(x == 0, -np.inf, x - 0.5)
             # On either side of the location, the difference that keeps its digits.
             mass = np.where(
                 x < params[0] * top,
-                law.cdf(high) - law.cdf(low),
-                law.sf(low) - law.sf(high),
+                distribution.cdf(high) - distribution.cdf(low),
+                distribution.sf(low) - distribution.sf(high),
             )
             inside = (x >= 0) & (x <= top) & (x == np.round(x))
             return np.where(inside, np.log(np.maximum(mass, 0.0)), -np.inf)
@@ -309,7 +310,7 @@ class Oracle:
 
 
 class Table(NamedTuple):
-    """The whole law of a discrete circuit.
+    """The whole distribution of a discrete circuit.
 
     Attributes:
       values: all values ``[S, V, C]``.
@@ -360,9 +361,9 @@ def tabulate(circuit: Any, params: Any) -> Table:
 
 
 def chi_square(counts: np.ndarray, probs: np.ndarray) -> float:
-    """P-value of Pearson's test of counts ``[S]`` against a law ``[S]``.
+    """P-value of Pearson's test of counts ``[S]`` against a distribution ``[S]``.
 
-    Values expected fewer than five times are pooled; a count where the law has none is
+    Values expected fewer than five times are pooled; a count where it has none is
     a contradiction (p-value 0).
     """
     if counts[probs == 0].any():
@@ -377,7 +378,7 @@ def chi_square(counts: np.ndarray, probs: np.ndarray) -> float:
 
 
 def law_p_value(table: Table, samples: np.ndarray, probs: np.ndarray) -> float:
-    """P-value of samples ``[N, V, C]`` under a law over the table's values."""
+    """P-value of samples ``[N, V, C]`` under a distribution over the table's values."""
     index = table.find(samples)
     if (index < 0).any():
         return 0.0

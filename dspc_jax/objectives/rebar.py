@@ -11,10 +11,11 @@ With samples :math:`Y`, their relaxations :math:`\tilde Y`, relaxations
 
 The score is that of the choices alone, and the leaves have the gradient of the exact
 sample, given them. The three terms with :math:`\eta` have mean 0, since
-:math:`\tilde Y` and :math:`\tilde Y'` have one law: unbiased at every :math:`\eta` and
-every temperature if the leaves are Normal. Where :math:`L(\tilde Y')` is near
-:math:`L(Y)` (low temperatures), little is left of the first; the gradients of the
-relaxations, in turn, are the noisier the lower the temperature.
+:math:`\tilde Y` and :math:`\tilde Y'` are distributed alike: unbiased at every
+:math:`\eta` and every temperature if the leaves are Normal. Where
+:math:`L(\tilde Y')` is near :math:`L(Y)` (low temperatures), little is left of the
+first; the gradients of the relaxations, in turn, are the noisier the lower the
+temperature.
 
 A tractable model knows the score with the choices summed out
 (`dspc_jax.objectives.score_function`), whose variance is smaller than that of theirs

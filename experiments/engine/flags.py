@@ -166,7 +166,7 @@ class Settings:
     )
     learning_rate: float = flag(0.03, "step size of Adam", above(0))
     optimizer: str = flag(
-        "adam", "adam, or em (expectation maximisation)", one_of("adam", "em")
+        "adam", "adam, or em (expectation maximization)", one_of("adam", "em")
     )
     em_step_size: float = flag(
         0.1, "weight of the newest batch in EM's running statistics", within(0, 1)

@@ -102,7 +102,7 @@ def make_density(
         return gaussian_density(flow, dataset.train.shape[1:])
     num = min(density_settings.density_centres, len(dataset.train))
     rows = np.linspace(0, len(dataset.train) - 1, num).astype(np.int64)
-    # For fixed noise: a centre is a point.
+    # For fixed noise: a center is a point.
     centres = codec.encode(jax.random.key(0), jnp.asarray(dataset.train[rows]))
     return kernel_density(np.asarray(centres), 1 / dataset.num_values)
 
@@ -254,7 +254,7 @@ def kernel_density(centres: np.ndarray, bin_width: float) -> Density:
     """Equal Gaussians at training images ``[N, V, C]``, one learned deviation: a trap.
 
     Its samples are training images with noise, near to held-out images by any distance
-    when there are many; its likelihood tells. A centre does not explain itself (another
+    when there are many; its likelihood tells. A center does not explain itself (another
     dequantization of the same levels), or the deviation would fall to 0.
 
     References:

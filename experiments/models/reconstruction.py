@@ -12,7 +12,7 @@ from experiments.data import Dataset
 
 Reconstruct = Callable[[Any, jax.Array, jax.Array, jax.Array | None], jax.Array]
 """``(params, key, levels [B, V, C], observed [B, V] | None) -> [B, V, C]``: the means
-of the decoder as grey values."""
+of the decoder as gray values."""
 
 _EPSILON = 1e-3  # decoder means are clipped into (epsilon, 1 - epsilon), for all models
 
@@ -36,9 +36,9 @@ def evaluate(
         complete: what fills in hidden pixels without a code; None where there is none.
 
     Returns:
-        ``[B]`` each: ``reconstruction_bce`` (nats; binary cross-entropy of grey values
+        ``[B]`` each: ``reconstruction_bce`` (nats; binary cross-entropy of gray values
         against the decoder's mean, no rounding), ``reconstruction_mse`` (squared error
-        of grey values), ``half_missing_bce``: the cross-entropy of the whole image
+        of gray values), ``half_missing_bce``: the cross-entropy of the whole image
         where the encoder has seen the upper half of its rows only,
         ``hidden_half_bce``: of that the hidden pixels' part, and
         ``hidden_half_direct_bce``: the same of what ``complete`` fills in.
@@ -112,11 +112,11 @@ def upper_half(dataset: Dataset) -> np.ndarray:
 
 
 def unit(dataset: Dataset, levels: jax.Array) -> jax.Array:
-    """Levels as grey values in [0, 1]."""
+    """Levels as gray values in [0, 1]."""
     return levels.astype(jnp.float32) / (dataset.num_values - 1)
 
 
-def to_levels(dataset: Dataset, grey: jax.Array) -> jax.Array:
-    """Grey values to the nearest levels, uint8."""
+def to_levels(dataset: Dataset, gray: jax.Array) -> jax.Array:
+    """Gray values to the nearest levels, uint8."""
     top = dataset.num_values - 1
-    return jnp.clip(jnp.round(grey * top), 0, top).astype(jnp.uint8)
+    return jnp.clip(jnp.round(gray * top), 0, top).astype(jnp.uint8)

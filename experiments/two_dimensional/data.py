@@ -70,7 +70,7 @@ class PointSet(NamedTuple):
     Attributes:
         name: a key of `RECIPES`.
         train: ``[n, 2, 1]`` float32.
-        test: ``[m, 2, 1]``, other points of the same law.
+        test: ``[m, 2, 1]``, other points of the same distribution.
         num_components: K of the model.
         centers: ``[M, 2]`` of the modes: clusters, or cells where there are none.
     """

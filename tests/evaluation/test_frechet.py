@@ -121,7 +121,7 @@ def test_an_empty_set_changes_nothing():
 
 
 def test_extrapolation_removes_the_bias():
-    """Features of one law: the distance is 0, and that of N samples is its bias.
+    """Features of one distribution: distance 0, and that of N samples is its bias.
 
     With 4000 samples in 16 dimensions the bias is 0.02; the line leaves a tenth of it.
     """

@@ -62,8 +62,8 @@ def test_collapse_costs_recall_and_noise_costs_precision():
     assert noisy.density < 0.1
 
 
-def test_one_law_has_the_promised_values():
-    """Density 1 and coverage ``1 - 2 ** -k``, derived for two sets of one law.
+def test_one_distribution_has_the_promised_values():
+    """Density 1 and coverage ``1 - 2 ** -k``, derived for two sets of one distribution.
 
     Shares of 2000 balls scatter by about 0.01 (some more: balls overlap).
     """

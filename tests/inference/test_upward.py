@@ -159,7 +159,7 @@ def renumbered(graph: RegionGraph, seed: int):
 
 @pytest.mark.parametrize("name", ["nested", "shared"])
 def test_the_numbering_of_a_graph_does_not_matter(name):
-    """Parameters moved along with their regions and partitions give the same law.
+    """Parameters moved with their regions and partitions: the same distribution.
 
     This also checks the bookkeeping on which the oracle stands.
     """

@@ -153,8 +153,8 @@ def test_outside_the_support(family):
 
 @each
 def test_mean_and_mode(family):
-    law = np.exp(family.oracle(family.values)) * family.step
-    mean = (law * family.values).sum(axis=1)
+    distribution = np.exp(family.oracle(family.values)) * family.step
+    mean = (distribution * family.values).sum(axis=1)
     found, mode, log_prob = cases.jit(
         lambda leaf, params: (
             leaf.mean(leaf.components(params)),
@@ -171,8 +171,8 @@ def test_mean_and_mode(family):
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_draws_follow_the_law(name):
-    """The grid falls into pieces as the law says; a piece loses at most two points."""
+def test_draws_follow_the_distribution(name):
+    """The grid falls into pieces of the right size; one loses at most two points."""
     family = FAMILIES[name]
     if not family.discrete:
         for row, mean, scale in zip(
@@ -184,8 +184,8 @@ def test_draws_follow_the_law(name):
             exact = stats.norm.ppf(UNIFORM, mean, scale)
             np.testing.assert_allclose(row, exact, rtol=1e-5, atol=1e-4)
         return
-    law = np.exp(family.oracle(family.values))
-    for row, probs in zip(draws(name), law, strict=True):
+    distribution = np.exp(family.oracle(family.values))
+    for row, probs in zip(draws(name), distribution, strict=True):
         assert (row == row.round()).all()  # in the support, to the last digit
         counts = np.bincount(row.astype(int), minlength=len(probs))
         assert len(counts) == len(probs)
@@ -240,7 +240,7 @@ def test_extreme_coins(logit):
 
 
 def test_gradients_at_the_ends():
-    """Forbidden values and one-point laws: finite, and nothing into the forbidden."""
+    """Forbidden values and one-point distributions: finite, none into the forbidden."""
     family = FAMILIES["forbidden"]
 
     def total(params):
@@ -261,16 +261,16 @@ def test_from_moments(family):
     else:
         mean, std = _line(-1, 0, 1, 3), _line(0.3, 0.5, 1, 1.4)
     made = Family(family.leaf, family.leaf.from_moments(mean, std))
-    law = np.exp(made.oracle(made.values)) * made.step
-    found = (law * made.values).sum(axis=1)
+    distribution = np.exp(made.oracle(made.values)) * made.step
+    found = (distribution * made.values).sum(axis=1)
     # A table of few values and a background of 10 % cannot hit a mean exactly.
     loose = 0.06 * (high - low) if isinstance(family.leaf, pc.Categorical) else 0.03
     np.testing.assert_allclose(found, mean, atol=loose, rtol=1e-2)
     if (
         isinstance(family.leaf, pc.Normal | pc.DiscretizedLogistic)
-        and len(law[0]) != 12
+        and len(distribution[0]) != 12
     ):
-        second = (law * (made.values - found[:, None]) ** 2).sum(axis=1)
+        second = (distribution * (made.values - found[:, None]) ** 2).sum(axis=1)
         np.testing.assert_allclose(np.sqrt(second), std, rtol=0.1)
 
 

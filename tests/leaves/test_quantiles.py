@@ -1,4 +1,4 @@
-"""Exact discrete draws: the uniform grid must fall apart as the law says."""
+"""Exact discrete draws: the uniform grid must fall apart as the distribution says."""
 
 import functools
 
@@ -11,8 +11,8 @@ from scipy import stats
 from dspc_jax.leaves import quantiles
 
 GRID = 2**14
-"""Midpoints of a uniform grid: a law's counts on it are off by less than one per piece
-of the unit interval, so no test here is statistical."""
+"""Midpoints of a uniform grid: a distribution's counts on it are off by less than one
+per piece of the unit interval, so no test here is statistical."""
 UNIFORM = (jnp.arange(GRID) + 0.5) / GRID
 
 
@@ -27,7 +27,7 @@ def draws(num_trials):
 
 
 @pytest.mark.parametrize("num_trials", [1, 2, 16, 255])
-def test_binomial_law(num_trials):
+def test_binomial_distribution(num_trials):
     p = np.array([1e-30, 1e-7, 0.01, 0.2, 0.5, 0.50001, 0.9, 1 - 1e-3])
     found = np.asarray(draws(num_trials)(jnp.asarray(p, jnp.float32)))
     assert (found == found.round()).all()
@@ -35,10 +35,12 @@ def test_binomial_law(num_trials):
     assert (found <= num_trials).all()
     for row, probability in zip(found, p, strict=True):
         counts = np.bincount(row.astype(int), minlength=num_trials + 1)
-        law = stats.binom.pmf(np.arange(num_trials + 1), num_trials, probability)
+        distribution = stats.binom.pmf(
+            np.arange(num_trials + 1), num_trials, probability
+        )
         # One piece of the interval for each value: at most one count at either end,
         # and float32 sums that are off by a few 1e-7 of the grid's 1.6e4 points.
-        assert (np.abs(counts - GRID * law) <= 1.1).all()
+        assert (np.abs(counts - GRID * distribution) <= 1.1).all()
 
 
 @pytest.mark.parametrize("num_trials", [1, 255])
@@ -64,21 +66,23 @@ def test_binomial_is_not_differentiated():
 
 def test_log_binomial_coefficients():
     table = quantiles.log_binomial_coefficients(255)
-    law = table.astype(np.float64) - 255 * np.log(2)
-    np.testing.assert_allclose(law, stats.binom.logpmf(range(256), 255, 0.5), atol=2e-5)
+    distribution = table.astype(np.float64) - 255 * np.log(2)
+    np.testing.assert_allclose(
+        distribution, stats.binom.logpmf(range(256), 255, 0.5), atol=2e-5
+    )
 
 
 @pytest.mark.parametrize(
     "p", [[0.2, 0.3, 0.5], [0.0, 1.0, 0.0], [0.5, 0.0, 0.5], [1e-3, 2e-3, 2.997]]
 )
-def test_categorical_law(p):
+def test_categorical_distribution(p):
     """Zero probabilities never come up; the table need not add up to 1."""
-    law = np.array(p) / np.sum(p)
+    distribution = np.array(p) / np.sum(p)
     rows = jnp.broadcast_to(jnp.asarray(p, jnp.float32), (GRID, 3))
     found = np.asarray(quantiles.categorical_quantile(UNIFORM, rows)).astype(int)
     counts = np.bincount(found, minlength=3)
-    assert (np.abs(counts - GRID * law) <= 1.1).all()
-    assert (counts[law == 0] == 0).all()
+    assert (np.abs(counts - GRID * distribution) <= 1.1).all()
+    assert (counts[distribution == 0] == 0).all()
 
 
 @pytest.mark.parametrize("u", [2.0**-24, 1 - 2.0**-24])

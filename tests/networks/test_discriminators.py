@@ -84,7 +84,7 @@ def test_every_kernel_of_the_network_has_norm_1_and_biases_stay():
         np.testing.assert_array_equal(layer["bias"], params["params"][name]["bias"])
 
 
-def test_normalised_logits_do_not_depend_on_the_scale_of_kernels():
+def test_normalized_logits_do_not_depend_on_the_scale_of_kernels():
     discriminator = convolutional_discriminator(8, 8, num_filters=4)
     free = convolutional_discriminator(8, 8, num_filters=4, spectral=False)
     x = jax.random.uniform(jax.random.key(1), (5, 64, 1))
@@ -98,8 +98,8 @@ def test_normalised_logits_do_not_depend_on_the_scale_of_kernels():
             for of in (discriminator, free)
         ]
 
-    normalised, plain = logits(jax.random.key(0), x)
-    np.testing.assert_allclose(*normalised, rtol=1e-4)
+    normalized, plain = logits(jax.random.key(0), x)
+    np.testing.assert_allclose(*normalized, rtol=1e-4)
     assert not np.allclose(*plain, rtol=0.1)
 
 

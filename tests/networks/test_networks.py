@@ -76,7 +76,7 @@ def test_an_auto_encoder_learns_to_reconstruct(normalizer):
     assert losses[0] > 0.2
 
 
-def test_batch_normalisation_sees_the_batch_and_group_normalisation_one_example():
+def test_batch_normalization_sees_the_batch_and_group_normalization_one_example():
     x = jax.random.uniform(jax.random.key(1), (6, 144, 1)) * 255
     normalizers: dict[Normalizer, bool] = {"batch": False, "group": True, "none": True}
     for normalizer, alone in normalizers.items():
@@ -93,8 +93,8 @@ def test_batch_normalisation_sees_the_batch_and_group_normalisation_one_example(
         assert bool(same) == alone
 
 
-def test_batch_normalisation_is_that_of_its_formula():
-    """Through an MLP whose second layer is normalised, by hand in NumPy."""
+def test_batch_normalization_is_that_of_its_formula():
+    """Through an MLP whose second layer is normalized, by hand in NumPy."""
     auto_encoder = mlp_auto_encoder(3, num_features=2, hidden_sizes=[5, 4])
     params = cases.jit(auto_encoder.init)(jax.random.key(0))
     x = jax.random.normal(jax.random.key(1), (7, 3, 1))

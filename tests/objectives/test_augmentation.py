@@ -83,10 +83,10 @@ def test_colour_images_change_their_saturation_too():
     x = images(200, 3)
     ratios = []
     for image, out in zip(grid(x), augment(x, "color"), strict=True):
-        grey, out_grey = image.mean(-1, keepdims=True), out.mean(-1, keepdims=True)
-        contrast = np.polyfit(grey.ravel(), out_grey.ravel(), 1)[0]
-        clear = np.abs(image - grey) > 0.1  # where a quotient has few rounding errors
-        ratio = (out - out_grey)[clear] / (image - grey)[clear] / contrast
+        gray, out_gray = image.mean(-1, keepdims=True), out.mean(-1, keepdims=True)
+        contrast = np.polyfit(gray.ravel(), out_gray.ravel(), 1)[0]
+        clear = np.abs(image - gray) > 0.1  # where a quotient has few rounding errors
+        ratio = (out - out_gray)[clear] / (image - gray)[clear] / contrast
         np.testing.assert_allclose(ratio, np.median(ratio), atol=0.02)
         ratios.append(np.median(ratio))
     assert min(ratios) < 0.1

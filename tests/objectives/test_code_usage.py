@@ -82,13 +82,13 @@ def test_divergences_against_quadrature():
 
     log_prob = cases.jit(jax.vmap(circuit().log_prob, (None, 0, 0)))
 
-    def normalised(seen):
+    def normalized(seen):
         observed = jnp.broadcast_to(jnp.array(seen), (len(GRID), 3))
         log_p = log_prob(params, points, observed)
         log_p = np.asarray(log_p, np.float64)
         return log_p - special.logsumexp(log_p) - np.log(step)
 
-    conditional, own = normalised([True] * 3), normalised([False, False, True])
+    conditional, own = normalized([True] * 3), normalized([False, False, True])
     found = divergences_of_draws()(params, cases.fresh_keys(5, NUM), x)
     for estimates, prior in zip(found, (stats.norm.logpdf(GRID), own), strict=True):
         exact = (np.exp(conditional) * (conditional - prior)).sum() * step

@@ -84,7 +84,7 @@ def test_a_mixture_is_the_sum_over_its_components():
     ],
 )
 def test_against_samples(name, part):
-    """Within 5 deviations of the mean over 20,000 pairs; not so for another law."""
+    """Within 5 deviations of the mean of 20,000 pairs; another distribution is not."""
     circuit, params, other = build(name)
     num = circuit.layout.graph.num_variables
     seen = np.arange(num) % 2 == 0 if part else np.ones(num, bool)

@@ -27,7 +27,7 @@ def _differences(x, y):
 
 
 def test_squared_distances_of_bright_images_do_not_cancel():
-    """Images around grey level 250: without centering the error is 50 times larger."""
+    """Images around gray level 250: without centering the error is 50 times larger."""
     rng = np.random.default_rng(0)
     x = (250 + rng.normal(size=(20, 784, 1))).astype(np.float32)
     y = (250 + rng.normal(size=(30, 784, 1))).astype(np.float32)

@@ -19,8 +19,8 @@ def test_the_divergence_against_quadrature():
     grid = np.linspace(-12, 12, 20001)
     expected = 0.0
     for m, v in zip(mean, log_variance, strict=True):
-        law = stats.norm.logpdf(grid, m, np.exp(v / 2))
-        terms = np.exp(law) * (law - stats.norm.logpdf(grid))
+        distribution = stats.norm.logpdf(grid, m, np.exp(v / 2))
+        terms = np.exp(distribution) * (distribution - stats.norm.logpdf(grid))
         expected += terms.sum() * (grid[1] - grid[0])
     got = gaussian_kl(jnp.float32(mean)[None], jnp.float32(log_variance)[None])
     np.testing.assert_allclose(got, [expected], rtol=1e-5)

@@ -1,4 +1,4 @@
-"""Noise given the choice: its law against noise thrown away, and its making."""
+"""Noise given the choice: its distribution against rejection, and its making."""
 
 from typing import Any
 
@@ -39,7 +39,7 @@ def test_an_example_depends_on_its_own_noise_alone():
     np.testing.assert_array_equal(few, fresh_exponentials(noise, 3)[:7])
 
 
-def test_the_law_given_the_choice():
+def test_the_distribution_given_the_choice():
     """Shares ``s_d / s_D`` against those of noise that happened to choose ``D``."""
     rng = np.random.default_rng(0)
     p = np.array([0.6, 0.3, 0.1])

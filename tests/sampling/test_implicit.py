@@ -130,8 +130,8 @@ def test_derivative_of_a_sample(name):
     x = np.asarray(jax.vmap(circuit.sample, (0, None))(keys, params), np.float64)
     jacobian = found(circuit, cases.fresh_keys(6, 2), params)
     for i in range(len(keys)):
-        law = Conditional(circuit, params, ORDER[name])
-        uniforms = law.uniforms(x[i])
+        distribution = Conditional(circuit, params, ORDER[name])
+        uniforms = distribution.uniforms(x[i])
         step = 1e-4
         up, down = (
             Conditional(
@@ -171,8 +171,8 @@ def test_derivative_given_an_observed_value():
     ours = along(to_params, direction)
     np.testing.assert_allclose(ours, exact, rtol=2e-3, atol=2e-3)
     shift = np.array([[0.0], [step], [0.0]])
-    law = Conditional(circuit, params, order, [1])
-    moved = [law.solve(x + s * shift, uniforms) for s in (1, -1)]
+    distribution = Conditional(circuit, params, order, [1])
+    moved = [distribution.solve(x + s * shift, uniforms) for s in (1, -1)]
     exact = (moved[0] - moved[1]) / (2 * step)
     np.testing.assert_allclose(to_x[:, :, 1, 0], exact, rtol=2e-3, atol=2e-3)
 

@@ -1,4 +1,4 @@
-"""Samples and their relaxations for REBAR: laws, choices, gradients."""
+"""Samples and their relaxations for REBAR: distributions, choices, gradients."""
 
 import functools
 
@@ -32,7 +32,7 @@ def flat(tree):
     "name", ["trees, tucker", pytest.param("trees, cp", marks=pytest.mark.slow)]
 )
 def test_noise_given_the_choices(name):
-    """It leads to the same choices, has the law of all noise, and is other noise."""
+    """It leads to the same choices, is distributed like all noise, and differs."""
     circuit, params = setting(name)
     layout = circuit.layout
 
@@ -56,7 +56,7 @@ def test_noise_given_the_choices(name):
     # Among up to 40 columns none has a smaller p-value, at this key.
     columns = [stats.kstest(column, "uniform").pvalue for column in after.T]
     assert min(columns) > 1e-3
-    # Negative control: without the choices' weights the law would be another.
+    # Negative control: without the choices' weights the distribution would be another.
     wrong = rebar.conditional_noise(
         path._replace(
             choices=jax.tree.map(

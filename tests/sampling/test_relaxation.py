@@ -240,7 +240,7 @@ def test_gradients_have_gradients(relaxation):
 
 
 def test_cold_choices_are_hard():
-    """Law 1 for one choice; ties within 1e-3 are the exceptions."""
+    """Distribution 1 for one choice; ties within 1e-3 are the exceptions."""
     choice, noise = random_choice()
     cold = choose(SOFT, choice, noise, jnp.float32(1e-4))
     hard = choose("hard", choice, noise, jnp.float32(1e-4))

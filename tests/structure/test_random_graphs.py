@@ -15,7 +15,7 @@ from tests import cases, oracles, strategies
 NUM_SAMPLES = 2000
 # A right sampler is rejected once in 10^5 circuits.
 ALPHA = 1e-5
-CLOSE = {"rtol": 5e-5, "atol": 5e-5}
+CLOSE: dict[str, Any] = {"rtol": 5e-5, "atol": 5e-5}
 
 
 @settings(max_examples=12, derandomize=True, deadline=None, database=None)
@@ -69,7 +69,7 @@ class Drawn:
         return jax.tree.map(np.asarray, out)
 
     def check_samples(self, out: dict[str, np.ndarray], probs: np.ndarray) -> None:
-        """Those of the last mask follow ``probs``; law 4, draw for draw, for all."""
+        """Those of the last mask follow ``probs``; all agree draw for draw."""
         np.testing.assert_allclose(out["soft"], out["hard"], atol=1e-6)
         repeated = out["hard"][len(self.x) - 1 :]
         assert oracles.law_p_value(self.table, repeated, probs) > ALPHA

@@ -105,7 +105,7 @@ def test_the_other_blocks(block):
 @pytest.mark.slow
 @pytest.mark.parametrize("size", list(PUBLISHED["networks"]))
 def test_the_network_computes_what_torch_fidelity_computes(size):
-    """From grey levels to features and logits, by TensorFlow 1's resizing."""
+    """From gray levels to features and logits, by TensorFlow 1's resizing."""
     height, width = map(int, size.split("x"))
     params = params_from_tensors(random_tensors(expected_tensors()))
     images = jnp.asarray(random_images(height, width))
@@ -168,7 +168,7 @@ def test_other_tensors_are_refused():
         params_from_tensors({**tensors, name: np.full(64, -1, np.float32)})
 
 
-def test_grey_images_are_repeated_and_shapes_are_checked(monkeypatch):
+def test_gray_images_are_repeated_and_shapes_are_checked(monkeypatch):
     seen = []
 
     def apply(_, variables, x):
@@ -176,9 +176,9 @@ def test_grey_images_are_repeated_and_shapes_are_checked(monkeypatch):
         return InceptionOutput(x, x)
 
     monkeypatch.setattr(Inception, "apply", apply)
-    grey = jnp.asarray([[[[0], [255]]]], jnp.uint8)
-    inception_outputs({}, grey)
-    inception_outputs({}, jnp.repeat(grey, 3, -1))
+    gray = jnp.asarray([[[[0], [255]]]], jnp.uint8)
+    inception_outputs({}, gray)
+    inception_outputs({}, jnp.repeat(gray, 3, -1))
     assert seen[0].shape == (1, 299, 299, 3)
     np.testing.assert_array_equal(seen[0], seen[1])
     # From black to white: the overshoot of the cubic is clipped.

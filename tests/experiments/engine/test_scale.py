@@ -158,5 +158,5 @@ def test_mnist_trains_at_full_size(tmp_path: Path):
     first, last = (line["train/loss"] for line in runs.lines(tmp_path))
     assert last < first
     result = json.loads((tmp_path / "result.json").read_text())
-    # A uniform code takes 8 bits, and the first leaves know the grey values' scale.
+    # A uniform code takes 8 bits, and the first leaves know the gray values' scale.
     assert 0 < result["metrics"]["test/bits_per_dim"] < 16

@@ -130,7 +130,7 @@ def test_a_circuit_that_begins_dark_comes_to_the_data(tiny: Dataset, name: str):
         carry, failure = loop.run(carry, first, 60)
         assert failure is None
     after = loop.evaluate(carry.state, tiny.valid)["mmd2"][0]
-    # In 240 steps; normalised convolutions of 4 filters are the slowest (0.84).
+    # In 240 steps; normalized convolutions of 4 filters are the slowest (0.84).
     share = {"mlp": 0.3, "conv": 0.95, "circuit": 0.6, "self": 0.3}[name]
     assert after < share * before, (before, after)
 
@@ -292,7 +292,7 @@ def test_mmd_gan_trains_both_sides(tiny: Dataset):
         assert max(jax.tree.leaves(moved)) > 0
 
 
-def test_grey_values_come_back_to_the_leaves_units():
+def test_gray_values_come_back_to_the_leaves_units():
     rng = np.random.default_rng(0)
     levels = jnp.asarray(rng.integers(0, 17, (5, 8, 1)), jnp.uint8)
     for leaf in ("binomial", "bernoulli", "normal", "discretized_logistic"):
@@ -300,9 +300,9 @@ def test_grey_values_come_back_to_the_leaves_units():
         x = codec.encode(jax.random.key(0), levels)
         np.testing.assert_array_equal(codec.from_unit(codec.to_unit(x)), x)
     codec = preprocessing("binomial", 17)
-    grey = jnp.asarray([-0.2, 0.24, 0.26, 1.7])
-    np.testing.assert_array_equal(codec.from_unit(grey), [0, 4, 4, 16])
-    slopes = jax.vmap(jax.grad(codec.from_unit))(grey)
+    gray = jnp.asarray([-0.2, 0.24, 0.26, 1.7])
+    np.testing.assert_array_equal(codec.from_unit(gray), [0, 4, 4, 16])
+    slopes = jax.vmap(jax.grad(codec.from_unit))(gray)
     np.testing.assert_allclose(slopes, 16)
 
 

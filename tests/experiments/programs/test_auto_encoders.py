@@ -98,7 +98,7 @@ def flat_bce(dataset: Dataset) -> float:
 
 
 def floor_bce(dataset: Dataset) -> float:
-    """What perfect reconstruction costs: the entropy of grey values."""
+    """What perfect reconstruction costs: the entropy of gray values."""
     x = dataset.valid / (dataset.num_values - 1)
     m = np.clip(x, 1e-3, 1 - 1e-3)
     return float(-(x * np.log(m) + (1 - x) * np.log(1 - m)).sum(axis=(1, 2)).mean())

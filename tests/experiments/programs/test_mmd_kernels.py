@@ -136,7 +136,7 @@ def test_the_network_has_the_same_kernel(tiny: Dataset):
     ids=lambda own: ",".join(map(str, own.values())),
 )
 def test_mmd_falls_on_pixels(tiny: Dataset, own: dict[str, Any]):
-    """By the program's own measure, from samples, whatever was minimised."""
+    """By the program's own measure, from samples, whatever was minimized."""
     loop = loop_of(tiny, mmd_system(tiny, **own), batch_size=32)
     carry = loop.init()
     before = loop.evaluate(carry.state, tiny.valid)["mmd2"][0]

@@ -22,7 +22,7 @@ def test_sets_are_the_papers(name: str):
     np.testing.assert_array_equal(points.train, again.train)
     assert points.train.shape == (2000, 2, 1)
     assert points.test.shape == (1000, 2, 1)
-    # Nothing is in both halves, and both have one law.
+    # Nothing is in both halves, and both have one distribution.
     assert not {x.tobytes() for x in points.train} & {x.tobytes() for x in points.test}
     np.testing.assert_allclose(points.train.mean(0), points.test.mean(0), atol=0.15)
     components = {"two_clusters": 2, "varied": 3, "anisotropic": 30, "nine_clusters": 9}
@@ -40,7 +40,7 @@ def test_the_geometry_of_three_sets():
 
 
 def test_energy_distance():
-    """0 in the mean for one law; 2 E|x-y| - ... by a double loop."""
+    """0 in the mean for one distribution; 2 E|x-y| - ... by a double loop."""
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(30, 2)), rng.normal(size=(20, 2)) + 1
 
