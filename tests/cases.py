@@ -181,10 +181,12 @@ def jit(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
     return jax.jit(function, compiler_options=less, **options)
 
 
+AS_USERS = {"xla_backend_optimization_level": 3, "xla_cpu_use_fusion_emitters": True}
+
+
 def user_jit(function: Callable[..., Any], **options: Any) -> Any:
     """``jax.jit`` as users compile, in the fast run too."""
-    more = {"xla_backend_optimization_level": 3, "xla_cpu_use_fusion_emitters": True}
-    return jax.jit(function, compiler_options=more, **options)
+    return jax.jit(function, compiler_options=AS_USERS, **options)
 
 
 @functools.cache

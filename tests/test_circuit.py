@@ -330,26 +330,24 @@ def test_given_values_come_back_bit_for_bit():
     observed = jnp.array([True, False])
 
     @cases.jit
-    @jax.vmap
-    def answers(x, key):
+    def answers(x, keys):
         def soft(params, x, relaxation):
-            out = CIRCUIT.sample_differentiable(
-                jax.random.clone(key),
-                params,
-                relaxation=relaxation,
-                x=x,
-                observed=observed,
-            )
-            return out[1, 0], out
+            def draw(key, x):
+                return CIRCUIT.sample_differentiable(
+                    key, params, relaxation=relaxation, x=x, observed=observed
+                )
 
-        hard = CIRCUIT.sample(jax.random.clone(key), PARAMS, x, observed)
-        found = [
+            out = jax.vmap(draw)(jax.random.clone(keys), x)
+            return jnp.sum(out[:, 1]), out
+
+        drawn = [
             jax.grad(soft, (0, 1), has_aux=True)(PARAMS, x, relaxation)
-            for relaxation in cases.RELAXATIONS
+            for relaxation in ("gumbel_softmax", "simple", "dense")
         ]
-        gradients = [gradient for gradient, _ in found]
-        values = [hard, CIRCUIT.mpe(PARAMS, x, observed), *(v for _, v in found)]
-        return gradients, values
+        gradients, values = zip(*drawn, strict=True)
+        hard = jax.vmap(CIRCUIT.sample, (0, None, 0, None))(keys, PARAMS, x, observed)
+        best = jax.vmap(CIRCUIT.mpe, (None, 0, None))(PARAMS, x, observed)
+        return gradients, (hard, best, *values)
 
     gradients, values = answers(x, cases.fresh_keys(0, 60))
     for value in values:

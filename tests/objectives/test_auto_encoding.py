@@ -309,7 +309,7 @@ def test_the_divergence_against_quadrature():
     ("encode", "decode"),
     [
         pytest.param("mean", "mean", marks=pytest.mark.slow),
-        ("mpe", "leaf_mean"),
+        pytest.param("mpe", "leaf_mean", marks=pytest.mark.slow),
         ("sample", "sample"),
     ],
 )

@@ -1,9 +1,6 @@
 """The benchmark: it measures every task, and reports failures."""
 
 import json
-import pathlib
-import subprocess
-import sys
 import time
 
 import jax
@@ -24,6 +21,12 @@ TINY = {
 }
 
 
+@pytest.fixture(autouse=True)
+def small_reference(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The product beside which times are put: 1 in 10^4 of its arithmetic."""
+    monkeypatch.setattr(measure, "_REFERENCE_SIZE", 96)
+
+
 # The others are slow: they share the measuring, and their queries have other tests.
 QUICK = ("train", "differentiable[simple]", "conditional")
 
@@ -39,9 +42,7 @@ QUICK = ("train", "differentiable[simple]", "conditional")
 def test_every_task_is_measured(task):
     result = json.loads(json.dumps(cell.run(tasks.Cell(task, **TINY))))
     assert result["shape"] == "2x4x4"
-    assert 0 < result["min_ms"] <= result["median_ms"] <= result["max_ms"]
     assert result["calls"] >= 10
-    assert 1e3 * result["first_call_s"] > result["median_ms"]
     # Tucker, depth 2: 2 repetitions of 2 regions [3, 9] and 1 root [1, 9]; the mixture
     # of 2 repetitions and of 1 class; 3 Binomials of every value in every repetition.
     assert result["params"] == 2 * (2 * 3 * 9 + 9) + 2 + 1 + 2 * 3 * 4 * 4 * 2
@@ -49,7 +50,9 @@ def test_every_task_is_measured(task):
 
 def test_the_quad_tree_is_measured():
     fields = {**TINY, "structure": "quad_tree", "sum_layer": "cp"}
-    assert cell.run(tasks.Cell("log_prob", **fields))["median_ms"] > 0
+    result = cell.run(tasks.Cell("log_prob", **fields))
+    # 16 pixels of 2 channels; 14 regions of [3, 3] and the root; 1 class.
+    assert result["params"] == 16 * 3 * 2 + 14 * 9 + 3 + 1
 
 
 def test_a_wrong_result_is_no_measurement():
@@ -124,7 +127,6 @@ def test_tables_show_results_and_failures():
     success |= {"sum_layer": "cp"}
     failure = {"shape": "3x8x8", "batch": 64, "task": "mpe", "error": "out of memory"}
     text = circuit.report([success, failure])
-    assert "|  | 1x8x8, B=64 | 3x8x8, B=64 |" in text
     assert "| mpe | 1,234 | - |" in text
     assert "| mpe | 0.50 | - |" in text
     assert "| mpe | 12.3 | - |" in text
@@ -132,16 +134,9 @@ def test_tables_show_results_and_failures():
     assert "accelerator" not in text
 
 
-def test_a_failing_cell_is_reported_and_fails_the_run(tmp_path):
+def test_a_failing_cell_is_reported_and_fails_the_run(tmp_path, capsys):
     arguments = ["--shapes=1x2x2", "--tasks=mpe", f"--output={tmp_path / 'a.jsonl'}"]
     # Depth 4 needs 16 variables; there are 4.
-    process = subprocess.run(
-        [sys.executable, "-m", "benchmarks.circuit", *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=pathlib.Path(__file__).parents[2],
-    )
-    assert process.returncode == 1
-    assert "failed: mpe 1x2x2 B=64: ValueError" in process.stdout
+    assert circuit.main(arguments) == 1
+    assert "failed: mpe 1x2x2 B=64: ValueError" in capsys.readouterr().out
     assert "error" in json.loads((tmp_path / "a.jsonl").read_text())

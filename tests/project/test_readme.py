@@ -1,9 +1,13 @@
 """The README's Python examples run as they stand, and its links lead somewhere."""
 
+import functools
 import pathlib
 import re
 
+import jax
 import pytest
+
+from tests import cases
 
 ROOT = pathlib.Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -12,7 +16,9 @@ EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 @pytest.mark.optax
 @pytest.mark.parametrize("number", range(len(EXAMPLES)))
-def test_examples_run(number, capsys):
+def test_examples_run(number, capsys, monkeypatch):
+    as_users = functools.partial(jax.jit, compiler_options=cases.AS_USERS)
+    monkeypatch.setattr(jax, "jit", as_users)
     names: dict = {}
     exec(compile(EXAMPLES[number], f"README example {number}", "exec"), names)
     if "log_p" in names:  # the conditional query

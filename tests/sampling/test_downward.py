@@ -330,21 +330,24 @@ def test_forbidden_parts_that_explain_the_evidence_better():
     )
     x, observed = jnp.ones((8, 1)), jnp.arange(8) < 6
 
-    def soft(params, key, relaxation):
-        out = case.circuit.sample_differentiable(
-            jax.random.clone(key), params, relaxation=relaxation, x=x, observed=observed
-        )
-        return jnp.sum(out), out
-
     @cases.jit
-    @jax.vmap
-    def answers(key):
-        found = [
-            jax.grad(soft, has_aux=True)(params, key, relaxation)
-            for relaxation in cases.RELAXATIONS
+    def answers(keys):
+        def soft(params, relaxation):
+            def draw(key):
+                return case.circuit.sample_differentiable(
+                    key, params, relaxation=relaxation, x=x, observed=observed
+                )
+
+            out = jax.vmap(draw)(jax.random.clone(keys))
+            return jnp.sum(out), out
+
+        drawn = [
+            jax.grad(soft, has_aux=True)(params, relaxation)
+            for relaxation in ("gumbel_softmax", "simple", "dense")
         ]
-        hard = case.circuit.sample(jax.random.clone(key), params, x, observed)
-        return [g for g, _ in found], [hard, *(out for _, out in found)]
+        gradients, values = zip(*drawn, strict=True)
+        hard = jax.vmap(case.circuit.sample, (0, None, None, None))
+        return gradients, (hard(keys, params, x, observed), *values)
 
     gradients, values = answers(cases.fresh_keys(0, 50))
     for drawn in values:

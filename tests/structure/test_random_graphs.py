@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,13 @@ ALPHA = 1e-5
 CLOSE: dict[str, Any] = {"rtol": 5e-5, "atol": 5e-5}
 
 
-@settings(max_examples=12, derandomize=True, deadline=None, database=None)
+@settings(
+    max_examples=12,
+    derandomize=True,
+    deadline=None,
+    database=None,
+    phases=[Phase.generate],  # each smaller example would be compiled again
+)
 @given(
     config=strategies.configs(max_partitions=5),
     zeros=st.booleans(),
@@ -32,7 +38,13 @@ def test_queries_of_random_graphs(config, zeros, seed, joint):
 
 
 @pytest.mark.slow
-@settings(max_examples=100, deadline=None, database=None, print_blob=True)
+@settings(
+    max_examples=100,
+    deadline=None,
+    database=None,
+    print_blob=True,
+    phases=[Phase.generate, Phase.shrink],
+)
 @given(
     config=strategies.configs(max_partitions=8),
     zeros=st.booleans(),
