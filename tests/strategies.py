@@ -49,12 +49,23 @@ def _children(draw: st.DrawFn, graph: RegionGraphBuilder, region: int) -> list[i
         ]
     children = []
     for part in parts:
-        # A single child has a greater number: no region contains itself.
-        first = region + 1 if len(parts) == 1 else 0
-        known = [r for r in range(first, len(graph.scopes)) if graph.scopes[r] == part]
+        known = [
+            other
+            for other, scope in enumerate(graph.scopes)
+            if scope == part and region not in _reached(graph, other)
+        ]
         child = draw(st.sampled_from([*known, None]))
         children.append(graph.add_region(part) if child is None else child)
     return children
+
+
+def _reached(graph: RegionGraphBuilder, start: int) -> set[int]:
+    """A region and all that stand below it: its parent must not be one of them."""
+    reached = {start}
+    for partition in graph.partitions * len(graph.partitions):
+        if partition.region in reached:
+            reached.update(partition.children)
+    return reached
 
 
 @st.composite

@@ -82,14 +82,18 @@ def shifted(
         children: the layer's `factors`, logs ``[P, K, N]``.
 
     Returns:
-        Logs ``[P, K, N]`` and tops ``[P, 1, N]``, which are finite.
+        Logs ``[P, K, N]`` and tops ``[P, 1, N]``, which are finite. No gradient passes
+        the tops: they cancel in every use. (That of a maximum compares its argument
+        with it. Where a compiler computes either one twice, rounded differently, none
+        is equal, and the gradient is NaN.)
     """
     logs, tops = [], []
     for side, child in enumerate(children):
         others = tuple(a for a in range(1, weights.ndim) if a != side + 2)
         alive = jnp.any(weights > 0, axis=others)[..., None]
         child = jnp.where(alive, child, -jnp.inf)
-        tops.append(finite_or_zero(jnp.max(child, axis=1, keepdims=True)))
+        top = finite_or_zero(jnp.max(child, axis=1, keepdims=True))
+        tops.append(jax.lax.stop_gradient(top))
         logs.append(child - tops[-1])
     return logs, tops
 

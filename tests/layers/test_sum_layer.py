@@ -117,6 +117,19 @@ def test_zero_weights_far_below_an_impossible_winner(kind, sides):
     assert all(np.isfinite(gradient).all() for gradient in d_children)
 
 
+@kinds
+def test_no_gradient_passes_the_tops(kind, sides):
+    """They cancel; that of a maximum is NaN where rounding hides its argument."""
+    weights, children = float32(*random_layer(kind, sides))
+
+    def tops(children):
+        return sum_layer.shifted(weights, sum_layer.factors(kind, children))[1]
+
+    out, pull = jax.vjp(tops, children)
+    (gradient,) = pull(out)
+    assert all((np.asarray(g) == 0).all() for g in gradient)
+
+
 def test_weight_shapes():
     assert sum_layer.weight_shape("tucker", (2, 3)) == (2, 3)
     assert sum_layer.weight_shape("cp", (3, 3)) == (3,)

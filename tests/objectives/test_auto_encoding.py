@@ -326,8 +326,7 @@ def test_gradients_reach_all_parameters(encode, decode):
             reconstruction="mse",  # nothing is clipped
         )[0]
 
-    # Without LLVM's passes XLA's older emitter gives NaN here, the newer one does not.
-    grads = cases.user_jit(jax.grad(loss))(params)
+    grads = cases.jit(jax.grad(loss))(params)
     for block, leaf in zip(circuit.layout.blocks, grads.leaves, strict=True):
         for grad in leaf:  # [G, K, L, C]: each unit of each region with such variables
             reached = np.asarray(np.abs(grad).max(axis=(2, 3)) > 0)

@@ -2,6 +2,8 @@
 
 import itertools
 
+from hypothesis import given, settings
+from hypothesis import strategies as st
 import jax
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ import pytest
 import dspc_jax as pc
 from dspc_jax.structure import region_graph as rg
 from dspc_jax.structure.folding import fold
-from tests import cases, oracles
+from tests import cases, oracles, strategies
 
 P = pc.Partition
 STRUCTURES = {
@@ -41,6 +43,13 @@ STRUCTURES = {
 each = pytest.mark.parametrize("structure", STRUCTURES.values(), ids=STRUCTURES)
 
 
+@settings(max_examples=200, derandomize=True, deadline=None, database=None)
+@given(st.integers(2, 6).flatmap(lambda v: strategies.region_graphs(v, 12)))
+def test_random_graphs_are_folded_alike(graph):
+    check_folding(graph)
+    check_noise(graph)
+
+
 @each
 def test_graphs_are_smooth_and_decomposable(structure):
     graph = structure.region_graph()
@@ -58,7 +67,10 @@ def test_graphs_are_smooth_and_decomposable(structure):
 
 @each
 def test_folding_keeps_every_region_and_partition(structure):
-    graph = structure.region_graph()
+    check_folding(structure.region_graph())
+
+
+def check_folding(graph):
     folded = fold(graph)
     found = oracles.locate(graph, folded)  # one to one, or it raises
     assert len(set(found.partitions.values())) == len(graph.partitions)
@@ -78,8 +90,11 @@ def test_folding_keeps_every_region_and_partition(structure):
 
 @each
 def test_noise_is_shared_only_where_one_is_taken(structure):
+    check_noise(structure.region_graph())
+
+
+def check_noise(graph):
     """Two partitions with one slot never stand in the same tree of choices."""
-    graph = structure.region_graph()
     folded = fold(graph)
     place = oracles.locate(graph, folded).partitions
     slot = {}
