@@ -25,7 +25,7 @@ from tests.flows.test_ladder import random_params
 class Model(NamedTuple):
     """A circuit through a flow, with random parameters."""
 
-    distribution: pc.TransformedCircuit
+    pulled: pc.TransformedCircuit
     params: Any
 
 
@@ -78,7 +78,7 @@ def densities():
       The given pixel ``[2]``, its density by the circuit's marginal, the marginal
       density ``[S]`` of the first pixel, and the joint density ``[S]`` with the second.
     """
-    distribution, params = model(PIXELS, 2)
+    pulled, params = model(PIXELS, 2)
     given = np.array([0.4, -0.3])
     first = np.stack([grid(), np.full_like(grid(), np.nan)], 1)
     joint = np.stack([np.broadcast_to(given, grid().shape), grid()], 1)
@@ -88,9 +88,7 @@ def densities():
     alone = np.arange(len(x))
     alone = (alone < SIDE**2) | (alone == len(x) - 1)
     observed = jnp.asarray(np.stack([np.ones(len(x), bool), ~alone], 1))
-    log_prob = cases.jit(jax.vmap(distribution.log_prob, (None, 0, 0)))(
-        params, x, observed
-    )
+    log_prob = cases.jit(jax.vmap(pulled.log_prob, (None, 0, 0)))(params, x, observed)
     density = np.exp(np.asarray(log_prob, np.float64))
     return given, density[-1], density[: SIDE**2], density[SIDE**2 : -1]
 
@@ -101,8 +99,8 @@ def test_total_probability_and_marginals_of_whole_blocks():
     np.testing.assert_allclose(joint.sum() * CELL, at_given, rtol=5e-3)
 
 
-def test_samples_and_conditional_samples_have_the_distribution_s_moments():
-    distribution, params = model(PIXELS, 2)
+def test_samples_and_conditional_samples_have_the_right_moments():
+    pulled, params = model(PIXELS, 2)
     given, _, alone, joint = densities()
     num_samples = 4000
     x0 = jnp.asarray([given, [np.nan, np.nan]], jnp.float32)
@@ -110,8 +108,8 @@ def test_samples_and_conditional_samples_have_the_distribution_s_moments():
 
     @cases.jit
     def draw(keys):
-        free = jax.vmap(distribution.sample, (0, None))(keys[0], params)
-        completed = jax.vmap(distribution.sample, (0, None, None, None))
+        free = jax.vmap(pulled.sample, (0, None))(keys[0], params)
+        completed = jax.vmap(pulled.sample, (0, None, None, None))
         return free, completed(keys[1], params, x0, observed)
 
     keys = cases.fresh_keys(6, 2 * num_samples).reshape(2, num_samples)
@@ -135,19 +133,19 @@ def test_samples_and_conditional_samples_have_the_distribution_s_moments():
 
 
 def test_a_sample_is_the_inverse_of_the_circuit_s_and_soft_ones_become_it():
-    distribution, params = model(PIXELS, 2)
+    pulled, params = model(PIXELS, 2)
 
     @cases.jit
     def draw(key):
-        z = distribution.circuit.sample(jax.random.clone(key), params["circuit"])
+        z = pulled.circuit.sample(jax.random.clone(key), params["circuit"])
         soft = [
-            distribution.sample_differentiable(
+            pulled.sample_differentiable(
                 jax.random.clone(key), params, relaxation=name, temperature=1e-4
             )
             for name in ("gumbel_softmax", "straight_through")
         ]
-        hard = distribution.sample(jax.random.clone(key), params)
-        return distribution.flow.inverse(params["flow"], z[None])[0], hard, *soft
+        hard = pulled.sample(jax.random.clone(key), params)
+        return pulled.flow.inverse(params["flow"], z[None])[0], hard, *soft
 
     expected, *others = draw(jax.random.key(7))
     for other in others:
@@ -155,13 +153,13 @@ def test_a_sample_is_the_inverse_of_the_circuit_s_and_soft_ones_become_it():
 
 
 def test_gradients_of_samples_reach_the_circuit_and_the_flow():
-    distribution, params = model(PIXELS, 2)
+    pulled, params = model(PIXELS, 2)
     x = jnp.asarray([[0.1, 0.2], [np.nan, np.nan]])
     observed = jnp.asarray([True, False])
 
     def loss(params, key):
         free, filled = jax.random.split(key)
-        draw = distribution.sample_differentiable
+        draw = pulled.sample_differentiable
         out = draw(filled, params, temperature=0.5, x=x, observed=observed)
         return jnp.sum(draw(free, params, temperature=0.5) ** 2) + jnp.sum(out**2)
 
@@ -174,7 +172,7 @@ def test_gradients_of_samples_reach_the_circuit_and_the_flow():
 
 
 def gaussian(num_variables, num_channels):
-    """A circuit that is a standard normal distribution, with its parameters."""
+    """A circuit that is a standard normal one, with its parameters."""
     circuit = pc.build(
         pc.CircuitConfig(
             structure=pc.RandomBinaryTrees(num_variables, depth=0),
@@ -194,7 +192,7 @@ def test_bits_per_dimension_of_a_gaussian():
     """Through an affine flow it is a Gaussian; its bits by SciPy, and its mean."""
     flow = color_flow(2, 1, 3)
     circuit, circuit_params = gaussian(2, 3)
-    distribution = pc.transform(circuit, flow)
+    pulled = pc.transform(circuit, flow)
     flow_params = random_params(flow, 3)
     params = {"circuit": circuit_params, "flow": flow_params}
     x = jnp.asarray(np.random.default_rng(8).normal(size=(5, 2, 3)), jnp.float32)
@@ -210,11 +208,7 @@ def test_bits_per_dimension_of_a_gaussian():
     expected = pixel.logpdf(np.asarray(x, np.float64)).sum(1)
 
     def ask(params, x):
-        return (
-            distribution.log_prob(params, x),
-            distribution.mean(params),
-            distribution.mpe(params),
-        )
+        return pulled.log_prob(params, x), pulled.mean(params), pulled.mpe(params)
 
     log_prob, mean, mode = cases.jit(jax.vmap(ask, (None, 0)))(params, x)
     np.testing.assert_allclose(log_prob, expected, rtol=1e-5)
@@ -231,14 +225,14 @@ def test_bits_per_dimension_of_a_gaussian():
 
 def test_conditional_means_pass_affine_flows():
     """Against the mean of conditional samples, within 5 of its deviations."""
-    distribution, params = model(COLORS, 2)
+    pulled, params = model(COLORS, 2)
     x = jnp.asarray([[0.3, -0.2], [np.nan, np.nan]], jnp.float32)
     observed = jnp.asarray([True, False])
 
     @cases.jit
     def ask(keys):
-        draw = jax.vmap(distribution.sample, (0, None, None, None))
-        return distribution.mean(params, x, observed), draw(keys, params, x, observed)
+        draw = jax.vmap(pulled.sample, (0, None, None, None))
+        return pulled.mean(params, x, observed), draw(keys, params, x, observed)
 
     mean, samples = ask(cases.fresh_keys(9, 4000))
     np.testing.assert_array_equal(mean[0], x[0])
@@ -248,7 +242,7 @@ def test_conditional_means_pass_affine_flows():
 
 def test_values_in_bounds():
     """Total probability 1 within the bounds; pixel marginals by integration."""
-    distribution, params = model(BOUNDED, 1)
+    pulled, params = model(BOUNDED, 1)
     low, high = -1 / 3, 4 / 3
     axis = low + (high - low) * (np.arange(400) + 0.5) / 400
     pairs = np.stack(np.meshgrid([0.25], axis, indexing="ij"), -1).reshape(-1, 2)
@@ -256,7 +250,7 @@ def test_values_in_bounds():
     observed = np.ones(x.shape, bool)
     observed[400:800, 1] = False  # the marginal of the first pixel, along the axis
     observed[800, 1] = False
-    log_prob = cases.jit(jax.vmap(distribution.log_prob, (None, 0, 0)))(
+    log_prob = cases.jit(jax.vmap(pulled.log_prob, (None, 0, 0)))(
         params, jnp.asarray(x, jnp.float32)[..., None], jnp.asarray(observed)
     )
     density = np.exp(np.asarray(log_prob, np.float64))
@@ -267,16 +261,12 @@ def test_values_in_bounds():
 
 
 def test_classes():
-    distribution, params = model(WHOLE, 1)
+    pulled, params = model(WHOLE, 1)
     x = jnp.asarray(np.random.default_rng(1).normal(size=(4, 1)), jnp.float32)
 
     @cases.jit
     def ask(x):
-        queries = (
-            distribution.log_prob,
-            distribution.class_log_probs,
-            distribution.class_posterior,
-        )
+        queries = (pulled.log_prob, pulled.class_log_probs, pulled.class_posterior)
         return tuple(query(params, x) for query in queries)
 
     log_prob, per_class, posterior = ask(x)
@@ -287,12 +277,12 @@ def test_classes():
 
 def test_parameters_start_from_data():
     flow = color_flow(1, 2, 2)
-    distribution = pc.transform(circuit_of(flow, 2), flow)
+    pulled = pc.transform(circuit_of(flow, 2), flow)
     x = 5 + 0.1 * np.random.default_rng(1).normal(size=(50, 2, 2))
-    params = cases.jit(distribution.init)(jax.random.key(0), x)
+    params = cases.jit(pulled.init)(jax.random.key(0), x)
     assert set(params) == {"circuit", "flow"}
-    log_prob = cases.jit(jax.vmap(distribution.log_prob, (None, 0)))
-    # A standard normal distribution has -54; narrow leaves around examples have more.
+    log_prob = cases.jit(jax.vmap(pulled.log_prob, (None, 0)))
+    # A standard normal one has -54; these are few, narrow leaves around examples.
     assert jnp.mean(log_prob(params, jnp.asarray(x, jnp.float32))) > -10
 
 
@@ -308,27 +298,21 @@ def test_a_batch_is_one_call_of_the_flow():
 
     flow = COLORS._replace(forward=noted(COLORS.forward), inverse=noted(COLORS.inverse))
     _, params = model(COLORS, 2)
-    distribution = pc.transform(circuit_of(flow, 2), flow)
+    pulled = pc.transform(circuit_of(flow, 2), flow)
     x = jnp.zeros((5, 2, 2))
-    together = (
-        jax.jit(jax.vmap(distribution.log_prob, (None, 0))).lower(params, x).as_text()
-    )
+    together = jax.jit(jax.vmap(pulled.log_prob, (None, 0))).lower(params, x).as_text()
     assert seen[-1] == (5, 2, 2)
     assert "while" not in together
-    jax.jit(jax.vmap(distribution.sample, (0, None))).lower(
-        cases.fresh_keys(0, 7), params
-    )
+    jax.jit(jax.vmap(pulled.sample, (0, None))).lower(cases.fresh_keys(0, 7), params)
     assert seen[-1] == (7, 2, 2)
 
 
 def test_batches_equal_single_examples():
-    distribution, params = model(PIXELS, 2)
+    pulled, params = model(PIXELS, 2)
     x = jnp.asarray(np.random.default_rng(2).normal(size=(3, 2, 2)), jnp.float32)
     observed = jnp.asarray([[True, False], [True, True], [False, False]])
-    batch = cases.jit(jax.vmap(distribution.log_prob, (None, 0, 0)))(
-        params, x, observed
-    )
-    single = cases.jit(distribution.log_prob)
+    batch = cases.jit(jax.vmap(pulled.log_prob, (None, 0, 0)))(params, x, observed)
+    single = cases.jit(pulled.log_prob)
     for i in range(3):
         one = single(params, x[i], observed[i])
         np.testing.assert_allclose(one, batch[i], rtol=1e-5, atol=1e-6)
@@ -396,10 +380,10 @@ TWO = jnp.ones(2, bool)
 )
 def test_lost_queries_and_wrong_shapes_are_refused(flow, num_channels, ask, message):
     """While tracing, too: nothing is computed here."""
-    distribution, params = model(flow, num_channels)
+    pulled, params = model(flow, num_channels)
     x = jnp.zeros((len(flow.blocks), num_channels))
     with pytest.raises(ValueError, match=message):
-        jax.eval_shape(lambda x: ask(distribution, params, x), x)
+        jax.eval_shape(lambda x: ask(pulled, params, x), x)
 
 
 def test_circuits_that_do_not_fit_are_refused():
