@@ -1,5 +1,6 @@
 """Exact queries against enumeration and quadrature."""
 
+import dataclasses
 import functools
 
 import jax
@@ -159,24 +160,12 @@ def renumbered(graph: RegionGraph, seed: int):
 
 @pytest.mark.parametrize("name", ["nested", "shared"])
 def test_the_numbering_of_a_graph_does_not_matter(name):
-    """Parameters moved with their regions and partitions: the same distribution.
-
-    This also checks the bookkeeping on which the oracle stands.
-    """
+    """Parameters moved with their regions: the same; and so the oracle's bookkeeping."""
     config = cases.DISCRETE[name]
     old = cases.case(name)
     graph = config.structure.region_graph()
     other, new, order = renumbered(graph, seed=5)
-    circuit = pc.build(
-        pc.CircuitConfig(
-            structure=other,
-            leaf=config.leaf,
-            num_leaves=config.num_leaves,
-            num_sums=config.num_sums,
-            num_classes=config.num_classes,
-            sum_layer=config.sum_layer,
-        )
-    )
+    circuit = pc.build(dataclasses.replace(config, structure=other))
     params = jax.tree.map(np.array, cases.random_params(circuit, seed=0))
     source = oracles.locate(graph, old.circuit.layout.graph)
     target = oracles.locate(other, circuit.layout.graph)
