@@ -160,7 +160,7 @@ def renumbered(graph: RegionGraph, seed: int):
 
 @pytest.mark.parametrize("name", ["nested", "shared"])
 def test_the_numbering_of_a_graph_does_not_matter(name):
-    """Parameters moved with their regions: the same; and so the oracle's bookkeeping."""
+    """Parameters moved with their regions: the same; so is the oracle's bookkeeping."""
     config = cases.DISCRETE[name]
     old = cases.case(name)
     graph = config.structure.region_graph()
