@@ -179,8 +179,9 @@ def measure(
     exact = exact_gradients(name)
     truth, leaf_truth = _flat(exact, 1), _flat(exact.leaves, 1)
     rows = [row for row in estimators_of(name) if only is None or row[0] in only]
+    mean_gradient = _mean_gradient(name)
     for temperature in (*TEMPERATURES, None):
-        estimates = _mean_gradient(name)(
+        estimates = mean_gradient(
             jax.random.key(11),
             params,
             jnp.float32(temperature or 1.0),

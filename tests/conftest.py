@@ -3,9 +3,12 @@
 Compiled programs are kept in pytest's cache (``pytest --cache-clear`` empties it), and
 shared by the workers, by the programs that tests start, and by later runs. The fast run
 spends less on machine code; slow tests compile as users do (`cases.user_jit`: always).
+Tracing is most of what is left, so what slows tracing is on only where it can find
+something.
 """
 
 from collections.abc import Iterator
+import gc
 import os
 import pathlib
 
@@ -17,10 +20,10 @@ import pytest
 
 # A broadcast between different ranks is how a batch axis meets a unit axis unnoticed.
 jax.config.update("jax_numpy_rank_promotion", "raise")
-# Using a key twice makes draws dependent. The check is experimental in JAX. It sees a
-# second use inside the library's functions; that a sampler has used up its key, it does
-# not see from outside (a custom primitive consumes nothing, as far as the check knows).
-jax.config.update("jax_debug_key_reuse", True)
+# Tracing makes millions of small objects, hardly any of them garbage in a circle.
+gc.set_threshold(100_000, 50, 50)
+# Compiled programs need not know which line of Python asked for what.
+jax.config.update("jax_traceback_in_locations_limit", 0)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -46,7 +49,9 @@ def pytest_configure(config: pytest.Config) -> None:
 # written by the older of XLA's two emitters: a third of the time of the suite.
 _QUICK = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
 
-_PROGRAMS = pathlib.Path(__file__).parent / "experiments"
+_TESTS = pathlib.Path(__file__).parent
+_PROGRAMS = _TESTS / "experiments"
+_DRAWS = (_TESTS / "sampling", _TESTS / "objectives")
 
 
 @pytest.fixture(autouse=True)
@@ -60,6 +65,28 @@ def dtype_promotion(request: pytest.FixtureRequest) -> Iterator[None]:
     programs = _PROGRAMS in request.path.parents
     optax = request.node.get_closest_marker("optax") is not None
     with jax.numpy_dtype_promotion("standard" if programs or optax else "strict"):
+        yield
+
+
+@pytest.fixture(autouse=True, scope="module")
+def garbage() -> Iterator[None]:
+    """What a module has left (JAX's caches) is not looked through for garbage again."""
+    yield
+    gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def key_reuse(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Forbids that a key is used twice, which makes draws dependent.
+
+    The check is experimental in JAX, and looks at every program again. It is on where
+    samples are drawn, and for all slow tests. It sees a second use inside the library's
+    functions; that a sampler has used up its key, it does not see from outside (a
+    custom primitive consumes nothing, as far as the check knows).
+    """
+    draws = any(folder in request.path.parents for folder in _DRAWS)
+    slow = request.node.get_closest_marker("slow") is not None
+    with jax.debug_key_reuse(draws or slow):
         yield
 
 

@@ -6,8 +6,9 @@ of the result.
 """
 
 import collections
+import contextlib
 import functools
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -72,7 +73,7 @@ class DeviceLoop:
             )
         self._dataset, self._batch_size = dataset, batch_size
         self._seeds = range(seed, seed + num_seeds)
-        self._everywhere = NamedSharding(mesh, PartitionSpec())
+        self._mesh, self._everywhere = mesh, NamedSharding(mesh, PartitionSpec())
         self._sharded = NamedSharding(mesh, PartitionSpec(None, None, "batch"))
         self._system, self._flip = system, flip
 
@@ -92,6 +93,8 @@ class DeviceLoop:
             mesh, PartitionSpec("batch") if divides else PartitionSpec()
         )
 
+        # Traced once: `init` looks at what `run` runs.
+        self._step = jax.jit(self._step_of_one_seed)
         self._init = jax.jit(self._init_carry, out_shardings=self._everywhere)
         self._steps = jax.jit(
             self._run_steps, donate_argnums=0, out_shardings=self._everywhere
@@ -131,6 +134,10 @@ class DeviceLoop:
             )
         return Labelled(images, np.asarray(labels, np.int32))
 
+    def _on_mesh(self) -> contextlib.AbstractContextManager:
+        """What is traced meets the mesh in every type, or it is traced again."""
+        return jax.set_mesh(self._mesh)
+
     def _keys(self, bits: np.ndarray) -> jax.Array:
         return self.put(jax.random.wrap_key_data(jnp.asarray(bits)))
 
@@ -138,13 +145,13 @@ class DeviceLoop:
 
     def init(self) -> Carry:
         """The carry before the first step."""
-        return self._init(self._keys(self._bits.init))
+        with self._on_mesh():
+            return self._init(self._keys(self._bits.init))
 
     def abstract(self) -> Carry:
         """Shapes and types of the carry, without computing it."""
-        return cast(
-            Carry, jax.eval_shape(self._init_carry, self._keys(self._bits.init))
-        )
+        with self._on_mesh():
+            return jax.eval_shape(self._init_carry, self._keys(self._bits.init))
 
     def abstract_state(self) -> Any:
         """Shapes and types of the state alone, without looking at a step."""
@@ -158,11 +165,16 @@ class DeviceLoop:
         return over_runs(self._system.init, len(self._seeds), (0,))(keys)
 
     def _init_carry(self, keys: jax.Array) -> Carry:
-        one_row = gather(self.examples("train"), np.zeros(1, np.int32))
-        step = self._step(jax.tree.map(jnp.asarray, one_row))
         rows = jnp.zeros((len(self._seeds), self._batch_size), jnp.int32)
         flips = rows == 0 if self._flip else None
-        return start(step, self._init_state(keys), keys, (rows, flips))
+        num_examples = (
+            len(self._dataset.train) if self._resident else self.max_chunk * rows.size
+        )
+        data = jax.tree.map(  # of which only shapes matter
+            lambda array: jnp.zeros((num_examples, *array.shape[1:]), array.dtype),
+            self.examples("train"),
+        )
+        return start(self._step_on(data), self._init_state(keys), keys, (rows, flips))
 
     def drain(self, carry: Carry) -> tuple[Carry, dict[str, np.ndarray]]:
         """Takes the mean of the step metrics since the last call, ``[S]`` each."""
@@ -180,18 +192,23 @@ class DeviceLoop:
 
     # ---- training ------------------------------------------------------------------
 
-    def _step(self, data: Any) -> Step:
-        """One step of one seed.
+    def _step_on(self, data: Any) -> Step:
+        """One step of one seed, on the images of ``data``; its batch is (rows, flips).
 
         Args:
             data: the training images on the devices, or all that a chunk needs.
+        """
+        return lambda state, key, batch, number: self._step(
+            state, key, data, *batch, number
+        )
 
-        Returns:
-            A step whose batch is ``(rows, flips)``: int32 ``[B]``, and bool ``[B]`` or
-            None where no image is mirrored.
+    def _step_of_one_seed(self, state, key, data, rows, flips, number):
+        """One step, on ``rows`` int32 ``[B]`` of ``data``.
+
+        Images are mirrored where ``flips``, bool ``[B]``, is true; None mirrors none.
         """
         num_examples = len(jax.tree.leaves(data)[0])
-        sharding = NamedSharding(self._everywhere.mesh, PartitionSpec("batch"))
+        sharding = NamedSharding(self._mesh, PartitionSpec("batch"))
 
         def batch_of(rows, flips):
             batch = gather(data, rows, sharding)
@@ -209,10 +226,7 @@ class DeviceLoop:
                 flips = jax.random.bernoulli(flip_key, shape=shape)
             return batch_of(jax.random.randint(key, shape, 0, num_examples), flips)
 
-        def step(state, key, batch, number):
-            return self._system.step(state, key, batch_of(*batch), number, draw)
-
-        return step
+        return self._system.step(state, key, batch_of(rows, flips), number, draw)
 
     def _run_steps(self, carry, data, keys, flip_keys, indices, first, num):
         """Steps of all seeds, on the rows ``[N, S, B]`` of ``data``."""
@@ -220,7 +234,7 @@ class DeviceLoop:
         flips = (
             mirrored(flip_keys, first, num_steps, batch_size) if self._flip else None
         )
-        return run_steps(self._step(data), carry, keys, (indices, flips), first, num)
+        return run_steps(self._step_on(data), carry, keys, (indices, flips), first, num)
 
     def run(self, carry: Carry, first: int, num: int) -> tuple[Carry, Failure | None]:
         """Runs ``num`` steps; ``carry`` is given up.
@@ -245,15 +259,16 @@ class DeviceLoop:
         if data is None:
             data = self.put(gather(self.examples("train"), indices.reshape(-1)))
             indices = np.arange(indices.size, dtype=np.int32).reshape(indices.shape)
-        carry, last = self._steps(
-            carry,
-            data,
-            self._keys(self._bits.step),
-            self._keys(self._bits.flip),
-            jax.device_put(indices, self._sharded),
-            jnp.int32(first),
-            jnp.int32(num),
-        )
+        with self._on_mesh():
+            carry, last = self._steps(
+                carry,
+                data,
+                self._keys(self._bits.step),
+                self._keys(self._bits.flip),
+                jax.device_put(indices, self._sharded),
+                jnp.int32(first),
+                jnp.int32(num),
+            )
         num_done, metrics, finite = jax.device_get(last)
         if finite.all():
             return carry, None
