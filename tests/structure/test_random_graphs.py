@@ -19,7 +19,7 @@ CLOSE: dict[str, Any] = {"rtol": 5e-5, "atol": 5e-5}
 
 
 @settings(
-    max_examples=8,
+    max_examples=6,
     derandomize=True,
     deadline=None,
     database=None,

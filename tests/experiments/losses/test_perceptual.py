@@ -60,6 +60,7 @@ def test_the_loss_is_that_of_the_features(judges: str):
     assert advantages.shape == (12,)
 
 
+@pytest.mark.slow
 def test_adversarial_training_on_features_moves_both_sides(judges: str):
     dataset = data.load("digits", None)
     settings = AdversarySettings(adv_discriminator="classifier", adv_classifier=judges)

@@ -50,7 +50,7 @@ def images(num: int) -> jax.Array:
 
 
 # A circuit behind patches is trained by its program below.
-QUICK = ("circuit-multi_scale", "vae-identity", "gaussian-colour")
+QUICK = ("vae-identity", "gaussian-colour")
 PAIRS = [(k, f) for k in ("circuit", "vae", "gaussian") for f in FLOWS]
 
 

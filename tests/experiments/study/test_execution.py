@@ -82,7 +82,10 @@ def test_a_job_that_ends_well_without_a_result_has_failed(tmp_path):
 @pytest.mark.parametrize(
     ("stop", "code"),
     # Python makes the signal itself of a KeyboardInterrupt that nobody catches.
-    [(signal.SIGTERM, 128 + signal.SIGTERM), (signal.SIGINT, -signal.SIGINT)],
+    [
+        (signal.SIGTERM, 128 + signal.SIGTERM),
+        pytest.param(signal.SIGINT, -signal.SIGINT, marks=pytest.mark.slow),
+    ],
 )
 def test_the_running_job_is_asked_to_end_first(stop, code, tmp_path):
     """And once: a second signal would end it before it has saved."""

@@ -34,13 +34,8 @@ def test_every_preset_is_a_plan_that_its_programs_accept(preset, has_labels):
         plan.check(jobs_of(preset, has_labels=has_labels, scale=scale), ROOT)
 
 
-@pytest.mark.parametrize(
-    "preset",
-    [
-        "best",
-        *(pytest.param(p, marks=pytest.mark.slow) for p in PRESETS if p != "best"),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", PRESETS)
 def test_flags_of_every_preset_fit_one_another(preset):
     # A parser looks at one flag at a time; a program's system at all of them.
     digits = data.load("digits", None)

@@ -96,7 +96,7 @@ def test_measures_see_a_lost_mode():
     "objective",
     [
         "ll",
-        "exact_mmd",
+        pytest.param("exact_mmd", marks=pytest.mark.slow),
         pytest.param("mmd", marks=pytest.mark.slow),
         pytest.param("adv", marks=pytest.mark.slow),
     ],
