@@ -37,8 +37,8 @@ WITH_NORMAL_LEAVES = ("score_pathwise", "rebar")
 
 NORMAL = "two variables, normal"
 # In every run some estimators of a continuous and of a discrete circuit. Of the others,
-# gumbel_softmax and dense are biased by design (and are the same thing on the continuous
-# one), and test_rebar and test_relaxation have the means of rebar and of gumbel_rao.
+# gumbel_softmax and dense are biased by design (and equal on the continuous one), and
+# test_rebar and test_relaxation have the means of rebar and of gumbel_rao.
 SOME = {
     NORMAL: (
         *("straight_through", "simple", "reinmax"),
