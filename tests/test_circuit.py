@@ -199,11 +199,11 @@ def test_initialisation():
     ]
     assert sum(different) == len(different) - 1  # the classes start alike
     nested = pc.build(cases.DISCRETE["nested"])
-    padding = cases.jit(nested.init)(jax.random.key(0)).mixtures[1]
+    padded = cases.jit(nested.init)(jax.random.key(0)).mixtures[1]
     mixture = nested.layout.graph.levels[1].mixture
     assert mixture is not None
-    for unit in range(padding.shape[1]):
-        np.testing.assert_array_equal(np.isinf(padding[:, unit]), mixture < 0)
+    for unit in range(padded.shape[1]):
+        np.testing.assert_array_equal(padded[:, unit] == 0, mixture < 0)
 
 
 def test_initialisation_from_data():

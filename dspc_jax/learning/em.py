@@ -11,6 +11,8 @@ References:
     Peharz et al., "Einsum Networks", ICML 2020, section 3.5 (stochastic EM).
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -97,32 +99,29 @@ def em(circuit: Circuit, step_size: float = 1.0) -> optax.GradientTransformation
         counts: CircuitWeights = updates
         weights = parameters.normalize(layout, params)
 
-        def sums(logits, count, weight, axes):
+        def sums(count, weight, axes):
             fitted = safe_divide(count, jnp.sum(count, axis=axes, keepdims=True))
             fitted = jnp.where(
                 jnp.sum(count, axis=axes, keepdims=True) > 0, fitted, weight
             )
             new = (1 - step_size) * weight + step_size * fitted
             # The change of logits keeps their normalization; a weight of 0 stays 0.
-            old = jax.nn.logsumexp(logits, axis=axes, keepdims=True)
-            change = jnp.log(jnp.maximum(new, _LEAST_WEIGHT)) + old - logits
+            change = _log_weight(new) - _log_weight(weight)
             return jnp.where(weight > 0, change, 0.0)
 
         edges = CircuitParams(
             leaves=(),
             sums=jax.tree.map(
                 lambda *a: sums(*a, axes=tuple(range(2, a[0].ndim))),
-                params.sums,
                 counts.sums,
                 weights.sums,
             ),
             mixtures=jax.tree.map(
                 lambda *a: sums(*a, axes=(2,)),
-                params.mixtures,
                 counts.mixtures,
                 weights.mixtures,
             ),
-            classes=sums(params.classes, counts.classes, weights.classes, (0,)),
+            classes=sums(counts.classes, weights.classes, (0,)),
         )
         leaves = tuple(
             _leaf_change(block.leaf, leaf, statistics, mass, step_size)
@@ -133,6 +132,11 @@ def em(circuit: Circuit, step_size: float = 1.0) -> optax.GradientTransformation
         return edges._replace(leaves=leaves), state
 
     return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
+
+
+def _log_weight(weight: Array) -> Array:
+    """``log`` of a weight, of the least one where it is below."""
+    return jnp.log(jnp.maximum(weight, _LEAST_WEIGHT))
 
 
 def _leaf_change(leaf, params, statistics, mass, step_size):
@@ -147,7 +151,7 @@ def _leaf_change(leaf, params, statistics, mass, step_size):
 
     def change(new, old):
         finite_old = jnp.isfinite(old)
-        least = jnp.log(jnp.float32(_LEAST_WEIGHT))
+        least = math.log(_LEAST_WEIGHT)
         new = jnp.maximum(new, least) if new.ndim > mass.ndim else new
         return jnp.where((per_value(mass, new) > 0) & finite_old, new - old, 0.0)
 

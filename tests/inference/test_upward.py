@@ -200,31 +200,13 @@ def test_the_numbering_of_a_graph_does_not_matter(name):
 ZEROS = ["trees-tucker", "odd-trees-cp", "shared", "nested"]
 
 
-def with_zeros(case):
-    """The case's parameters, a third of all weights set to 0 (logit -inf)."""
-    rng = np.random.default_rng(6)
-
-    def forbid(logits, axes):
-        logits = np.array(logits)
-        keep = logits.max(axis=axes, keepdims=True)
-        logits[(rng.random(logits.shape) < 0.33) & (logits < keep)] = -np.inf
-        return jnp.asarray(logits)
-
-    params = case.params
-    return params._replace(
-        sums=jax.tree.map(lambda a: forbid(a, tuple(range(2, a.ndim))), params.sums),
-        mixtures=jax.tree.map(lambda a: forbid(a, (2,)), params.mixtures),
-        classes=forbid(params.classes, (0,)),
-    )
-
-
 @pytest.mark.parametrize(
     "name", cases.parameters(ZEROS, [name for name in ZEROS if name != "nested"])
 )
 def test_zero_weights(name):
     """Exact values, finite gradients, and gradient 0 into what is forbidden."""
     case = cases.case(name)
-    params = with_zeros(case)
+    params = cases.with_zeros(case.circuit, case.params, 6, 0.33)
     table = oracles.tabulate(case.circuit, params)
     np.testing.assert_allclose(table.probs.sum(), 1)
     x = case.values[:: -(-len(case.values) // 64)]
