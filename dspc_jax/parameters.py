@@ -158,7 +158,9 @@ def normalize(layout: Layout, params: CircuitParams) -> CircuitWeights:
         ),
         sums=jax.tree.map(_softmax_per_sum, params.sums),
         mixtures=tuple(
-            None if logits is None else mixing_layer.weights(level.mixture, logits)
+            None
+            if level.mixture is None or logits is None
+            else mixing_layer.weights(level.mixture, logits)
             for level, logits in zip(layout.graph.levels, params.mixtures, strict=True)
         ),
         classes=jnp.exp(log_softmax(params.classes, 0)),

@@ -77,8 +77,8 @@ DISCRETE = {
 }
 
 NORMAL = {
-    "normal-trees": _config(_trees(2, 1, 2), pc.Normal(), 2, 2, 1, "tucker"),
-    "normal-channels": _config(_trees(1, 0, 2), pc.Normal(), 2, 2, 2, "cp", 2),
+    "normal-trees": _config(_trees(2, 1, 2), pc.UnitNormal(), 2, 2, 1, "tucker"),
+    "normal-channels": _config(_trees(1, 0, 2), pc.UnitNormal(), 2, 2, 2, "cp", 2),
 }
 
 # By name only (`pytest -m slow`): another circuit has the parts, or random ones have
@@ -118,7 +118,7 @@ def with_zeros(circuit: pc.Circuit, params: Any, seed: int, share: float) -> Any
     """
     rng = np.random.default_rng(seed)
 
-    def forbid(logits, axes, exists=np.True_):
+    def forbid(logits, axes, exists: Any = True):
         logits = np.array(logits)
         least = np.where(exists, logits, -np.inf).max(axis=axes, keepdims=True)
         logits[(rng.random(logits.shape) < share) & (logits < least)] = -np.inf

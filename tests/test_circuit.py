@@ -14,7 +14,7 @@ from tests import cases
 
 CONFIG = pc.CircuitConfig(
     pc.RandomBinaryTrees(2, 1, 2),
-    pc.Normal(),
+    pc.UnitNormal(),
     num_leaves=2,
     num_sums=2,
     num_classes=2,
@@ -208,7 +208,9 @@ def test_initialisation():
 
 def test_initialisation_from_data():
     """Leaves start at examples: the data are far likelier than under random leaves."""
-    config = pc.CircuitConfig(pc.QuadTree(3, 3), pc.Normal(), num_leaves=4, num_sums=4)
+    config = pc.CircuitConfig(
+        pc.QuadTree(3, 3), pc.UnitNormal(), num_leaves=4, num_sums=4
+    )
     circuit = pc.build(config)
     data = np.random.default_rng(0).normal(size=(50, 9, 1)).astype(np.float32)
     data = 0.5 + 0.05 * data

@@ -59,13 +59,13 @@ def expected_counts(
     edges = jax.tree.map(
         jnp.multiply, weights._replace(leaves=()), gradient._replace(leaves=())
     )
-    leaves = []
-    for block, natural in zip(layout.blocks, gradient.leaves, strict=True):
-        if block.leaf.exponential:
-            leaves.append((natural.eta, -natural.log_partition))
-        else:
-            leaves.append(((natural,), jnp.sum(natural, axis=-1)))
-    return edges._replace(leaves=tuple(leaves))
+    leaves = tuple(
+        block.leaf.counts(*natural_and_gradient)
+        for block, *natural_and_gradient in zip(
+            layout.blocks, weights.leaves, gradient.leaves, strict=True
+        )
+    )
+    return edges._replace(leaves=leaves)
 
 
 def em(circuit: Circuit, step_size: float = 1.0) -> optax.GradientTransformation:
@@ -147,7 +147,7 @@ def _leaf_change(leaf, params, statistics, mass, step_size):
         (1 - step_size) * old + step_size * safe_divide(new, per_value(mass, new))
         for old, new in zip(leaf.expected_statistics(params), statistics, strict=True)
     )
-    fitted = leaf.from_statistics(target)
+    fitted = leaf.from_statistics(target, params)
 
     def change(new, old):
         finite_old = jnp.isfinite(old)

@@ -290,7 +290,7 @@ def test_improbable_evidence(sum_layer):
     """Log-likelihoods from -1e3 to -1e7: finite, ordered, right to float32's digits."""
     config = pc.CircuitConfig(
         pc.RandomBinaryTrees(16, 2, 2),
-        pc.Normal(min_scale=0.02, max_scale=0.5),
+        pc.UnitNormal(min_scale=0.02, max_scale=0.5),
         num_leaves=3,
         num_sums=3,
         sum_layer=sum_layer,
