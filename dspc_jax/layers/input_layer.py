@@ -5,8 +5,8 @@ exponential family its log-density is one product of sufficient statistics with 
 parameters, :math:`\sum_d \eta_{gkd} T_{gd}(x) - A_{gk}`; the base measure
 :math:`h(x)` is the same for all units and is added once per example. No array over
 examples, variables and units exists. Other families are summed over the scope one
-variable at a time; a Normal leaf so, too, where its scope is short or the product's
-terms would cancel.
+variable at a time. A Normal leaf is a polynomial, so one product, or is summed where
+the terms of the polynomial would cancel: the parameters decide that on the device.
 """
 
 from collections.abc import Sequence
@@ -123,7 +123,7 @@ def log_prob(
         assert isinstance(leaf, ExponentialLeaf)
         statistics = [t[scopes] for t in leaf.statistics(x)]
         out = _product(block, natural, valid, statistics, observed)
-    elif isinstance(leaf, ExpandableLeaf) and scopes.shape[1] > _SHORT_SCOPE:
+    elif isinstance(leaf, ExpandableLeaf):
         product, statistics, accurate = leaf.expand(natural)
         out = jax.lax.cond(
             accurate,

@@ -59,13 +59,13 @@ def expected_counts(
     edges = jax.tree.map(
         jnp.multiply, weights._replace(leaves=()), gradient._replace(leaves=())
     )
-    leaves = tuple(
-        block.leaf.counts(*natural_and_gradient)
-        for block, *natural_and_gradient in zip(
-            layout.blocks, weights.leaves, gradient.leaves, strict=True
-        )
-    )
-    return edges._replace(leaves=leaves)
+    leaves = []
+    for block, *natural_and_gradient in zip(
+        layout.blocks, weights.leaves, gradient.leaves, strict=True
+    ):
+        assert isinstance(block.leaf, FittableLeaf)
+        leaves.append(block.leaf.counts(*natural_and_gradient))
+    return edges._replace(leaves=tuple(leaves))
 
 
 def em(circuit: Circuit, step_size: float = 1.0) -> optax.GradientTransformation:

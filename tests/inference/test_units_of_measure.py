@@ -15,8 +15,8 @@ from dspc_jax.leaves.normal import NormalParams
 from tests import cases
 
 NUM_VARIABLES = 6
-# Scopes of 6 variables are summed by a product, of 3 one variable at a time.
-DEPTHS = {"product": 0, "one by one": 1}
+# Scopes of 6 variables, and of 3: sums over them are a loop, or unrolled.
+DEPTHS = {"long scopes": 0, "short scopes": 1}
 
 
 class Answers(NamedTuple):
