@@ -5,6 +5,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from dspc_jax.ops.derivatives import varying_alike
 from dspc_jax.types import Array, PyTree
 
 
@@ -39,7 +40,8 @@ def computed_once(function: Callable[..., PyTree], x: Array, *others: Array) -> 
 
     def unreachable(*arguments):
         out = jax.eval_shape(function, *arguments)
-        return jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), out)
+        zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), out)
+        return varying_alike((zeros, arguments))[0]
 
     @once.def_vmap
     def all_at_once(size, is_batched, *arguments):
@@ -50,4 +52,4 @@ def computed_once(function: Callable[..., PyTree], x: Array, *others: Array) -> 
         out = computed_once(batched, *arguments)
         return out, jax.tree.map(lambda _: True, out)
 
-    return once(x, *others)
+    return once(*varying_alike((x, *others)))
