@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dspc_jax.leaves import DirectLeaf, ExpandableLeaf, ExponentialLeaf, Leaf
+from dspc_jax.ops.derivatives import Differentiable
 from dspc_jax.ops.products import contract, expand
 from dspc_jax.ops.storage import computed_once, stored
 from dspc_jax.types import Array, Key
@@ -220,7 +221,7 @@ def blend(block: InputBlock, component: Array, selectors: Array) -> Array:
     return jnp.moveaxis(_sum_occurrences(block, blended), -1, 2)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+@functools.partial(Differentiable, num_static=1)
 def _sum_occurrences(block: InputBlock, rows: Array) -> Array:
     """``[G * L, ...]`` to ``[V, ...]``: each variable's rows added up.
 

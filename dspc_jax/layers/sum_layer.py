@@ -21,6 +21,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from dspc_jax.ops.derivatives import Differentiable
 from dspc_jax.ops.numerics import finite_or_zero, safe_divide, safe_log
 from dspc_jax.ops.products import contract, expand, outer
 from dspc_jax.types import Array
@@ -63,7 +64,7 @@ def log_sum(kind: str, weights: Array, children: Sequence[Array]) -> Array:
     return _log_einsum_exp(weights, tuple(factors(kind, children)))
 
 
-@jax.custom_vjp
+@Differentiable
 def _log_einsum_exp(weights: Array, children: tuple[Array, ...]) -> Array:
     tops, _, _, total = _forward(weights, children)
     return safe_log(total) + functools.reduce(jnp.add, tops)

@@ -10,6 +10,7 @@ from dspc_jax.leaves.family import moment_matched
 from dspc_jax.leaves.quantiles import (
     categorical_quantile,
 )
+from dspc_jax.ops.derivatives import Differentiable
 from dspc_jax.ops.numerics import log_softmax, safe_log
 from dspc_jax.types import Array
 
@@ -114,7 +115,7 @@ class Categorical:
         return jnp.argmax(params.logits, axis=-1).astype(jnp.float32)
 
 
-@jax.custom_vjp
+@Differentiable
 def _look_up(table: Array, x: Array) -> Array:
     """``table[g, k, x[g, n]]``; values outside the table are impossible (-inf).
 
@@ -130,12 +131,13 @@ def _look_up(table: Array, x: Array) -> Array:
 
 
 def _look_up_fwd(table, x):
-    return _look_up(table, x), (x, table.shape[-1])
+    return _look_up(table, x), (table, x)
 
 
 def _look_up_bwd(residuals, g):
-    x, num_values = residuals
-    one_hot = jax.nn.one_hot(x.astype(jnp.int32), num_values, axis=1, dtype=g.dtype)
+    table, x = residuals
+    index, size = x.astype(jnp.int32), table.shape[-1]
+    one_hot = jax.nn.one_hot(index, size, axis=1, dtype=g.dtype)
     counts = jnp.einsum("gkn,gmn->gkm", g, one_hot, precision="highest")
     return counts, jnp.zeros_like(x)
 

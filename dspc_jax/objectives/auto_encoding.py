@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from dspc_jax.circuit import Circuit
+from dspc_jax.ops.derivatives import Differentiable
 from dspc_jax.types import Array, Key, Metrics, PyTree
 
 Encoder: TypeAlias = Callable[[Any, Array, Array, Array | None], Array]
@@ -302,7 +303,7 @@ def _check(name: str, value: str, allowed: tuple[str, ...]) -> None:
         raise ValueError(f"{name} must be one of {allowed}, got {value!r}")
 
 
-@jax.custom_vjp
+@Differentiable
 def _clip(x: Array, low: float, high: float) -> Array:
     return jnp.clip(x, low, high)
 
@@ -315,7 +316,9 @@ def _clip_bwd(residuals, g):
     x, low, high = residuals
     # A step against g moves x up where g is negative.
     leads_out = ((x < low) & (g > 0)) | ((x > high) & (g < 0))
-    return jnp.where(leads_out, 0.0, g), None, None
+    return jnp.where(leads_out, 0.0, g), jnp.zeros_like(low), jnp.zeros_like(high)
 
 
-_clip.defvjp(_clip_fwd, _clip_bwd)
+_clip.defvjp(
+    _clip_fwd, _clip_bwd, "its derivative depends on the direction of the gradient"
+)

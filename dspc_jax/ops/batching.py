@@ -16,6 +16,9 @@ from jax.core import ShapedArray
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 import jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec
+
+from dspc_jax.ops.derivatives import varying_alike
 
 
 def foldable(batched: Callable[..., Any]) -> Callable[..., Any]:
@@ -50,7 +53,7 @@ def foldable(batched: Callable[..., Any]) -> Callable[..., Any]:
         param_leaves, param_tree = jax.tree.flatten(params)
         example_leaves, example_tree = jax.tree.flatten(example)
         call = _Call(batched, tuple(static.items()), param_tree, example_tree)
-        leaves = (*param_leaves, *example_leaves)
+        leaves = varying_alike((*param_leaves, *example_leaves))
         if shape is None:
             results = jax.eval_shape(functools.partial(_apply, call), *leaves)
         else:
@@ -84,7 +87,16 @@ def _apply(call: _Call, *leaves: Any) -> Any:
     count = call.param_tree.num_leaves
     params = jax.tree.unflatten(call.param_tree, leaves[:count])
     examples = jax.tree.unflatten(call.example_tree, leaves[count:])
-    return call.function(params, *examples, **dict(call.static))
+    function = functools.partial(call.function, **dict(call.static))
+    size = leaves[count].shape[0]
+    if isinstance(size, int) and size == 0:  # no product has an axis to infer
+        one = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct((1, *leaf.shape[1:]), leaf.dtype),
+            examples,
+        )
+        out = jax.eval_shape(function, params, *one)
+        return jax.tree.map(lambda a: jnp.zeros((0, *a.shape[1:]), a.dtype), out)
+    return function(params, *examples)
 
 
 def _float_type(leaves: list[Any]) -> Any:
@@ -106,7 +118,16 @@ def _impl(*leaves, call, kinds):
 @_fold_p.def_abstract_eval
 def _abstract_eval(*avals, call, kinds):
     size = avals[call.param_tree.num_leaves].shape[0]
-    return [ShapedArray((size, *shape), dtype) for shape, dtype in kinds]
+    mesh, varying = avals[0].sharding.mesh, avals[0].manual_axis_type
+    return [
+        ShapedArray(
+            (size, *shape),
+            dtype,
+            sharding=NamedSharding(mesh, PartitionSpec()),
+            manual_axis_type=varying,
+        )
+        for shape, dtype in kinds
+    ]
 
 
 def _fold_batch(leaves, dims, *, call, kinds):

@@ -8,14 +8,14 @@ several times faster than the others. Full float32 everywhere: JAX's default is 
 on TPU and TF32 on recent GPUs.
 """
 
-import jax
 import jax.numpy as jnp
 
+from dspc_jax.ops.derivatives import Differentiable
 from dspc_jax.ops.storage import stored
 from dspc_jax.types import Array
 
 
-@jax.custom_vjp
+@Differentiable
 def expand(matrix: Array, units: Array) -> Array:
     """``sum_k matrix[b, k, d] units[b, k, n]``: ``[B, D, N]``."""
     transposed = stored(jnp.swapaxes(matrix, 1, 2))
@@ -31,7 +31,7 @@ def _expand_bwd(residuals, g):
     return outer(units, g), contract(matrix, g)
 
 
-@jax.custom_vjp
+@Differentiable
 def contract(matrix: Array, entries: Array) -> Array:
     """``sum_d matrix[b, k, d] entries[b, d, n]``: ``[B, K, N]``."""
     return jnp.einsum("bkd,bdn->bkn", matrix, entries, precision="highest")

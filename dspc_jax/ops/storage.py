@@ -3,19 +3,20 @@
 from collections.abc import Callable
 
 import jax
-from jax.experimental.layout import Layout, with_layout_constraint
 import jax.numpy as jnp
 
+from dspc_jax.ops.derivatives import varying_alike
 from dspc_jax.types import Array, PyTree
 
 
 def stored(x: Array) -> Array:
-    """``x`` as an array of its own in memory, its last axis contiguous.
+    """``x`` as an array of its own in memory.
 
     Without this, XLA fuses a transpose into every consumer of ``x``, which then reads
-    across the last axis.
+    across the last axis. (A constraint of the layout would be a custom call, which
+    `jax.export` refuses, and before which all devices gather a sharded batch. Behind
+    the barrier XLA's CPU backend chooses the layout that the consumers want.)
     """
-    x = with_layout_constraint(x, Layout(tuple(range(x.ndim))))
     return jax.lax.optimization_barrier(x)
 
 
@@ -33,15 +34,14 @@ def computed_once(function: Callable[..., PyTree], x: Array, *others: Array) -> 
         return jax.lax.platform_dependent(*arguments, cpu=branch, default=function)
 
     def branch(x, *others):
-        # A slice of the array in its shape: of a flattened one that is sharded, every
-        # device would gather all of it.
-        first = jax.lax.slice(x, (0,) * x.ndim, (1,) * x.ndim).reshape(())
-        # Never true, but XLA does not simplify the comparison.
-        return jax.lax.cond(first > jnp.inf, unreachable, function, x, *others)
+        # Never true, but XLA does not look behind a barrier.
+        never = jax.lax.optimization_barrier(jnp.zeros((), bool))
+        return jax.lax.cond(never, unreachable, function, x, *others)
 
     def unreachable(*arguments):
         out = jax.eval_shape(function, *arguments)
-        return jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), out)
+        zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), out)
+        return varying_alike((zeros, arguments))[0]
 
     @once.def_vmap
     def all_at_once(size, is_batched, *arguments):
@@ -52,4 +52,4 @@ def computed_once(function: Callable[..., PyTree], x: Array, *others: Array) -> 
         out = computed_once(batched, *arguments)
         return out, jax.tree.map(lambda _: True, out)
 
-    return once(x, *others)
+    return once(*varying_alike((x, *others)))

@@ -37,6 +37,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from dspc_jax.ops.derivatives import Differentiable
 from dspc_jax.ops.numerics import max_slices, safe_divide, sum_slices
 from dspc_jax.ops.storage import computed_once
 from dspc_jax.sampling.conditional_gumbel import conditional_scores, fresh_exponentials
@@ -125,17 +126,25 @@ def _pair_score(choice: Choice, noise: Array) -> Array:
     return score(weight, left[:, :, None], right[:, None], noise)
 
 
-def _choose_fwd(relaxation, choice, noise, temperature):
+def _choose_value(relaxation, choice, noise, temperature):
     """All arrays ``[P, I, J, N]`` are touched slice by slice or in one fused pass."""
+    if relaxation == "gumbel_softmax":
+        soft = _softmax(choice, noise, temperature)
+        return soft.left, soft.right
+    scores = jax.lax.stop_gradient(_pair_score(choice, noise))
+    best, j_of_i = _running_argmax([scores[:, :, j] for j in range(scores.shape[2])])
+    i, j = computed_once(_best_pair, best, j_of_i)
+    return _one_hot(i, scores.shape[1], scores), _one_hot(j, scores.shape[2], scores)
+
+
+def _choose_fwd(relaxation, choice, noise, temperature):
     if relaxation == "gumbel_softmax":
         soft = _softmax(choice, noise, temperature)
         out = (soft.left, soft.right)
         return out, (choice, soft, noise, temperature, out)
-    scores = jax.lax.stop_gradient(_pair_score(choice, noise))
-    best, j_of_i = _running_argmax([scores[:, :, j] for j in range(scores.shape[2])])
-    i, j = computed_once(_best_pair, best, j_of_i)
-    out = (_one_hot(i, scores.shape[1], scores), _one_hot(j, scores.shape[2], scores))
-    return out, (choice, None, noise, temperature, out)
+    out = _choose(relaxation, choice, noise, temperature)
+    chosen = jax.lax.stop_gradient(out)  # in the gradient a choice is a constant
+    return out, (choice, None, noise, temperature, chosen)
 
 
 def _best_pair(best: Array, j_of_i: Array) -> tuple[Array, Array]:
@@ -296,9 +305,5 @@ def _shift(x: Array) -> Array:
     return x - jnp.where(top > -jnp.inf, top, 0.0)
 
 
-def _choose_value(relaxation, choice, noise, temperature):
-    return _choose_fwd(relaxation, choice, noise, temperature)[0]
-
-
-_choose = jax.custom_vjp(_choose_value, nondiff_argnums=(0,))
+_choose = Differentiable(_choose_value, num_static=1)
 _choose.defvjp(_choose_fwd, _choose_bwd)

@@ -1,0 +1,91 @@
+"""Exported functions are files that need no ``dspc_jax``, for a batch of any size."""
+
+import subprocess
+import sys
+
+import jax
+import jax.export
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.transformations import functions
+
+# Runs every artifact where the library cannot be imported.
+SERVER = """
+import pathlib, sys
+sys.modules["dspc_jax"] = None
+import jax, jax.export, jax.numpy as jnp, numpy as np
+for path in map(pathlib.Path, sys.argv[1:]):
+    with np.load(path.with_suffix(".npz")) as data:
+        x, observed, numbers = data["x"], data["observed"], data["numbers"]
+    saved = jax.export.deserialize(bytearray(path.read_bytes()))
+    out = saved.call(x, observed, jax.random.wrap_key_data(numbers))
+    np.save(path.with_suffix(".npy"), out)
+"""
+
+FAST = (
+    "normal/log_prob",
+    "normal/sample, given",
+    "discrete/sample",
+    "discrete/mpe",
+    "normal/sample_differentiable, gumbel_softmax",
+)
+SLOW = tuple(
+    f"{circuit}/{name}"
+    for circuit in ("normal", "discrete")
+    for name in functions.ROWS
+    if "implicit" not in name or circuit == "normal"
+)
+
+
+@pytest.mark.parametrize(
+    "names", [FAST, pytest.param(SLOW, marks=pytest.mark.slow)], ids=["fast", "slow"]
+)
+def test_artifacts_run_without_the_library(names, tmp_path):
+    (size,) = jax.export.symbolic_shape("n")
+    expected = {}
+    for number, name in enumerate(names):
+        circuit, row = name.split("/")
+        circuit = functions.circuits()[circuit]
+        params, one = circuit.init(jax.random.key(0)), functions.example(circuit)
+
+        def function(x, observed, key, circuit=circuit, row=row, params=params):
+            return jax.vmap(
+                lambda *case: functions.ROWS[row](
+                    circuit, params, functions.Example(*case)
+                )
+            )(x, observed, key)
+
+        kinds = [jax.ShapeDtypeStruct((size, *a.shape), a.dtype) for a in one]
+        saved = jax.export.export(jax.jit(function))(*kinds).serialize()
+        path = tmp_path / f"{number}.bin"
+        path.write_bytes(saved)
+        batch = [jnp.stack([a] * 3) for a in one[:2]]
+        keys = jax.random.split(jax.random.key(1), 3)
+        np.savez(
+            path.with_suffix(".npz"),
+            x=batch[0],
+            observed=batch[1],
+            numbers=jax.random.key_data(keys),
+        )
+        expected[path] = jax.jit(function)(
+            *batch, jax.random.split(jax.random.key(1), 3)
+        )
+    words = [sys.executable, "-c", SERVER, *map(str, expected)]
+    subprocess.run(words, cwd=tmp_path, capture_output=True, check=True)
+    for path, right in expected.items():
+        out = np.load(path.with_suffix(".npy"))
+        np.testing.assert_allclose(out, right, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["log_prob", "sample, given", "mpe"])
+def test_a_batch_of_none(name):
+    circuit = functions.circuits()["normal"]
+    params, one = circuit.init(jax.random.key(0)), functions.example(circuit)
+    none = [jnp.zeros((0, *a.shape), a.dtype) for a in one[:2]]
+    keys = jax.random.split(jax.random.key(0), 0)
+    out = jax.vmap(
+        lambda *case: functions.ROWS[name](circuit, params, functions.Example(*case))
+    )(*none, keys)
+    assert out.shape == ((0,) if name == "log_prob" else (0, 2, 1))
