@@ -3,18 +3,17 @@
 from collections.abc import Callable
 import dataclasses
 import functools
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from dspc_jax.layers import input_layer, sum_layer
 from dspc_jax.leaves import DirectLeaf, ExponentialLeaf, Leaf
 from dspc_jax.parameters import Layout
 from dspc_jax.queries import QUERIES
-from dspc_jax.structure.families import QuadTree, RandomBinaryTrees
 from dspc_jax.structure.folding import fold
-from dspc_jax.structure.region_graph import RegionGraph
+from dspc_jax.structure.region_graph import Structure
 from dspc_jax.types import Array
 
-Structure = RandomBinaryTrees | QuadTree | RegionGraph
+T = TypeVar("T", covariant=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +21,8 @@ class CircuitConfig:
     """Everything that makes a circuit, hashable.
 
     Attributes:
-      structure: `RandomBinaryTrees`, `QuadTree`, or any `RegionGraph`.
+      structure: `RandomBinaryTrees`, `QuadTree`, any `RegionGraph`, or a type of your
+        own with these two members (`dspc_jax.structure.region_graph.Structure`).
       leaf: one leaf family, or a tuple with one per variable (mixed data).
       num_channels: C; the channels of a variable are independent given a leaf.
       num_leaves: K of input regions.
@@ -77,6 +77,10 @@ class CircuitConfig:
             return self.leaf
         return (self.leaf,) * self.structure.num_variables
 
+    def build(self) -> "Circuit":
+        """The circuit; as `dspc_jax.build`."""
+        return _build(self)
+
 
 class Circuit(NamedTuple):
     """Pure functions of one circuit; every one takes one example (batch by vmap).
@@ -112,12 +116,20 @@ class Circuit(NamedTuple):
     mean: Callable[..., Array]
 
 
-@functools.lru_cache(maxsize=64)
-def build(config: CircuitConfig) -> Circuit:
+class Buildable(Protocol[T]):
+    """A configuration, of a circuit or of one behind a flow."""
+
+    def build(self) -> T:
+        """What it is the configuration of."""
+        ...
+
+
+def build(config: Buildable[T]) -> T:
     """Builds a circuit; equal configurations give the same function objects.
 
     Args:
-        config: any; it has been checked when it was made.
+        config: a `CircuitConfig`, or the configuration of a transformed circuit; it has
+            been checked when it was made.
 
     Returns:
         The circuit. The last 64 are kept.
@@ -125,6 +137,11 @@ def build(config: CircuitConfig) -> Circuit:
     Raises:
         ValueError: the structure's region graph is not smooth or not decomposable.
     """
+    return config.build()
+
+
+@functools.lru_cache(maxsize=64)
+def _build(config: CircuitConfig) -> Circuit:
     layout = make_layout(config)
     bound = {query.__name__: _bind(query, layout) for query in QUERIES}
     return Circuit(config=config, layout=layout, **bound)

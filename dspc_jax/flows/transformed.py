@@ -33,6 +33,7 @@ References:
 """
 
 from collections.abc import Callable
+import dataclasses
 import functools
 from typing import Any, NamedTuple
 
@@ -40,11 +41,36 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dspc_jax.circuit import Circuit
-from dspc_jax.flows.flow import Flow
+from dspc_jax.circuit import Circuit, CircuitConfig
+from dspc_jax.flows.flow import Flow, FlowConfig
 from dspc_jax.leaves import ContinuousLeaf
 from dspc_jax.ops.batching import foldable
 from dspc_jax.types import Array, Key
+
+
+@dataclasses.dataclass(frozen=True)
+class TransformedConfig:
+    """Everything that makes a transformed circuit, hashable.
+
+    Attributes:
+        circuit: over the features.
+        flow: what the flow is made from.
+    """
+
+    circuit: CircuitConfig
+    flow: FlowConfig
+
+    def __post_init__(self):
+        if not isinstance(self.circuit, CircuitConfig):
+            raise ValueError(
+                f"circuit must be a CircuitConfig, got {self.circuit!r:.80}"
+            )
+        if not isinstance(self.flow, FlowConfig):
+            raise ValueError(f"flow must be a FlowConfig, got {self.flow!r:.80}")
+
+    def build(self) -> "TransformedCircuit":
+        """The transformed circuit; as `dspc_jax.build`, which takes both kinds."""
+        return transform(self.circuit.build(), self.flow.build())
 
 
 class TransformedCircuit(NamedTuple):
@@ -81,6 +107,16 @@ class TransformedCircuit(NamedTuple):
     sample_differentiable: Callable[..., Array]
     mpe: Callable[..., Array]
     mean: Callable[..., Array]
+
+    @property
+    def config(self) -> TransformedConfig:
+        """What it was built from; a ValueError if its flow has no configuration."""
+        if self.flow.config is None:
+            raise ValueError(
+                "flow must be made by a function that `configured` knows, got "
+                f"{self.flow.name}"
+            )
+        return TransformedConfig(self.circuit.config, self.flow.config)
 
 
 @functools.lru_cache(maxsize=64)

@@ -7,6 +7,7 @@ numbered; two regions may have the same scope (the repetitions of a random fores
 
 import dataclasses
 import functools
+from typing import Protocol
 
 import numpy as np
 
@@ -76,6 +77,22 @@ class RegionGraph:
     def region_graph(self) -> "RegionGraph":
         """Itself: a region graph may stand where a structure is asked for."""
         return self
+
+
+class Structure(Protocol):
+    """What gives a region graph: a hashable description, such as `RandomBinaryTrees`.
+
+    A frozen dataclass of your own will do (`dspc_jax.register` lets it go into files).
+    """
+
+    @property
+    def num_variables(self) -> int:
+        """V."""
+        ...
+
+    def region_graph(self) -> RegionGraph:
+        """The region graph, the same for equal descriptions."""
+        ...
 
 
 def is_smooth(graph: RegionGraph) -> bool:
@@ -172,7 +189,7 @@ def _check(graph: RegionGraph) -> None:
             f"partitions must hold one of the root (region {roots[0]}), got none; put "
             "a region of the same scope under it"
         )
-    if graph.scopes[roots[0]] != tuple(range(graph.num_variables)):
+    if len(graph.scopes[roots[0]]) != graph.num_variables:
         raise ValueError(
             f"scopes must let the root hold all {graph.num_variables} variables, "
             f"got {len(graph.scopes[roots[0]])}"

@@ -32,7 +32,8 @@ LIBRARY = {
     "examples": _LAYERS,
     "queries": (*_LAYERS, "inference", "sampling", "examples"),
     "circuit": (*_LAYERS, "queries"),
-    "serialization": _CIRCUIT,
+    "registry": (),
+    "serialization": (*_CIRCUIT, "registry", "flows", "safe_files"),
     "learning": _CIRCUIT,
     # Beside the chain: what is no circuit.
     "interfaces": ("types",),
@@ -82,7 +83,7 @@ IMPURE = {
     *("time", "datetime", "logging", "random", "sys", "subprocess", "threading"),
 }
 FILES = {
-    "serialization": {"io", "os", "pathlib", "shutil", "tempfile", "zipfile"},
+    "serialization": {"io", "os", "pathlib"},
     "safe_files": {"io", "zipfile"},  # of bytes in memory: it opens no file
 }
 IMPURE_CALLS = {"print", "open", "input", "breakpoint", "exec", "eval"}
