@@ -66,7 +66,7 @@ def expected_counts(
     return edges._replace(leaves=tuple(leaves))
 
 
-def em(circuit: Circuit, step_size: float = 1.0) -> optax.GradientTransformation:
+def em(circuit: Circuit, *, step_size: float = 1.0) -> optax.GradientTransformation:
     """The M-step as an optax transformation of expected counts.
 
     ``update(expected_counts(circuit, params, x), state, params)`` gives the change of
