@@ -98,11 +98,16 @@ class Flow(NamedTuple):
         """G."""
         return max(self.blocks) + 1
 
+    @property
+    def is_configured(self) -> bool:
+        """Whether its configuration gives this flow again."""
+        return self.config is not None and self.config.build() == self
+
     def __reduce__(self):
         """Pickles as a call of its maker, or else by its functions."""
-        if self.config is None:
-            return Flow, tuple(self)
-        return self.config.call, ()
+        if self.config is not None and self.is_configured:
+            return self.config.call, ()
+        return Flow, tuple(self)
 
 
 def configured(maker: Callable[..., Flow]) -> Callable[..., Flow]:

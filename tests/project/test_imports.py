@@ -31,15 +31,16 @@ LIBRARY = {
     "sampling": (*_LAYERS, "inference"),
     "examples": _LAYERS,
     "queries": (*_LAYERS, "inference", "sampling", "examples"),
-    "circuit": (*_LAYERS, "queries"),
+    "circuit": (*_LAYERS, "queries", "protocols"),
     "registry": (),
+    "protocols": ("types",),
     "serialization": (*_CIRCUIT, "registry", "flows", "safe_files"),
     "learning": _CIRCUIT,
     # Beside the chain: what is no circuit.
     "interfaces": ("types",),
     "safe_files": (),
     "networks": (*_CORE, "interfaces"),
-    "flows": (*_CIRCUIT, "networks"),
+    "flows": (*_CIRCUIT, "networks", "protocols"),
     "objectives": (*_CIRCUIT, "learning", "interfaces"),
     "evaluation": (*_CORE, "objectives", "safe_files"),
 }
