@@ -17,6 +17,7 @@ from dspc_jax.leaves import (
 )
 from dspc_jax.parameters import given_class
 from dspc_jax.registry import register
+from dspc_jax.rows import ParameterRows, parameter_rows
 from dspc_jax.serialization import load, save
 from dspc_jax.structure.families import QuadTree, RandomBinaryTrees
 from dspc_jax.structure.latents import with_latents
@@ -34,6 +35,7 @@ __all__ = [
     "CircuitConfig",
     "DiscretizedLogistic",
     "Normal",
+    "ParameterRows",
     "Partition",
     "QuadTree",
     "RandomBinaryTrees",
@@ -46,6 +48,7 @@ __all__ = [
     "expected_counts",
     "given_class",
     "load",
+    "parameter_rows",
     "register",
     "save",
     "transform",

@@ -30,6 +30,10 @@ DTYPES = ("float32", "float64", "bfloat16")
 _MOST_HEADER_BYTES = 2**24
 """16 MiB: a region graph of 10,000 regions with 200 variables each takes half of it."""
 
+_SMALL_WORK = 2**18
+"""Partitions times variables, over 64, that any file may ask for: a chain of 5,000
+variables, which nobody could compile."""
+
 _LEAVES = (
     *(leaves.Normal, leaves.Binomial, leaves.Bernoulli),
     *(leaves.Categorical, leaves.DiscretizedLogistic),
@@ -195,6 +199,8 @@ def _check_size(
     _at_least(max(num_leaves, circuit.num_classes), count, "numbers for its leaves")
     graph = registry.checked(structure.region_graph, "structure")
     _at_least(len(graph.partitions), count, "numbers for its partitions")
+    work = sum(len(graph.scopes[p.region]) for p in graph.partitions)
+    _at_least(work // 64 - _SMALL_WORK, count, "numbers for regions as large")
     _at_least(graph.heights[graph.root], len(headers), "arrays for its levels")
 
 

@@ -95,6 +95,12 @@ CHAIN = {
         {"type": "Partition", "region": i, "children": [i + 1]} for i in range(4999)
     ],
 }
+LARGE = {
+    "type": "RegionGraph",
+    "num_variables": 10**4,
+    "scopes": [list(range(10**4))] * 2,
+    "partitions": [{"type": "Partition", "region": 0, "children": [1]}] * 5000,
+}
 PATCH = [["height", 2], ["width", 2], ["num_channels", 1], ["patch", 2]]
 
 
@@ -170,6 +176,7 @@ HOSTILE = {
         structure=CHAIN | {"num_variables": BIG, "scopes": [[0], [0]], "partitions": []}
     ),
     "a deep graph": config(structure=CHAIN),
+    "a large graph": config(structure=LARGE, leaf={"type": "Fixed"}),
     "a graph of numbers": config(
         structure={"type": "RegionGraph", "num_variables": 1} | {"scopes": 1}
     ),

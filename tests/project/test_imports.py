@@ -32,6 +32,7 @@ LIBRARY = {
     "examples": _LAYERS,
     "queries": (*_LAYERS, "inference", "sampling", "examples"),
     "circuit": (*_LAYERS, "queries", "protocols"),
+    "rows": _CIRCUIT,
     "registry": (),
     "protocols": ("types",),
     "serialization": (*_CIRCUIT, "registry", "flows", "safe_files"),
