@@ -4,10 +4,11 @@ from collections.abc import Callable
 import dataclasses
 import functools
 import inspect
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, ParamSpec
 
 from dspc_jax.types import Array, PyTree
 
+P = ParamSpec("P")
 _MAKERS: dict[str, Callable[..., "Flow"]] = {}
 """Filled by `configured` when modules are imported."""
 
@@ -110,7 +111,7 @@ class Flow(NamedTuple):
         return Flow, tuple(self)
 
 
-def configured(maker: Callable[..., Flow]) -> Callable[..., Flow]:
+def configured(maker: Callable[P, Flow]) -> Callable[P, Flow]:
     """Lets a flow know what it was made from, so that it can be saved and pickled.
 
     As a decorator of a function that makes flows from numbers and other flows, which
@@ -133,13 +134,14 @@ def configured(maker: Callable[..., Flow]) -> Callable[..., Flow]:
                 for name, value in arguments
             ),
         )
-        flow = maker(**dict(arguments))
+        make: Callable[..., Flow] = maker
+        flow = make(**dict(arguments))
         parts = [value for _, value in arguments if isinstance(value, Flow)]
         is_known = all(part.config is not None for part in parts)
         return flow._replace(config=config if is_known else None)
 
     @functools.wraps(maker)
-    def wrapper(*args: Any, **kwargs: Any) -> Flow:
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> Flow:
         bound = signature.bind(*args, **kwargs)
         bound.apply_defaults()
         return made(*bound.arguments.items())

@@ -196,7 +196,7 @@ def multi_scale_flow(
 
 
 @configured
-def after_logit(flow: Flow, alpha: float = 0.05) -> Flow:
+def after_logit(flow: Flow, *, alpha: float = 0.05) -> Flow:
     r"""A flow that sees the logit of every value in place of the value.
 
     .. math:: y = \operatorname{logit}(\alpha + (1 - 2 \alpha) x), \quad
