@@ -1,7 +1,12 @@
 """Probabilistic circuits with differentiable sampling, as pure JAX functions."""
 
 from dspc_jax.circuit import Circuit, CircuitConfig, build
-from dspc_jax.flows.transformed import TransformedCircuit, transform, whole_blocks
+from dspc_jax.flows.transformed import (
+    TransformedCircuit,
+    TransformedConfig,
+    transform,
+    whole_blocks,
+)
 from dspc_jax.learning.em import em, expected_counts
 from dspc_jax.leaves import (
     Bernoulli,
@@ -12,10 +17,16 @@ from dspc_jax.leaves import (
     UnitNormal,
 )
 from dspc_jax.parameters import given_class
+from dspc_jax.registry import register
+from dspc_jax.rows import ParameterRows, parameter_rows
 from dspc_jax.serialization import load, save
 from dspc_jax.structure.families import QuadTree, RandomBinaryTrees
 from dspc_jax.structure.latents import with_latents
-from dspc_jax.structure.region_graph import Partition, RegionGraph
+from dspc_jax.structure.region_graph import (
+    Partition,
+    RegionGraph,
+    RegionGraphBuilder,
+)
 
 __all__ = [
     "Bernoulli",
@@ -25,17 +36,22 @@ __all__ = [
     "CircuitConfig",
     "DiscretizedLogistic",
     "Normal",
+    "ParameterRows",
     "Partition",
     "QuadTree",
     "RandomBinaryTrees",
     "RegionGraph",
+    "RegionGraphBuilder",
     "TransformedCircuit",
+    "TransformedConfig",
     "UnitNormal",
     "build",
     "em",
     "expected_counts",
     "given_class",
     "load",
+    "parameter_rows",
+    "register",
     "save",
     "transform",
     "whole_blocks",

@@ -3,18 +3,19 @@
 from collections.abc import Callable
 import dataclasses
 import functools
-from typing import Any, NamedTuple
+from typing import Any, Protocol, TypeVar
 
+import jax
+
+from dspc_jax import protocols
 from dspc_jax.layers import input_layer, sum_layer
 from dspc_jax.leaves import DirectLeaf, ExponentialLeaf, Leaf
 from dspc_jax.parameters import Layout
 from dspc_jax.queries import QUERIES
-from dspc_jax.structure.families import QuadTree, RandomBinaryTrees
 from dspc_jax.structure.folding import fold
-from dspc_jax.structure.region_graph import RegionGraph
-from dspc_jax.types import Array
+from dspc_jax.structure.region_graph import Structure
 
-Structure = RandomBinaryTrees | QuadTree | RegionGraph
+T = TypeVar("T", covariant=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +23,8 @@ class CircuitConfig:
     """Everything that makes a circuit, hashable.
 
     Attributes:
-      structure: `RandomBinaryTrees`, `QuadTree`, or any `RegionGraph`.
+      structure: `RandomBinaryTrees`, `QuadTree`, any `RegionGraph`, or a type of your
+        own with these two members (`dspc_jax.structure.region_graph.Structure`).
       leaf: one leaf family, or a tuple with one per variable (mixed data).
       num_channels: C; the channels of a variable are independent given a leaf.
       num_leaves: K of input regions.
@@ -77,47 +79,98 @@ class CircuitConfig:
             return self.leaf
         return (self.leaf,) * self.structure.num_variables
 
+    def build(self) -> "Circuit":
+        """The circuit; as `dspc_jax.build`."""
+        return _build(self)
 
-class Circuit(NamedTuple):
+
+def _query() -> Any:
+    """A field with a function: it makes circuits different, and no hash."""
+    return dataclasses.field(hash=False, repr=False)
+
+
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class Circuit:
     """Pure functions of one circuit; every one takes one example (batch by vmap).
 
+    `dspc_jax.protocols` has their signatures. Circuits of equal configurations are
+    equal, so a circuit may be a (static) argument of ``jax.jit``, and a pickle holds
+    only the configuration.
+
     Attributes:
-      config: what it was built from.
-      init: ``(key, data=None, spread=0.5) -> params``.
-      log_prob: ``(params, x, observed=None) -> []`` nats.
-      class_log_probs: ``(params, x, observed=None) -> [Y]`` nats.
-      class_posterior: ``(params, x, observed=None) -> [Y]``.
-      sample: ``(key, params, x=None, observed=None, leaf_mode="sample") -> [V, C]``;
-        ancestral, conditional on the observed values if they are given.
-      sample_differentiable: ``(key, params, relaxation=..., temperature=..., x=None,
-        observed=None, leaf_mode="sample") -> [V, C]``, with gradients to ``params``.
-      mpe: ``(params, x=None, observed=None) -> [V, C]``: max-product with
-        backtracking. It maximizes jointly over variables and latent choices, which is
-        the most probable explanation of a deterministic circuit and a lower bound on
-        others.
-      mean: ``(params, x=None, observed=None) -> [V, C]``: the exact conditional mean
-        of every variable given the observed ones, which are returned as given.
-        Differentiable in ``params`` and ``x``.
+        config: what it was built from.
+        layout: the folded structure; `dspc_jax.parameter_rows` says whose parameters
+            are where.
+        init: random parameters, or such as start at data.
+        log_prob: log-likelihood and marginals.
+        class_log_probs: the same given each class.
+        class_posterior: probabilities of the classes.
+        sample: exact samples, ancestral or conditional.
+        sample_differentiable: samples with gradients to the parameters.
+        mpe: the most probable explanation, by max-product.
+        mean: exact conditional means.
     """
 
     config: CircuitConfig
-    layout: Layout
-    init: Callable[..., Any]
-    log_prob: Callable[..., Array]
-    class_log_probs: Callable[..., Array]
-    class_posterior: Callable[..., Array]
-    sample: Callable[..., Array]
-    sample_differentiable: Callable[..., Array]
-    mpe: Callable[..., Array]
-    mean: Callable[..., Array]
+    layout: Layout = dataclasses.field(compare=False, repr=False)
+    init: protocols.Init = _query()
+    log_prob: protocols.LogProb = _query()
+    class_log_probs: protocols.ClassLogProbs = _query()
+    class_posterior: protocols.ClassPosterior = _query()
+    sample: protocols.Sample = _query()
+    sample_differentiable: protocols.SampleDifferentiable = _query()
+    mpe: protocols.Mpe = _query()
+    mean: protocols.Mean = _query()
+
+    def __reduce__(self):
+        """Pickles the configuration, and the functions that were replaced."""
+        built = self.config.build()
+        replaced = {
+            query.__name__: getattr(self, query.__name__)
+            for query in QUERIES
+            if getattr(self, query.__name__) != getattr(built, query.__name__)
+        }
+        return _rebuild, (self.config, replaced)
 
 
-@functools.lru_cache(maxsize=64)
-def build(config: CircuitConfig) -> Circuit:
+def _rebuild(config: CircuitConfig, replaced: dict[str, Any]) -> Circuit:
+    circuit = config.build()
+    return dataclasses.replace(circuit, **replaced) if replaced else circuit
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class _Bound:
+    """A query of one circuit."""
+
+    query: Callable[..., Any]
+    config: CircuitConfig
+    layout: Layout = dataclasses.field(compare=False)
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        return self.query(self.layout, *args, **options)
+
+    def __repr__(self):
+        return f"<{self.query.__name__} of {self.config}>"
+
+    def __reduce__(self):
+        return getattr, (self.config.build(), self.query.__name__)
+
+
+class Buildable(Protocol[T]):
+    """A configuration, of a circuit or of one behind a flow."""
+
+    def build(self) -> T:
+        """What it is the configuration of."""
+        ...
+
+
+def build(config: Buildable[T]) -> T:
     """Builds a circuit; equal configurations give the same function objects.
 
     Args:
-        config: any; it has been checked when it was made.
+        config: a `CircuitConfig`, or the configuration of a transformed circuit; it has
+            been checked when it was made.
 
     Returns:
         The circuit. The last 64 are kept.
@@ -125,8 +178,18 @@ def build(config: CircuitConfig) -> Circuit:
     Raises:
         ValueError: the structure's region graph is not smooth or not decomposable.
     """
+    return config.build()
+
+
+@functools.lru_cache(maxsize=64)
+def _build(config: CircuitConfig) -> Circuit:
     layout = make_layout(config)
-    bound = {query.__name__: _bind(query, layout) for query in QUERIES}
+    bound = {
+        query.__name__: protocols.described(
+            Circuit, query.__name__, _Bound(query, config, layout)
+        )
+        for query in QUERIES
+    }
     return Circuit(config=config, layout=layout, **bound)
 
 
@@ -142,11 +205,3 @@ def make_layout(config: CircuitConfig) -> Layout:
         num_classes=config.num_classes,
         sum_layer=config.sum_layer,
     )
-
-
-def _bind(query: Callable[..., Any], layout: Layout) -> Callable[..., Any]:
-    """The query of this layout, under its name and with its documentation."""
-    bound = functools.partial(query, layout)
-    for name in ("__module__", "__name__", "__qualname__", "__doc__"):
-        setattr(bound, name, getattr(query, name))
-    return bound

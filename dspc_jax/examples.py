@@ -16,7 +16,7 @@ def shape(layout: Layout) -> tuple[int, int]:
 
 def example(layout: Layout, x: Any, observed: Any) -> tuple[Array, Array | None]:
     """An example, with its mask unless it is observed in full."""
-    x = jnp.asarray(x, jnp.float32)
+    x = with_channels(layout, jnp.asarray(x, jnp.float32), 2)
     check_values(layout, "x", x.shape)
     if observed is None:
         return x, None
@@ -28,6 +28,12 @@ def example(layout: Layout, x: Any, observed: Any) -> tuple[Array, Array | None]
             f"{observed.dtype} of shape {observed.shape}"
         )
     return x, observed
+
+
+def with_channels(layout: Layout, x: Array, ndim: int) -> Array:
+    """Values of ``ndim`` axes; those of one channel may come without its axis."""
+    lacks_channel = layout.num_channels == 1 and x.ndim == ndim - 1
+    return x[..., None] if lacks_channel else x
 
 
 def evidence(layout: Layout, x: Any, observed: Any) -> tuple[Array, Array]:

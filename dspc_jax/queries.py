@@ -1,7 +1,8 @@
 """The queries of a circuit: of one example, checked, then folded into a batch.
 
 Each is a pure function of a layout and of what a user gives; `dspc_jax.circuit.build`
-binds the layout. Inside, every computation is one of a batch.
+binds the layout. `dspc_jax.protocols` documents them. Inside, every computation is one
+of a batch.
 """
 
 from collections.abc import Callable
@@ -29,44 +30,19 @@ see `dspc_jax.sampling.implicit`.
 
 
 def init(
-    layout: Layout, key: Key, data: Array | None = None, spread: float = 0.5
+    layout: Layout, key: Key, data: Any = None, *, spread: float = 0.5
 ) -> CircuitParams:
-    """Random parameters.
-
-    Args:
-        key: a typed key.
-        data: ``[N, V, C]``; the leaves start at examples of it.
-        spread: of the leaves around these, in deviations of the data.
-
-    Returns:
-        The parameters, a pytree of float32 arrays.
-
-    Raises:
-        ValueError: the data have another shape.
-    """
+    """As `dspc_jax.protocols.Init`."""
     if data is not None:
-        data = jnp.asarray(data, jnp.float32)
+        data = examples.with_channels(layout, jnp.asarray(data, jnp.float32), 3)
         examples.check_values(layout, "data", data.shape[1:])
     return parameters.init(layout, key, data, spread)
 
 
 def log_prob(
-    layout: Layout, params: CircuitParams, x: Array, observed: Array | None = None
+    layout: Layout, params: CircuitParams, x: Any, observed: Any = None
 ) -> Array:
-    """The log-likelihood of one example, or the marginal one of its observed values.
-
-    Args:
-        params: the circuit's.
-        x: values ``[V, C]``; where they are not observed, any.
-        observed: bool ``[V]``; None: everything is observed.
-
-    Returns:
-        ``log p(x)`` in nats, a scalar; classes are mixed. ``-inf`` with zero gradients
-        where the evidence is impossible; 0 where nothing is observed.
-
-    Raises:
-        ValueError: a shape or type is another.
-    """
+    """As `dspc_jax.protocols.LogProb`."""
     x, observed = examples.example(layout, x, observed)
     return _evaluate(
         params, x, observed, layout=layout, function=likelihood.log_prob, shape=()
@@ -74,21 +50,9 @@ def log_prob(
 
 
 def class_log_probs(
-    layout: Layout, params: CircuitParams, x: Array, observed: Array | None = None
+    layout: Layout, params: CircuitParams, x: Any, observed: Any = None
 ) -> Array:
-    """The log-likelihood of one example given each class.
-
-    Args:
-        params: the circuit's.
-        x: values ``[V, C]``; where they are not observed, any.
-        observed: bool ``[V]``; None: everything is observed.
-
-    Returns:
-        ``log p(x | y)`` in nats, ``[Y]``.
-
-    Raises:
-        ValueError: a shape or type is another.
-    """
+    """As `dspc_jax.protocols.ClassLogProbs`."""
     x, observed = examples.example(layout, x, observed)
     return _evaluate(
         params,
@@ -101,21 +65,9 @@ def class_log_probs(
 
 
 def class_posterior(
-    layout: Layout, params: CircuitParams, x: Array, observed: Array | None = None
+    layout: Layout, params: CircuitParams, x: Any, observed: Any = None
 ) -> Array:
-    """The probability of each class given one example.
-
-    Args:
-        params: the circuit's.
-        x: values ``[V, C]``; where they are not observed, any.
-        observed: bool ``[V]``; None: everything is observed.
-
-    Returns:
-        ``p(y | x)``, ``[Y]``; the prior where the evidence is impossible.
-
-    Raises:
-        ValueError: a shape or type is another.
-    """
+    """As `dspc_jax.protocols.ClassPosterior`."""
     x, observed = examples.example(layout, x, observed)
     return _evaluate(
         params,
@@ -131,25 +83,12 @@ def sample(
     layout: Layout,
     key: Key,
     params: CircuitParams,
-    x: Array | None = None,
-    observed: Array | None = None,
+    x: Any = None,
+    observed: Any = None,
+    *,
     leaf_mode: str = "sample",
 ) -> Array:
-    """An exact sample: ancestral, given the observed values if there are any.
-
-    Args:
-        key: a typed key.
-        params: the circuit's.
-        x: values ``[V, C]``, of which the observed ones are returned as given.
-        observed: bool ``[V]``, given together with ``x``.
-        leaf_mode: ``"sample"``, or ``"mean"`` for the means of the chosen leaves.
-
-    Returns:
-        ``[V, C]``.
-
-    Raises:
-        ValueError: a shape, type or mode is another.
-    """
+    """As `dspc_jax.protocols.Sample`."""
     return _sample(layout, key, params, "hard", None, x, observed, leaf_mode)
 
 
@@ -157,37 +96,14 @@ def sample_differentiable(
     layout: Layout,
     key: Key,
     params: CircuitParams,
+    x: Any = None,
+    observed: Any = None,
     *,
     relaxation: str = "gumbel_softmax",
     temperature: Array | float = 1.0,
-    x: Array | None = None,
-    observed: Array | None = None,
     leaf_mode: str = "sample",
 ) -> Array:
-    """A sample with gradients to the parameters.
-
-    Args:
-        key: a typed key; the same key gives the draw of `sample` as the temperature
-            falls to 0.
-        params: the circuit's.
-        relaxation: one of `DIFFERENTIABLE`.
-        temperature: a positive scalar, may be traced; ``"simple"`` and ``"implicit"``
-            do not depend on it.
-        x: values ``[V, C]``, of which the observed ones are returned as given.
-        observed: bool ``[V]``, given together with ``x``.
-        leaf_mode: ``"sample"``, or ``"mean"`` for the means of the chosen leaves.
-
-    Returns:
-        ``[V, C]``.
-
-    Raises:
-        ValueError: a shape, type or name is another, the temperature is not a positive
-            scalar, or the circuit has no implicit gradient.
-
-    References:
-        Lang et al., "Elevating Perceptual Sample Quality in PCs through Differentiable
-        Sampling", 2022, section 3.2.
-    """
+    """As `dspc_jax.protocols.SampleDifferentiable`."""
     rx.check(relaxation, allowed=DIFFERENTIABLE)
     if jnp.shape(temperature) != ():
         raise ValueError(
@@ -209,25 +125,10 @@ def sample_differentiable(
 def mpe(
     layout: Layout,
     params: CircuitParams,
-    x: Array | None = None,
-    observed: Array | None = None,
+    x: Any = None,
+    observed: Any = None,
 ) -> Array:
-    """The most probable explanation of the observed values: max-product, backtracked.
-
-    It maximizes jointly over variables and latent choices, which is the most probable
-    explanation of a deterministic circuit and a lower bound on others.
-
-    Args:
-        params: the circuit's.
-        x: values ``[V, C]``, of which the observed ones are returned as given.
-        observed: bool ``[V]``, given together with ``x``; None: nothing is observed.
-
-    Returns:
-        ``[V, C]``.
-
-    Raises:
-        ValueError: a shape or type is another.
-    """
+    """As `dspc_jax.protocols.Mpe`."""
     x, observed = examples.evidence_or_nothing(layout, x, observed)
     return _explain(params, x, observed, layout=layout, shape=x.shape)
 
@@ -235,24 +136,10 @@ def mpe(
 def mean(
     layout: Layout,
     params: CircuitParams,
-    x: Array | None = None,
-    observed: Array | None = None,
+    x: Any = None,
+    observed: Any = None,
 ) -> Array:
-    """The exact conditional mean of every variable given the observed ones.
-
-    Differentiable in ``params`` and ``x``.
-
-    Args:
-        params: the circuit's.
-        x: values ``[V, C]``, of which the observed ones are returned as given.
-        observed: bool ``[V]``, given together with ``x``; None: nothing is observed.
-
-    Returns:
-        ``[V, C]``; 0 where the evidence is impossible.
-
-    Raises:
-        ValueError: a shape or type is another.
-    """
+    """As `dspc_jax.protocols.Mean`."""
     x, observed = examples.evidence_or_nothing(layout, x, observed)
     return _expect(params, x, observed, layout=layout, shape=x.shape)
 

@@ -1,176 +1,293 @@
 """Saving and loading: one versioned file with configuration and parameters.
 
-The file is a NumPy ``.npz`` archive of plain arrays: ``header`` (JSON text as bytes)
-and one array per parameter. Nothing is pickled, so a file from a stranger can at worst
-be refused. This is the only module of the library that touches files.
+The file is a NumPy ``.npz`` archive of plain arrays, stored as they are: ``header``
+(JSON text as bytes) and one array per parameter. Nothing is pickled, so a file from a
+stranger can at worst be refused, and that before anything larger than the file is
+built. This is the only module of the library that opens files.
 """
 
-import dataclasses
 import json
 import os
-import tempfile
 from typing import Any
-import zipfile
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dspc_jax import leaves, parameters
+from dspc_jax import leaves, registry
 from dspc_jax.circuit import CircuitConfig, build
-from dspc_jax.parameters import CircuitParams
-from dspc_jax.structure import families as structures
-from dspc_jax.structure import region_graph
+from dspc_jax.flows.flow import FlowConfig
+from dspc_jax.flows.transformed import TransformedConfig
+from dspc_jax.safe_files.numpy_archives import NumpyArchive
+from dspc_jax.structure import families, region_graph
+from dspc_jax.types import PyTree
 
 FORMAT = "dspc_jax circuit"
 VERSION = 1
+DTYPES = ("float32", "float64", "bfloat16")
+"""The types that parameters may have."""
 
-_TYPES = {
-    cls.__name__: cls
-    for cls in (
-        CircuitConfig,
-        structures.RandomBinaryTrees,
-        structures.QuadTree,
-        region_graph.RegionGraph,
-        region_graph.Partition,
-        leaves.Normal,
-        leaves.UnitNormal,
-        leaves.Binomial,
-        leaves.Bernoulli,
-        leaves.Categorical,
-        leaves.DiscretizedLogistic,
-    )
-}
+_MOST_HEADER_BYTES = 2**24
+"""16 MiB: a region graph of 10,000 regions with 200 variables each takes half of it."""
 
+_SMALL_WORK = 2**18
+"""Partitions times variables, over 64, that any file may ask for: a chain of 5,000
+variables, which nobody could compile."""
 
-def config_to_json(config: Any) -> Any:
-    """A configuration as plain JSON values (dataclasses carry their ``type``)."""
-    if dataclasses.is_dataclass(config) and not isinstance(config, type):
-        name = type(config).__name__
-        if name not in _TYPES:
-            raise ValueError(f"config must be made of {sorted(_TYPES)}, got {name}")
-        fields = [f for f in dataclasses.fields(config) if f.init]
-        values = {f.name: config_to_json(getattr(config, f.name)) for f in fields}
-        return {"type": name, **values}
-    if isinstance(config, tuple):
-        return [config_to_json(item) for item in config]
-    return config
-
-
-def config_from_json(value: Any) -> Any:
-    """Reverses `config_to_json`; only the library's own configurations can result."""
-    if isinstance(value, dict):
-        name = value.get("type")
-        if name not in _TYPES:
-            raise ValueError(
-                f"config must have a type among {sorted(_TYPES)}, got {name!r}"
-            )
-        fields = {k: config_from_json(v) for k, v in value.items() if k != "type"}
-        return _TYPES[name](**fields)
-    if isinstance(value, list):
-        return tuple(config_from_json(item) for item in value)
-    return value
+_LEAVES = (
+    *(leaves.Normal, leaves.UnitNormal, leaves.Binomial, leaves.Bernoulli),
+    *(leaves.Categorical, leaves.DiscretizedLogistic),
+)
+for _cls in (
+    *(CircuitConfig, TransformedConfig, FlowConfig, *_LEAVES),
+    *(families.RandomBinaryTrees, families.QuadTree),
+    *(region_graph.RegionGraph, region_graph.Partition),
+):
+    registry.register(_cls)
 
 
 def save(
-    path: str | os.PathLike[str], config: CircuitConfig, params: CircuitParams
+    path: str | os.PathLike[str],
+    config: CircuitConfig | TransformedConfig,
+    params: PyTree,
 ) -> None:
     """Writes a circuit to one file; a crash leaves the old file or the new, never half.
 
     Args:
-        path: the file; an existing one is replaced.
-        config: the circuit's configuration.
-        params: its parameters.
+        path: the file; an existing one is replaced. ``~`` is the home folder.
+        config: the circuit's configuration (``circuit.config``), also of a transformed
+            one. Types of your own are registered before (`dspc_jax.register`).
+        params: its parameters, of one of the types `DTYPES`.
 
     Raises:
-        ValueError: the parameters are not those of this configuration.
+        ValueError: the parameters are not those of this configuration, or it holds a
+            type that is not registered.
         OSError: the file cannot be written.
     """
-    parameters.check(build(config).layout, params)
-    header = {"format": FORMAT, "version": VERSION, "config": config_to_json(config)}
+    arrays = {name: np.asarray(array) for name, array in _named(params).items()}
+    _check_arrays("params", _named(_shapes(config)), arrays)
+    header = {
+        "format": FORMAT,
+        "version": VERSION,
+        "config": registry.to_json(config),
+    }
     text = np.frombuffer(json.dumps(header).encode(), np.uint8)
-    folder = os.path.dirname(os.path.abspath(path))
-    handle, temporary = tempfile.mkstemp(dir=folder, suffix=".part")
+    path = os.path.expanduser(path)
+    temporary = f"{path}.{os.urandom(4).hex()}.part"
     try:
-        with os.fdopen(handle, "wb") as file:
-            np.savez(file, header=text, **_named(params))
+        with open(temporary, "xb") as file:
+            entries: dict[str, Any] = {"header": text, **_without_types(arrays)}
+            np.savez(file, **entries)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
-        os.unlink(temporary)
+        if os.path.exists(temporary):
+            os.unlink(temporary)
         raise
 
 
 def load(
-    path: str | os.PathLike[str], config: CircuitConfig | None = None
-) -> tuple[CircuitConfig, CircuitParams]:
-    """Reads a circuit.
+    path: str | os.PathLike[str],
+    config: CircuitConfig | TransformedConfig | None = None,
+    *,
+    dtype: Any = None,
+) -> tuple[Any, PyTree]:
+    """Reads a circuit; `dspc_jax.build` makes it from the configuration.
 
     Args:
-        path: a file that `save` wrote.
+        path: a file that `save` wrote. ``~`` is the home folder.
         config: the configuration that the file must have, or None for any.
+        dtype: of the parameters, one of `DTYPES`; None: that of new parameters
+            (float32, or float64 under ``jax_enable_x64``). Values are rounded to it.
 
     Returns:
         The configuration and the parameters.
 
     Raises:
-        ValueError: not such a file, a version that this library does not know, another
-            configuration than ``config``, or parameters that do not fit the
-            configuration; the message names the difference.
+        ValueError: not such a file, a damaged one, a version that this library does not
+            know, types that are not registered, another configuration than ``config``,
+            or parameters that do not fit the configuration; one line that names the
+            difference. Such a file is refused before anything is built or read that is
+            larger than the file.
         OSError: the file cannot be read.
     """
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-        header = json.loads(arrays.pop("header").tobytes())
-        kind, version = header["format"], header["version"]
-    except (zipfile.BadZipFile, KeyError, EOFError, ValueError, TypeError) as error:
+    if dtype is not None:
+        dtype = _check_dtype("dtype", np.dtype(dtype))
+        if jax.dtypes.canonicalize_dtype(dtype) != dtype:
+            raise ValueError(
+                f"dtype must be float32 or bfloat16 without jax_enable_x64, got {dtype}"
+            )
+    with open(os.path.expanduser(path), "rb") as file:
+        try:
+            archive = NumpyArchive(file)
+            stored = _read_config(archive)
+            _check_size(stored, archive)
+            expected = registry.checked(lambda: _shapes(stored), "config")
+            names = _named(expected)
+            _check_arrays("its arrays", names, _parameters(archive))
+            if config is not None and stored != config:
+                raise ValueError(f"its config must be config, got {_short(stored)}")
+            values = [
+                _array(archive.read(name), dtype or shape.dtype)
+                for name, shape in names.items()
+            ]
+        except ValueError as error:
+            raise ValueError(
+                f"path must be a whole file of {FORMAT!r}, got {path}: {error}"
+            ) from error
+    return stored, jax.tree.unflatten(jax.tree.structure(expected), values)
+
+
+def _read_config(archive: NumpyArchive) -> CircuitConfig | TransformedConfig:
+    header = archive.headers.get("header")
+    if header is None or header.dtype != np.uint8 or len(header.shape) != 1:
+        raise ValueError("it must have a header of bytes, got none")
+    if header.shape[0] > _MOST_HEADER_BYTES:
         raise ValueError(
-            f"path must be a file of {FORMAT!r}, got {path} ({error})"
-        ) from error
-    if kind != FORMAT or version != VERSION:
-        raise ValueError(
-            f"path must be {FORMAT!r} of version {VERSION}, got {kind!r} of version "
-            f"{version!r} in {path}"
+            f"its header must have at most {_MOST_HEADER_BYTES} bytes, got "
+            f"{header.shape[0]}"
         )
-    stored_config = config_from_json(header["config"])
-    if config is not None and stored_config != config:
+    text = archive.read("header").tobytes()
+    parsed = registry.checked(lambda: json.loads(text), "its header")
+    if not isinstance(parsed, dict) or parsed.keys() != {"format", "version", "config"}:
+        raise ValueError("its header must have format, version and config, got others")
+    if b'"FlowConfig"' in text:
+        _import_flows()
+    if parsed["format"] != FORMAT or parsed["version"] != VERSION:
         raise ValueError(
-            f"path must hold the circuit of config, got another in {path}: "
-            f"{_difference(config, stored_config)}"
+            f"it must be {FORMAT!r} of version {VERSION}, got "
+            f"{_short(parsed['format'])} of version {_short(parsed['version'])}"
         )
-    shapes = parameters.shapes(build(stored_config).layout)
-    expected = _named(shapes)
-    if difference := expected.keys() ^ arrays.keys():
+    config = registry.checked(lambda: registry.from_json(parsed["config"]), "config")
+    if not isinstance(config, CircuitConfig | TransformedConfig):
+        raise ValueError(f"config must be of a circuit, got {_short(config)}")
+    return config
+
+
+def _import_flows() -> object:
+    """Makes the library's flows known; they need Flax, which is slow to import."""
+    from dspc_jax.flows import ladder
+
+    return ladder
+
+
+def _check_size(
+    config: CircuitConfig | TransformedConfig, archive: NumpyArchive
+) -> None:
+    """Refuses what the file's parameters cannot be enough for, without building it.
+
+    A circuit has a leaf for each unit and channel of a variable, for every repetition;
+    a weight for each partition, and an array for each level.
+    """
+    headers = _parameters(archive)
+    count = sum(int(np.prod(header.shape, dtype=object)) for header in headers.values())
+    circuit = config
+    if isinstance(config, TransformedConfig):
+        circuit = config.circuit
+        sizes = config.flow.sizes
+        _at_least(sizes.get("num_steps", 0), len(headers), "arrays for its flow")
+        _at_least(max(sizes.values(), default=0), count, "numbers for its flow")
+    assert isinstance(circuit, CircuitConfig)
+    structure, leaf = circuit.structure, circuit.leaf
+    own = leaf if isinstance(leaf, tuple) else (leaf,)
+    per_example = sum(map(_leaf_size, own))
+    if not isinstance(leaf, tuple):
+        per_example *= structure.num_variables
+    trees = getattr(structure, "num_repetitions", 1)
+    num_leaves = circuit.num_leaves * circuit.num_channels * trees * per_example
+    _at_least(max(num_leaves, circuit.num_classes), count, "numbers for its leaves")
+    graph = registry.checked(structure.region_graph, "structure")
+    _at_least(len(graph.partitions), count, "numbers for its partitions")
+    work = sum(len(graph.scopes[p.region]) for p in graph.partitions)
+    _at_least(work // 64 - _SMALL_WORK, count, "numbers for regions as large")
+    _at_least(graph.heights[graph.root], len(headers), "arrays for its levels")
+
+
+def _at_least(needed: int, count: int, what: str) -> None:
+    if needed > count:
+        raise ValueError(f"it must have {needed:.4g} {what}, got {count}")
+
+
+def _leaf_size(leaf: Any) -> int:
+    """At most the number of parameters of one leaf; of the library's, quickly."""
+    if isinstance(leaf, leaves.Categorical):
+        return leaf.num_values
+    if isinstance(leaf, _LEAVES):
+        return 1
+    shapes = registry.checked(
+        lambda: jax.eval_shape(
+            lambda: leaf.init(jax.random.key(0), (1, 1, 1, 1)),
+        ),
+        "leaf",
+    )
+    return sum(int(np.prod(shape.shape)) for shape in jax.tree.leaves(shapes))
+
+
+def _shapes(config: CircuitConfig | TransformedConfig) -> PyTree:
+    """The tree of shapes and types of new parameters."""
+    if isinstance(config, CircuitConfig):
+        init = build(config).init
+        return jax.eval_shape(lambda: init(jax.random.key(0)))
+    circuit, flow = config.circuit, build(config).flow
+    example = (circuit.structure.num_variables, circuit.num_channels)
+    shapes = jax.eval_shape(
+        lambda: flow.init(jax.random.key(0), jnp.zeros((2, *example)))
+    )
+    return {"circuit": _shapes(circuit), "flow": shapes}
+
+
+def _check_arrays(owner: str, expected: dict[str, Any], arrays: dict[str, Any]) -> None:
+    """Refuses arrays of other names, shapes or types."""
+    if difference := sorted(expected.keys() ^ arrays.keys()):
         raise ValueError(
-            f"path must hold exactly the arrays {sorted(expected)}, got {path}, which "
-            f"differs in {sorted(difference)}"
+            f"{owner} must be those of the config, got a difference in "
+            f"{_short(difference)}"
         )
     for name, shape in expected.items():
-        array = arrays[name]
-        if array.shape != shape.shape or array.dtype != shape.dtype:
+        if arrays[name].shape != shape.shape:
             raise ValueError(
-                f"path must hold {name} as {shape.dtype} {shape.shape}, got "
-                f"{array.dtype} {array.shape} in {path}"
+                f"{owner} must have {name} of shape {shape.shape}, got "
+                f"{arrays[name].shape}"
             )
-    tree = jax.tree.structure(shapes)
-    values = [jnp.asarray(arrays[name]) for name in expected]
-    return stored_config, jax.tree.unflatten(tree, values)
+        _check_dtype(name, arrays[name].dtype)
 
 
-def _named(params: Any) -> dict[str, Any]:
-    """Leaves by path, such as ``.sums[0][1]``, in tree order."""
+def _check_dtype(name: str, dtype: np.dtype) -> np.dtype:
+    if dtype == np.dtype("V2"):
+        dtype = np.dtype(jnp.bfloat16)
+    if dtype.name not in DTYPES:
+        raise ValueError(f"{name} must be of a type among {DTYPES}, got {dtype.name}")
+    return dtype
+
+
+def _without_types(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Bfloat16, which files of NumPy do not know, as pairs of bytes."""
+    return {
+        name: array.view("V2") if array.dtype == jnp.bfloat16 else array
+        for name, array in arrays.items()
+    }
+
+
+def _array(values: np.ndarray, dtype: Any) -> jax.Array:
+    """Reverses `_without_types`, and converts."""
+    if values.dtype == np.dtype("V2"):
+        values = values.view(jnp.bfloat16)
+    return jnp.asarray(values.astype(dtype))
+
+
+def _parameters(archive: NumpyArchive) -> dict[str, Any]:
+    return {name: h for name, h in archive.headers.items() if name != "header"}
+
+
+def _named(params: PyTree) -> dict[str, Any]:
+    """Leaves by path, such as ``params.sums[0][1]``, in tree order."""
     return {
         f"params{jax.tree_util.keystr(path)}": leaf
         for path, leaf in jax.tree_util.tree_leaves_with_path(params)
     }
 
 
-def _difference(expected: CircuitConfig, stored: CircuitConfig) -> str:
-    return "; ".join(
-        f"{field.name} must be {getattr(expected, field.name)}, "
-        f"got {getattr(stored, field.name)}"
-        for field in dataclasses.fields(CircuitConfig)
-        if getattr(expected, field.name) != getattr(stored, field.name)
-    )
+def _short(value: Any) -> str:
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 100 else f"{text[:100]}..."

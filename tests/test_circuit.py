@@ -230,8 +230,8 @@ X0, MASK, KEY = X[0], OBSERVED[0], jax.random.key(0)
 BAD_CALLS = {
     "values": (lambda: CIRCUIT.log_prob(PARAMS, X), r"x .*\(2, 1\).*got \(3, 2, 1\)"),
     "flat values": (
-        lambda: CIRCUIT.class_log_probs(PARAMS, X0[:, 0]),
-        r"x must have shape \[V, C\] = \(2, 1\).*got \(2,\)",
+        lambda: CIRCUIT.class_log_probs(PARAMS, X0[:1, 0]),
+        r"x must have shape \[V, C\] = \(2, 1\).*got \(1, 1\)",
     ),
     "mask of floats": (
         lambda: CIRCUIT.log_prob(PARAMS, X0, MASK.astype(jnp.float32)),
@@ -249,7 +249,10 @@ BAD_CALLS = {
         lambda: CIRCUIT.sample(jax.random.split(KEY, 2), PARAMS),
         "key must be one typed key.*batch with jax.vmap",
     ),
-    "no key": (lambda: CIRCUIT.sample(0, PARAMS), "key must be one typed key.*got 0"),
+    "no key": (
+        lambda: CIRCUIT.sample(0, PARAMS),  # pyright: ignore
+        "key must be one typed key.*got 0",
+    ),
     "x alone": (
         lambda: CIRCUIT.sample(KEY, PARAMS, x=X0),
         "observed must be given with the other of x and observed",

@@ -124,7 +124,7 @@ def uniform_codec(num_values: int) -> Codec:
     )
 
 
-def logit_codec(num_values: int, alpha: float = 0.05) -> Codec:
+def logit_codec(num_values: int, *, alpha: float = 0.05) -> Codec:
     r"""For densities on the real line: the logit of dequantized levels.
 
     .. math:: x = \operatorname{logit} y, \quad

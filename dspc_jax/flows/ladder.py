@@ -35,11 +35,12 @@ from dspc_jax.flows.coupling import (
     multi_scale,
     steps,
 )
-from dspc_jax.flows.flow import Flow
+from dspc_jax.flows.flow import Flow, configured
 from dspc_jax.networks.layers import check_counts
 from dspc_jax.types import Array, Key, PyTree
 
 
+@configured
 def identity_flow(height: int, width: int, num_channels: int = 1) -> Flow:
     """Features that are the values: every query of the circuit keeps its meaning.
 
@@ -59,6 +60,7 @@ def identity_flow(height: int, width: int, num_channels: int = 1) -> Flow:
     return _bind("identity_flow", Chain(()), shape, (1, 1), affine=True)
 
 
+@configured
 def color_flow(height: int, width: int, num_channels: int = 3) -> Flow:
     """One affine map of the channels of every pixel, the same for all pixels.
 
@@ -81,6 +83,7 @@ def color_flow(height: int, width: int, num_channels: int = 3) -> Flow:
     return _bind("color_flow", layer, shape, (1, 1), affine=True)
 
 
+@configured
 def patch_flow(
     height: int,
     width: int,
@@ -135,6 +138,7 @@ def patch_flow(
     return _bind(name, layer, shape, (patch, patch), affine=False)
 
 
+@configured
 def multi_scale_flow(
     height: int,
     width: int,
@@ -191,7 +195,8 @@ def multi_scale_flow(
     return _bind("multi_scale_flow", layer, shape, (height, width), affine=False)
 
 
-def after_logit(flow: Flow, alpha: float = 0.05) -> Flow:
+@configured
+def after_logit(flow: Flow, *, alpha: float = 0.05) -> Flow:
     r"""A flow that sees the logit of every value in place of the value.
 
     .. math:: y = \operatorname{logit}(\alpha + (1 - 2 \alpha) x), \quad

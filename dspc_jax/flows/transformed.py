@@ -32,23 +32,56 @@ References:
     Generative Models", NeurIPS 2019.
 """
 
-from collections.abc import Callable
+import dataclasses
 import functools
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dspc_jax.circuit import Circuit
-from dspc_jax.flows.flow import Flow
+from dspc_jax import examples, protocols
+from dspc_jax.circuit import Circuit, CircuitConfig
+from dspc_jax.flows.flow import Flow, FlowConfig
 from dspc_jax.leaves import ContinuousLeaf
 from dspc_jax.ops.batching import foldable
 from dspc_jax.types import Array, Key
 
 
-class TransformedCircuit(NamedTuple):
-    """Pure functions of a circuit over a flow's features, as `Circuit` defines them.
+@dataclasses.dataclass(frozen=True)
+class TransformedConfig:
+    """Everything that makes a transformed circuit, hashable.
+
+    Attributes:
+        circuit: over the features.
+        flow: what the flow is made from.
+    """
+
+    circuit: CircuitConfig
+    flow: FlowConfig
+
+    def __post_init__(self):
+        if not isinstance(self.circuit, CircuitConfig):
+            raise ValueError(
+                f"circuit must be a CircuitConfig, got {self.circuit!r:.80}"
+            )
+        if not isinstance(self.flow, FlowConfig):
+            raise ValueError(f"flow must be a FlowConfig, got {self.flow!r:.80}")
+
+    def build(self) -> "TransformedCircuit":
+        """The transformed circuit; as `dspc_jax.build`, which takes both kinds."""
+        return transform(self.circuit.build(), self.flow.build())
+
+
+def _query() -> Any:
+    """A field with a function, which circuit and flow determine."""
+    return dataclasses.field(compare=False, repr=False)
+
+
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class TransformedCircuit:
+    """Pure functions of a circuit over a flow's features, as those of `Circuit`.
 
     One example per call (batch by vmap, which makes one call of the flow as well).
     Parameters are ``{"circuit": ..., "flow": ...}``. ``observed`` is bool ``[G]``, one
@@ -57,30 +90,39 @@ class TransformedCircuit(NamedTuple):
     Attributes:
         circuit: S.
         flow: f.
-        init: ``(key, data[N, V, C], spread=0.5) -> params``: the flow by the data, then
-            the circuit by their features.
-        log_prob: ``(params, x, observed=None) -> []`` nats.
-        class_log_probs: ``(params, x, observed=None) -> [Y]`` nats.
-        class_posterior: ``(params, x, observed=None) -> [Y]``.
-        sample: ``(key, params, x=None, observed=None, leaf_mode="sample") -> [V, C]``;
-            ``leaf_mode="mean"`` takes the leaves' means as features.
-        sample_differentiable: ``(key, params, relaxation=..., temperature=..., x=None,
-            observed=None, leaf_mode="sample") -> [V, C]``: relaxed features through the
-            inverse.
-        mpe: ``(params, x=None, observed=None) -> [V, C]``; affine flows only.
-        mean: ``(params, x=None, observed=None) -> [V, C]``; affine flows only.
+        init: the flow by the data, then the circuit by their features.
+        log_prob: log-likelihood and marginals.
+        class_log_probs: the same given each class.
+        class_posterior: probabilities of the classes.
+        sample: exact samples, ancestral or conditional.
+        sample_differentiable: relaxed features through the inverse.
+        mpe: the most probable explanation; affine flows only.
+        mean: exact conditional means; affine flows only.
     """
 
     circuit: Circuit
     flow: Flow
-    init: Callable[..., Any]
-    log_prob: Callable[..., Array]
-    class_log_probs: Callable[..., Array]
-    class_posterior: Callable[..., Array]
-    sample: Callable[..., Array]
-    sample_differentiable: Callable[..., Array]
-    mpe: Callable[..., Array]
-    mean: Callable[..., Array]
+    init: protocols.Init = _query()
+    log_prob: protocols.LogProb = _query()
+    class_log_probs: protocols.ClassLogProbs = _query()
+    class_posterior: protocols.ClassPosterior = _query()
+    sample: protocols.Sample = _query()
+    sample_differentiable: protocols.SampleDifferentiable = _query()
+    mpe: protocols.Mpe = _query()
+    mean: protocols.Mean = _query()
+
+    def __reduce__(self):
+        return transform, (self.circuit, self.flow)
+
+    @property
+    def config(self) -> TransformedConfig:
+        """What it was built from; a ValueError if its flow has no configuration."""
+        if self.flow.config is None or not self.flow.is_configured:
+            raise ValueError(
+                "flow must be made by a function that `configured` knows, got "
+                f"{self.flow.name}"
+            )
+        return TransformedConfig(self.circuit.config, self.flow.config)
 
 
 @functools.lru_cache(maxsize=64)
@@ -111,15 +153,13 @@ def transform(circuit: Circuit, flow: Flow) -> TransformedCircuit:
     forward, inverse = foldable(flow.forward), foldable(flow.inverse)
     blocks = np.asarray(flow.blocks)
 
+    def with_channels(x: Any, ndim: int) -> Array:
+        return examples.with_channels(circuit.layout, jnp.asarray(x, jnp.float32), ndim)
+
     def features(params, x: Any, observed: Any):
         """One example's features, log-determinant, and mask ``[V]`` of known ones."""
-        x = jnp.asarray(x, jnp.float32)
-        shape = (num_variables, circuit.config.num_channels)
-        if x.shape != shape:
-            raise ValueError(
-                f"x must have shape [V, C] = {shape} (one example; batch with "
-                f"jax.vmap), got {x.shape}"
-            )
+        x = with_channels(x, 2)
+        examples.check_values(circuit.layout, "x", x.shape)
         if observed is None:
             z, log_det = forward(params["flow"], x)
             return z, jnp.sum(log_det), None
@@ -150,43 +190,29 @@ def transform(circuit: Circuit, flow: Flow) -> TransformedCircuit:
         z, _, known = features(params, x, observed)
         assert known is not None
         out = inverse(params["flow"], function(z, known))
-        return jnp.where(known[:, None], jnp.asarray(x, jnp.float32), out)
+        return jnp.where(known[:, None], with_channels(x, 2), out)
 
-    def init(key: Key, data: Any, spread: float = 0.5):
-        data = jnp.asarray(data, jnp.float32)
+    def init(key: Key, data: Any = None, *, spread: float = 0.5):
+        if data is None:
+            raise ValueError(f"data must be given to start {flow.name}, got None")
+        data = with_channels(data, 3)
+        examples.check_values(circuit.layout, "data", data.shape[1:])
         key_flow, key_circuit = jax.random.split(key)
         params = flow.init(key_flow, data)
         z, _ = flow.forward(params, data)
-        return {"circuit": circuit.init(key_circuit, z, spread), "flow": params}
+        start = circuit.init(key_circuit, z, spread=spread)
+        return {"circuit": start, "flow": params}
 
-    def sample(key, params, x=None, observed=None, leaf_mode="sample"):
-        def draw(z, known):
-            return circuit.sample(key, params["circuit"], z, known, leaf_mode)
+    def sampler(function):
+        """Turns a sampler of features into one of values."""
 
-        return through(draw, params, x, observed)
+        def sample(key, params, x=None, observed=None, **options):
+            def draw(z, known):
+                return function(key, params["circuit"], z, known, **options)
 
-    def sample_differentiable(
-        key,
-        params,
-        *,
-        relaxation="gumbel_softmax",
-        temperature=1.0,
-        x=None,
-        observed=None,
-        leaf_mode="sample",
-    ):
-        def draw(z, known):
-            return circuit.sample_differentiable(
-                key,
-                params["circuit"],
-                relaxation=relaxation,
-                temperature=temperature,
-                x=z,
-                observed=known,
-                leaf_mode=leaf_mode,
-            )
+            return through(draw, params, x, observed)
 
-        return through(draw, params, x, observed)
+        return sample
 
     def affine_only(name, function):
         """Turns a query of features into one of values, behind an affine flow."""
@@ -204,18 +230,21 @@ def transform(circuit: Circuit, flow: Flow) -> TransformedCircuit:
 
         return single
 
-    return TransformedCircuit(
-        circuit=circuit,
-        flow=flow,
-        init=init,
-        log_prob=query(circuit.log_prob),
-        class_log_probs=query(circuit.class_log_probs),
-        class_posterior=query(circuit.class_posterior, has_density=False),
-        sample=sample,
-        sample_differentiable=sample_differentiable,
-        mpe=affine_only("mpe", circuit.mpe),
-        mean=affine_only("mean", circuit.mean),
-    )
+    queries = {
+        "init": init,
+        "log_prob": query(circuit.log_prob),
+        "class_log_probs": query(circuit.class_log_probs),
+        "class_posterior": query(circuit.class_posterior, has_density=False),
+        "sample": sampler(circuit.sample),
+        "sample_differentiable": sampler(circuit.sample_differentiable),
+        "mpe": affine_only("mpe", circuit.mpe),
+        "mean": affine_only("mean", circuit.mean),
+    }
+    described = {
+        name: protocols.described(TransformedCircuit, name, function)
+        for name, function in queries.items()
+    }
+    return TransformedCircuit(circuit, flow, **described)
 
 
 def whole_blocks(flow: Flow, observed: Any) -> np.ndarray:

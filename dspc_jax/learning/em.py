@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from dspc_jax import parameters
+from dspc_jax import examples, parameters
 from dspc_jax.circuit import Circuit
 from dspc_jax.inference import likelihood
 from dspc_jax.leaves import FittableLeaf
@@ -50,9 +50,10 @@ def expected_counts(
     layout = circuit.layout
     _check_leaves(circuit)
     weights = parameters.normalize(layout, params)
+    x = examples.with_channels(layout, jnp.asarray(x), 3)
 
     def total(weights):
-        log_p = likelihood.log_prob(layout, weights, jnp.asarray(x), observed)
+        log_p = likelihood.log_prob(layout, weights, x, observed)
         return jnp.sum(jnp.where(log_p > -jnp.inf, log_p, 0.0))
 
     gradient = jax.grad(total)(weights)
@@ -68,7 +69,7 @@ def expected_counts(
     return edges._replace(leaves=tuple(leaves))
 
 
-def em(circuit: Circuit, step_size: float = 1.0) -> optax.GradientTransformation:
+def em(circuit: Circuit, *, step_size: float = 1.0) -> optax.GradientTransformation:
     """The M-step as an optax transformation of expected counts.
 
     ``update(expected_counts(circuit, params, x), state, params)`` gives the change of

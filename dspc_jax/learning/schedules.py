@@ -23,7 +23,7 @@ def constant_temperature(value: float) -> Schedule:
 
 
 def annealed_temperature(
-    num_steps: int, start: float = 1.0, end: float = 0.5
+    num_steps: int, *, start: float = 1.0, end: float = 0.5
 ) -> Schedule:
     """``max(end, start * exp(-step / num_steps))``; the paper's is start 1, end 0.5.
 

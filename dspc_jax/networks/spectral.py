@@ -19,7 +19,7 @@ from dspc_jax.types import Array
 _START = 20221  # seed of the fixed start vector; almost any vector serves
 
 
-def spectral_norm(matrix: Array, num_iterations: int = 20) -> Array:
+def spectral_norm(matrix: Array, *, num_iterations: int = 20) -> Array:
     r"""The largest singular value of a matrix, by power iteration.
 
     :math:`\sigma = u^\top W v` with the unit vectors :math:`u, v` of the last
@@ -55,7 +55,7 @@ def spectral_norm(matrix: Array, num_iterations: int = 20) -> Array:
     return u @ (matrix @ v)
 
 
-def spectrally_normalized(params: Any, num_iterations: int = 20) -> Any:
+def spectrally_normalized(params: Any, *, num_iterations: int = 20) -> Any:
     """Divides every kernel of a network by its spectral norm.
 
     A kernel is a leaf named ``kernel``. Its last axis counts outputs, all others
@@ -74,7 +74,9 @@ def spectrally_normalized(params: Any, num_iterations: int = 20) -> Any:
     def normalize(path: Any, leaf: Array) -> Array:
         if getattr(path[-1], "key", None) != "kernel":
             return leaf
-        norm = spectral_norm(leaf.reshape(-1, leaf.shape[-1]), num_iterations)
+        norm = spectral_norm(
+            leaf.reshape(-1, leaf.shape[-1]), num_iterations=num_iterations
+        )
         return leaf / jnp.maximum(norm, 1e-12)
 
     return jax.tree_util.tree_map_with_path(normalize, params)

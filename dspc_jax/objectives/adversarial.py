@@ -51,7 +51,7 @@ Augment: TypeAlias = Callable[[Array, Array], Array]
 """``(key, x[B, V, C]) -> [B, V, C]``, differentiable in x."""
 
 
-def discriminator_risk(real: Array, fake: Array, loss: str = "vanilla") -> Array:
+def discriminator_risk(real: Array, fake: Array, *, loss: str = "vanilla") -> Array:
     """The discriminator's part of the table above.
 
     Args:
@@ -71,7 +71,7 @@ def discriminator_risk(real: Array, fake: Array, loss: str = "vanilla") -> Array
     return jnp.mean(jax.nn.softplus(-real)) + jnp.mean(jax.nn.softplus(fake))
 
 
-def generator_risk(fake: Array, loss: str = "vanilla") -> Array:
+def generator_risk(fake: Array, *, loss: str = "vanilla") -> Array:
     """The sampler's part of the table above.
 
     Args:
@@ -143,7 +143,7 @@ def discriminator_loss(
         real, fake = augment(real_key, real), augment(fake_key, fake)
     real_logits = discriminator.train_logits(real_noise, discriminator_params, real)
     fake_logits = discriminator.train_logits(fake_noise, discriminator_params, fake)
-    risk = discriminator_risk(real_logits, fake_logits, loss)
+    risk = discriminator_risk(real_logits, fake_logits, loss=loss)
     metrics = {
         "loss": risk,
         "real_logit": jnp.mean(real_logits),
@@ -201,7 +201,7 @@ def generator_loss(
     fake = sample(jax.random.split(sample_key, batch.shape[0]), params)
     augmented = fake if augment is None else augment(augment_key, fake)
     logits = discriminator.train_logits(noise_key, discriminator_params, augmented)
-    return generator_risk(logits, loss), {
+    return generator_risk(logits, loss=loss), {
         "deceived": _share_above(logits),
         "sample_spread": sample_spread(fake, batch),
     }

@@ -131,7 +131,9 @@ def circuit_decoder(
     return decode
 
 
-def bernoulli_cross_entropy(target: Array, mean: Array, epsilon: float = 1e-3) -> Array:
+def bernoulli_cross_entropy(
+    target: Array, mean: Array, *, epsilon: float = 1e-3
+) -> Array:
     r"""The cross-entropy of gray values, summed over all axes but the first.
 
     .. math:: -\sum_i t_i \log m_i + (1 - t_i) \log (1 - m_i)
@@ -234,7 +236,7 @@ def auto_encoding_loss(
             f"{target.shape}"
         )
     if reconstruction == "bce":
-        per_image = bernoulli_cross_entropy(target, decoded, epsilon)
+        per_image = bernoulli_cross_entropy(target, decoded, epsilon=epsilon)
     else:
         per_image = squared_error(target, decoded)
     loss = jnp.mean(per_image)

@@ -46,7 +46,7 @@ def code_spread(means: Array, variances: Array) -> Array:
     return jnp.where(total > 0, between / jnp.where(total > 0, total, 1), 0.0)
 
 
-def active_latents(spread: Array, least: float = 0.01) -> Array:
+def active_latents(spread: Array, *, least: float = 0.01) -> Array:
     r"""The number of latents with a `code_spread` above ``least``.
 
     Args:

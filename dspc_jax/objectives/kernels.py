@@ -100,6 +100,7 @@ def common_center(x: ArrayLike, y: ArrayLike) -> Array:
 
 def gaussian_kernel(
     bandwidths: Array | Sequence[float] | float,
+    *,
     weights: Sequence[float] | None = None,
 ) -> Kernel:
     r"""A sum of Gaussian kernels.

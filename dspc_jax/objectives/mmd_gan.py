@@ -156,7 +156,9 @@ def sampler_loss(
     return safe_sqrt(mmd2) + hinge_weight * hinge, {"mmd2": mmd2, "hinge": hinge}
 
 
-def clip_encoder(critic_params: dict[str, Any], bound: float = 0.01) -> dict[str, Any]:
+def clip_encoder(
+    critic_params: dict[str, Any], *, bound: float = 0.01
+) -> dict[str, Any]:
     """Clips every parameter of the encoder to ``[-bound, bound]``, none of the decoder.
 
     Args:

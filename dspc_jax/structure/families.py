@@ -42,7 +42,7 @@ class RandomBinaryTrees:
                 raise ValueError(
                     f"{name} must be at least {least}, got {getattr(self, name)}"
                 )
-        if 2**self.depth > self.num_variables:
+        if self.depth >= self.num_variables.bit_length():  # floor(log2 V) + 1
             raise ValueError(
                 f"depth must satisfy 2**depth <= num_variables={self.num_variables} "
                 f"(no region may be empty), got {self.depth}"

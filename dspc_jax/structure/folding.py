@@ -62,6 +62,22 @@ class Level:
     slots: np.ndarray
 
 
+class Places(NamedTuple):
+    """Where the regions and partitions of a graph went.
+
+    Attributes:
+        graph: the graph with the regions and partitions that folding adds at the ends
+            of its lists: products of two in place of larger ones, and sum layers over
+            input regions that meet inner ones.
+        regions: per region, its level (0: inputs) and row.
+        partitions: per partition, its level, fold and row in the fold.
+    """
+
+    graph: RegionGraph
+    regions: tuple[tuple[int, int], ...]
+    partitions: tuple[tuple[int, int, int], ...]
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class FoldedGraph:
     """The levels of a circuit, input regions first, the root alone in the last.
@@ -77,6 +93,7 @@ class FoldedGraph:
         alternatives: R if the graph is R trees of one shape mixed at the root (1 for a
             tree) and partition p of a level is position ``p // R`` of tree ``p % R``;
             None for every other graph.
+        places: where the graph's regions and partitions went.
     """
 
     num_variables: int
@@ -84,11 +101,12 @@ class FoldedGraph:
     levels: tuple[Level, ...]
     parents: tuple[np.ndarray, ...]
     alternatives: int | None
+    places: Places
 
 
 def fold(graph: RegionGraph) -> FoldedGraph:
     """Folds a region graph; pure bookkeeping, done once per circuit."""
-    graph = _lift_inputs(graph)
+    graph = _lift_inputs(_in_pairs(graph))
     top = graph.heights[graph.root]
     order: list[list[int]] = [[] for _ in range(top + 1)]  # regions per level
     order[top] = [graph.root]
@@ -119,7 +137,46 @@ def fold(graph: RegionGraph) -> FoldedGraph:
         levels=levels,
         parents=tuple(_padded(_positions(requests[h], order[h])) for h in range(top)),
         alternatives=_alternatives(graph, levels),
+        places=Places(
+            graph,
+            tuple(rows[region] for region in range(len(graph.scopes))),
+            _partition_rows(graph, groups),
+        ),
     )
+
+
+def _in_pairs(graph: RegionGraph) -> RegionGraph:
+    """Makes products of two of larger ones: halves of the children, halved again."""
+    scopes, added = list(graph.scopes), []
+
+    def pair(children: tuple[int, ...]) -> tuple[int, ...]:
+        if len(children) <= 2:
+            return children
+        middle = (len(children) + 1) // 2
+        return joined(children[:middle]), joined(children[middle:])
+
+    def joined(children: tuple[int, ...]) -> int:
+        if len(children) == 1:
+            return children[0]
+        region = len(scopes)
+        scopes.append(tuple(sorted(v for child in children for v in scopes[child])))
+        added.append(Partition(region, pair(children)))
+        return region
+
+    partitions = [Partition(p.region, pair(p.children)) for p in graph.partitions]
+    if not added:
+        return graph
+    return RegionGraph(graph.num_variables, tuple(scopes), (*partitions, *added))
+
+
+def _partition_rows(graph, groups) -> tuple[tuple[int, int, int], ...]:
+    """Computes `Places.partitions`; of equal partitions, the first comes first."""
+    rows: dict[Partition, list[tuple[int, int, int]]] = {}
+    for level, folds in enumerate(groups):
+        for number, partitions in enumerate(folds):
+            for row, partition in enumerate(partitions):
+                rows.setdefault(partition, []).append((level, number, row))
+    return tuple(rows[partition].pop(0) for partition in graph.partitions)
 
 
 def _lift_inputs(graph: RegionGraph) -> RegionGraph:

@@ -1,9 +1,13 @@
 """Latent variables inside the region graph of an image."""
 
-from dspc_jax.structure.region_graph import RegionGraph, RegionGraphBuilder
+from dspc_jax.structure.region_graph import (
+    RegionGraph,
+    RegionGraphBuilder,
+    Structure,
+)
 
 
-def with_latents(structure, num_latents: int) -> RegionGraph:
+def with_latents(structure: Structure, num_latents: int) -> RegionGraph:
     """A region graph over the variables of ``structure`` and latents, low in its tree.
 
     The latents are the variables ``V .. V + num_latents - 1``. Each tree of the

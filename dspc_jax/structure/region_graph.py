@@ -5,45 +5,81 @@ regions with disjoint scopes. Regions without partitions are input regions. Regi
 numbered; two regions may have the same scope (the repetitions of a random forest do).
 """
 
+from collections.abc import Iterable
 import dataclasses
 import functools
+import operator
+import reprlib
+from typing import Any, Protocol, SupportsIndex
 
 import numpy as np
 
+_Numbers = Iterable[SupportsIndex] | np.ndarray
 
-@dataclasses.dataclass(frozen=True)
+
+@dataclasses.dataclass(frozen=True, init=False)
 class Partition:
     """One way to split a region: ``region`` is the product of ``children``.
 
     Attributes:
         region: number of the region that is split.
-        children: numbers of the two child regions. A single child of the same scope is
-            a plain sum layer over that child.
+        children: numbers of the child regions, in a tuple, list or array. A single
+            child of the same scope is a plain sum layer over that child. More than two
+            become products of two when a circuit is built: halves of the list, halved
+            again, each with a sum layer of its own.
+
+    Raises:
+        ValueError: a number is no whole number.
     """
 
     region: int
     children: tuple[int, ...]
 
+    def __init__(self, region: SupportsIndex, children: _Numbers):
+        (number,) = _whole_numbers("region", (region,))
+        object.__setattr__(self, "region", number)
+        object.__setattr__(self, "children", _whole_numbers("children", children))
 
-@dataclasses.dataclass(frozen=True)
+
+@dataclasses.dataclass(frozen=True, init=False)
 class RegionGraph:
     """Regions and partitions; immutable, hashable, checked on construction.
 
     Attributes:
         num_variables: V; the root's scope is ``range(V)``.
-        scopes: per region, its variables in ascending order.
+        scopes: per region, its variables in ascending order; tuples, lists or arrays.
         partitions: all partitions; a region may own several (they are mixed).
 
     Raises:
         ValueError: the graph is not smooth, not decomposable, has a cycle, an empty
-            region, several roots, or a partition of other than one or two children.
+            region, several roots, a partition without children, or numbers that are no
+            whole numbers.
     """
 
     num_variables: int
     scopes: tuple[tuple[int, ...], ...]
     partitions: tuple[Partition, ...]
 
-    def __post_init__(self):
+    def __init__(
+        self,
+        num_variables: SupportsIndex,
+        scopes: Iterable[_Numbers] | np.ndarray,
+        partitions: Iterable[Partition] | np.ndarray,
+    ):
+        (number,) = _whole_numbers("num_variables", (num_variables,))
+        rows = tuple(
+            _whole_numbers(f"scopes[{region}]", scope)
+            for region, scope in enumerate(_row("scopes", scopes))
+        )
+        object.__setattr__(self, "num_variables", number)
+        object.__setattr__(self, "scopes", rows)
+        object.__setattr__(self, "partitions", _row("partitions", partitions))
+        for partition in self.partitions:
+            if not isinstance(partition, Partition):
+                raise ValueError(
+                    "partitions must hold a Partition each, got "
+                    f"{reprlib.repr(partition)}"
+                )
         _check(self)
 
     @property
@@ -76,6 +112,41 @@ class RegionGraph:
     def region_graph(self) -> "RegionGraph":
         """Itself: a region graph may stand where a structure is asked for."""
         return self
+
+
+class Structure(Protocol):
+    """What gives a region graph: a hashable description, such as `RandomBinaryTrees`.
+
+    A frozen dataclass of your own will do (`dspc_jax.register` lets it go into files).
+    """
+
+    @property
+    def num_variables(self) -> int:
+        """V."""
+        ...
+
+    def region_graph(self) -> RegionGraph:
+        """The region graph, the same for equal descriptions."""
+        ...
+
+
+def _row(name: str, values: Any) -> tuple[Any, ...]:
+    """A tuple, list or array of anything, as a tuple."""
+    try:
+        return tuple(values)
+    except TypeError as error:
+        raise ValueError(
+            f"{name} must be a tuple, list or array, got {reprlib.repr(values)}"
+        ) from error
+
+
+def _whole_numbers(name: str, values: Any) -> tuple[int, ...]:
+    try:
+        return tuple(map(operator.index, _row(name, values)))
+    except TypeError as error:
+        raise ValueError(
+            f"{name} must be whole numbers, got {reprlib.repr(values)}"
+        ) from error
 
 
 def is_smooth(graph: RegionGraph) -> bool:
@@ -147,14 +218,20 @@ def _check(graph: RegionGraph) -> None:
         ):
             raise ValueError(
                 f"scopes[{region}] must list variables 0..{graph.num_variables - 1} "
-                f"once each in ascending order, got {scope}"
+                f"once each in ascending order, got {reprlib.repr(scope)}"
             )
     for p in graph.partitions:
-        if len(p.children) not in (1, 2):
-            raise ValueError(f"partitions must have 1 or 2 children, got {p}")
+        if not p.children:
+            raise ValueError(f"partitions must have children, got {p}")
         if not all(0 <= region < count for region in (p.region, *p.children)):
             raise ValueError(f"partitions must name regions 0..{count - 1}, got {p}")
-    for p in graph.partitions:
+    # Equal splits are checked once: a file may name the same two large regions often.
+    numbers = {scope: number for number, scope in enumerate(graph.scopes)}
+    kinds = [numbers[scope] for scope in graph.scopes]
+    splits = {
+        tuple(kinds[r] for r in (p.region, *p.children)): p for p in graph.partitions
+    }
+    for p in splits.values():
         if not _is_disjoint(graph, p):
             raise ValueError(f"partitions must have disjoint children, got {p}")
         if not _covers(graph, p):
@@ -172,7 +249,7 @@ def _check(graph: RegionGraph) -> None:
             f"partitions must hold one of the root (region {roots[0]}), got none; put "
             "a region of the same scope under it"
         )
-    if graph.scopes[roots[0]] != tuple(range(graph.num_variables)):
+    if len(graph.scopes[roots[0]]) != graph.num_variables:
         raise ValueError(
             f"scopes must let the root hold all {graph.num_variables} variables, "
             f"got {len(graph.scopes[roots[0]])}"
@@ -180,25 +257,58 @@ def _check(graph: RegionGraph) -> None:
 
 
 class RegionGraphBuilder:
-    """Collects regions and partitions, then freezes them into a `RegionGraph`."""
+    """Collects regions and partitions, then freezes them into a `RegionGraph`.
+
+    Four variables in two pairs, which are independent given a unit of the root:
+
+        builder = RegionGraphBuilder(4)
+        left, right = builder.add_region([0, 1]), builder.add_region([2, 3])
+        builder.add_partition(0, left, right)
+        graph = builder.build()
+
+    Attributes:
+        num_variables: V.
+        scopes: of the regions so far; region 0 is the root.
+        partitions: those so far.
+    """
 
     def __init__(self, num_variables: int):
-        """Starts with the root region (number 0) over all variables."""
+        """Starts with the root region (number 0) over all variables.
+
+        Args:
+            num_variables: V, at least 1 (checked by `build`).
+        """
         self.num_variables = num_variables
         self.scopes = [tuple(range(num_variables))]
         self.partitions: list[Partition] = []
 
-    def add_region(self, scope) -> int:
-        """Adds a region over ``scope`` (any order) and returns its number."""
+    def add_region(self, scope: Any) -> int:
+        """Adds a region; one without partitions is an input region.
+
+        Args:
+            scope: its variables, in any order.
+
+        Returns:
+            Its number.
+        """
         self.scopes.append(tuple(sorted(int(v) for v in np.asarray(scope).ravel())))
         return len(self.scopes) - 1
 
     def add_partition(self, region: int, *children: int) -> None:
-        """Lets ``region`` be the product of ``children``."""
+        """Lets a region be the product of others.
+
+        Args:
+            region: its number; a region with several partitions is their mixture.
+            *children: numbers of regions that share its variables out among them.
+        """
         self.partitions.append(Partition(region, children))
 
     def build(self) -> RegionGraph:
-        """The finished graph, checked."""
+        """The finished graph.
+
+        Raises:
+            ValueError: see `RegionGraph`.
+        """
         return RegionGraph(
             self.num_variables, tuple(self.scopes), tuple(self.partitions)
         )

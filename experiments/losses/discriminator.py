@@ -115,7 +115,7 @@ def discriminator_term(
         del x
         logits = discriminator_at(adversary).logits(adversary.params, samples)
         return mean_advantages(
-            jax.vmap(lambda d: generator_risk(d[None], loss))(logits)
+            jax.vmap(lambda d: generator_risk(d[None], loss=loss))(logits)
         )
 
     is_mean = augment is None and not has_noise

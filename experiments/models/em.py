@@ -42,7 +42,7 @@ def make_em(settings: Settings, circuit: Model) -> Em:
     if circuit.labelled:
         raise UserError("--optimizer must be adam with --labels=roots, got 'em'")
     try:
-        em = pc.em(circuit.circuit, settings.em_step_size)
+        em = pc.em(circuit.circuit, step_size=settings.em_step_size)
     except ValueError as error:
         raise UserError(
             f"--optimizer=em does not fit --leaf={settings.leaf}: {error}"

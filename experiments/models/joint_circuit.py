@@ -170,7 +170,8 @@ def _image_marginal(circuit: pc.Circuit, num_pixels: int) -> pc.Circuit:
 
         return complete
 
-    return circuit._replace(
+    return dataclasses.replace(
+        circuit,
         log_prob=query(circuit.log_prob),
         class_log_probs=query(circuit.class_log_probs),
         class_posterior=query(circuit.class_posterior),

@@ -51,12 +51,16 @@ def evaluate(
     from_half = reconstruct(params, half_key, levels, seen)
 
     def hidden_half(image):
-        return bernoulli_cross_entropy(target[:, hidden], image[:, hidden], _EPSILON)
+        return bernoulli_cross_entropy(
+            target[:, hidden], image[:, hidden], epsilon=_EPSILON
+        )
 
     metrics = {
-        "reconstruction_bce": bernoulli_cross_entropy(target, mean, _EPSILON),
+        "reconstruction_bce": bernoulli_cross_entropy(target, mean, epsilon=_EPSILON),
         "reconstruction_mse": squared_error(target, mean),
-        "half_missing_bce": bernoulli_cross_entropy(target, from_half, _EPSILON),
+        "half_missing_bce": bernoulli_cross_entropy(
+            target, from_half, epsilon=_EPSILON
+        ),
         "hidden_half_bce": hidden_half(from_half),
     }
     if complete is not None:

@@ -58,8 +58,8 @@ def schedule(settings: Settings, num_steps_before: int = 0) -> Schedule:
     if settings.temperature_schedule == "annealed":
         annealed = annealed_temperature(
             settings.temperature_decay_steps,
-            settings.temperature,
-            settings.temperature_floor,
+            start=settings.temperature,
+            end=settings.temperature_floor,
         )
         return lambda params, step: annealed(jnp.maximum(step - num_steps_before, 0))
     constant = constant_temperature(settings.temperature)

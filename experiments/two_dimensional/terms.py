@@ -100,7 +100,8 @@ def _kernels(settings: TrainingSettings) -> tuple[tuple[float, ...], list[float]
 
 
 def _mmd_term(settings: TrainingSettings) -> Term:
-    kernel = gaussian_kernel(*_kernels(settings))
+    bandwidths, weights = _kernels(settings)
+    kernel = gaussian_kernel(bandwidths, weights=weights)
     root = settings.mmd_power == 1
     mmd = MmdSettings(
         mmd_estimator="biased" if root else "unbiased", mmd_power=settings.mmd_power

@@ -122,7 +122,7 @@ def _trainer(
 
 def _init(settings: TrainingSettings, circuit: pc.Circuit, key, data) -> Any:
     if settings.init == "data":
-        return circuit.init(key, data, settings.init_spread)
+        return circuit.init(key, data, spread=settings.init_spread)
     params = circuit.init(key)
     (leaf,) = params.leaves
     noise = jax.random.normal(jax.random.fold_in(key, 1), leaf.mean.shape)

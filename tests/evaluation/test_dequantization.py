@@ -26,7 +26,7 @@ CODECS = {
     "binary": binary_codec,
     "uniform": uniform_codec,
     "logit": logit_codec,
-    "wide-logit": lambda num_values: logit_codec(num_values, 0.4),
+    "wide-logit": lambda num_values: logit_codec(num_values, alpha=0.4),
 }
 DENSITIES = {  # codecs of densities, and a density for each
     "uniform": (uniform_codec, stats.beta(2, 3)),
@@ -192,7 +192,7 @@ def test_gray_values_of_discrete_leaves_are_the_nearest_with_a_slope():
 
 
 def test_gray_values_beyond_the_ends_are_the_ends_of_the_logit():
-    codec = logit_codec(4, 0.1)
+    codec = logit_codec(4, alpha=0.1)
     gray = jnp.array([-1.0, 0.0, 0.5, 1.0, 2.0])
     expected = [-math.log(9), -math.log(9), 0, math.log(9), math.log(9)]
     np.testing.assert_allclose(codec.from_unit(gray), expected, rtol=1e-5, atol=1e-6)
@@ -216,7 +216,7 @@ def test_bad_input_is_refused():
         with pytest.raises(
             ValueError, match=f"^alpha must be between 0 and 0.5, got {alpha}$"
         ):
-            logit_codec(4, alpha)
+            logit_codec(4, alpha=alpha)
     codec = level_codec(4)
     for x, log_probs in (
         (jnp.zeros((2, 3)), jnp.zeros(3)),

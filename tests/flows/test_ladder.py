@@ -26,7 +26,9 @@ FLOWS = {
         1,
     ),
     "logit-patch": (
-        after_logit(patch_flow(2, 4, 2, patch=2, num_steps=2, num_filters=4), 0.1),
+        after_logit(
+            patch_flow(2, 4, 2, patch=2, num_steps=2, num_filters=4), alpha=0.1
+        ),
         2,
     ),
 }
@@ -147,7 +149,7 @@ def test_squeezing_keeps_neighbours_apart(factor):
 
 
 def test_beyond_the_bounds_of_the_logit_there_is_no_density():
-    flow = after_logit(identity_flow(1, 4), 0.25)  # bounds -0.5 and 1.5
+    flow = after_logit(identity_flow(1, 4), alpha=0.25)  # bounds -0.5 and 1.5
     x = jnp.asarray([[-0.5, 1.6, 0.0, 1.0]])[..., None]
 
     def total(x):
@@ -204,7 +206,10 @@ def test_seeds_are_vmapped():
         (lambda: multi_scale_flow(4, 6, num_levels=2), "multiples of .* 4, got 4x6"),
         (lambda: multi_scale_flow(3, 3), "multiples of .* 2, got 3x3"),
         (lambda: multi_scale_flow(4, 4, num_steps=0), "num_steps must be at least 1"),
-        (lambda: after_logit(identity_flow(2, 2), 0.5), "between 0 and 0.5, got 0.5"),
+        (
+            lambda: after_logit(identity_flow(2, 2), alpha=0.5),
+            "between 0 and 0.5, got 0.5",
+        ),
         (
             lambda: identity_flow(2, 2).forward({}, jnp.zeros((3, 4, 2))),
             r"the shape \(4, 1\), got \(3, 4, 2\)",

@@ -57,7 +57,7 @@ def model(flow, num_channels):
 # Two pixels of two channels: two blocks, each of them coupled inside.
 PIXELS = patch_flow(1, 2, 2, patch=1, num_steps=2, num_filters=4)
 COLORS = color_flow(1, 2, 2)
-BOUNDED = after_logit(identity_flow(1, 2), 0.2)
+BOUNDED = after_logit(identity_flow(1, 2), alpha=0.2)
 WHOLE = multi_scale_flow(2, 2, num_steps=1, num_filters=4)
 
 SIDE = 501  # points of a grid's axis

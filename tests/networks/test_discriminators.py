@@ -31,7 +31,7 @@ def test_the_spectral_norm_is_the_largest_singular_value(shape):
     estimate = float(spectral_norm(jnp.asarray(matrix)))
     assert estimate <= largest * (1 + 1e-5)
     assert estimate >= 0.97 * largest
-    exact = float(spectral_norm(jnp.asarray(matrix), 400))
+    exact = float(spectral_norm(jnp.asarray(matrix), num_iterations=400))
     np.testing.assert_allclose(exact, largest, rtol=1e-4)
 
 
@@ -47,7 +47,9 @@ def test_its_gradient_is_that_of_the_singular_value():
     weight = random_matrix((6, 4), 1)
 
     def quotient(matrix):
-        normalized = spectrally_normalized({"kernel": matrix}, 200)["kernel"]
+        normalized = spectrally_normalized({"kernel": matrix}, num_iterations=200)[
+            "kernel"
+        ]
         return jnp.sum(weight * normalized)
 
     expected = weight / s[0] - np.sum(weight * matrix) / s[0] ** 2 * outer
@@ -68,7 +70,7 @@ def test_bad_matrices_are_refused():
     with pytest.raises(ValueError, match="two axes, got the shape \\(3,\\)"):
         spectral_norm(jnp.zeros(3))
     with pytest.raises(ValueError, match="num_iterations must be at least 1, got 0"):
-        spectral_norm(jnp.zeros((3, 3)), 0)
+        spectral_norm(jnp.zeros((3, 3)), num_iterations=0)
 
 
 def test_every_kernel_of_the_network_has_norm_1_and_biases_stay():

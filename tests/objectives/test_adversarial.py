@@ -53,34 +53,38 @@ def test_the_risks_are_those_of_probabilities():
     expected = -log_real.mean() - log_not_fake.mean()
     for loss in ("vanilla", "minmax", "log_ratio"):
         np.testing.assert_allclose(
-            discriminator_risk(jnp.asarray(REAL), jnp.asarray(FAKE), loss),
+            discriminator_risk(jnp.asarray(REAL), jnp.asarray(FAKE), loss=loss),
             expected,
             rtol=1e-6,
         )
     fake = jnp.asarray(FAKE)
     np.testing.assert_allclose(generator_risk(fake), -log_fake.mean(), rtol=1e-6)
     np.testing.assert_allclose(
-        generator_risk(fake, "minmax"), log_not_fake.mean(), rtol=1e-6
+        generator_risk(fake, loss="minmax"), log_not_fake.mean(), rtol=1e-6
     )
     np.testing.assert_allclose(
-        generator_risk(fake, "log_ratio"), (log_not_fake - log_fake).mean(), rtol=1e-6
+        generator_risk(fake, loss="log_ratio"),
+        (log_not_fake - log_fake).mean(),
+        rtol=1e-6,
     )
 
 
 def test_the_hinge_is_a_hinge():
     np.testing.assert_allclose(
-        discriminator_risk(jnp.asarray(REAL), jnp.asarray(FAKE), "hinge"),
+        discriminator_risk(jnp.asarray(REAL), jnp.asarray(FAKE), loss="hinge"),
         (0 + 1.5 + 0) / 3 + (0 + 1.25 + 1 + 0) / 4,
     )
     np.testing.assert_allclose(
-        generator_risk(jnp.asarray(FAKE), "hinge"), -FAKE.mean(), rtol=1e-6
+        generator_risk(jnp.asarray(FAKE), loss="hinge"), -FAKE.mean(), rtol=1e-6
     )
 
 
 def test_the_paper_s_loss_saturates_where_the_other_does_not():
     """While the discriminator is sure (logit -20), its log(1 - D) is flat."""
     slopes = {
-        loss: float(jax.grad(lambda d, loss=loss: generator_risk(d[None], loss))(-20.0))
+        loss: float(
+            jax.grad(lambda d, loss=loss: generator_risk(d[None], loss=loss))(-20.0)
+        )
         for loss in ADVERSARIAL_LOSSES
     }
     assert abs(slopes["minmax"]) < 1e-8
@@ -300,9 +304,9 @@ def test_a_location_family_finds_its_data(loss):
 
 def test_bad_arguments_are_refused():
     with pytest.raises(ValueError, match="loss must be one of vanilla, minmax, log"):
-        generator_risk(jnp.zeros(3), "wasserstein")
+        generator_risk(jnp.zeros(3), loss="wasserstein")
     with pytest.raises(ValueError, match="loss must be one of"):
-        discriminator_risk(jnp.zeros(3), jnp.zeros(3), "")
+        discriminator_risk(jnp.zeros(3), jnp.zeros(3), loss="")
     wrong: list[dict[str, Any]] = [{"r1_weight": -1}, {"gradient_penalty_weight": -1}]
     for weight in wrong:
         (name,) = weight

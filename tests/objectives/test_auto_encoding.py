@@ -197,7 +197,7 @@ def test_errors_against_scipy():
     mean = rng.uniform(-0.1, 1.1, size=(3, 5, 2))
     low = np.clip(mean, 0.01, 0.99)
     expected = -(special.xlogy(target, low) + special.xlog1py(1 - target, -low))
-    got = bernoulli_cross_entropy(jnp.float32(target), jnp.float32(mean), 0.01)
+    got = bernoulli_cross_entropy(jnp.float32(target), jnp.float32(mean), epsilon=0.01)
     np.testing.assert_allclose(got, expected.sum(axis=(1, 2)), rtol=1e-5)
     got = squared_error(jnp.float32(target), jnp.float32(mean))
     np.testing.assert_allclose(got, ((target - mean) ** 2).sum((1, 2)), rtol=1e-5)

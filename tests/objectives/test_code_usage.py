@@ -69,7 +69,7 @@ def test_spread_and_active_latents_against_numpy():
     np.testing.assert_array_equal(spread[2], [0.0, 0.0])
     assert spread[0, 1] == 1
     assert float(active_latents(spread)) == (expected > 0.01).sum() == 2
-    assert active_latents(spread, 0.9) == 1
+    assert active_latents(spread, least=0.9) == 1
 
 
 def test_divergences_against_quadrature():

@@ -148,11 +148,11 @@ def test_bandwidths_of_one_point_are_refused():
 
 def test_weights_of_gaussian_kernels():
     distances = jnp.linspace(0.0, 9.0, 7)
-    weighted = gaussian_kernel((0.5, 2.0), (3.0, 0.25))
+    weighted = gaussian_kernel((0.5, 2.0), weights=(3.0, 0.25))
     expected = 3 * np.exp(-distances / 0.5) + 0.25 * np.exp(-distances / 8)
     np.testing.assert_allclose(weighted.value(distances), expected, rtol=1e-5)
     np.testing.assert_allclose(
         weighted.excess(distances), expected - 3.25, rtol=1e-4, atol=1e-6
     )
     with pytest.raises(ValueError, match="weights must be as many as the 2 bandwidths"):
-        gaussian_kernel((0.5, 2.0), (1.0,))
+        gaussian_kernel((0.5, 2.0), weights=(1.0,))

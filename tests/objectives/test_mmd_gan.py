@@ -101,7 +101,7 @@ def test_gradients_are_finite_where_sampler_and_data_agree():
 
 def test_clipping_touches_the_encoder_alone():
     _, critic_params, _ = _setting()
-    clipped = clip_encoder(critic_params, 0.05)
+    clipped = clip_encoder(critic_params, bound=0.05)
     for before, after in zip(
         jax.tree.leaves(critic_params["encoder"]),
         jax.tree.leaves(clipped["encoder"]),
@@ -116,7 +116,7 @@ def test_clipping_touches_the_encoder_alone():
     )
     assert largest > 0.05  # the decoder's
     with pytest.raises(ValueError, match="bound must be positive, got 0"):
-        clip_encoder(critic_params, 0)
+        clip_encoder(critic_params, bound=0)
     with pytest.raises(ValueError, match="must hold an 'encoder', got \\['decoder'\\]"):
         clip_encoder({"decoder": {}})
 
@@ -189,7 +189,7 @@ def test_adversarial_training_moves_the_sampler_to_the_data():
             )
             updates, opt_state = critic_optimizer.update(grads, critic[1])
             critic_params = jax.tree.map(jnp.add, critic[0], updates)
-            return (clip_encoder(critic_params, 0.1), opt_state), metrics
+            return (clip_encoder(critic_params, bound=0.1), opt_state), metrics
 
         critic, _ = repeat_update(
             critic_update, critic, critic_key, critic_steps(step, initial_steps=1)
@@ -207,7 +207,7 @@ def test_adversarial_training_moves_the_sampler_to_the_data():
         return (params, opt_state, critic), jnp.max(jnp.abs(params - target))
 
     params = jnp.zeros((3, 2))
-    critic_params = clip_encoder(critic_params, 0.1)
+    critic_params = clip_encoder(critic_params, bound=0.1)
     critic = critic_params, critic_optimizer.init(critic_params)
     inputs = jnp.arange(300), jax.random.split(jax.random.key(3), 300)
     _, errors = cases.jit(lambda c: jax.lax.scan(step, c, inputs))(

@@ -31,14 +31,17 @@ LIBRARY = {
     "sampling": (*_LAYERS, "inference"),
     "examples": _LAYERS,
     "queries": (*_LAYERS, "inference", "sampling", "examples"),
-    "circuit": (*_LAYERS, "queries"),
-    "serialization": _CIRCUIT,
+    "circuit": (*_LAYERS, "queries", "protocols"),
+    "rows": _CIRCUIT,
+    "registry": (),
+    "protocols": ("types",),
+    "serialization": (*_CIRCUIT, "registry", "flows", "safe_files"),
     "learning": _CIRCUIT,
     # Beside the chain: what is no circuit.
     "interfaces": ("types",),
     "safe_files": (),
     "networks": (*_CORE, "interfaces"),
-    "flows": (*_CIRCUIT, "networks"),
+    "flows": (*_CIRCUIT, "networks", "protocols"),
     "objectives": (*_CIRCUIT, "learning", "interfaces"),
     "evaluation": (*_CORE, "objectives", "safe_files"),
 }
@@ -82,7 +85,7 @@ IMPURE = {
     *("time", "datetime", "logging", "random", "sys", "subprocess", "threading"),
 }
 FILES = {
-    "serialization": {"io", "os", "pathlib", "shutil", "tempfile", "zipfile"},
+    "serialization": {"io", "os", "pathlib"},
     "safe_files": {"io", "zipfile"},  # of bytes in memory: it opens no file
 }
 IMPURE_CALLS = {"print", "open", "input", "breakpoint", "exec", "eval"}

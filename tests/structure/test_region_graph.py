@@ -212,11 +212,15 @@ BAD_GRAPHS = {
         (2, ((0,), (0,)), (P(0, (1,)),)),
         "hold all 2 variables, got 1",
     ),
-    "arity": (
-        (3, ((0, 1, 2), (0,), (1,), (2,)), (P(0, (1, 2, 3)),)),
-        r"1 or 2 children, got .*\(1, 2, 3\)",
+    "fraction": ((1, ((0,), (0.5,)), ()), r"scopes\[1\] .*whole numbers, got \(0.5,\)"),
+    "number": ((1, 3, ()), "scopes must be a tuple, list or array, got 3"),
+    "size": (("2", (), ()), r"num_variables must be whole numbers, got \('2',\)"),
+    "pair": ((1, ((0,), (0,)), ((0, (1,)),)), r"a Partition each, got \(0, \(1,\)\)"),
+    "larger gap": (
+        (4, ((0, 1, 2, 3), (0,), (1,), (2,)), (P(0, (1, 2, 3)),)),
+        "cover exactly",
     ),
-    "childless": ((1, ((0,),), (P(0, ()),)), r"1 or 2 children, got .*\(\)"),
+    "childless": ((1, ((0,),), (P(0, ()),)), r"children, got .*\(\)"),
     "unknown": ((1, ((0,),), (P(0, (5,)),)), r"regions 0..0, got .*\(5,\)"),
     "nothing": ((0, (), ()), "num_variables must be at least 1, got 0"),
     "leaf alone": ((1, ((0,),), ()), "root"),
@@ -248,6 +252,19 @@ def test_impossible_graphs(name):
 def test_impossible_structures(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_lists_and_arrays_are_tuples():
+    graph = pc.RegionGraph(
+        np.int64(2),
+        [np.arange(2), [np.int32(0)], (1,)],
+        np.array([P(0, [1, 2])], object),
+    )
+    again = pc.RegionGraph(2, ((0, 1), (0,), (1,)), (P(0, (1, 2)),))
+    assert graph == again
+    assert hash(graph) == hash(again)
+    for value in (graph.num_variables, graph.scopes[1][0], graph.partitions[0].region):
+        assert type(value) is int
 
 
 def test_structures_do_not_touch_jax():

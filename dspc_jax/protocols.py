@@ -1,0 +1,244 @@
+"""The queries of a circuit as types: their signatures, and what they promise.
+
+This is the one home of their documentation: fields of `dspc_jax.Circuit` and of
+`dspc_jax.TransformedCircuit` have these types, so an editor shows it, and the functions
+of a built circuit carry it.
+
+Every query takes one example; batches are made with ``jax.vmap``. An example is
+``[V, C]``, or ``[V]`` where C is 1. ``observed`` is bool ``[V]``; behind a flow it has
+one entry for each block of variables.
+"""
+
+from collections.abc import Callable
+import dataclasses
+import inspect
+from typing import Any, Protocol
+
+from dspc_jax.types import Array, Key, PyTree
+
+
+class Init(Protocol):
+    """Type of ``circuit.init``."""
+
+    def __call__(self, key: Key, data: Any = None, *, spread: float = 0.5) -> Any:
+        """Random parameters.
+
+        Args:
+            key: a typed key.
+            data: ``[N, V, C]``; the leaves start at examples of it. A flow, which
+                starts by standardizing the data, cannot do without.
+            spread: of the leaves around these, in deviations of the data.
+
+        Returns:
+            The parameters, a pytree of float32 arrays.
+
+        Raises:
+            ValueError: the data have another shape, or a flow has none.
+        """
+        ...
+
+
+class LogProb(Protocol):
+    """Type of ``circuit.log_prob``."""
+
+    def __call__(self, params: PyTree, x: Any, observed: Any = None) -> Array:
+        """The log-likelihood of one example, or the marginal one of observed values.
+
+        Args:
+            params: the circuit's.
+            x: values ``[V, C]``; where they are not observed, any.
+            observed: bool ``[V]``; None: everything is observed.
+
+        Returns:
+            ``log p(x)`` in nats, a scalar; classes are mixed. ``-inf`` with zero
+            gradients where the evidence is impossible; 0 where nothing is observed.
+
+        Raises:
+            ValueError: a shape or type is another.
+        """
+        ...
+
+
+class ClassLogProbs(Protocol):
+    """Type of ``circuit.class_log_probs``."""
+
+    def __call__(self, params: PyTree, x: Any, observed: Any = None) -> Array:
+        """The log-likelihood of one example given each class.
+
+        Args:
+            params: the circuit's.
+            x: values ``[V, C]``; where they are not observed, any.
+            observed: bool ``[V]``; None: everything is observed.
+
+        Returns:
+            ``log p(x | y)`` in nats, ``[Y]``.
+
+        Raises:
+            ValueError: a shape or type is another.
+        """
+        ...
+
+
+class ClassPosterior(Protocol):
+    """Type of ``circuit.class_posterior``."""
+
+    def __call__(self, params: PyTree, x: Any, observed: Any = None) -> Array:
+        """The probability of each class given one example.
+
+        Args:
+            params: the circuit's.
+            x: values ``[V, C]``; where they are not observed, any.
+            observed: bool ``[V]``; None: everything is observed.
+
+        Returns:
+            ``p(y | x)``, ``[Y]``; the prior where the evidence is impossible.
+
+        Raises:
+            ValueError: a shape or type is another.
+        """
+        ...
+
+
+class Sample(Protocol):
+    """Type of ``circuit.sample``."""
+
+    def __call__(
+        self,
+        key: Key,
+        params: PyTree,
+        x: Any = None,
+        observed: Any = None,
+        *,
+        leaf_mode: str = "sample",
+    ) -> Array:
+        """An exact sample: ancestral, given the observed values if there are any.
+
+        Args:
+            key: a typed key.
+            params: the circuit's.
+            x: values ``[V, C]``, of which the observed ones are returned as given.
+            observed: bool ``[V]``, given together with ``x``.
+            leaf_mode: ``"sample"``, or ``"mean"`` for the means of the chosen leaves
+                (behind a flow, as features).
+
+        Returns:
+            ``[V, C]``.
+
+        Raises:
+            ValueError: a shape, type or mode is another.
+        """
+        ...
+
+
+class SampleDifferentiable(Protocol):
+    """Type of ``circuit.sample_differentiable``."""
+
+    def __call__(
+        self,
+        key: Key,
+        params: PyTree,
+        x: Any = None,
+        observed: Any = None,
+        *,
+        relaxation: str = "gumbel_softmax",
+        temperature: Array | float = 1.0,
+        leaf_mode: str = "sample",
+    ) -> Array:
+        """A sample with gradients to the parameters.
+
+        Args:
+            key: a typed key; the same key gives the draw of `Sample` as the temperature
+                falls to 0.
+            params: the circuit's.
+            x: values ``[V, C]``, of which the observed ones are returned as given.
+            observed: bool ``[V]``, given together with ``x``.
+            relaxation: one of `dspc_jax.queries.DIFFERENTIABLE`.
+            temperature: a positive scalar, may be traced; ``"simple"`` and
+                ``"implicit"`` do not depend on it.
+            leaf_mode: ``"sample"``, or ``"mean"`` for the means of the chosen leaves.
+
+        Returns:
+            ``[V, C]``.
+
+        Raises:
+            ValueError: a shape, type or name is another, the temperature is not a
+                positive scalar, or the circuit has no implicit gradient.
+
+        References:
+            Lang et al., "Elevating Perceptual Sample Quality in PCs through
+            Differentiable Sampling", 2022, section 3.2.
+        """
+        ...
+
+
+class Mpe(Protocol):
+    """Type of ``circuit.mpe``."""
+
+    def __call__(self, params: PyTree, x: Any = None, observed: Any = None) -> Array:
+        """The most probable explanation of observed values: max-product, backtracked.
+
+        It maximizes jointly over variables and latent choices, which is the most
+        probable explanation of a deterministic circuit and a lower bound on others.
+
+        Args:
+            params: the circuit's.
+            x: values ``[V, C]``, of which the observed ones are returned as given.
+            observed: bool ``[V]``, given together with ``x``; None: nothing is
+                observed.
+
+        Returns:
+            ``[V, C]``.
+
+        Raises:
+            ValueError: a shape or type is another, or a flow is not affine.
+        """
+        ...
+
+
+class Mean(Protocol):
+    """Type of ``circuit.mean``."""
+
+    def __call__(self, params: PyTree, x: Any = None, observed: Any = None) -> Array:
+        """The exact conditional mean of every variable given the observed ones.
+
+        Differentiable in ``params`` and ``x``.
+
+        Args:
+            params: the circuit's.
+            x: values ``[V, C]``, of which the observed ones are returned as given.
+            observed: bool ``[V]``, given together with ``x``; None: nothing is
+                observed.
+
+        Returns:
+            ``[V, C]``; 0 where the evidence is impossible.
+
+        Raises:
+            ValueError: a shape or type is another, or a flow is not affine.
+        """
+        ...
+
+
+def described(owner: type, name: str, function: Callable[..., Any]) -> Any:
+    """The function with the name, signature and documentation of a circuit's field.
+
+    Args:
+        owner: a dataclass with a field of one of the types above.
+        name: the field.
+        function: its value; it is changed.
+
+    Returns:
+        The same function.
+    """
+    (protocol,) = (f.type for f in dataclasses.fields(owner) if f.name == name)
+    call = getattr(protocol, "__call__")  # noqa: B004, B009 (of a type)
+    signature = inspect.signature(call)
+    for attribute, value in {
+        "__name__": name,
+        "__qualname__": f"{owner.__name__}.{name}",
+        "__doc__": call.__doc__,
+        "__signature__": signature.replace(
+            parameters=list(signature.parameters.values())[1:]
+        ),
+    }.items():
+        object.__setattr__(function, attribute, value)
+    return function

@@ -1,0 +1,70 @@
+"""Whose parameters are where: from regions and partitions to rows of the parameters."""
+
+from typing import NamedTuple
+
+from dspc_jax.circuit import Circuit
+from dspc_jax.structure.region_graph import RegionGraph
+
+
+class ParameterRows(NamedTuple):
+    """Where the parameters of every region and partition are.
+
+    Numbers of regions and partitions are those of the circuit's region graph. What
+    folding adds to it comes after them, in ``graph``.
+
+    Attributes:
+        graph: the circuit's region graph, with more regions and partitions at the ends
+            of its lists: a product of more than two regions is one of two, whose
+            children are products again, and an input region beside an inner one has a
+            sum layer over it.
+        leaves: for each input region and variable in it, ``(i, row, place)``: the
+            leaves of its units are ``[row, :, place]`` of the arrays of
+            ``params.leaves[i]``, that is ``[K, C]``.
+        sums: for each partition, ``(i, j, row)``: its logits are
+            ``params.sums[i][j][row]``, ``[O, K, K]`` (unit of the region, of the first,
+            of the second child; tucker) or ``[O, K]`` (cp, or one child).
+        mixtures: for each partition, ``(i, row, place)``: its logits among the
+            partitions of its region are ``params.mixtures[i][row, :, place]``, ``[K]``;
+            None where regions of this level have one partition each.
+    """
+
+    graph: RegionGraph
+    leaves: dict[tuple[int, int], tuple[int, int, int]]
+    sums: tuple[tuple[int, int, int], ...]
+    mixtures: tuple[tuple[int, int, int] | None, ...]
+
+
+def parameter_rows(circuit: Circuit) -> ParameterRows:
+    """The rows of a circuit, for weights set by hand, ports and inspection.
+
+    The weights are the softmax of the logits: over ``[K, K]`` or ``[K]`` of a sum, over
+    the places of a mixture, and over ``params.classes``.
+
+    Args:
+        circuit: of `dspc_jax.build`; one behind a flow has it as ``circuit``.
+
+    Returns:
+        The rows.
+    """
+    layout = circuit.layout
+    graph, regions, partitions = layout.graph.places
+    leaves = {}
+    for region, (level, row) in enumerate(regions):
+        if level > 0:
+            continue
+        for i, block in enumerate(layout.blocks):
+            for place, variable in enumerate(block.scopes[row]):
+                if block.valid[row, place]:
+                    leaves[region, int(variable)] = (i, row, place)
+    mixtures = []
+    for partition, (level, fold, row) in zip(graph.partitions, partitions, strict=True):
+        folded = layout.graph.levels[level - 1]
+        if folded.mixture is None:
+            mixtures.append(None)
+            continue
+        number = row + sum(other.size for other in folded.folds[:fold])
+        region_row = regions[partition.region][1]
+        (place,) = (folded.mixture[region_row] == number).nonzero()[0]
+        mixtures.append((level - 1, region_row, int(place)))
+    sums = tuple((level - 1, fold, row) for level, fold, row in partitions)
+    return ParameterRows(graph, leaves, sums, tuple(mixtures))

@@ -1,0 +1,195 @@
+"""Circuits in files: what goes in comes out, and nothing else does."""
+
+import dataclasses
+import json
+import os
+import pathlib
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import dspc_jax as pc
+from dspc_jax import serialization
+from dspc_jax.flows import ladder
+from dspc_jax.leaves.normal import NormalParams
+from tests import cases
+
+CIRCUIT = pc.build(
+    pc.CircuitConfig(
+        pc.RandomBinaryTrees(4, 2, 2), pc.Normal(), num_leaves=2, num_sums=2
+    )
+)
+
+
+def file_of(tmp_path: pathlib.Path, config: Any = CIRCUIT.config) -> pathlib.Path:
+    path = tmp_path / "circuit.npz"
+    pc.save(path, config, cases.random_params(pc.build(config), seed=3))
+    return path
+
+
+def assert_equal(a: Any, b: Any) -> None:
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    for u, v in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        assert u.dtype == v.dtype
+        np.testing.assert_array_equal(u, v)
+
+
+@pytest.mark.parametrize("name", [*cases.DISCRETE, *cases.NORMAL])
+def test_circuits_come_back_bit_for_bit(name, tmp_path):
+    config = (cases.DISCRETE | cases.NORMAL)[name]
+    path = file_of(tmp_path, config)
+    stored, params = pc.load(path)
+    assert stored == config
+    assert_equal(params, cases.random_params(pc.build(config), seed=3))
+    assert_equal(pc.load(path, config)[1], params)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["circuit.npz"]
+
+
+@pytest.mark.parametrize(
+    "flow",
+    [
+        ladder.identity_flow(2, 2),
+        ladder.after_logit(ladder.patch_flow(2, 2, patch=2, num_filters=3), alpha=0.1),
+        ladder.multi_scale_flow(2, 2, num_steps=1, num_filters=2),
+    ],
+    ids=lambda flow: flow.name,
+)
+def test_transformed_circuits_come_back(flow, tmp_path):
+    pulled = pc.transform(CIRCUIT, flow)
+    data = jax.random.uniform(jax.random.key(1), (5, 4, 1))
+    params = pulled.init(jax.random.key(0), data)
+    pc.save(tmp_path / "file", pulled.config, params)
+    config, stored = pc.load(tmp_path / "file")
+    assert config == pulled.config
+    assert pc.build(config) is pulled
+    assert_equal(stored, params)
+
+
+def test_the_type_of_parameters_is_converted(tmp_path):
+    params = cases.random_params(CIRCUIT, seed=3)
+    short = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), params)
+    pc.save(tmp_path / "short", CIRCUIT.config, short)
+    assert_equal(pc.load(tmp_path / "short", dtype=jnp.bfloat16)[1], short)
+    rounded = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), short)
+    assert_equal(pc.load(tmp_path / "short")[1], rounded)
+    long = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)
+    pc.save(tmp_path / "long", CIRCUIT.config, long)
+    assert_equal(pc.load(tmp_path / "long")[1], params)
+    with jax.enable_x64(True):
+        assert_equal(pc.load(tmp_path / "long")[1], long)
+        wide = pc.load(tmp_path / "short", dtype="float64")[1]
+        assert {leaf.dtype.name for leaf in jax.tree.leaves(wide)} == {"float64"}
+    for dtype, message in (("float16", "got float16"), ("float64", "without jax_en")):
+        with pytest.raises(ValueError, match=f"dtype must be .*{message}"):
+            pc.load(tmp_path / "short", dtype=dtype)
+
+
+@pc.register
+@dataclasses.dataclass(frozen=True)
+class Fixed(pc.Normal):
+    """A leaf of this test: a standard Normal distribution without parameters."""
+
+    min_scale: float = 0.5
+
+    exponential: ClassVar[bool] = True
+
+    def init(self, key, shape):
+        del key
+        return NormalParams(jnp.zeros(shape), jnp.ones((*shape[:3], 1)))
+
+
+@pc.register
+@dataclasses.dataclass(frozen=True)
+class Chain:
+    """A structure of this test: one variable after the other."""
+
+    num_variables: int
+
+    def region_graph(self) -> pc.RegionGraph:
+        builder = pc.RegionGraphBuilder(self.num_variables)
+        region = 0
+        for first in range(self.num_variables - 1):
+            rest = builder.add_region(range(first + 1, self.num_variables))
+            builder.add_partition(region, builder.add_region([first]), rest)
+            region = rest
+        return builder.build()
+
+
+def test_leaves_and_structures_of_users(tmp_path):
+    config = pc.CircuitConfig(Chain(3), (Fixed(), pc.Bernoulli(), Fixed(0.25)))
+    stored, params = pc.load(file_of(tmp_path, config))
+    assert stored == config
+    assert_equal(params, cases.random_params(pc.build(config), seed=3))
+
+
+def test_types_are_registered_once():
+    with pytest.raises(ValueError, match="name must be one that no other .*'Fixed'"):
+        pc.register(Chain, name="Fixed")
+    with pytest.raises(ValueError, match="cls must be a frozen dataclass"):
+        pc.register(NormalParams)
+    assert pc.register(Chain) is Chain
+
+
+def test_types_that_are_not_registered_are_refused(tmp_path):
+    @dataclasses.dataclass(frozen=True)
+    class Own(Chain):
+        pass
+
+    config = pc.CircuitConfig(Own(3), pc.Bernoulli())
+    with pytest.raises(
+        ValueError, match=r"registered types \(dspc_jax.register\).*Own"
+    ):
+        file_of(tmp_path, config)
+    assert not list(tmp_path.iterdir())
+
+
+def test_parameters_of_another_circuit_are_refused(tmp_path):
+    other = pc.build(dataclasses.replace(CIRCUIT.config, num_sums=3))
+    params = cases.random_params(other, seed=0)
+    with pytest.raises(ValueError, match=r"params must have .* of shape"):
+        pc.save(tmp_path / "file", CIRCUIT.config, params)
+    wrong = jax.tree.map(lambda leaf: leaf.astype(jnp.float16), params)
+    with pytest.raises(ValueError, match=r"must be of a type among .* got float16"):
+        pc.save(tmp_path / "file", other.config, wrong)
+    pc.save(tmp_path / "file", other.config, params)
+    with pytest.raises(ValueError, match="its config must be config, got Circ"):
+        pc.load(tmp_path / "file", CIRCUIT.config)
+
+
+def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
+    path = file_of(tmp_path)
+    before = path.read_bytes()
+
+    def full(*_, **__):
+        raise OSError("no space")
+
+    monkeypatch.setattr(np, "savez", full)
+    with pytest.raises(OSError, match="no space"):
+        file_of(tmp_path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_files_are_the_users(tmp_path, monkeypatch):
+    """The home folder, and the permissions of any new file."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    pc.save("~/x.npz", CIRCUIT.config, cases.random_params(CIRCUIT, seed=3))
+    assert pc.load("~/x.npz")[0] == CIRCUIT.config
+    (tmp_path / "plain").write_text("")
+    modes = [(tmp_path / name).stat().st_mode for name in ("x.npz", "plain")]
+    assert modes[0] == modes[1]
+
+
+def test_files_are_plain_archives_of_numpy(tmp_path):
+    """So other tools can read the parameters."""
+    path = file_of(tmp_path)
+    with np.load(path) as archive:
+        values = {name: archive[name] for name in archive.files}
+    assert json.loads(values.pop("header").tobytes())["format"] == serialization.FORMAT
+    params = cases.random_params(CIRCUIT, seed=3)
+    np.testing.assert_array_equal(values["params.classes"], params.classes)
+    assert len(values) == len(jax.tree.leaves(params))
+    assert os.path.getsize(path) < 10_000
