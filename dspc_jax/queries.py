@@ -35,18 +35,20 @@ def init(
 
     Args:
         key: a typed key.
-        data: ``[N, V, C]``; the leaves start at examples of it.
+        data: ``[N, V, C]``, ``N >= 1``; the leaves start at examples of it.
         spread: of the leaves around these, in deviations of the data.
 
     Returns:
         The parameters, a pytree of float32 arrays.
 
     Raises:
-        ValueError: the data have another shape.
+        ValueError: the data have another shape, or hold NaN; the message names row and
+            variable. (Data that are traced are not looked at.)
     """
     if data is not None:
-        data = jnp.asarray(data, jnp.float32)
-        examples.check_values(layout, "data", data.shape[1:])
+        data, _ = examples.rows(layout, "data", data)
+        if not len(data):
+            raise ValueError("data must hold at least one example, got none")
     return parameters.init(layout, key, data, spread)
 
 

@@ -40,10 +40,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dspc_jax import examples
 from dspc_jax.circuit import Circuit
 from dspc_jax.flows.flow import Flow
 from dspc_jax.leaves import ContinuousLeaf
 from dspc_jax.ops.batching import foldable
+from dspc_jax.ops.values import as_values
 from dspc_jax.types import Array, Key
 
 
@@ -113,7 +115,7 @@ def transform(circuit: Circuit, flow: Flow) -> TransformedCircuit:
 
     def features(params, x: Any, observed: Any):
         """One example's features, log-determinant, and mask ``[V]`` of known ones."""
-        x = jnp.asarray(x, jnp.float32)
+        x = as_values("x", x, jnp.float32)
         shape = (num_variables, circuit.config.num_channels)
         if x.shape != shape:
             raise ValueError(
@@ -150,10 +152,10 @@ def transform(circuit: Circuit, flow: Flow) -> TransformedCircuit:
         z, _, known = features(params, x, observed)
         assert known is not None
         out = inverse(params["flow"], function(z, known))
-        return jnp.where(known[:, None], jnp.asarray(x, jnp.float32), out)
+        return jnp.where(known[:, None], as_values("x", x, jnp.float32), out)
 
     def init(key: Key, data: Any, spread: float = 0.5):
-        data = jnp.asarray(data, jnp.float32)
+        data, _ = examples.rows(circuit.layout, "data", data)
         key_flow, key_circuit = jax.random.split(key)
         params = flow.init(key_flow, data)
         z, _ = flow.forward(params, data)

@@ -13,21 +13,25 @@ References:
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 import optax
 
-from dspc_jax import parameters
+from dspc_jax import examples, parameters
 from dspc_jax.circuit import Circuit
 from dspc_jax.inference import likelihood
 from dspc_jax.leaves import FittableLeaf
 from dspc_jax.ops.numerics import safe_divide
 from dspc_jax.parameters import CircuitParams, CircuitWeights
-from dspc_jax.types import Array, PyTree
+from dspc_jax.types import PyTree
 
 _LEAST_WEIGHT = 1e-30  # keeps logits finite; far below the rounding of a sum of weights
 
 
 def expected_counts(
-    circuit: Circuit, params: CircuitParams, x: Array, observed: Array | None = None
+    circuit: Circuit,
+    params: CircuitParams,
+    x: ArrayLike,
+    observed: ArrayLike | None = None,
 ) -> CircuitWeights:
     """Expected counts of a batch, summed over its examples (the E-step).
 
@@ -43,15 +47,18 @@ def expected_counts(
         Examples of probability 0 do not count.
 
     Raises:
-        ValueError: a leaf family has no closed-form M-step.
+        ValueError: a leaf family has no closed-form M-step, a shape or type is another,
+            or an observed value is NaN; the message names its row and variable. (A
+            traced one is not seen, and gives counts NaN.)
     """
     layout = circuit.layout
     _check_leaves(circuit)
+    x, mask = examples.rows(layout, "x", x, observed)
     weights = parameters.normalize(layout, params)
 
     def total(weights):
-        log_p = likelihood.log_prob(layout, weights, jnp.asarray(x), observed)
-        return jnp.sum(jnp.where(log_p > -jnp.inf, log_p, 0.0))
+        log_p = likelihood.log_prob(layout, weights, x, mask)
+        return jnp.sum(jnp.where(log_p == -jnp.inf, 0.0, log_p))
 
     gradient = jax.grad(total)(weights)
     edges = jax.tree.map(

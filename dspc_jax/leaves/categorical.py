@@ -6,6 +6,7 @@ from typing import ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from dspc_jax.arguments import store, whole_number
 from dspc_jax.leaves.family import moment_matched
 from dspc_jax.leaves.quantiles import (
     categorical_quantile,
@@ -37,8 +38,7 @@ class Categorical:
     integer: ClassVar[bool] = True
 
     def __post_init__(self):
-        if self.num_values < 2:
-            raise ValueError(f"num_values must be at least 2, got {self.num_values}")
+        store(self, num_values=whole_number("num_values", self.num_values, least=2))
 
     @property
     def support(self):  # noqa: D102

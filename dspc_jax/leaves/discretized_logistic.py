@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dspc_jax.arguments import real_number, store, whole_number
 from dspc_jax.ops.numerics import softplus
 from dspc_jax.types import Array
 
@@ -41,8 +42,11 @@ class DiscretizedLogistic:
     integer: ClassVar[bool] = True
 
     def __post_init__(self):
-        if self.num_values < 2:
-            raise ValueError(f"num_values must be at least 2, got {self.num_values}")
+        store(
+            self,
+            num_values=whole_number("num_values", self.num_values, least=2),
+            min_scale=real_number("min_scale", self.min_scale),
+        )
         if self.min_scale <= 0:
             raise ValueError(f"min_scale must be positive, got {self.min_scale}")
 

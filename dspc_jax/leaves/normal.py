@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax.scipy.special import log_ndtr, logit, ndtri
 import numpy as np
 
+from dspc_jax.arguments import real_number, real_pair, store
 from dspc_jax.leaves.family import Natural
 from dspc_jax.types import Array
 
@@ -38,6 +39,9 @@ class Normal:
     integer: ClassVar[bool] = False
 
     def __post_init__(self):
+        for name in ("min_scale", "max_scale"):
+            store(self, **{name: real_number(name, getattr(self, name))})
+        store(self, init_mean=real_pair("init_mean", self.init_mean))
         if not 0 < self.min_scale < self.max_scale:
             raise ValueError(
                 "min_scale must be positive and below max_scale="

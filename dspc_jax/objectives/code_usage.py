@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from dspc_jax.circuit import Circuit
+from dspc_jax.ops.values import as_values
 from dspc_jax.types import Array, PyTree
 
 
@@ -32,6 +33,7 @@ def code_spread(means: Array, variances: Array) -> Array:
     Raises:
         ValueError: fewer than two images, or shapes that differ.
     """
+    means, variances = as_values("means", means), as_values("variances", variances)
     if means.shape[0] < 2:
         raise ValueError(
             f"means must be those of at least two images, got {means.shape[0]}"
@@ -89,6 +91,7 @@ def code_divergences(
     Returns:
         Two scalars. The second is 0 for every z where the code ignores the image.
     """
+    x, z = as_values("x", x), as_values("z", z)
     joint = jnp.concatenate([x, z])
     pixels = jnp.arange(joint.shape[0]) < x.shape[0]
     both, image, code = jax.vmap(circuit.log_prob, (None, None, 0))(

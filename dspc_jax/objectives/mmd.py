@@ -16,7 +16,9 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
+from dspc_jax.arguments import whole_number
 from dspc_jax.objectives.kernels import Kernel, common_center, squared_distances
+from dspc_jax.ops.values import as_values
 from dspc_jax.types import Array, Key, Metrics, PyTree
 
 
@@ -150,9 +152,9 @@ def mmd_loss(
             f"square_root must go with estimator='biased', got {estimator!r}: "
             "a negative estimate has no square root"
         )
-    num_samples = jnp.shape(batch)[0] if num_samples is None else num_samples
-    if num_samples < 1:
-        raise ValueError(f"num_samples must be at least 1, got {num_samples}")
+    batch = as_values("batch", batch)
+    num_samples = batch.shape[0] if num_samples is None else num_samples
+    num_samples = whole_number("num_samples", num_samples, least=1)
     samples = sample(jax.random.split(key, num_samples), params)
     if samples.shape[1:] != batch.shape[1:]:
         raise ValueError(

@@ -10,6 +10,14 @@ import functools
 
 import numpy as np
 
+from dspc_jax.arguments import (
+    sequence,
+    shown,
+    store,
+    whole_number,
+    whole_numbers,
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class Partition:
@@ -23,6 +31,13 @@ class Partition:
 
     region: int
     children: tuple[int, ...]
+
+    def __post_init__(self):
+        store(
+            self,
+            region=whole_number("region", self.region),
+            children=whole_numbers("children", self.children),
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +59,22 @@ class RegionGraph:
     partitions: tuple[Partition, ...]
 
     def __post_init__(self):
+        scopes = (
+            whole_numbers(f"scopes[{region}]", scope)
+            for region, scope in enumerate(sequence("scopes", self.scopes))
+        )
+        partitions = sequence("partitions", self.partitions)
+        for partition in partitions:
+            if not isinstance(partition, Partition):
+                raise ValueError(
+                    f"partitions must be Partitions, got {shown(partition)}"
+                )
+        store(
+            self,
+            num_variables=whole_number("num_variables", self.num_variables, least=1),
+            scopes=tuple(scopes),
+            partitions=partitions,
+        )
         _check(self)
 
     @property
@@ -136,8 +167,6 @@ def _children_first(graph: RegionGraph) -> list[int]:
 
 
 def _check(graph: RegionGraph) -> None:
-    if graph.num_variables < 1:
-        raise ValueError(f"num_variables must be at least 1, got {graph.num_variables}")
     count = len(graph.scopes)
     for region, scope in enumerate(graph.scopes):
         if not scope:
