@@ -59,12 +59,13 @@ def log_prob(
 
     Args:
         params: the circuit's.
-        x: values ``[V, C]``; where they are not observed, any.
+        x: values ``[V, C]``; where they are not observed, any (NaN as well).
         observed: bool ``[V]``; None: everything is observed.
 
     Returns:
         ``log p(x)`` in nats, a scalar; classes are mixed. ``-inf`` with zero gradients
-        where the evidence is impossible; 0 where nothing is observed.
+        where the evidence is impossible; 0 where nothing is observed. NaN, with
+        gradients NaN, where an observed value is NaN.
 
     Raises:
         ValueError: a shape or type is another.
@@ -82,11 +83,11 @@ def class_log_probs(
 
     Args:
         params: the circuit's.
-        x: values ``[V, C]``; where they are not observed, any.
+        x: values ``[V, C]``; where they are not observed, any (NaN as well).
         observed: bool ``[V]``; None: everything is observed.
 
     Returns:
-        ``log p(x | y)`` in nats, ``[Y]``.
+        ``log p(x | y)`` in nats, ``[Y]``; NaN where an observed value is NaN.
 
     Raises:
         ValueError: a shape or type is another.
@@ -109,11 +110,12 @@ def class_posterior(
 
     Args:
         params: the circuit's.
-        x: values ``[V, C]``; where they are not observed, any.
+        x: values ``[V, C]``; where they are not observed, any (NaN as well).
         observed: bool ``[V]``; None: everything is observed.
 
     Returns:
-        ``p(y | x)``, ``[Y]``; the prior where the evidence is impossible.
+        ``p(y | x)``, ``[Y]``; the prior where the evidence is impossible, NaN where an
+        observed value is NaN.
 
     Raises:
         ValueError: a shape or type is another.
@@ -147,7 +149,7 @@ def sample(
         leaf_mode: ``"sample"``, or ``"mean"`` for the means of the chosen leaves.
 
     Returns:
-        ``[V, C]``.
+        ``[V, C]``; NaN where an observed value is NaN.
 
     Raises:
         ValueError: a shape, type or mode is another.
@@ -180,7 +182,7 @@ def sample_differentiable(
         leaf_mode: ``"sample"``, or ``"mean"`` for the means of the chosen leaves.
 
     Returns:
-        ``[V, C]``.
+        ``[V, C]``; NaN where an observed value is NaN.
 
     Raises:
         ValueError: a shape, type or name is another, the temperature is not a positive
@@ -225,7 +227,7 @@ def mpe(
         observed: bool ``[V]``, given together with ``x``; None: nothing is observed.
 
     Returns:
-        ``[V, C]``.
+        ``[V, C]``; NaN where an observed value is NaN.
 
     Raises:
         ValueError: a shape or type is another.
@@ -250,7 +252,8 @@ def mean(
         observed: bool ``[V]``, given together with ``x``; None: nothing is observed.
 
     Returns:
-        ``[V, C]``; 0 where the evidence is impossible.
+        ``[V, C]``; 0 where the evidence is impossible, NaN where an observed value is
+        NaN.
 
     Raises:
         ValueError: a shape or type is another.

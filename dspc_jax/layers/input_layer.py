@@ -18,10 +18,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from dspc_jax.leaves import DirectLeaf, ExponentialLeaf, Leaf
+from dspc_jax.leaves.family import impossible
 from dspc_jax.ops.products import contract, expand
 from dspc_jax.ops.storage import computed_once, stored
 from dspc_jax.types import Array, Key
 
+LARGEST = 1e15
+"""From here on a real value counts as impossible: so far from everything that float32
+is to hold that its square, in units of a small variance, may be infinite."""
 _SHORT_SCOPE = 4
 """Longest scope that unrolled code sums; a scan is as fast at 4 and 17 times as fast at
 16 (on CPU)."""
@@ -130,12 +134,17 @@ def log_prob(
 
 
 def log_base(block: InputBlock, x: Array, observed: Array | None) -> Array:
-    """The base measures of an example's observed variables, summed: ``[N]``, nats."""
+    """The base measures of an example's observed variables, summed: ``[N]``, nats.
+
+    -inf where a value is impossible in itself, NaN where one is NaN.
+    """
     leaf = block.leaf
     if not leaf.exponential:
         return jnp.zeros(x.shape[-1])
     assert isinstance(leaf, ExponentialLeaf)
-    base = jnp.sum(leaf.log_base(x[block.variables]), axis=1)
+    x = x[block.variables]
+    base = jnp.where(jnp.abs(x) < LARGEST, leaf.log_base(x), impossible(x))
+    base = jnp.sum(base, axis=1)
     if observed is not None:
         base = jnp.where(observed[block.variables], base, 0.0)
     return jnp.sum(base, axis=0)

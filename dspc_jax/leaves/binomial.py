@@ -9,7 +9,7 @@ from jax.scipy.special import logit, ndtri
 import numpy as np
 
 from dspc_jax.arguments import store, whole_number
-from dspc_jax.leaves.family import Natural, moment_matched
+from dspc_jax.leaves.family import Natural, impossible, moment_matched
 from dspc_jax.leaves.quantiles import (
     binomial_quantile,
     log_binomial_coefficients,
@@ -76,7 +76,7 @@ class Binomial:
         legal = (x >= 0) & (x <= n) & (x == jnp.round(x))
         index = jnp.clip(x, 0, n).astype(jnp.int32)
         table = jnp.asarray(log_binomial_coefficients(n))
-        return jnp.where(legal, table[index], -jnp.inf)
+        return jnp.where(legal, table[index], impossible(x))
 
     def from_statistics(self, statistics):
         """The maximum likelihood parameters for ``E[x]``; logits within +-16.

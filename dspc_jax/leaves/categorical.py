@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from dspc_jax.arguments import store, whole_number
-from dspc_jax.leaves.family import moment_matched
+from dspc_jax.leaves.family import impossible, moment_matched
 from dspc_jax.leaves.quantiles import (
     categorical_quantile,
 )
@@ -120,7 +120,7 @@ def _look_up(table: Array, x: Array) -> Array:
     index = jnp.broadcast_to(index[:, None], (*table.shape[:2], x.shape[-1]))
     legal = (x >= 0) & (x <= num_values - 1) & (x == jnp.round(x))
     values = jnp.take_along_axis(table, index, axis=-1)
-    return jnp.where(legal[:, None], values, -jnp.inf)
+    return jnp.where(legal[:, None], values, impossible(x)[:, None])
 
 
 def _look_up_fwd(table, x):

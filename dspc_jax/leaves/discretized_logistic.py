@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dspc_jax.arguments import real_number, store, whole_number
+from dspc_jax.leaves.family import impossible
 from dspc_jax.ops.numerics import softplus
 from dspc_jax.types import Array
 
@@ -95,7 +96,7 @@ class DiscretizedLogistic:
         log_p -= jnp.where(upper, softplus(-a), 0.0)
         log_p -= jnp.where(lower, softplus(b), 0.0)
         legal = (x >= 0) & (x <= self.num_values - 1) & (x == jnp.round(x))
-        return jnp.where(legal, log_p, -jnp.inf)
+        return jnp.where(legal, log_p, impossible(x))
 
     def mode_log_prob(self, params):  # noqa: D102
         x = self.mode(params)

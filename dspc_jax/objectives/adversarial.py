@@ -43,6 +43,7 @@ import jax
 import jax.numpy as jnp
 
 from dspc_jax.interfaces import Discriminator
+from dspc_jax.ops.numerics import safe_sqrt
 from dspc_jax.ops.values import as_values
 from dspc_jax.types import Array, Key, Metrics, PyTree
 
@@ -249,9 +250,7 @@ def gradient_penalty(
     place = jax.random.uniform(key, (x.shape[0],) + (1,) * (x.ndim - 1))
     squares = _squared_norms(logits, x + place * (y - x))
     # The root of a sum of squares has no derivative at 0.
-    positive = squares > 0
-    norms = jnp.where(positive, jnp.sqrt(jnp.where(positive, squares, 1.0)), 0.0)
-    return jnp.mean((norms - 1) ** 2)
+    return jnp.mean((safe_sqrt(squares) - 1) ** 2)
 
 
 def sample_spread(samples: Array, batch: Array) -> Array:

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from dspc_jax.circuit import Circuit
+from dspc_jax.ops.numerics import safe_divide
 from dspc_jax.ops.values import as_values
 from dspc_jax.types import Array, PyTree
 
@@ -45,7 +46,7 @@ def code_spread(means: Array, variances: Array) -> Array:
         )
     between = jnp.var(means, axis=0, ddof=1)
     total = between + variances
-    return jnp.where(total > 0, between / jnp.where(total > 0, total, 1), 0.0)
+    return safe_divide(between, total)
 
 
 def active_latents(spread: Array, least: float = 0.01) -> Array:

@@ -248,11 +248,12 @@ def _typical_distance(points: Array) -> Array:
     # Distances of exact copies up to rounding (see squared_distances) count as 0.
     radius = jnp.max(jnp.sum((points - jnp.mean(points, 0)[None]) ** 2, 1))
     rounding = 8 * jnp.finfo(points.dtype).eps * radius  # a few roundings of two norms
-    distances = jnp.sqrt(jnp.where(squares > rounding, squares, 0))
+    distances = jnp.sqrt(jnp.where(squares <= rounding, 0, squares))
     median = jnp.median(distances)
     num_positive = jnp.sum((distances > 0).astype(distances.dtype))
     mean = jnp.sum(distances) / jnp.maximum(num_positive, 1)
-    return jnp.where(median > 0, median, jnp.where(num_positive > 0, mean, 1.0))
+    instead = jnp.where(num_positive > 0, mean, 1.0)
+    return jnp.where(median == 0, instead, median)
 
 
 def _sum(terms: Iterable[Array]) -> Array:

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 
 from dspc_jax.arguments import whole_number
 from dspc_jax.objectives.kernels import Kernel, common_center, squared_distances
+from dspc_jax.ops.numerics import safe_sqrt
 from dspc_jax.ops.values import as_values
 from dspc_jax.types import Array, Key, Metrics, PyTree
 
@@ -85,23 +86,6 @@ def mmd2_biased(x: Array, y: Array, kernel: Kernel) -> Array:
     _check_counts(x, y, 1)
     k_xx, k_xy, k_yy = _excess_matrices(x, y, kernel)
     return jnp.maximum(jnp.mean(k_xx) + jnp.mean(k_yy) - 2 * jnp.mean(k_xy), 0)
-
-
-def safe_sqrt(x: Array) -> Array:
-    r"""The square root with a finite gradient at 0.
-
-    :math:`\sqrt{\max(x, 0)}`; the gradient is :math:`1 / (2 \sqrt x)` above 0, and 0 at
-    and below it: for the root of a squared norm, such as the MMD, that is one of the
-    subgradients of the norm.
-
-    Args:
-        x: any shape.
-
-    Returns:
-        The roots, in the shape of ``x``.
-    """
-    positive = x > 0
-    return jnp.where(positive, jnp.sqrt(jnp.where(positive, x, 1)), 0)
 
 
 def mmd_loss(
