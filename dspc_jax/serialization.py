@@ -5,11 +5,12 @@ and one array per parameter. Nothing is pickled, so a file from a stranger can a
 be refused. This is the only module of the library that touches files.
 """
 
+import contextlib
 import dataclasses
 import json
 import os
-import tempfile
 from typing import Any
+import uuid
 import zipfile
 
 import jax
@@ -17,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dspc_jax import leaves, parameters
+from dspc_jax.arguments import shown
 from dspc_jax.circuit import CircuitConfig, build
 from dspc_jax.parameters import CircuitParams
 from dspc_jax.structure import families as structures
@@ -77,27 +79,31 @@ def save(
     """Writes a circuit to one file; a crash leaves the old file or the new, never half.
 
     Args:
-        path: the file; an existing one is replaced.
+        path: the file, of this machine (``~`` is the home folder); an existing one is
+            replaced.
         config: the circuit's configuration.
         params: its parameters.
 
     Raises:
-        ValueError: the parameters are not those of this configuration.
+        ValueError: the parameters are not those of this configuration, or the path is a
+            remote one.
         OSError: the file cannot be written.
     """
     parameters.check(build(config).layout, params)
     header = {"format": FORMAT, "version": VERSION, "config": config_to_json(config)}
     text = np.frombuffer(json.dumps(header).encode(), np.uint8)
-    folder = os.path.dirname(os.path.abspath(path))
-    handle, temporary = tempfile.mkstemp(dir=folder, suffix=".part")
+    path = _local(path)
+    temporary = f"{path}.{uuid.uuid4().hex}.part"
     try:
-        with os.fdopen(handle, "wb") as file:
+        # Opened by name, so that its mode is what the umask says.
+        with open(temporary, "xb") as file:
             np.savez(file, header=text, **_named(params))
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
-        os.unlink(temporary)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
         raise
 
 
@@ -119,6 +125,7 @@ def load(
             configuration; the message names the difference.
         OSError: the file cannot be read.
     """
+    path = _local(path)
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
@@ -156,6 +163,14 @@ def load(
     tree = jax.tree.structure(shapes)
     values = [jnp.asarray(arrays[name]) for name in expected]
     return stored_config, jax.tree.unflatten(tree, values)
+
+
+def _local(path: str | os.PathLike[str]) -> str:
+    """A path of this machine; ``~`` is the home folder. Refuses remote ones."""
+    text = os.path.expanduser(os.fspath(path))
+    if "://" in text:
+        raise ValueError(f"path must be one of this machine, got {shown(text)}")
+    return text
 
 
 def _named(params: Any) -> dict[str, Any]:

@@ -10,6 +10,8 @@ import math
 from typing import Any, TypeVar
 
 from experiments import data
+from experiments.console.errors import UserError
+from experiments.console.paths import local_path
 
 Group = TypeVar("Group")
 """A frozen dataclass whose fields are made by `flag`."""
@@ -61,7 +63,7 @@ def flag(
     explanation: str,
     requirement: Requirement | None = None,
     *,
-    kind: type | None = None,
+    kind: Callable[[Any], Any] | None = None,
     free: bool = False,
     shapes: bool = False,
 ) -> Any:
@@ -72,7 +74,7 @@ def flag(
             None stands for text or, with ``kind=``, for another type.
         explanation: the line of ``--help``.
         requirement: for given and default values; None is not checked.
-        kind: the type of the values where ``default`` is None.
+        kind: the type of the values where ``default`` is None, or `local_path`.
         free: whether a run may be continued with another value: see
             `experiments.engine.workdir`.
         shapes: whether the value shapes the circuit, the flow before it, or the units
@@ -106,6 +108,7 @@ class Settings:
         "folder with the files of a data set that has files, or of images for folder; "
         "tensorflow-datasets' own by default",
         free=True,
+        kind=local_path,
     )
     data_source: str = flag(
         "auto",
@@ -114,7 +117,10 @@ class Settings:
         one_of("auto", "files", "tfds"),
     )
     cache_dir: str | None = flag(
-        None, "folder of prepared images; beside the data by default", free=True
+        None,
+        "folder of prepared images; beside the data by default",
+        free=True,
+        kind=local_path,
     )
     image_size: int = flag(
         0,
@@ -148,11 +154,13 @@ class Settings:
         "folder for checkpoints, metrics and pictures; the same command with the same "
         "folder continues a run (default: out/PROGRAM-DATASET)",
         free=True,
+        kind=local_path,
     )
     start_from: str | None = flag(
         None,
         "folder of a run of the same circuit whose newest checkpoint the circuit "
         "starts from (with the same seeds); set --pretrain_steps=0 to go on at once",
+        kind=local_path,
     )
     seed: int = flag(0, "seed of initialization, batches and noise", at_least(0))
     num_seeds: int = flag(
@@ -275,6 +283,13 @@ class Settings:
         1000, "steps in which an annealed temperature falls by a factor e", at_least(1)
     )
 
+    def __post_init__(self):
+        if self.seed + self.num_seeds > 2**32:
+            raise UserError(
+                "--seed must be less than 2**32, with --num_seeds - 1 added, got "
+                f"{self.seed} and {self.num_seeds} seeds"
+            )
+
     @property
     def seeds(self) -> list[int]:
         """The seeds that are trained together."""
@@ -317,6 +332,22 @@ def from_values(group: type[Group], values: Mapping[str, Any]) -> Group:
     """
     names = [field.name for field in fields_of([group])]
     return group(**{name: values[name] for name in names if name in values})
+
+
+def defaults_of(
+    groups: Sequence[Any], defaults: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """The default of every flag.
+
+    Args:
+        groups: instances or classes made of `flag` fields.
+        defaults: the program's own, by name.
+
+    Returns:
+        The defaults by name.
+    """
+    values = {field.name: field.default for field in fields_of(groups)}
+    return values | dict(defaults or {})
 
 
 def free_flags(groups: Sequence[Any]) -> set[str]:

@@ -83,6 +83,7 @@ class AdversarySettings:
         None,
         "folder of a run of experiments.classifier, on this data set or one like it, "
         "for --adv_discriminator=classifier",
+        kind=flags.local_path,
     )
     adv_steps: int = flags.flag(
         1, "steps of the discriminator before each of the generator", flags.at_least(1)

@@ -48,6 +48,7 @@ class MmdSettings:
         None,
         "folder of a run of experiments.classifier, on this data set or one like it, "
         "for --mmd_kernel=classifier",
+        kind=flags.local_path,
     )
     mmd_pixel_kernel: str = flags.flag(
         "gaussian",

@@ -133,6 +133,6 @@ def test_parameters_that_are_nan_are_not_taken_for_impossible_ones():
 
 def test_distances_carry_it():
     assert has_nan(objectives.median_bandwidths(data(np.nan)))
-    assert jnp.isnan(objectives.safe_sqrt(jnp.nan))
+    assert jnp.isnan(objectives.safe_sqrt(jnp.array(jnp.nan)))
     kernel = objectives.gaussian_kernel([1.0])
     assert jnp.isnan(objectives.mmd2_biased(data(np.nan), data(), kernel))
