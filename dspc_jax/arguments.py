@@ -34,6 +34,21 @@ def shown(value: Any, longest: int = _LONGEST) -> str:
     return text if len(text) <= longest else f"{text[: longest - 3]}..."
 
 
+def instance(name: str, value: Any, kind: type) -> None:
+    """Raises ValueError unless the value is one of a type.
+
+    Args:
+        name: the argument's name, for the error.
+        value: anything.
+        kind: the type.
+
+    Raises:
+        ValueError: it is of another type, the type itself included.
+    """
+    if not isinstance(value, kind):
+        raise ValueError(f"{name} must be a {kind.__name__}, got {shown(value)}")
+
+
 def store(config: Any, **values: Any) -> None:
     """Stores checked values in a frozen dataclass, in its ``__post_init__``."""
     for name, value in values.items():

@@ -5,7 +5,7 @@ import dataclasses
 import functools
 from typing import Any, NamedTuple
 
-from dspc_jax.arguments import shown, store, whole_number
+from dspc_jax.arguments import instance, shown, store, whole_number
 from dspc_jax.layers import input_layer, sum_layer
 from dspc_jax.leaves import DirectLeaf, ExponentialLeaf, Leaf
 from dspc_jax.parameters import Layout
@@ -118,7 +118,6 @@ class Circuit(NamedTuple):
     mean: Callable[..., Array]
 
 
-@functools.lru_cache(maxsize=64)
 def build(config: CircuitConfig) -> Circuit:
     """Builds a circuit; equal configurations give the same function objects.
 
@@ -132,8 +131,12 @@ def build(config: CircuitConfig) -> Circuit:
         ValueError: the structure's region graph is not smooth or not decomposable, or
             the configuration is none.
     """
-    if not isinstance(config, CircuitConfig):
-        raise ValueError(f"config must be a CircuitConfig, got {shown(config)}")
+    instance("config", config, CircuitConfig)
+    return _build(config)
+
+
+@functools.lru_cache(maxsize=64)
+def _build(config: CircuitConfig) -> Circuit:
     layout = make_layout(config)
     bound = {query.__name__: _bind(query, layout) for query in QUERIES}
     return Circuit(config=config, layout=layout, **bound)

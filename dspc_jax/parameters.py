@@ -8,7 +8,7 @@ from jax.core import Tracer
 import jax.numpy as jnp
 import numpy as np
 
-from dspc_jax.arguments import shown, whole_number
+from dspc_jax.arguments import instance, shown, whole_number
 from dspc_jax.layers import input_layer, sum_layer
 from dspc_jax.layers.input_layer import InputBlock
 from dspc_jax.ops.numerics import log_softmax
@@ -143,6 +143,7 @@ def given_class(params: CircuitParams, label: Array | SupportsIndex) -> CircuitP
     Raises:
         ValueError: no integer, or a number (not traced) out of range.
     """
+    instance("params", params, CircuitParams)
     num_classes = params.classes.shape[-1]
     if isinstance(label, Tracer):
         if label.shape != () or not jnp.issubdtype(label.dtype, jnp.integer):
@@ -192,8 +193,8 @@ def check(layout: Layout, params: CircuitParams) -> None:
     arrays, tree = jax.tree.flatten(params)
     if tree != expected_tree:
         raise ValueError(
-            f"params must have the structure {expected_tree}, got {tree}; "
-            "they belong to another circuit"
+            "params must have the structure of this circuit's, got "
+            f"{shown(params)}; they belong to another circuit"
         )
     for (path, shape), array in zip(expected, arrays, strict=True):
         if jnp.shape(array) != shape.shape:

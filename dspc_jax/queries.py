@@ -7,10 +7,11 @@ binds the layout. Inside, every computation is one of a batch.
 from collections.abc import Callable
 from typing import Any
 
-import jax
+from jax.core import Tracer
 import jax.numpy as jnp
 
 from dspc_jax import examples, parameters
+from dspc_jax.arguments import real_number
 from dspc_jax.inference import likelihood, moments
 from dspc_jax.inference.upward import upward
 from dspc_jax.ops.batching import foldable
@@ -193,13 +194,14 @@ def sample_differentiable(
         Sampling", 2022, section 3.2.
     """
     rx.check(relaxation, allowed=DIFFERENTIABLE)
-    if jnp.shape(temperature) != ():
+    if shape := getattr(temperature, "shape", ()):
         raise ValueError(
-            "temperature must be a scalar (batch with jax.vmap), "
-            f"got shape {jnp.shape(temperature)}"
+            f"temperature must be a scalar (batch with jax.vmap), got shape {shape}"
         )
-    if not isinstance(temperature, jax.Array) and not temperature > 0:
-        raise ValueError(f"temperature must be positive, got {temperature}")
+    if not isinstance(temperature, Tracer):
+        number = real_number("temperature", temperature)
+        if not number > 0:
+            raise ValueError(f"temperature must be positive, got {number}")
     if relaxation == "implicit":
         implicit.check(layout)
         if leaf_mode == "mean":

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dspc_jax import leaves, parameters
-from dspc_jax.arguments import shown
+from dspc_jax.arguments import instance, shown
 from dspc_jax.circuit import CircuitConfig, build
 from dspc_jax.parameters import CircuitParams
 from dspc_jax.structure import families as structures
@@ -89,6 +89,7 @@ def save(
             remote one.
         OSError: the file cannot be written.
     """
+    instance("config", config, CircuitConfig)
     parameters.check(build(config).layout, params)
     header = {"format": FORMAT, "version": VERSION, "config": config_to_json(config)}
     text = np.frombuffer(json.dumps(header).encode(), np.uint8)
@@ -126,6 +127,8 @@ def load(
         OSError: the file cannot be read.
     """
     path = _local(path)
+    if config is not None:
+        instance("config", config, CircuitConfig)
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
@@ -167,6 +170,8 @@ def load(
 
 def _local(path: str | os.PathLike[str]) -> str:
     """A path of this machine; ``~`` is the home folder. Refuses remote ones."""
+    if not isinstance(path, str | os.PathLike):
+        raise ValueError(f"path must be the path of a file, got {shown(path)}")
     text = os.path.expanduser(os.fspath(path))
     if "://" in text:
         raise ValueError(f"path must be one of this machine, got {shown(text)}")

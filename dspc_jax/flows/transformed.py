@@ -41,6 +41,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dspc_jax import examples
+from dspc_jax.arguments import instance
 from dspc_jax.circuit import Circuit
 from dspc_jax.flows.flow import Flow
 from dspc_jax.leaves import ContinuousLeaf
@@ -85,7 +86,6 @@ class TransformedCircuit(NamedTuple):
     mean: Callable[..., Array]
 
 
-@functools.lru_cache(maxsize=64)
 def transform(circuit: Circuit, flow: Flow) -> TransformedCircuit:
     """Puts a circuit behind a flow.
 
@@ -101,6 +101,13 @@ def transform(circuit: Circuit, flow: Flow) -> TransformedCircuit:
         ValueError: the circuit does not fit the flow; on use, shapes that are wrong, or
             a query that the flow has lost.
     """
+    instance("circuit", circuit, Circuit)
+    instance("flow", flow, Flow)
+    return _transform(circuit, flow)
+
+
+@functools.lru_cache(maxsize=64)
+def _transform(circuit: Circuit, flow: Flow) -> TransformedCircuit:
     num_variables = circuit.config.structure.num_variables
     if num_variables != len(flow.blocks):
         raise ValueError(

@@ -17,6 +17,7 @@ from jax.typing import ArrayLike
 import optax
 
 from dspc_jax import examples, parameters
+from dspc_jax.arguments import instance, real_number
 from dspc_jax.circuit import Circuit
 from dspc_jax.inference import likelihood
 from dspc_jax.leaves import FittableLeaf
@@ -51,8 +52,8 @@ def expected_counts(
             or an observed value is NaN; the message names its row and variable. (A
             traced one is not seen, and gives counts NaN.)
     """
-    layout = circuit.layout
     _check_leaves(circuit)
+    layout = circuit.layout
     x, mask = examples.rows(layout, "x", x, observed)
     weights = parameters.normalize(layout, params)
 
@@ -93,9 +94,10 @@ def em(circuit: Circuit, step_size: float = 1.0) -> optax.GradientTransformation
         ValueError: the step size is outside (0, 1], or a leaf has no closed-form
             M-step.
     """
+    _check_leaves(circuit)
+    step_size = real_number("step_size", step_size)
     if not 0 < step_size <= 1:
         raise ValueError(f"step_size must be in (0, 1], got {step_size}")
-    _check_leaves(circuit)
     layout = circuit.layout
 
     def update(updates: PyTree, state: PyTree, params: PyTree = None) -> PyTree:
@@ -162,6 +164,7 @@ def _leaf_change(leaf, params, statistics, mass, step_size):
 
 
 def _check_leaves(circuit: Circuit) -> None:
+    instance("circuit", circuit, Circuit)
     for block in circuit.layout.blocks:
         if not isinstance(block.leaf, FittableLeaf):
             raise ValueError(

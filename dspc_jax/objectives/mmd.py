@@ -16,7 +16,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from dspc_jax.arguments import whole_number
+from dspc_jax.arguments import shown, whole_number
 from dspc_jax.objectives.kernels import Kernel, common_center, squared_distances
 from dspc_jax.ops.numerics import safe_sqrt
 from dspc_jax.ops.values import as_values
@@ -156,6 +156,11 @@ def mmd_loss(
 
 def _excess_matrices(x: Array, y: Array, kernel: Kernel) -> tuple[Array, Array, Array]:
     """The matrices ``k - k(0)`` within x, between x and y, and within y."""
+    if not isinstance(kernel, Kernel):
+        raise ValueError(
+            "kernel must be a Kernel such as gaussian_kernel([1.0]), got "
+            f"{shown(kernel)}"
+        )
     center = common_center(x, y)
     return (
         kernel.excess(squared_distances(x, center=center)),

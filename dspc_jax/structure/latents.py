@@ -1,6 +1,6 @@
 """Latent variables inside the region graph of an image."""
 
-from dspc_jax.arguments import whole_number
+from dspc_jax.arguments import shown, whole_number
 from dspc_jax.structure.region_graph import RegionGraph, RegionGraphBuilder
 
 
@@ -41,6 +41,11 @@ def with_latents(structure, num_latents: int) -> RegionGraph:
         Auto-encoding Probabilistic Circuits, 2025 (patches with a latent each).
     """
     num_latents = whole_number("num_latents", num_latents, least=1)
+    if isinstance(structure, type) or not hasattr(structure, "region_graph"):
+        raise ValueError(
+            "structure must be a structure such as QuadTree(28, 28), got "
+            f"{shown(structure)}"
+        )
     graph = structure.region_graph()
     _check_forest(graph)
     latents = range(graph.num_variables, graph.num_variables + num_latents)
