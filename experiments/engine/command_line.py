@@ -8,6 +8,7 @@ from absl import flags as absl_flags
 from experiments.console import summary
 from experiments.console.errors import UserError
 from experiments.console.paths import local_path
+from experiments.engine import flags_in_use
 from experiments.engine.flags import Requirement, fields_of, from_values
 
 
@@ -122,8 +123,9 @@ def parse(
         An instance of each group, in order.
 
     Raises:
-        UserError: an unknown flag, or a value that breaks its requirement; one line
-            that names the flag, the requirement and the value.
+        UserError: an unknown flag, a value that breaks its requirement, or a flag that
+            others leave without use; one line that names the flag, the requirement and
+            the value.
         SystemExit: 0, after ``--help`` has been answered on stdout.
     """
     values = define(program, groups, defaults)
@@ -147,4 +149,5 @@ def parse(
             f"unrecognized arguments: {' '.join(rest)} (--help lists the flags)"
         )
     parsed = {field.name: values[field.name].value for field in fields_of(groups)}
+    flags_in_use.check(groups, parsed, {name: values[name].default for name in parsed})
     return [from_values(group, parsed) for group in groups]

@@ -66,6 +66,7 @@ def flag(
     kind: Callable[[Any], Any] | None = None,
     free: bool = False,
     shapes: bool = False,
+    only: Mapping[str, Sequence[Any]] | None = None,
 ) -> Any:
     """A dataclass field that is a flag.
 
@@ -80,6 +81,9 @@ def flag(
         shapes: whether the value shapes the circuit, the flow before it, or the units
             of its data, so that a run that starts from another's circuit must have
             the same: see `experiments.engine.starting`.
+        only: other flags, with the values with any of which this flag does something;
+            those that a program does not have do not count: see
+            `experiments.engine.flags_in_use`.
 
     Returns:
         The field.
@@ -94,8 +98,18 @@ def flag(
             "kind": kind,
             "free": free,
             "shapes": shapes,
+            "only": dict(only or {}),
         },
     )
+
+
+_TEMPERED = {
+    "relaxation": [
+        *("gumbel_softmax", "straight_through", "gumbel_rao", "reinmax", "dense"),
+        "rebar",
+    ]
+}
+_FOREST = {"structure": ["random_binary_trees"]}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,12 +186,17 @@ class Settings:
     batch_size: int = flag(
         128, "examples a step, over all devices together", at_least(1)
     )
-    learning_rate: float = flag(0.03, "step size of Adam", above(0))
+    learning_rate: float = flag(
+        0.03, "step size of Adam", above(0), only={"optimizer": ["adam"]}
+    )
     optimizer: str = flag(
         "adam", "adam, or em (expectation maximization)", one_of("adam", "em")
     )
     em_step_size: float = flag(
-        0.1, "weight of the newest batch in EM's running statistics", within(0, 1)
+        0.1,
+        "weight of the newest batch in EM's running statistics",
+        within(0, 1),
+        only={"optimizer": ["em"]},
     )
     checkpoint_every: int = flag(
         500, "steps between checkpoints", at_least(1), free=True
@@ -201,15 +220,18 @@ class Settings:
         one_of("random_binary_trees", "quad_tree"),
         shapes=True,
     )
-    depth: int = flag(4, "depth of random_binary_trees", at_least(1), shapes=True)
+    depth: int = flag(
+        4, "depth of random_binary_trees", at_least(1), shapes=True, only=_FOREST
+    )
     num_repetitions: int = flag(
-        10, "number of random_binary_trees", at_least(1), shapes=True
+        10, "number of random_binary_trees", at_least(1), shapes=True, only=_FOREST
     )
     structure_seed: int = flag(
         0,
         "seed of the partitions of random_binary_trees, shared by all seeds",
         at_least(0),
         shapes=True,
+        only=_FOREST,
     )
     num_sums: int = flag(64, "sum units a region", at_least(1), shapes=True)
     num_leaves: int = flag(
@@ -244,9 +266,14 @@ class Settings:
         "least deviation of a normal leaf; images have values in [0, 1]",
         above(0),
         shapes=True,
+        only={"leaf": ["normal"]},
     )
     leaf_max_scale: float = flag(
-        1.0, "greatest deviation of a normal leaf", above(0), shapes=True
+        1.0,
+        "greatest deviation of a normal leaf",
+        above(0),
+        shapes=True,
+        only={"leaf": ["normal"], "adv_discriminator": ["circuit"]},
     )
     leaf_noise: str = flag(
         "deviation",
@@ -270,17 +297,25 @@ class Settings:
         1.0,
         "temperature of the relaxation, at the first step where it changes",
         above(0),
+        only=_TEMPERED,
     )
     temperature_schedule: str = flag(
         "constant",
         "constant, annealed (falls exponentially to --temperature_floor) or learned",
         one_of("constant", "annealed", "learned"),
+        only=_TEMPERED,
     )
     temperature_floor: float = flag(
-        0.5, "least temperature of the annealed schedule", above(0)
+        0.5,
+        "least temperature of the annealed schedule",
+        above(0),
+        only={"temperature_schedule": ["annealed"]},
     )
     temperature_decay_steps: int = flag(
-        1000, "steps in which an annealed temperature falls by a factor e", at_least(1)
+        1000,
+        "steps in which an annealed temperature falls by a factor e",
+        at_least(1),
+        only={"temperature_schedule": ["annealed"]},
     )
 
     def __post_init__(self):
