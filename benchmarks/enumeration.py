@@ -39,7 +39,7 @@ CIRCUITS = {
     ),
     "two variables, normal": pc.CircuitConfig(
         pc.RandomBinaryTrees(2, 1, 2, seed=3),
-        pc.Normal(0.3, 1.0),
+        pc.UnitNormal(0.3, 1.0),
         num_leaves=3,
         num_sums=2,
         sum_layer="tucker",

@@ -17,9 +17,11 @@ import dspc_jax as pc
 
 COSTS = {
     "2 variables, K = 16": pc.CircuitConfig(
-        pc.RandomBinaryTrees(2, 1, 4, seed=0), pc.Normal(), 1, 16, 16
+        pc.RandomBinaryTrees(2, 1, 4, seed=0), pc.UnitNormal(), 1, 16, 16
     ),
-    "8x8 pixels, K = 32": pc.CircuitConfig(pc.QuadTree(8, 8), pc.Normal(), 1, 32, 32),
+    "8x8 pixels, K = 32": pc.CircuitConfig(
+        pc.QuadTree(8, 8), pc.UnitNormal(), 1, 32, 32
+    ),
 }
 BATCH = 256
 REPEATS, SECONDS = (8, 40), 10.0  # the most repeats that fit, at least the first

@@ -9,6 +9,7 @@ from dspc_jax.leaves import (
     Categorical,
     DiscretizedLogistic,
     Normal,
+    UnitNormal,
 )
 from dspc_jax.parameters import given_class
 from dspc_jax.serialization import load, save
@@ -29,6 +30,7 @@ __all__ = [
     "RandomBinaryTrees",
     "RegionGraph",
     "TransformedCircuit",
+    "UnitNormal",
     "build",
     "em",
     "expected_counts",

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dspc_jax.arguments import instance, shown, whole_number
-from dspc_jax.layers import input_layer, sum_layer
+from dspc_jax.layers import input_layer, mixing_layer, sum_layer
 from dspc_jax.layers.input_layer import InputBlock
 from dspc_jax.ops.numerics import log_softmax
 from dspc_jax.structure.folding import FoldedGraph
@@ -21,12 +21,15 @@ published code of Lang et al. 2022."""
 
 
 class CircuitParams(NamedTuple):
-    """Unconstrained parameters, a pytree of float32 arrays.
+    """Unconstrained parameters, a pytree of float32 arrays, all finite.
+
+    A logit of -inf, put there by hand, is a weight of 0 that training leaves alone.
 
     Attributes:
         leaves: per leaf family, its parameters ``[G, K, L, C]``.
         sums: per level, per fold, logits ``[P, O, K, K]`` (tucker) or ``[P, O, K]``.
-        mixtures: per level, logits ``[G, K, M]``, or None where nothing is mixed.
+        mixtures: per level, logits ``[G, K, M]``, or None where nothing is mixed;
+            those of padding are 0 and count for nothing.
         classes: logits ``[Y]`` of the mixture over roots.
     """
 
@@ -113,10 +116,8 @@ def init(layout: Layout, key: Key, data: Array | None, spread: float) -> Circuit
             mixtures.append(None)
             continue
         shape = (level.num_regions, out, level.mixture.shape[1])
-        key_level = jax.random.fold_in(key_mixtures, number)
-        logits = _init_logits(key_level, shape)
-        padded = jnp.asarray(level.mixture < 0)[:, None]
-        mixtures.append(jnp.where(padded, -jnp.inf, logits))
+        logits = _init_logits(jax.random.fold_in(key_mixtures, number), shape)
+        mixtures.append(jnp.where(mixing_layer.exists(level.mixture), logits, 0.0))
     classes = jnp.zeros(layout.num_classes)
     return CircuitParams(tuple(leaves), tuple(sums), tuple(mixtures), classes)
 
@@ -163,7 +164,12 @@ def normalize(layout: Layout, params: CircuitParams) -> CircuitWeights:
             for block, leaf in zip(layout.blocks, params.leaves, strict=True)
         ),
         sums=jax.tree.map(_softmax_per_sum, params.sums),
-        mixtures=jax.tree.map(lambda m: jnp.exp(log_softmax(m, -1)), params.mixtures),
+        mixtures=tuple(
+            None
+            if level.mixture is None or logits is None
+            else mixing_layer.weights(level.mixture, logits)
+            for level, logits in zip(layout.graph.levels, params.mixtures, strict=True)
+        ),
         classes=jnp.exp(log_softmax(params.classes, 0)),
     )
 

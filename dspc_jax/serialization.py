@@ -36,6 +36,7 @@ _TYPES = {
         region_graph.RegionGraph,
         region_graph.Partition,
         leaves.Normal,
+        leaves.UnitNormal,
         leaves.Binomial,
         leaves.Bernoulli,
         leaves.Categorical,

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import dspc_jax as pc
+from dspc_jax.layers import mixing_layer
 from dspc_jax.structure.region_graph import Partition, RegionGraph
 from tests import oracles
 
@@ -76,8 +77,8 @@ DISCRETE = {
 }
 
 NORMAL = {
-    "normal-trees": _config(_trees(2, 1, 2), pc.Normal(), 2, 2, 1, "tucker"),
-    "normal-channels": _config(_trees(1, 0, 2), pc.Normal(), 2, 2, 2, "cp", 2),
+    "normal-trees": _config(_trees(2, 1, 2), pc.UnitNormal(), 2, 2, 1, "tucker"),
+    "normal-channels": _config(_trees(1, 0, 2), pc.UnitNormal(), 2, 2, 2, "cp", 2),
 }
 
 # By name only (`pytest -m slow`): another circuit has the parts, or random ones have
@@ -107,25 +108,44 @@ _split = jax.jit(jax.random.split, static_argnums=1)
 def random_params(circuit: pc.Circuit, seed: int) -> Any:
     """Normal numbers for all parameters, drawn by NumPy (no compilation)."""
     shapes = jax.eval_shape(circuit.init, jax.random.key(0))
-    params = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), shapes)
-    mixtures = tuple(
+    return randomize(jax.tree.map(lambda leaf: np.zeros(leaf.shape), shapes), seed)
+
+
+def with_zeros(circuit: pc.Circuit, params: Any, seed: int, share: float) -> Any:
+    """A share of all logits at -inf, in sums, mixtures, classes and tables.
+
+    The greatest logit of each sum stays.
+    """
+    rng = np.random.default_rng(seed)
+
+    def forbid(logits, axes, exists: Any = True):
+        logits = np.array(logits)
+        least = np.where(exists, logits, -np.inf).max(axis=axes, keepdims=True)
+        logits[(rng.random(logits.shape) < share) & (logits < least)] = -np.inf
+        return jnp.asarray(logits)
+
+    tables = [
+        jax.tree.map(lambda a: forbid(a, -1) if a.ndim == 5 else a, leaf)
+        for leaf in params.leaves
+    ]
+    mixtures = [
         logits
-        if level.mixture is None or logits is None
-        else jnp.asarray(np.broadcast_to(mask(level.mixture), logits.shape))
+        if level.mixture is None
+        else forbid(logits, -1, mixing_layer.exists(level.mixture))
         for level, logits in zip(
             circuit.layout.graph.levels, params.mixtures, strict=True
         )
+    ]
+    return params._replace(
+        leaves=tuple(tables),
+        sums=jax.tree.map(lambda a: forbid(a, tuple(range(2, a.ndim))), params.sums),
+        mixtures=tuple(mixtures),
+        classes=forbid(params.classes, 0),
     )
-    return randomize(params._replace(mixtures=mixtures), seed)
-
-
-def mask(mixture: np.ndarray) -> np.ndarray:
-    """Logits 0 of a mixture's partitions ``[G, 1, M]``, -inf where there is none."""
-    return np.where(mixture < 0, -np.inf, 0.0).astype(np.float32)[:, None]
 
 
 def randomize(params: Any, seed: int, scale: float = 1.0) -> Any:
-    """Adds Normal noise to every parameter; a logit of -inf stays."""
+    """Adds Normal noise to every parameter."""
     rng = np.random.default_rng(seed)
     return jax.tree.map(
         lambda leaf: jnp.asarray(

@@ -180,8 +180,11 @@ def leaf_log_prob(leaf: Any, params: Any, x: np.ndarray) -> np.ndarray:
     x = np.asarray(x, np.float64)
     with np.errstate(divide="ignore"):
         if isinstance(leaf, Normal):
-            width = leaf.max_scale - leaf.min_scale
-            scale = leaf.min_scale + width * special.expit(params[1])
+            if leaf.max_scale is None:
+                scale = leaf.min_scale + np.exp(params[1])
+            else:
+                width = leaf.max_scale - leaf.min_scale
+                scale = leaf.min_scale + width * special.expit(params[1])
             return stats.norm.logpdf(x, params[0], scale)
         if isinstance(leaf, Binomial):  # Bernoulli is one
             return stats.binom.logpmf(x, leaf.num_trials, special.expit(params[0]))

@@ -14,7 +14,7 @@ from tests import cases
 
 CONFIG = pc.CircuitConfig(
     pc.RandomBinaryTrees(2, 1, 2),
-    pc.Normal(),
+    pc.UnitNormal(),
     num_leaves=2,
     num_sums=2,
     num_classes=2,
@@ -199,16 +199,18 @@ def test_initialisation():
     ]
     assert sum(different) == len(different) - 1  # the classes start alike
     nested = pc.build(cases.DISCRETE["nested"])
-    padding = cases.jit(nested.init)(jax.random.key(0)).mixtures[1]
+    padded = cases.jit(nested.init)(jax.random.key(0)).mixtures[1]
     mixture = nested.layout.graph.levels[1].mixture
     assert mixture is not None
-    for unit in range(padding.shape[1]):
-        np.testing.assert_array_equal(np.isinf(padding[:, unit]), mixture < 0)
+    for unit in range(padded.shape[1]):
+        np.testing.assert_array_equal(padded[:, unit] == 0, mixture < 0)
 
 
 def test_initialisation_from_data():
     """Leaves start at examples: the data are far likelier than under random leaves."""
-    config = pc.CircuitConfig(pc.QuadTree(3, 3), pc.Normal(), num_leaves=4, num_sums=4)
+    config = pc.CircuitConfig(
+        pc.QuadTree(3, 3), pc.UnitNormal(), num_leaves=4, num_sums=4
+    )
     circuit = pc.build(config)
     data = np.random.default_rng(0).normal(size=(50, 9, 1)).astype(np.float32)
     data = 0.5 + 0.05 * data

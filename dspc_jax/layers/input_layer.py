@@ -5,7 +5,8 @@ exponential family its log-density is one product of sufficient statistics with 
 parameters, :math:`\sum_d \eta_{gkd} T_{gd}(x) - A_{gk}`; the base measure
 :math:`h(x)` is the same for all units and is added once per example. No array over
 examples, variables and units exists. Other families are summed over the scope one
-variable at a time.
+variable at a time. A Normal leaf is a polynomial, so one product, or is summed where
+the terms of the polynomial would cancel: the parameters decide that on the device.
 """
 
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dspc_jax.leaves import DirectLeaf, ExponentialLeaf, Leaf
+from dspc_jax.leaves import DirectLeaf, ExpandableLeaf, ExponentialLeaf, Leaf
 from dspc_jax.leaves.family import impossible
 from dspc_jax.ops.products import contract, expand
 from dspc_jax.ops.storage import computed_once, stored
@@ -94,9 +95,8 @@ def init_from_data(
     num_regions, _ = block.scopes.shape
     rows = jax.random.randint(key, (num_regions, num_units), 0, data.shape[0])
     mean = data[rows[:, :, None], block.scopes[:, None, :]]
-    # A small share of all data's deviation keeps that of a constant variable positive.
-    deviation = jnp.std(data, axis=0) + 1e-3 * jnp.std(data)
-    std = jnp.broadcast_to(spread * deviation[block.scopes][:, None], mean.shape)
+    deviation = jnp.std(data, axis=0)[block.scopes]
+    std = jnp.broadcast_to(spread * deviation[:, None], mean.shape)
     return block.leaf.from_moments(mean, std)
 
 
@@ -122,8 +122,18 @@ def log_prob(
         ``[G, K, N]``, nats.
     """
     valid = jnp.asarray(block.valid[:, None, :, None])
-    if block.leaf.exponential:
-        out = _exponential(block, natural, valid, x, observed)
+    leaf, scopes = block.leaf, block.scopes
+    if leaf.exponential:
+        assert isinstance(leaf, ExponentialLeaf)
+        statistics = [t[scopes] for t in leaf.statistics(x)]
+        out = _product(block, natural, valid, statistics, observed)
+    elif isinstance(leaf, ExpandableLeaf):
+        product, statistics, accurate = leaf.expand(natural)
+        out = jax.lax.cond(
+            accurate,
+            lambda: _product(block, product, valid, statistics(x[scopes]), observed),
+            lambda: _direct(block, natural, x, observed),
+        )
     else:
         out = _direct(block, natural, x, observed)
     if unobserved is not None and observed is not None:
@@ -136,39 +146,36 @@ def log_prob(
 def log_base(block: InputBlock, x: Array, observed: Array | None) -> Array:
     """The base measures of an example's observed variables, summed: ``[N]``, nats.
 
-    -inf where a value is impossible in itself, NaN where one is NaN.
+    That of other families is 1. -inf where a value is impossible in itself, NaN where
+    one is NaN.
     """
     leaf = block.leaf
-    if not leaf.exponential:
-        return jnp.zeros(x.shape[-1])
-    assert isinstance(leaf, ExponentialLeaf)
     x = x[block.variables]
-    base = jnp.where(jnp.abs(x) < LARGEST, leaf.log_base(x), impossible(x))
+    base = jnp.zeros_like(x)
+    if leaf.exponential:
+        assert isinstance(leaf, ExponentialLeaf)
+        base = leaf.log_base(x)
+    base = jnp.where(jnp.abs(x) < LARGEST, base, impossible(x))
     base = jnp.sum(base, axis=1)
     if observed is not None:
         base = jnp.where(observed[block.variables], base, 0.0)
     return jnp.sum(base, axis=0)
 
 
-def _exponential(block, natural, valid, x, observed):
-    num_regions, length = block.scopes.shape
-    num_channels, num_examples = x.shape[1:]
+def _product(block, natural, valid, statistics, observed):
+    """``sum_d eta_d T_d - A`` of statistics ``[G, L, C, N]``: one matrix product."""
+    num_regions, _, _, num_examples = statistics[0].shape
     eta = [jnp.where(valid, eta, 0.0) for eta in natural.eta]
     eta = jnp.concatenate([e.reshape(*e.shape[:2], -1) for e in eta], axis=-1)
-    leaf = block.leaf
-    assert isinstance(leaf, ExponentialLeaf)
-    statistics = leaf.statistics(x)
     if observed is not None:
-        statistics = [jnp.where(observed[:, None], t, 0.0) for t in statistics]
-    statistics = [
-        t[block.scopes].reshape(num_regions, length * num_channels, num_examples)
-        for t in statistics
-    ]
+        counted = observed[block.scopes][:, :, None]
+        statistics = [jnp.where(counted, t, 0.0) for t in statistics]
+    statistics = [t.reshape(num_regions, -1, num_examples) for t in statistics]
     out = contract(eta, jnp.concatenate(statistics, axis=1))
     log_partition = jnp.sum(jnp.where(valid, natural.log_partition, 0.0), axis=-1)
     if observed is None:
         return out - jnp.sum(log_partition, axis=-1)[..., None]
-    counted = observed[block.scopes].astype(x.dtype)
+    counted = observed[block.scopes].astype(out.dtype)
     return out - contract(log_partition, counted)
 
 

@@ -11,8 +11,18 @@ References:
 import jax.numpy as jnp
 import numpy as np
 
-from dspc_jax.ops.numerics import logsumexp, safe_log
+from dspc_jax.ops.numerics import log_softmax, logsumexp, safe_log
 from dspc_jax.types import Array
+
+
+def exists(mixture: np.ndarray) -> np.ndarray:
+    """Where there is a partition, ``[G, 1, M]``: False is padding."""
+    return (mixture >= 0)[:, None]
+
+
+def weights(mixture: np.ndarray, logits: Array) -> Array:
+    """Softmax of logits ``[G, K, M]`` over each region's partitions; 0 where padded."""
+    return jnp.exp(log_softmax(jnp.where(exists(mixture), logits, -jnp.inf), -1))
 
 
 def gather(mixture: np.ndarray, partitions: Array) -> Array:

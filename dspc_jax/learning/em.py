@@ -11,6 +11,8 @@ References:
     Peharz et al., "Einsum Networks", ICML 2020, section 3.5 (stochastic EM).
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
@@ -23,7 +25,7 @@ from dspc_jax.inference import likelihood
 from dspc_jax.leaves import FittableLeaf
 from dspc_jax.ops.numerics import safe_divide
 from dspc_jax.parameters import CircuitParams, CircuitWeights
-from dspc_jax.types import PyTree
+from dspc_jax.types import Array, PyTree
 
 _LEAST_WEIGHT = 1e-30  # keeps logits finite; far below the rounding of a sum of weights
 
@@ -66,11 +68,11 @@ def expected_counts(
         jnp.multiply, weights._replace(leaves=()), gradient._replace(leaves=())
     )
     leaves = []
-    for block, natural in zip(layout.blocks, gradient.leaves, strict=True):
-        if block.leaf.exponential:
-            leaves.append((natural.eta, -natural.log_partition))
-        else:
-            leaves.append(((natural,), jnp.sum(natural, axis=-1)))
+    for block, *natural_and_gradient in zip(
+        layout.blocks, weights.leaves, gradient.leaves, strict=True
+    ):
+        assert isinstance(block.leaf, FittableLeaf)
+        leaves.append(block.leaf.counts(*natural_and_gradient))
     return edges._replace(leaves=tuple(leaves))
 
 
@@ -106,32 +108,29 @@ def em(circuit: Circuit, step_size: float = 1.0) -> optax.GradientTransformation
         counts: CircuitWeights = updates
         weights = parameters.normalize(layout, params)
 
-        def sums(logits, count, weight, axes):
+        def sums(count, weight, axes):
             fitted = safe_divide(count, jnp.sum(count, axis=axes, keepdims=True))
             fitted = jnp.where(
                 jnp.sum(count, axis=axes, keepdims=True) > 0, fitted, weight
             )
             new = (1 - step_size) * weight + step_size * fitted
             # The change of logits keeps their normalization; a weight of 0 stays 0.
-            old = jax.nn.logsumexp(logits, axis=axes, keepdims=True)
-            change = jnp.log(jnp.maximum(new, _LEAST_WEIGHT)) + old - logits
+            change = _log_weight(new) - _log_weight(weight)
             return jnp.where(weight > 0, change, 0.0)
 
         edges = CircuitParams(
             leaves=(),
             sums=jax.tree.map(
                 lambda *a: sums(*a, axes=tuple(range(2, a[0].ndim))),
-                params.sums,
                 counts.sums,
                 weights.sums,
             ),
             mixtures=jax.tree.map(
                 lambda *a: sums(*a, axes=(2,)),
-                params.mixtures,
                 counts.mixtures,
                 weights.mixtures,
             ),
-            classes=sums(params.classes, counts.classes, weights.classes, (0,)),
+            classes=sums(counts.classes, weights.classes, (0,)),
         )
         leaves = tuple(
             _leaf_change(block.leaf, leaf, statistics, mass, step_size)
@@ -144,6 +143,11 @@ def em(circuit: Circuit, step_size: float = 1.0) -> optax.GradientTransformation
     return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
 
 
+def _log_weight(weight: Array) -> Array:
+    """``log`` of a weight, of the least one where it is below."""
+    return jnp.log(jnp.maximum(weight, _LEAST_WEIGHT))
+
+
 def _leaf_change(leaf, params, statistics, mass, step_size):
     def per_value(array, like):
         return array if array.ndim == like.ndim else array[..., None]
@@ -152,11 +156,11 @@ def _leaf_change(leaf, params, statistics, mass, step_size):
         (1 - step_size) * old + step_size * safe_divide(new, per_value(mass, new))
         for old, new in zip(leaf.expected_statistics(params), statistics, strict=True)
     )
-    fitted = leaf.from_statistics(target)
+    fitted = leaf.from_statistics(target, params)
 
     def change(new, old):
         finite_old = jnp.isfinite(old)
-        least = jnp.log(jnp.float32(_LEAST_WEIGHT))
+        least = math.log(_LEAST_WEIGHT)
         new = jnp.maximum(new, least) if new.ndim > mass.ndim else new
         return jnp.where((per_value(mass, new) > 0) & finite_old, new - old, 0.0)
 

@@ -6,11 +6,12 @@ from dspc_jax.leaves.discretized_logistic import DiscretizedLogistic
 from dspc_jax.leaves.family import (
     ContinuousLeaf,
     DirectLeaf,
+    ExpandableLeaf,
     ExponentialLeaf,
     FittableLeaf,
     Leaf,
 )
-from dspc_jax.leaves.normal import Normal
+from dspc_jax.leaves.normal import Normal, UnitNormal
 
 __all__ = [
     "Bernoulli",
@@ -19,8 +20,10 @@ __all__ = [
     "ContinuousLeaf",
     "DirectLeaf",
     "DiscretizedLogistic",
+    "ExpandableLeaf",
     "ExponentialLeaf",
     "FittableLeaf",
     "Leaf",
     "Normal",
+    "UnitNormal",
 ]

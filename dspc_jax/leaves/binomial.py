@@ -78,11 +78,17 @@ class Binomial:
         table = jnp.asarray(log_binomial_coefficients(n))
         return jnp.where(legal, table[index], impossible(x))
 
-    def from_statistics(self, statistics):
+    def counts(self, natural, gradient):
+        """Sums of ``x``."""
+        del natural
+        return gradient.eta, -gradient.log_partition
+
+    def from_statistics(self, statistics, params):
         """The maximum likelihood parameters for ``E[x]``; logits within +-16.
 
         16 is the last whole number whose logistic function is below 1 in float32.
         """
+        del params
         p = jnp.clip(statistics[0] / self.num_trials, 0.0, 1.0)
         return BinomialParams(jnp.clip(jnp.log(p) - jnp.log1p(-p), -16.0, 16.0))
 

@@ -75,8 +75,14 @@ class Categorical:
         """``x`` ``[G, N]`` in the tables ``[G, K, M]``: ``[G, K, N]``."""
         return _look_up(natural, x)
 
-    def from_statistics(self, statistics):
+    def counts(self, natural, gradient):
+        """How often each value came."""
+        del natural
+        return (gradient,), jnp.sum(gradient, axis=-1)
+
+    def from_statistics(self, statistics, params):
         """Logits of the frequencies; a value that never occurs is impossible (-inf)."""
+        del params
         return CategoricalParams(safe_log(statistics[0]))
 
     def expected_statistics(self, params):

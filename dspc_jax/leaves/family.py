@@ -19,6 +19,7 @@ gradient of the mean of every quadratic function of :math:`b` is unbiased; a ble
 within the convex hull of the draws.
 """
 
+from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import jax
@@ -103,8 +104,22 @@ class DirectLeaf(Leaf, Protocol):
 class FittableLeaf(Leaf, Protocol):
     """A family with a closed-form M-step."""
 
-    def from_statistics(self, statistics: tuple[Array, ...]) -> Any:
-        """The maximum likelihood parameters for these expected statistics."""
+    def counts(self, natural: Any, gradient: Any) -> tuple[tuple[Array, ...], Array]:
+        """Posterior-weighted statistics and posterior mass of every leaf.
+
+        Args:
+            natural: of the leaves.
+            gradient: of a log-likelihood, with respect to them.
+        """
+        ...
+
+    def from_statistics(self, statistics: tuple[Array, ...], params: Any) -> Any:
+        """The maximum likelihood parameters for these expected statistics.
+
+        Args:
+            statistics: means of them, as of `expected_statistics`.
+            params: of the leaves that `counts` counted for.
+        """
         ...
 
     def expected_statistics(self, params: Any) -> tuple[Array, ...]:
@@ -125,6 +140,20 @@ class ContinuousLeaf(Leaf, Protocol):
 
     def log_tails(self, params: Any, x: Array) -> tuple[Array, Array]:
         """``log F(x)`` and ``log (1 - F(x))``, each exact to rounding in its tail."""
+        ...
+
+
+@runtime_checkable
+class ExpandableLeaf(DirectLeaf, Protocol):
+    """A family with a polynomial for `DirectLeaf.log_prob`, where that is accurate."""
+
+    def expand(
+        self, natural: Any
+    ) -> tuple["Natural", Callable[[Array], tuple[Array, ...]], Array]:
+        """The polynomial's coefficients, its statistics, and whether it is accurate.
+
+        The statistics are functions of values ``[G, L, C, N]``, the last is ``[]``.
+        """
         ...
 
 

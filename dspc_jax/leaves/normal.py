@@ -1,6 +1,7 @@
 """Normal leaves."""
 
 import dataclasses
+import math
 from typing import ClassVar, NamedTuple
 
 import jax
@@ -12,37 +13,60 @@ from dspc_jax.arguments import real_number, real_pair, store
 from dspc_jax.leaves.family import Natural
 from dspc_jax.types import Array
 
+FAR = 1e15
+"""Deviations from the mean beyond which a value counts as no farther: squares of it,
+and sums of them, are float32 numbers."""
+
+_HALF_LOG_TAU = 0.5 * math.log(2 * math.pi)
+
 
 class NormalParams(NamedTuple):
-    """``mean`` and ``scale_logit``, both ``[G, K, L, C]``."""
+    """``mean`` and ``scale_logit``, both ``[G, K, L, C]``.
+
+    ``scale_logit`` is the logit of the deviation's place between its bounds, or the
+    logarithm of what it exceeds the lower one by, if that is the only one.
+    """
 
     mean: Array
     scale_logit: Array
 
 
+class NormalForm(NamedTuple):
+    """The parameters as the evaluation takes them: ``z = (x - mean) / scale``."""
+
+    mean: Array
+    inverse_scale: Array
+    log_scale: Array
+
+
 @dataclasses.dataclass(frozen=True)
 class Normal:
-    """Normal leaf with a bounded scale; the defaults fit values in [0, 1].
+    """Normal leaf for any real values; start it from data.
 
     Attributes:
         min_scale: least standard deviation; keeps likelihoods bounded.
-        max_scale: greatest standard deviation.
+        max_scale: greatest standard deviation, or None for no bound.
         init_mean: mean and deviation of the random initial means. The random initial
-            scales lie about a quarter of the way from the least to the greatest.
+            scales lie about a quarter of the way from the least to the greatest, or
+            around 0.37.
     """
 
-    min_scale: float = 0.02
-    max_scale: float = 1.0
-    init_mean: tuple[float, float] = (0.5, 0.3)
+    min_scale: float = 1e-4
+    max_scale: float | None = None
+    init_mean: tuple[float, float] = (0.0, 1.0)
 
-    exponential: ClassVar[bool] = True
+    exponential: ClassVar[bool] = False
     integer: ClassVar[bool] = False
 
     def __post_init__(self):
-        for name in ("min_scale", "max_scale"):
-            store(self, **{name: real_number(name, getattr(self, name))})
+        store(self, min_scale=real_number("min_scale", self.min_scale))
+        if self.max_scale is not None:
+            store(self, max_scale=real_number("max_scale", self.max_scale))
         store(self, init_mean=real_pair("init_mean", self.init_mean))
-        if not 0 < self.min_scale < self.max_scale:
+        if self.max_scale is None:
+            if self.min_scale <= 0:
+                raise ValueError(f"min_scale must be positive, got {self.min_scale}")
+        elif not 0 < self.min_scale < self.max_scale:
             raise ValueError(
                 "min_scale must be positive and below max_scale="
                 f"{self.max_scale}, got {self.min_scale}"
@@ -61,48 +85,85 @@ class Normal:
         )
 
     def _scale(self, params):
+        if self.max_scale is None:
+            return self.min_scale + jnp.exp(params.scale_logit)
         width = self.max_scale - self.min_scale
         return self.min_scale + width * jax.nn.sigmoid(params.scale_logit)
 
     def from_moments(self, mean, std):  # noqa: D102
-        width = self.max_scale - self.min_scale
-        # Clipped, so that a deviation out of bounds has a finite logit (9.2).
-        share = jnp.clip((std - self.min_scale) / width, 1e-4, 1 - 1e-4)
+        # A deviation that is out of bounds has a finite logit.
+        excess = jnp.maximum(std - self.min_scale, 1e-3 * self.min_scale)
+        if self.max_scale is None:
+            return NormalParams(mean, jnp.log(excess))
+        share = jnp.minimum(excess / (self.max_scale - self.min_scale), 1 - 1e-4)
         return NormalParams(mean, logit(share))
 
     def natural(self, params):
-        """Statistics ``x`` and ``x**2``."""
+        """Mean, one over the deviation, and its logarithm."""
         scale = self._scale(params)
-        precision = 1 / scale**2
-        log_partition = 0.5 * params.mean**2 * precision + jnp.log(scale)
-        return Natural((params.mean * precision, -0.5 * precision), log_partition)
+        return NormalForm(params.mean, 1 / scale, jnp.log(scale))
 
-    def statistics(self, x):  # noqa: D102
-        return (x, x**2)
+    def log_prob(self, natural, x):
+        """``x`` ``[G, N]`` under leaves ``[G, K]``: ``[G, K, N]``, in nats.
 
-    def log_base(self, x):  # noqa: D102
-        return jnp.full_like(x, -0.5 * np.log(2 * np.pi))
+        More than ``FAR`` deviations from the mean are as many: log p is finite.
+        """
+        mean, inverse_scale, log_scale = (p[..., None] for p in natural)
+        z = jnp.clip((x[:, None] - mean) * inverse_scale, -FAR, FAR)
+        return -0.5 * z**2 - (log_scale + _HALF_LOG_TAU)
 
-    def from_statistics(self, statistics):
-        """The maximum likelihood parameters for ``E[x], E[x**2]``; clips the scale."""
-        mean, square = statistics
-        return self.from_moments(mean, jnp.sqrt(jnp.maximum(square - mean**2, 0.0)))
+    def expand(self, natural):
+        r"""The density as a polynomial of the distance ``t`` from the units' mean mean.
+
+        .. math:: \log p(x) = \eta_1 t + \eta_2 t^2 - A
+
+        Its terms cancel where a leaf's mean is many deviations away: it is accurate
+        where rounding costs less than about 0.01 nats.
+        """
+        center = jax.lax.stop_gradient(jnp.mean(natural.mean, axis=1, keepdims=True))
+        offset = natural.mean - center
+        precision = natural.inverse_scale**2
+        shift = 0.5 * offset**2 * precision
+        log_partition = shift + (natural.log_scale + _HALF_LOG_TAU)
+        eta = (offset * precision, -0.5 * precision)
+
+        def statistics(x):
+            distance = jnp.clip(x - center[:, 0, ..., None], -FAR, FAR)
+            return (distance, distance**2)
+
+        accurate = jnp.max(jax.lax.stop_gradient(shift)) < 1e5
+        return Natural(eta, log_partition), statistics, accurate
+
+    def counts(self, natural, gradient):
+        """Sums of ``x - mean`` and of its square, about each leaf's own mean."""
+        inverse_scale = natural.inverse_scale
+        statistics = (
+            gradient.mean / inverse_scale**2,
+            -gradient.inverse_scale / inverse_scale,
+        )
+        return statistics, -gradient.log_scale
+
+    def from_statistics(self, statistics, params):
+        """The maximum likelihood parameters; the deviation stays within its bounds."""
+        shift, square = statistics
+        std = jnp.sqrt(jnp.maximum(square - shift**2, 0.0))
+        return self.from_moments(params.mean + shift, std)
 
     def expected_statistics(self, params):
-        """``E[x], E[x**2]``."""
-        return (params.mean, params.mean**2 + self._scale(params) ** 2)
+        """``E[x - mean], E[(x - mean)**2]``."""
+        return (jnp.zeros_like(params.mean), self._scale(params) ** 2)
 
     def log_density(self, params, x):  # noqa: D102
         scale = self._scale(params)
         z = (x - params.mean) / scale
-        return -0.5 * z**2 - jnp.log(scale) - 0.5 * np.log(2 * np.pi)
+        return -0.5 * z**2 - jnp.log(scale) - _HALF_LOG_TAU
 
     def log_tails(self, params, x):  # noqa: D102
         z = (x - params.mean) / self._scale(params)
         return log_ndtr(z), log_ndtr(-z)
 
     def mode_log_prob(self, params):  # noqa: D102
-        return -0.5 * np.log(2 * np.pi) - jnp.log(self._scale(params))
+        return -_HALF_LOG_TAU - jnp.log(self._scale(params))
 
     def components(self, params):  # noqa: D102
         return (params.mean, self._scale(params))
@@ -116,3 +177,18 @@ class Normal:
 
     def mode(self, params):  # noqa: D102
         return params.mean
+
+
+@dataclasses.dataclass(frozen=True)
+class UnitNormal(Normal):
+    """Normal leaf for values in [0, 1], such as gray values: its deviation is bounded.
+
+    Attributes:
+        min_scale: least standard deviation.
+        max_scale: greatest standard deviation.
+        init_mean: mean and deviation of the random initial means.
+    """
+
+    min_scale: float = 0.02
+    max_scale: float | None = 1.0
+    init_mean: tuple[float, float] = (0.5, 0.3)

@@ -33,7 +33,7 @@ from dspc_jax.inference.upward import children_of
 from dspc_jax.layers import sum_layer
 from dspc_jax.layers.input_layer import InputBlock
 from dspc_jax.leaves import Leaf, Normal
-from dspc_jax.leaves.family import Natural
+from dspc_jax.leaves.normal import NormalForm
 from dspc_jax.ops.numerics import logsumexp, safe_log
 from dspc_jax.ops.values import as_values
 from dspc_jax.parameters import CircuitParams, Layout
@@ -137,14 +137,12 @@ def log_mean_kernel(
     return log_p + count * layout.num_channels * log_width
 
 
-def _widened(leaf: Leaf, params, variance) -> Natural:
-    """The natural form of Normal leaves with ``variance`` added to theirs."""
+def _widened(leaf: Leaf, params, variance) -> NormalForm:
+    """Normal leaves with ``variance`` added to theirs."""
     assert isinstance(leaf, Normal)
     mean, std = leaf.components(params)
     total = std**2 + variance
-    precision = 1 / total
-    log_partition = 0.5 * mean**2 * precision + 0.5 * jnp.log(total)
-    return Natural((mean * precision, -0.5 * precision), log_partition)
+    return NormalForm(mean, 1 / jnp.sqrt(total), 0.5 * jnp.log(total))
 
 
 def _leaf_table(block: InputBlock, left, right, variance, variables) -> Array:

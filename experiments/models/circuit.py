@@ -160,7 +160,7 @@ def _leaf(settings: Settings, num_values: int) -> Any:
             f"{settings.leaf_noise!r}"
         )
     if settings.leaf == "normal":
-        return pc.Normal(
+        return pc.UnitNormal(
             min_scale=settings.leaf_min_scale, max_scale=settings.leaf_max_scale
         )
     return {

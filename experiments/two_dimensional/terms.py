@@ -36,7 +36,7 @@ def make_mixture(num_components: int, num_classes: int = 1) -> pc.Circuit:
     return pc.build(
         pc.CircuitConfig(
             pc.RandomBinaryTrees(num_variables=2, depth=0),
-            pc.Normal(min_scale=_MIN_SCALE, max_scale=_MAX_SCALE),
+            pc.UnitNormal(min_scale=_MIN_SCALE, max_scale=_MAX_SCALE),
             num_leaves=num_components,
             num_classes=num_classes,
         )

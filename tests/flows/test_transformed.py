@@ -35,7 +35,7 @@ def circuit_of(flow, num_channels):
             structure=pc.RandomBinaryTrees(
                 len(flow.blocks), depth=min(1, len(flow.blocks) - 1)
             ),
-            leaf=pc.Normal(max_scale=2.0),
+            leaf=pc.UnitNormal(max_scale=2.0),
             num_channels=num_channels,
             num_leaves=3,
             num_sums=2,
@@ -176,7 +176,7 @@ def gaussian(num_variables, num_channels):
     circuit = pc.build(
         pc.CircuitConfig(
             structure=pc.RandomBinaryTrees(num_variables, depth=0),
-            leaf=pc.Normal(max_scale=2.0),
+            leaf=pc.UnitNormal(max_scale=2.0),
             num_channels=num_channels,
             num_leaves=1,
             num_sums=1,
@@ -184,7 +184,7 @@ def gaussian(num_variables, num_channels):
     )
     params = cases.random_params(circuit, seed=0)
     mean = jnp.zeros_like(params.leaves[0].mean)
-    leaves = pc.Normal(max_scale=2.0).from_moments(mean, jnp.ones_like(mean))
+    leaves = pc.UnitNormal(max_scale=2.0).from_moments(mean, jnp.ones_like(mean))
     return circuit, params._replace(leaves=(leaves,))
 
 

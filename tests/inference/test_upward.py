@@ -200,31 +200,13 @@ def test_the_numbering_of_a_graph_does_not_matter(name):
 ZEROS = ["trees-tucker", "odd-trees-cp", "shared", "nested"]
 
 
-def with_zeros(case):
-    """The case's parameters, a third of all weights set to 0 (logit -inf)."""
-    rng = np.random.default_rng(6)
-
-    def forbid(logits, axes):
-        logits = np.array(logits)
-        keep = logits.max(axis=axes, keepdims=True)
-        logits[(rng.random(logits.shape) < 0.33) & (logits < keep)] = -np.inf
-        return jnp.asarray(logits)
-
-    params = case.params
-    return params._replace(
-        sums=jax.tree.map(lambda a: forbid(a, tuple(range(2, a.ndim))), params.sums),
-        mixtures=jax.tree.map(lambda a: forbid(a, (2,)), params.mixtures),
-        classes=forbid(params.classes, (0,)),
-    )
-
-
 @pytest.mark.parametrize(
     "name", cases.parameters(ZEROS, [name for name in ZEROS if name != "nested"])
 )
 def test_zero_weights(name):
     """Exact values, finite gradients, and gradient 0 into what is forbidden."""
     case = cases.case(name)
-    params = with_zeros(case)
+    params = cases.with_zeros(case.circuit, case.params, 6, 0.33)
     table = oracles.tabulate(case.circuit, params)
     np.testing.assert_allclose(table.probs.sum(), 1)
     x = case.values[:: -(-len(case.values) // 64)]
@@ -308,7 +290,7 @@ def test_improbable_evidence(sum_layer):
     """Log-likelihoods from -1e3 to -1e7: finite, ordered, right to float32's digits."""
     config = pc.CircuitConfig(
         pc.RandomBinaryTrees(16, 2, 2),
-        pc.Normal(min_scale=0.02, max_scale=0.5),
+        pc.UnitNormal(min_scale=0.02, max_scale=0.5),
         num_leaves=3,
         num_sums=3,
         sum_layer=sum_layer,

@@ -14,12 +14,12 @@ V, C, K, N = 5, 2, 3, 7
 
 FAMILIES = {
     "binomial": (pc.Binomial(6),) * V,
-    "normal": (pc.Normal(0.5, 2.0),) * V,
+    "normal": (pc.UnitNormal(0.5, 2.0),) * V,
     "categorical": (pc.Categorical(4),) * V,
     "logistic": (pc.DiscretizedLogistic(5),) * V,
     "mixed": (
         pc.Bernoulli(),
-        pc.Normal(),
+        pc.UnitNormal(),
         pc.Categorical(3),
         pc.Bernoulli(),
         pc.DiscretizedLogistic(4),
@@ -134,7 +134,7 @@ def test_long_scopes_are_scanned_alike():
 
 def test_units_start_at_examples():
     """``init(data=...)``: each unit's mean is a row of the data, in every variable."""
-    leaves = (pc.Normal(),) * V
+    leaves = (pc.UnitNormal(),) * V
     (block,) = input_layer.make_blocks(SCOPES, leaves)
     data = jax.random.uniform(jax.random.key(1), (11, V, C))
     params = input_layer.init_from_data(jax.random.key(2), block, K, data, 0.5)

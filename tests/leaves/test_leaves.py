@@ -92,7 +92,10 @@ def _line(*values):
 _rng = np.random.default_rng(0)
 FAMILIES = {
     "normal": Family(
-        pc.Normal(0.2, 1.5),
+        pc.Normal(0.2), NormalParams(_line(-1, 0, 0.5, 3), _line(-3, 0, 0.5, -1))
+    ),
+    "unit-normal": Family(
+        pc.UnitNormal(0.2, 1.5),
         NormalParams(_line(-1, 0, 0.5, 3), _line(-3, 0, 2, 0)),
     ),
     "bernoulli": Family(pc.Bernoulli(), BinomialParams(_line(-9, -1, 0, 3))),
@@ -299,8 +302,8 @@ def test_blends_stay_in_the_hull(family):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: pc.Normal(0.0), "min_scale must be positive.*got 0.0"),
-        (lambda: pc.Normal(2.0, 1.0), "min_scale .*max_scale=1.0, got 2.0"),
+        (lambda: pc.UnitNormal(0.0), "min_scale must be positive.*got 0.0"),
+        (lambda: pc.UnitNormal(2.0, 1.0), "min_scale .*max_scale=1.0, got 2.0"),
         (lambda: pc.Binomial(0), "num_trials must be at least 1, got 0"),
         (lambda: pc.Binomial(3, "other"), "reparametrization .*got 'other'"),
         (lambda: pc.Categorical(1), "num_values must be at least 2, got 1"),

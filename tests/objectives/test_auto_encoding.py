@@ -21,8 +21,8 @@ from dspc_jax.structure.latents import with_latents
 from tests import cases
 
 V, L, B = 4, 2, 6
-LATENT = pc.Normal(0.05, 2.0, (0.0, 1.0))
-IMAGE = pc.Normal()
+LATENT = pc.UnitNormal(0.05, 2.0, (0.0, 1.0))
+IMAGE = pc.UnitNormal()
 
 
 @functools.cache

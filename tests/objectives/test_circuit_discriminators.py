@@ -26,7 +26,7 @@ def circuit(num_classes: int = 1) -> pc.Circuit:
     return pc.build(
         pc.CircuitConfig(
             structure=structure,
-            leaf=pc.Normal(min_scale=0.05, max_scale=2.0),
+            leaf=pc.UnitNormal(min_scale=0.05, max_scale=2.0),
             num_leaves=3,
             num_sums=3,
             num_classes=num_classes,

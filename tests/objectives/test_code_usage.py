@@ -18,7 +18,7 @@ from dspc_jax.objectives import (
 from dspc_jax.structure.latents import with_latents
 from tests import cases
 
-LATENT = pc.Normal(0.05, 2.0, (0.0, 1.0))
+LATENT = pc.UnitNormal(0.05, 2.0, (0.0, 1.0))
 GRID = np.linspace(-12.0, 12.0, 2401)
 NUM = 4000  # draws of a code
 
@@ -28,7 +28,8 @@ def circuit() -> pc.Circuit:
     """Two pixels and one latent."""
     return pc.build(
         pc.CircuitConfig(
-            with_latents(pc.RandomBinaryTrees(2, 0), 1), (pc.Normal(),) * 2 + (LATENT,)
+            with_latents(pc.RandomBinaryTrees(2, 0), 1),
+            (pc.UnitNormal(),) * 2 + (LATENT,),
         )
     )
 

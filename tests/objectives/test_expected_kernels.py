@@ -17,11 +17,11 @@ from tests import cases
 
 CASES = {
     "mixture": pc.CircuitConfig(
-        pc.RandomBinaryTrees(num_variables=2, depth=0), pc.Normal(), num_leaves=3
+        pc.RandomBinaryTrees(num_variables=2, depth=0), pc.UnitNormal(), num_leaves=3
     ),
     "tree": pc.CircuitConfig(
         pc.RandomBinaryTrees(num_variables=5, depth=2),
-        pc.Normal(max_scale=0.5),
+        pc.UnitNormal(max_scale=0.5),
         num_leaves=3,
         num_sums=2,
         num_channels=2,
@@ -29,7 +29,7 @@ CASES = {
         sum_layer="tucker",
     ),
     "quad tree": pc.CircuitConfig(
-        pc.QuadTree(height=3, width=2), pc.Normal(), num_leaves=3, num_sums=3
+        pc.QuadTree(height=3, width=2), pc.UnitNormal(), num_leaves=3, num_sums=3
     ),
 }
 BANDWIDTH = 0.7
@@ -172,7 +172,7 @@ def test_what_has_no_closed_form_is_refused():
     forest = pc.build(
         pc.CircuitConfig(
             pc.RandomBinaryTrees(num_variables=4, depth=1, num_repetitions=2),
-            pc.Normal(),
+            pc.UnitNormal(),
         )
     )
     params = cases.random_params(forest, seed=0)

@@ -37,7 +37,7 @@ def coins():
 @functools.cache
 def normals():
     trees = pc.RandomBinaryTrees(2, 1, 1, seed=0)
-    circuit = pc.build(pc.CircuitConfig(trees, pc.Normal(), 1, 2, 2))
+    circuit = pc.build(pc.CircuitConfig(trees, pc.UnitNormal(), 1, 2, 2))
     return circuit, cases.random_params(circuit, seed=4)
 
 
@@ -188,7 +188,7 @@ def test_what_cannot_be_is_refused():
         ValueError, match="estimator must be one of score_function, .*'x"
     ):
         with_score(MMD, circuit, estimator="x")
-    nested = pc.CircuitConfig(cases.NESTED, pc.Normal(), num_leaves=2, num_sums=2)
+    nested = pc.CircuitConfig(cases.NESTED, pc.UnitNormal(), num_leaves=2, num_sums=2)
     with pytest.raises(ValueError, match="must be that of a tree"):
         with_score(MMD, pc.build(nested), estimator="rebar")
     with pytest.raises(ValueError, match="num_samples must be at least 2, got 1"):

@@ -136,7 +136,7 @@ def test_leaf_means():
 
 IMAGES = pc.CircuitConfig(
     structure=pc.RandomBinaryTrees(6, 1, 2, seed=2),
-    leaf=pc.Normal(min_scale=0.01, max_scale=0.02),
+    leaf=pc.UnitNormal(min_scale=0.01, max_scale=0.02),
     num_leaves=2,
     num_sums=2,
     num_classes=2,
@@ -186,7 +186,7 @@ def test_repetitions_do_not_leak():
     """Law 2: with leaves of repetition r at r, all pixels show the same sum m_r r."""
     config = pc.CircuitConfig(
         structure=pc.RandomBinaryTrees(8, 2, 3, seed=1),
-        leaf=pc.Normal(min_scale=1e-6, max_scale=2e-6),
+        leaf=pc.UnitNormal(min_scale=1e-6, max_scale=2e-6),
         num_leaves=3,
         num_sums=2,
         sum_layer="tucker",
@@ -312,7 +312,7 @@ def test_forbidden_parts_that_explain_the_evidence_better():
     """
     config = pc.CircuitConfig(
         pc.RandomBinaryTrees(8, 1, 2),
-        pc.Normal(min_scale=0.01, max_scale=0.02),
+        pc.UnitNormal(min_scale=0.01, max_scale=0.02),
         num_leaves=2,
         num_sums=2,
         sum_layer="tucker",

@@ -18,7 +18,7 @@ CONFIGS = {
     # Two families, a variable that stands in input regions of two lengths.
     "families": pc.CircuitConfig(
         pc.RandomBinaryTrees(3, 1, 2, seed=1),
-        (pc.Normal(0.3, 1.0), pc.Normal(0.1, 2.0), pc.Normal(0.3, 1.0)),
+        (pc.UnitNormal(0.3, 1.0), pc.UnitNormal(0.1, 2.0), pc.UnitNormal(0.3, 1.0)),
         num_leaves=2,
         num_sums=2,
         num_classes=2,
@@ -197,7 +197,7 @@ def test_the_value_is_the_ancestral_sample():
 def test_far_tails_keep_their_digits():
     """One Normal leaf: ``dx = dmean + z dscale`` however far out the sample is."""
     config = pc.CircuitConfig(
-        pc.RandomBinaryTrees(1, 0, 1, seed=0), pc.Normal(0.5, 1.5), 1, 1, 1
+        pc.RandomBinaryTrees(1, 0, 1, seed=0), pc.UnitNormal(0.5, 1.5), 1, 1, 1
     )
     circuit = pc.build(config)
     params = cases.random_params(circuit, seed=0)
@@ -231,7 +231,7 @@ def test_bad_input():
         )
 
     for bad, words in (
-        (config(33, pc.Normal()), "more than 64 variables .* got 66"),
+        (config(33, pc.UnitNormal()), "more than 64 variables .* got 66"),
         (config(2, pc.Bernoulli()), "without leaves that have .* got Bernoulli"),
     ):
         circuit = pc.build(bad)

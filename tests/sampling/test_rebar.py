@@ -169,7 +169,7 @@ def test_the_surrogate():
 
 
 def test_graphs_without_a_path_are_refused():
-    config = pc.CircuitConfig(cases.NESTED, pc.Normal(), num_leaves=2, num_sums=2)
+    config = pc.CircuitConfig(cases.NESTED, pc.UnitNormal(), num_leaves=2, num_sums=2)
     with pytest.raises(ValueError, match="layout must be that of a tree, or"):
         rebar.check(pc.build(config).layout)
     rebar.check(setting("trees, cp")[0].layout)

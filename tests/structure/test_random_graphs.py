@@ -5,7 +5,6 @@ from typing import Any
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -64,7 +63,9 @@ class Drawn:
         rng = np.random.default_rng(seed)
         self.circuit = pc.build(config)
         params = cases.random_params(self.circuit, seed)
-        self.params = with_zeros(params, rng) if zeros else params
+        self.params = params
+        if zeros:
+            self.params = cases.with_zeros(self.circuit, params, seed, 0.25)
         self.table = oracles.tabulate(self.circuit, self.params)
         possible = self.table.values[self.table.probs > 0]
         self.observed = rng.permutation(cases.masks(possible.shape[1]))
@@ -85,26 +86,6 @@ class Drawn:
         np.testing.assert_allclose(out["soft"], out["hard"], atol=1e-6)
         repeated = out["hard"][len(self.x) - 1 :]
         assert oracles.law_p_value(self.table, repeated, probs) > ALPHA
-
-
-def with_zeros(params: Any, rng: np.random.Generator) -> Any:
-    """A quarter of all logits of sums, mixtures and tables at -inf."""
-
-    def forbid(logits, axes):
-        logits = np.array(logits)
-        keep = logits.max(axis=axes, keepdims=True)
-        logits[(rng.random(logits.shape) < 0.25) & (logits < keep)] = -np.inf
-        return jnp.asarray(logits)
-
-    tables = [
-        jax.tree.map(lambda a: forbid(a, -1) if a.ndim == 5 else a, leaf)
-        for leaf in params.leaves
-    ]
-    return params._replace(
-        leaves=tuple(tables),
-        sums=jax.tree.map(lambda a: forbid(a, tuple(range(2, a.ndim))), params.sums),
-        mixtures=jax.tree.map(lambda a: forbid(a, -1), params.mixtures),
-    )
 
 
 def samples(circuit, key, params, **evidence):
