@@ -164,13 +164,14 @@ def log_base(block: InputBlock, x: Array, observed: Array | None) -> Array:
 
 def _product(block, natural, valid, statistics, observed):
     """``sum_d eta_d T_d - A`` of statistics ``[G, L, C, N]``: one matrix product."""
-    num_regions, _, _, num_examples = statistics[0].shape
+    num_regions, length, num_channels, num_examples = statistics[0].shape
     eta = [jnp.where(valid, eta, 0.0) for eta in natural.eta]
     eta = jnp.concatenate([e.reshape(*e.shape[:2], -1) for e in eta], axis=-1)
     if observed is not None:
         counted = observed[block.scopes][:, :, None]
         statistics = [jnp.where(counted, t, 0.0) for t in statistics]
-    statistics = [t.reshape(num_regions, -1, num_examples) for t in statistics]
+    shape = (num_regions, length * num_channels, num_examples)
+    statistics = [t.reshape(shape) for t in statistics]
     out = contract(eta, jnp.concatenate(statistics, axis=1))
     log_partition = jnp.sum(jnp.where(valid, natural.log_partition, 0.0), axis=-1)
     if observed is None:

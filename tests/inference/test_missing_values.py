@@ -136,3 +136,8 @@ def test_distances_carry_it():
     assert jnp.isnan(objectives.safe_sqrt(jnp.array(jnp.nan)))
     kernel = objectives.gaussian_kernel([1.0])
     assert jnp.isnan(objectives.mmd2_biased(data(np.nan), data(), kernel))
+
+
+def test_no_examples_have_no_likelihoods():
+    circuit, params = model()
+    assert jax.vmap(circuit.log_prob, (None, 0))(params, data()[:0]).shape == (0,)
