@@ -8,6 +8,7 @@ from typing import Any, Protocol, TypeVar
 import jax
 
 from dspc_jax import protocols
+from dspc_jax.arguments import instance, shown, store, whole_number
 from dspc_jax.layers import input_layer, sum_layer
 from dspc_jax.leaves import DirectLeaf, ExponentialLeaf, Leaf
 from dspc_jax.parameters import Layout
@@ -25,7 +26,7 @@ class CircuitConfig:
     Attributes:
       structure: `RandomBinaryTrees`, `QuadTree`, any `RegionGraph`, or a type of your
         own with these two members (`dspc_jax.structure.region_graph.Structure`).
-      leaf: one leaf family, or a tuple with one per variable (mixed data).
+      leaf: one leaf family, or a tuple (or list) with one per variable (mixed data).
       num_channels: C; the channels of a variable are independent given a leaf.
       num_leaves: K of input regions.
       num_sums: K of inner regions.
@@ -33,7 +34,8 @@ class CircuitConfig:
       sum_layer: ``"tucker"`` (all pairs of child units) or ``"cp"`` (unit by unit).
 
     Raises:
-      ValueError: a number is too small, the sum layer is unknown, or the tuple of
+      ValueError: a number is too small or no integer, the sum layer is unknown, a
+        structure or a leaf is none (a class in place of an instance), or the tuple of
         leaves does not have one entry per variable.
     """
 
@@ -47,23 +49,27 @@ class CircuitConfig:
 
     def __post_init__(self):
         for name in ("num_channels", "num_leaves", "num_sums", "num_classes"):
-            if getattr(self, name) < 1:
-                raise ValueError(
-                    f"{name} must be at least 1, got {getattr(self, name)}"
-                )
+            value = whole_number(name, getattr(self, name), least=1)
+            store(self, **{name: value})
         if self.sum_layer not in sum_layer.KINDS:
             raise ValueError(
-                f"sum_layer must be one of {sum_layer.KINDS}, got {self.sum_layer!r}"
+                f"sum_layer must be one of {sum_layer.KINDS}, got "
+                f"{shown(self.sum_layer)}"
             )
-        if not hasattr(self.structure, "region_graph"):
+        structure = self.structure
+        if isinstance(structure, type) or not hasattr(structure, "region_graph"):
             raise ValueError(
-                "structure must be RandomBinaryTrees, QuadTree or a RegionGraph, "
-                f"got {self.structure!r}"
+                "structure must be RandomBinaryTrees(...), QuadTree(...) or a "
+                f"RegionGraph, got {shown(structure)}"
             )
+        if isinstance(self.leaf, list):
+            store(self, leaf=tuple(self.leaf))
         for leaf in self.leaf if isinstance(self.leaf, tuple) else (self.leaf,):
-            if not isinstance(leaf, ExponentialLeaf | DirectLeaf):
+            known = isinstance(leaf, ExponentialLeaf | DirectLeaf)
+            if isinstance(leaf, type) or not known:
                 raise ValueError(
-                    f"leaf must be a leaf family such as Normal(), got {leaf!r}"
+                    "leaf must be a leaf family such as Normal(), or a tuple of them, "
+                    f"got {shown(leaf)}"
                 )
         num_variables = self.structure.num_variables
         if isinstance(self.leaf, tuple) and len(self.leaf) != num_variables:
@@ -176,8 +182,11 @@ def build(config: Buildable[T]) -> T:
         The circuit. The last 64 are kept.
 
     Raises:
-        ValueError: the structure's region graph is not smooth or not decomposable.
+        ValueError: the structure's region graph is not smooth or not decomposable, or
+            the configuration is none.
     """
+    if isinstance(config, type) or not hasattr(config, "build"):
+        instance("config", config, CircuitConfig)
     return config.build()
 
 

@@ -4,7 +4,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from dspc_jax.arguments import shown
+from dspc_jax.ops.values import as_values, refuse_nan
 from dspc_jax.parameters import Layout
 from dspc_jax.types import Array, Key
 
@@ -16,17 +19,41 @@ def shape(layout: Layout) -> tuple[int, int]:
 
 def example(layout: Layout, x: Any, observed: Any) -> tuple[Array, Array | None]:
     """An example, with its mask unless it is observed in full."""
-    x = with_channels(layout, jnp.asarray(x, jnp.float32), 2)
+    x = with_channels(layout, as_values("x", x, jnp.float32), 2)
     check_values(layout, "x", x.shape)
     if observed is None:
         return x, None
-    observed = jnp.asarray(observed)
-    wanted = (layout.graph.num_variables,)
-    if observed.shape != wanted or observed.dtype != jnp.bool_:
+    return x, as_mask(observed, (layout.graph.num_variables,), "[V]")
+
+
+def rows(
+    layout: Layout, name: str, x: Any, observed: Any = None
+) -> tuple[Array, Array | None]:
+    """Many examples ``[N, V, C]``, with their masks ``[N, V]`` unless they are None.
+
+    Args:
+        layout: the circuit.
+        name: the argument's name, for errors.
+        x: values; NaN where not observed at most.
+        observed: bool, or None: everything is observed.
+
+    Returns:
+        The values as floats, and the masks.
+
+    Raises:
+        ValueError: a shape or type is another, or an observed value is NaN (unless it
+            is traced).
+    """
+    x = with_channels(layout, as_values(name, x, jnp.float32), 3)
+    num_variables, num_channels = shape(layout)
+    if x.ndim != 3 or x.shape[1:] != (num_variables, num_channels):
         raise ValueError(
-            f"observed must be bool of shape [V] = {wanted}, got "
-            f"{observed.dtype} of shape {observed.shape}"
+            f"{name} must have shape [N, V, C] = (N, {num_variables}, {num_channels}) "
+            f"(all examples in one call), got {x.shape}"
         )
+    if observed is not None:
+        observed = as_mask(observed, (x.shape[0], num_variables), "[N, V]")
+    refuse_nan(name, x, observed)
     return x, observed
 
 
@@ -34,6 +61,17 @@ def with_channels(layout: Layout, x: Array, ndim: int) -> Array:
     """Values of ``ndim`` axes; those of one channel may come without its axis."""
     lacks_channel = layout.num_channels == 1 and x.ndim == ndim - 1
     return x[..., None] if lacks_channel else x
+
+
+def as_mask(observed: Any, wanted: tuple[int, ...], axes: str) -> Array:
+    """A mask of observed variables of this shape; raises ValueError for another."""
+    mask = observed if isinstance(observed, jax.Array) else np.asarray(observed)
+    if mask.shape != wanted or mask.dtype != np.bool_:
+        raise ValueError(
+            f"observed must be bool of shape {axes} = {wanted}, got "
+            f"{mask.dtype} of shape {mask.shape}"
+        )
+    return jnp.asarray(mask)
 
 
 def evidence(layout: Layout, x: Any, observed: Any) -> tuple[Array, Array]:
@@ -71,5 +109,5 @@ def check_key(key: Key) -> None:
     if not typed or key.shape != ():
         raise ValueError(
             "key must be one typed key, as from jax.random.key (batch with jax.vmap), "
-            f"got {key!r}"
+            f"got {shown(key)}"
         )

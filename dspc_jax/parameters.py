@@ -1,12 +1,14 @@
 """The parameters of a circuit: one NamedTuple, unconstrained and normalized."""
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, SupportsIndex
 
 import jax
+from jax.core import Tracer
 import jax.numpy as jnp
 import numpy as np
 
+from dspc_jax.arguments import instance, shown, whole_number
 from dspc_jax.layers import input_layer, mixing_layer, sum_layer
 from dspc_jax.layers.input_layer import InputBlock
 from dspc_jax.ops.numerics import log_softmax
@@ -124,7 +126,7 @@ def _init_logits(key: Key, shape: tuple[int, ...]) -> Array:
     return _INIT_DEVIATION * jax.random.truncated_normal(key, -2, 2, shape)
 
 
-def given_class(params: CircuitParams, label: Array | int) -> CircuitParams:
+def given_class(params: CircuitParams, label: Array | SupportsIndex) -> CircuitParams:
     r"""The circuit of one class, :math:`p(x \mid y)`, as parameters.
 
     With these parameters every query (samples, completions, likelihoods) is that of
@@ -132,17 +134,22 @@ def given_class(params: CircuitParams, label: Array | int) -> CircuitParams:
 
     Args:
         params: parameters of a circuit with Y classes.
-        label: y, a scalar in ``0 .. Y - 1``; may be traced.
+        label: y, an integer in ``0 .. Y - 1``; may be traced. A traced one out of range
+            cannot be refused: nothing is possible then, log-likelihoods are ``-inf``.
 
     Returns:
         The parameters, with all the weight on root y. Gradients reach everything but
         the mixture over classes.
 
     Raises:
-        ValueError: a plain number is out of range.
+        ValueError: no integer, or a number (not traced) out of range.
     """
+    instance("params", params, CircuitParams)
     num_classes = params.classes.shape[-1]
-    if isinstance(label, int) and not 0 <= label < num_classes:
+    if isinstance(label, Tracer):
+        if label.shape != () or not jnp.issubdtype(label.dtype, jnp.integer):
+            raise ValueError(f"label must be one integer, got {shown(label)}")
+    elif not 0 <= (label := whole_number("label", label)) < num_classes:
         raise ValueError(f"label must be in 0 .. {num_classes - 1}, got {label}")
     chosen = jnp.arange(num_classes) == label
     return params._replace(classes=jnp.where(chosen, 0.0, -jnp.inf))
@@ -192,8 +199,8 @@ def check(layout: Layout, params: CircuitParams) -> None:
     arrays, tree = jax.tree.flatten(params)
     if tree != expected_tree:
         raise ValueError(
-            f"params must have the structure {expected_tree}, got {tree}; "
-            "they belong to another circuit"
+            "params must have the structure of this circuit's, got "
+            f"{shown(params)}; they belong to another circuit"
         )
     for (path, shape), array in zip(expected, arrays, strict=True):
         if jnp.shape(array) != shape.shape:

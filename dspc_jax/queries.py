@@ -8,10 +8,11 @@ of a batch.
 from collections.abc import Callable
 from typing import Any
 
-import jax
+from jax.core import Tracer
 import jax.numpy as jnp
 
 from dspc_jax import examples, parameters
+from dspc_jax.arguments import real_number
 from dspc_jax.inference import likelihood, moments
 from dspc_jax.inference.upward import upward
 from dspc_jax.ops.batching import foldable
@@ -34,8 +35,9 @@ def init(
 ) -> CircuitParams:
     """As `dspc_jax.protocols.Init`."""
     if data is not None:
-        data = examples.with_channels(layout, jnp.asarray(data, jnp.float32), 3)
-        examples.check_values(layout, "data", data.shape[1:])
+        data, _ = examples.rows(layout, "data", data)
+        if not len(data):
+            raise ValueError("data must hold at least one example, got none")
     return parameters.init(layout, key, data, spread)
 
 
@@ -105,13 +107,14 @@ def sample_differentiable(
 ) -> Array:
     """As `dspc_jax.protocols.SampleDifferentiable`."""
     rx.check(relaxation, allowed=DIFFERENTIABLE)
-    if jnp.shape(temperature) != ():
+    if shape := getattr(temperature, "shape", ()):
         raise ValueError(
-            "temperature must be a scalar (batch with jax.vmap), "
-            f"got shape {jnp.shape(temperature)}"
+            f"temperature must be a scalar (batch with jax.vmap), got shape {shape}"
         )
-    if not isinstance(temperature, jax.Array) and not temperature > 0:
-        raise ValueError(f"temperature must be positive, got {temperature}")
+    if not isinstance(temperature, Tracer):
+        number = real_number("temperature", temperature)
+        if not number > 0:
+            raise ValueError(f"temperature must be positive, got {number}")
     if relaxation == "implicit":
         implicit.check(layout)
         if leaf_mode == "mean":

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dspc_jax import leaves, registry
+from dspc_jax.arguments import shown
 from dspc_jax.circuit import CircuitConfig, build
 from dspc_jax.flows.flow import FlowConfig
 from dspc_jax.flows.transformed import TransformedConfig
@@ -54,14 +55,15 @@ def save(
     """Writes a circuit to one file; a crash leaves the old file or the new, never half.
 
     Args:
-        path: the file; an existing one is replaced. ``~`` is the home folder.
+        path: the file, of this machine (``~`` is the home folder); an existing one is
+            replaced.
         config: the circuit's configuration (``circuit.config``), also of a transformed
             one. Types of your own are registered before (`dspc_jax.register`).
         params: its parameters, of one of the types `DTYPES`.
 
     Raises:
         ValueError: the parameters are not those of this configuration, or it holds a
-            type that is not registered.
+            type that is not registered, or the path is a remote one.
         OSError: the file cannot be written.
     """
     arrays = {name: np.asarray(array) for name, array in _named(params).items()}
@@ -72,7 +74,7 @@ def save(
         "config": registry.to_json(config),
     }
     text = np.frombuffer(json.dumps(header).encode(), np.uint8)
-    path = os.path.expanduser(path)
+    path = _local(path)
     temporary = f"{path}.{os.urandom(4).hex()}.part"
     try:
         with open(temporary, "xb") as file:
@@ -118,7 +120,8 @@ def load(
             raise ValueError(
                 f"dtype must be float32 or bfloat16 without jax_enable_x64, got {dtype}"
             )
-    with open(os.path.expanduser(path), "rb") as file:
+    path = _local(path)
+    with open(path, "rb") as file:
         try:
             archive = NumpyArchive(file)
             stored = _read_config(archive)
@@ -251,6 +254,16 @@ def _check_arrays(owner: str, expected: dict[str, Any], arrays: dict[str, Any]) 
                 f"{arrays[name].shape}"
             )
         _check_dtype(name, arrays[name].dtype)
+
+
+def _local(path: str | os.PathLike[str]) -> str:
+    """A path of this machine; ``~`` is the home folder. Refuses remote ones."""
+    if not isinstance(path, str | os.PathLike):
+        raise ValueError(f"path must be the path of a file, got {shown(path)}")
+    text = os.path.expanduser(os.fspath(path))
+    if "://" in text:
+        raise ValueError(f"path must be one of this machine, got {shown(text)}")
+    return text
 
 
 def _check_dtype(name: str, dtype: np.dtype) -> np.dtype:

@@ -77,6 +77,7 @@ class StudySettings:
         None,
         "folder for results, table and figure; finished models are not trained again "
         "(default: out/synthetic-PRESET)",
+        kind=flags.local_path,
     )
 
 
@@ -118,7 +119,7 @@ def _one(
 def _load(path: Path, settings: TrainingSettings) -> dict[str, Any] | None:
     """A finished model's result, if there is one."""
     try:
-        result = json.loads(path.read_text())
+        result = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         return None
     if result["settings"] != dataclasses.asdict(settings):

@@ -222,7 +222,7 @@ def test_initialisation_from_data():
     init = cases.jit(circuit.init)
     started = log_prob(init(jax.random.key(0), data))
     assert started > log_prob(init(jax.random.key(0))) + 9
-    with pytest.raises(ValueError, match=r"data .*\(9, 1\).*got \(8, 1\)"):
+    with pytest.raises(ValueError, match=r"data .*\(N, 9, 1\).*got \(50, 8, 1\)"):
         circuit.init(jax.random.key(0), data[:, :8])
 
 

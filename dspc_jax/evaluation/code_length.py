@@ -4,6 +4,7 @@ import math
 
 import jax.numpy as jnp
 
+from dspc_jax.arguments import whole_number
 from dspc_jax.types import Array
 
 
@@ -33,8 +34,7 @@ def bits_per_dimension(
     Raises:
         ValueError: ``num_dimensions`` or ``bin_width`` is not positive.
     """
-    if num_dimensions < 1:
-        raise ValueError(f"num_dimensions must be at least 1, got {num_dimensions}")
+    num_dimensions = whole_number("num_dimensions", num_dimensions, least=1)
     if not bin_width > 0:
         raise ValueError(f"bin_width must be positive, got {bin_width}")
     nats = -jnp.mean(log_probs) / num_dimensions - math.log(bin_width)

@@ -24,6 +24,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from dspc_jax.arguments import whole_number
+from dspc_jax.ops.values import as_values
 from dspc_jax.types import Array, Key
 
 
@@ -63,7 +65,7 @@ def level_codec(num_values: int) -> Codec:
     """
     top = _top(num_values)
     return Codec(
-        encode=lambda key, levels: levels.astype(jnp.float32),
+        encode=lambda key, levels: as_values("levels", levels, jnp.float32),
         to_unit=lambda x: x / top,
         from_unit=lambda x: _nearest(x * top, top),
         to_levels=lambda x: _levels(x, top),
@@ -88,7 +90,9 @@ def binary_codec(num_values: int) -> Codec:
     """
     top, white = _top(num_values), (num_values + 1) // 2
     return Codec(
-        encode=lambda key, levels: (levels >= white).astype(jnp.float32),
+        encode=lambda key, levels: (as_values("levels", levels) >= white).astype(
+            jnp.float32
+        ),
         to_unit=lambda x: x,
         from_unit=lambda x: _nearest(x, 1),
         to_levels=lambda x: _levels(x * top, top),
@@ -195,6 +199,7 @@ def bits_per_example(codec: Codec, x: Array, log_probs: Array) -> Array:
     References:
         Theis et al., ICLR 2016, section 3.1.
     """
+    x, log_probs = as_values("x", x), as_values("log_probs", log_probs)
     if x.ndim < 2 or log_probs.shape != x.shape[:1] or not math.prod(x.shape[1:]):
         raise ValueError(
             "x and log_probs must have the shapes [B, ...] and [B], with values in "
@@ -206,6 +211,7 @@ def bits_per_example(codec: Codec, x: Array, log_probs: Array) -> Array:
 
 def _top(num_values: int) -> int:
     """The highest level."""
+    num_values = whole_number("num_values", num_values)
     if not 2 <= num_values <= 256:
         raise ValueError(f"num_values must be from 2 to 256, got {num_values}")
     return num_values - 1
@@ -217,9 +223,8 @@ def _constant(value: float) -> Callable[[Array], Array]:
 
 def _dequantized(key: Key, levels: Array, num_values: int) -> Array:
     """The levels on [0, 1), each with uniform noise of its own width."""
-    return (
-        levels.astype(jnp.float32) + jax.random.uniform(key, levels.shape)
-    ) / num_values
+    levels = as_values("levels", levels, jnp.float32)
+    return (levels + jax.random.uniform(key, levels.shape)) / num_values
 
 
 def _nearest(x: Array, top: int) -> Array:

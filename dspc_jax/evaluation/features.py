@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike, DTypeLike
 import numpy as np
 
+from dspc_jax.arguments import whole_number
 from dspc_jax.types import Array
 
 
@@ -68,8 +69,7 @@ def blocks_of_rows(num_rows: int, block_size: int) -> tuple[Array, Array]:
     Raises:
         ValueError: ``block_size`` is below 1.
     """
-    if block_size < 1:
-        raise ValueError(f"block_size must be at least 1, got {block_size}")
+    block_size = whole_number("block_size", block_size, least=1)
     num_blocks = -(-num_rows // block_size)
     size = -(-num_rows // num_blocks)
     rows = np.arange(num_blocks * size).reshape(num_blocks, size)

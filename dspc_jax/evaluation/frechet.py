@@ -17,6 +17,7 @@ from typing import NamedTuple
 from jax.typing import ArrayLike
 import numpy as np
 
+from dspc_jax.arguments import whole_number
 from dspc_jax.evaluation.features import as_features, check_same_size
 
 
@@ -196,10 +197,8 @@ def frechet_distance_infinity(
         Chong and Forsyth, "Effectively Unbiased FID and Inception Score and where to
         find them", CVPR 2020.
     """
-    if min_size < 2:
-        raise ValueError(f"min_size must be at least 2, got {min_size}")
-    if num_sizes < 3:
-        raise ValueError(f"num_sizes must be at least 3, got {num_sizes}")
+    min_size = whole_number("min_size", min_size, least=2)
+    num_sizes = whole_number("num_sizes", num_sizes, least=3)
     x = as_features("x_features", x_features, least=min_size + num_sizes - 1)
     generator = np.random.default_rng(seed)
     factor = _factor(y.covariance)

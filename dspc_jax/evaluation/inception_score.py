@@ -10,6 +10,7 @@ from jax.typing import ArrayLike
 import numpy as np
 from scipy import special
 
+from dspc_jax.arguments import whole_number
 from dspc_jax.evaluation.features import as_features
 
 
@@ -51,8 +52,7 @@ def inception_score(logits: ArrayLike, *, num_splits: int = 10) -> InceptionScor
         for Training GANs", NeurIPS 2016, section 4.
         Barratt and Sharma, "A Note on the Inception Score", 2018.
     """
-    if num_splits < 1:
-        raise ValueError(f"num_splits must be at least 1, got {num_splits}")
+    num_splits = whole_number("num_splits", num_splits, least=1)
     array = as_features("logits", logits, least=num_splits)
     log_probs = special.log_softmax(array, 1)
     scores = [

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 import numpy as np
 
+from dspc_jax.arguments import whole_number
 from dspc_jax.evaluation.features import as_features, check_same_size, device_dtype
 from dspc_jax.types import Array
 
@@ -75,10 +76,8 @@ def kernel_distance(
         Binkowski et al. 2018, section 4; Shao and Wu, "A General Theory for Jackknife
         Variance Estimation", Annals of Statistics 1989.
     """
-    if num_subsets < 1:
-        raise ValueError(f"num_subsets must be at least 1, got {num_subsets}")
-    if subset_size < 2:
-        raise ValueError(f"subset_size must be at least 2, got {subset_size}")
+    num_subsets = whole_number("num_subsets", num_subsets, least=1)
+    subset_size = whole_number("subset_size", subset_size, least=2)
     x = as_features("x_features", x_features, device_dtype())
     y = as_features("y_features", y_features, device_dtype())
     check_same_size(x, y)

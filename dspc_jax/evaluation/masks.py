@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dspc_jax.arguments import whole_number
 from dspc_jax.types import Array, Key
 
 
@@ -27,8 +28,7 @@ def stripe_masks(height: int, width: int, *, num_stripes: int = 4) -> Array:
     Raises:
         ValueError: no stripe, or more stripes than rows or columns.
     """
-    if num_stripes < 1:
-        raise ValueError(f"num_stripes must be at least 1, got {num_stripes}")
+    num_stripes = whole_number("num_stripes", num_stripes, least=1)
     if min(height, width) < num_stripes:
         raise ValueError(
             f"num_stripes must be at most the rows and columns, got {num_stripes} "
@@ -63,11 +63,8 @@ def random_masks(
     """
     if not 0 <= missing <= 1:
         raise ValueError(f"missing must be between 0 and 1, got {missing}")
-    if num_masks < 0 or num_variables < 1:
-        raise ValueError(
-            "num_masks must be at least 0 and num_variables must be at least 1, "
-            f"got {num_masks} and {num_variables}"
-        )
+    num_masks = whole_number("num_masks", num_masks, least=0)
+    num_variables = whole_number("num_variables", num_variables, least=1)
     num_missing = round(missing * num_variables)
     ranks = jax.vmap(lambda k: jax.random.permutation(k, num_variables))(
         jax.random.split(key, num_masks)

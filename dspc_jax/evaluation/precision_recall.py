@@ -25,6 +25,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from dspc_jax.arguments import whole_number
 from dspc_jax.evaluation.features import (
     as_features,
     blocks_of_rows,
@@ -80,8 +81,7 @@ def precision_recall(
     Raises:
         ValueError: too few points, features that differ in size or are not finite.
     """
-    if num_neighbors < 1:
-        raise ValueError(f"num_neighbors must be at least 1, got {num_neighbors}")
+    num_neighbors = whole_number("num_neighbors", num_neighbors, least=1)
     least = num_neighbors + 1
     samples = as_features(
         "sample_features", sample_features, device_dtype(), least=least

@@ -227,11 +227,11 @@ def after_logit(flow: Flow, *, alpha: float = 0.05) -> Flow:
 
     def to_logit(x: Array) -> tuple[Array, Array]:
         u = alpha + slope * x
-        inside = (u > 0) & (u < 1)
-        u = jnp.where(inside, u, 0.5)
+        outside = (u <= 0) | (u >= 1)
+        u = jnp.where(outside, 0.5, u)
         log_u, log_rest = jnp.log(u), jnp.log1p(-u)
         log_slope = np.log(slope) - log_u - log_rest
-        log_slope = jnp.where(inside, log_slope, -jnp.inf)
+        log_slope = jnp.where(outside, -jnp.inf, log_slope)
         per_block = jnp.zeros((x.shape[0], flow.num_blocks))
         per_block = per_block.at[:, blocks].add(jnp.sum(log_slope, -1))
         return log_u - log_rest, per_block

@@ -41,10 +41,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from dspc_jax import examples, protocols
+from dspc_jax.arguments import instance
 from dspc_jax.circuit import Circuit, CircuitConfig
 from dspc_jax.flows.flow import Flow, FlowConfig
 from dspc_jax.leaves import ContinuousLeaf
 from dspc_jax.ops.batching import foldable
+from dspc_jax.ops.values import as_values
 from dspc_jax.types import Array, Key
 
 
@@ -125,7 +127,6 @@ class TransformedCircuit:
         return TransformedConfig(self.circuit.config, self.flow.config)
 
 
-@functools.lru_cache(maxsize=64)
 def transform(circuit: Circuit, flow: Flow) -> TransformedCircuit:
     """Puts a circuit behind a flow.
 
@@ -141,6 +142,13 @@ def transform(circuit: Circuit, flow: Flow) -> TransformedCircuit:
         ValueError: the circuit does not fit the flow; on use, shapes that are wrong, or
             a query that the flow has lost.
     """
+    instance("circuit", circuit, Circuit)
+    instance("flow", flow, Flow)
+    return _transform(circuit, flow)
+
+
+@functools.lru_cache(maxsize=64)
+def _transform(circuit: Circuit, flow: Flow) -> TransformedCircuit:
     num_variables = circuit.config.structure.num_variables
     if num_variables != len(flow.blocks):
         raise ValueError(
@@ -153,12 +161,12 @@ def transform(circuit: Circuit, flow: Flow) -> TransformedCircuit:
     forward, inverse = foldable(flow.forward), foldable(flow.inverse)
     blocks = np.asarray(flow.blocks)
 
-    def with_channels(x: Any, ndim: int) -> Array:
-        return examples.with_channels(circuit.layout, jnp.asarray(x, jnp.float32), ndim)
+    def example(x: Any) -> Array:
+        return examples.with_channels(circuit.layout, as_values("x", x, jnp.float32), 2)
 
     def features(params, x: Any, observed: Any):
         """One example's features, log-determinant, and mask ``[V]`` of known ones."""
-        x = with_channels(x, 2)
+        x = example(x)
         examples.check_values(circuit.layout, "x", x.shape)
         if observed is None:
             z, log_det = forward(params["flow"], x)
@@ -190,13 +198,12 @@ def transform(circuit: Circuit, flow: Flow) -> TransformedCircuit:
         z, _, known = features(params, x, observed)
         assert known is not None
         out = inverse(params["flow"], function(z, known))
-        return jnp.where(known[:, None], with_channels(x, 2), out)
+        return jnp.where(known[:, None], example(x), out)
 
     def init(key: Key, data: Any = None, *, spread: float = 0.5):
         if data is None:
             raise ValueError(f"data must be given to start {flow.name}, got None")
-        data = with_channels(data, 3)
-        examples.check_values(circuit.layout, "data", data.shape[1:])
+        data, _ = examples.rows(circuit.layout, "data", data)
         key_flow, key_circuit = jax.random.split(key)
         params = flow.init(key_flow, data)
         z, _ = flow.forward(params, data)

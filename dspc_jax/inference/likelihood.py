@@ -28,7 +28,7 @@ def class_log_probs(
 def log_prob(
     layout: Layout, weights: CircuitWeights, x: Array, observed: Array | None
 ) -> Array:
-    """``log p(x)`` in nats, ``[N]``; classes are mixed."""
+    """``log p(x)`` in nats, ``[N]``, over all classes; NaN of an observed NaN."""
     per_class = class_log_probs(layout, weights, x, observed)
     return logsumexp(per_class + safe_log(weights.classes)[None], axis=-1)
 
@@ -40,6 +40,6 @@ def class_posterior(
     joint = class_log_probs(layout, weights, x, observed)
     joint = joint + safe_log(weights.classes)[None]
     total = logsumexp(joint, axis=-1)[:, None]
-    possible = total > -jnp.inf
+    possible = total != -jnp.inf
     posterior = jnp.exp(joint - jnp.where(possible, total, 0.0))
     return jnp.where(possible, posterior, weights.classes[None])

@@ -45,8 +45,13 @@ def children_of(fold: FoldedPartitions, regions: Sequence[Array]) -> list[Array]
 
 
 def sanitize(x: Array, observed: Array | None) -> Array:
-    """``[N, V, C]`` to ``[V, C, N]``; 0 in place of unobserved values."""
+    """``[N, V, C]`` to ``[V, C, N]``; 0 in place of unobserved values.
+
+    Values stay within `input_layer.LARGEST`, where their squares are finite; that which
+    is observed and NaN stays NaN.
+    """
     x = stored(jnp.transpose(x, (1, 2, 0)))
+    x = jnp.clip(x, -input_layer.LARGEST, input_layer.LARGEST)
     if observed is None:
         return x
     return jnp.where(jnp.transpose(observed)[:, None], x, 0.0)

@@ -19,11 +19,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from dspc_jax.leaves import DirectLeaf, ExpandableLeaf, ExponentialLeaf, Leaf
+from dspc_jax.leaves.family import impossible
 from dspc_jax.ops.derivatives import Differentiable
 from dspc_jax.ops.products import contract, expand
 from dspc_jax.ops.storage import computed_once, stored
 from dspc_jax.types import Array, Key
 
+LARGEST = 1e15
+"""From here on a real value counts as impossible: so far from everything that float32
+is to hold that its square, in units of a small variance, may be infinite."""
 _SHORT_SCOPE = 4
 """Longest scope that unrolled code sums; a scan is as fast at 4 and 17 times as fast at
 16 (on CPU)."""
@@ -141,12 +145,19 @@ def log_prob(
 
 
 def log_base(block: InputBlock, x: Array, observed: Array | None) -> Array:
-    """The base measures of an example's observed variables, summed: ``[N]``, nats."""
+    """The base measures of an example's observed variables, summed: ``[N]``, nats.
+
+    That of other families is 1. -inf where a value is impossible in itself, NaN where
+    one is NaN.
+    """
     leaf = block.leaf
-    if not leaf.exponential:
-        return jnp.zeros(x.shape[-1])
-    assert isinstance(leaf, ExponentialLeaf)
-    base = jnp.sum(leaf.log_base(x[block.variables]), axis=1)
+    x = x[block.variables]
+    base = jnp.zeros_like(x)
+    if leaf.exponential:
+        assert isinstance(leaf, ExponentialLeaf)
+        base = leaf.log_base(x)
+    base = jnp.where(jnp.abs(x) < LARGEST, base, impossible(x))
+    base = jnp.sum(base, axis=1)
     if observed is not None:
         base = jnp.where(observed[block.variables], base, 0.0)
     return jnp.sum(base, axis=0)
@@ -154,13 +165,14 @@ def log_base(block: InputBlock, x: Array, observed: Array | None) -> Array:
 
 def _product(block, natural, valid, statistics, observed):
     """``sum_d eta_d T_d - A`` of statistics ``[G, L, C, N]``: one matrix product."""
-    num_regions, _, _, num_examples = statistics[0].shape
+    num_regions, length, num_channels, num_examples = statistics[0].shape
     eta = [jnp.where(valid, eta, 0.0) for eta in natural.eta]
     eta = jnp.concatenate([e.reshape(*e.shape[:2], -1) for e in eta], axis=-1)
     if observed is not None:
         counted = observed[block.scopes][:, :, None]
         statistics = [jnp.where(counted, t, 0.0) for t in statistics]
-    statistics = [t.reshape(num_regions, -1, num_examples) for t in statistics]
+    shape = (num_regions, length * num_channels, num_examples)
+    statistics = [t.reshape(shape) for t in statistics]
     out = contract(eta, jnp.concatenate(statistics, axis=1))
     log_partition = jnp.sum(jnp.where(valid, natural.log_partition, 0.0), axis=-1)
     if observed is None:

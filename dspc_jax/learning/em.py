@@ -15,9 +15,11 @@ import math
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 import optax
 
 from dspc_jax import examples, parameters
+from dspc_jax.arguments import instance, real_number
 from dspc_jax.circuit import Circuit
 from dspc_jax.inference import likelihood
 from dspc_jax.leaves import FittableLeaf
@@ -29,7 +31,10 @@ _LEAST_WEIGHT = 1e-30  # keeps logits finite; far below the rounding of a sum of
 
 
 def expected_counts(
-    circuit: Circuit, params: CircuitParams, x: Array, observed: Array | None = None
+    circuit: Circuit,
+    params: CircuitParams,
+    x: ArrayLike,
+    observed: ArrayLike | None = None,
 ) -> CircuitWeights:
     """Expected counts of a batch, summed over its examples (the E-step).
 
@@ -45,16 +50,18 @@ def expected_counts(
         Examples of probability 0 do not count.
 
     Raises:
-        ValueError: a leaf family has no closed-form M-step.
+        ValueError: a leaf family has no closed-form M-step, a shape or type is another,
+            or an observed value is NaN; the message names its row and variable. (A
+            traced one is not seen, and gives counts NaN.)
     """
-    layout = circuit.layout
     _check_leaves(circuit)
+    layout = circuit.layout
+    x, mask = examples.rows(layout, "x", x, observed)
     weights = parameters.normalize(layout, params)
-    x = examples.with_channels(layout, jnp.asarray(x), 3)
 
     def total(weights):
-        log_p = likelihood.log_prob(layout, weights, x, observed)
-        return jnp.sum(jnp.where(log_p > -jnp.inf, log_p, 0.0))
+        log_p = likelihood.log_prob(layout, weights, x, mask)
+        return jnp.sum(jnp.where(log_p == -jnp.inf, 0.0, log_p))
 
     gradient = jax.grad(total)(weights)
     edges = jax.tree.map(
@@ -89,9 +96,10 @@ def em(circuit: Circuit, *, step_size: float = 1.0) -> optax.GradientTransformat
         ValueError: the step size is outside (0, 1], or a leaf has no closed-form
             M-step.
     """
+    _check_leaves(circuit)
+    step_size = real_number("step_size", step_size)
     if not 0 < step_size <= 1:
         raise ValueError(f"step_size must be in (0, 1], got {step_size}")
-    _check_leaves(circuit)
     layout = circuit.layout
 
     def update(updates: PyTree, state: PyTree, params: PyTree = None) -> PyTree:
@@ -160,6 +168,7 @@ def _leaf_change(leaf, params, statistics, mass, step_size):
 
 
 def _check_leaves(circuit: Circuit) -> None:
+    instance("circuit", circuit, Circuit)
     for block in circuit.layout.blocks:
         if not isinstance(block.leaf, FittableLeaf):
             raise ValueError(

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from dspc_jax.arguments import whole_number
 from dspc_jax.types import Array
 
 Schedule = Callable[[Array], Array]
@@ -38,8 +39,7 @@ def annealed_temperature(
     Raises:
         ValueError: ``num_steps`` is not positive.
     """
-    if num_steps < 1:
-        raise ValueError(f"num_steps must be at least 1, got {num_steps}")
+    num_steps = whole_number("num_steps", num_steps, least=1)
     return lambda step: jnp.maximum(end, start * jnp.exp(-step / num_steps))
 
 

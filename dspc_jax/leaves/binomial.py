@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from jax.scipy.special import logit, ndtri
 import numpy as np
 
-from dspc_jax.leaves.family import Natural, moment_matched
+from dspc_jax.arguments import store, whole_number
+from dspc_jax.leaves.family import Natural, impossible, moment_matched
 from dspc_jax.leaves.quantiles import (
     binomial_quantile,
     log_binomial_coefficients,
@@ -41,8 +42,7 @@ class Binomial:
     integer: ClassVar[bool] = True
 
     def __post_init__(self):
-        if self.num_trials < 1:
-            raise ValueError(f"num_trials must be at least 1, got {self.num_trials}")
+        store(self, num_trials=whole_number("num_trials", self.num_trials, least=1))
         if self.reparametrization not in ("deviation", "variance"):
             raise ValueError(
                 "reparametrization must be 'deviation' or 'variance', "
@@ -76,7 +76,7 @@ class Binomial:
         legal = (x >= 0) & (x <= n) & (x == jnp.round(x))
         index = jnp.clip(x, 0, n).astype(jnp.int32)
         table = jnp.asarray(log_binomial_coefficients(n))
-        return jnp.where(legal, table[index], -jnp.inf)
+        return jnp.where(legal, table[index], impossible(x))
 
     def counts(self, natural, gradient):
         """Sums of ``x``."""

@@ -6,7 +6,8 @@ from typing import ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from dspc_jax.leaves.family import moment_matched
+from dspc_jax.arguments import store, whole_number
+from dspc_jax.leaves.family import impossible, moment_matched
 from dspc_jax.leaves.quantiles import (
     categorical_quantile,
 )
@@ -38,8 +39,7 @@ class Categorical:
     integer: ClassVar[bool] = True
 
     def __post_init__(self):
-        if self.num_values < 2:
-            raise ValueError(f"num_values must be at least 2, got {self.num_values}")
+        store(self, num_values=whole_number("num_values", self.num_values, least=2))
 
     @property
     def support(self):  # noqa: D102
@@ -127,7 +127,7 @@ def _look_up(table: Array, x: Array) -> Array:
     index = jnp.broadcast_to(index[:, None], (*table.shape[:2], x.shape[-1]))
     legal = (x >= 0) & (x <= num_values - 1) & (x == jnp.round(x))
     values = jnp.take_along_axis(table, index, axis=-1)
-    return jnp.where(legal[:, None], values, -jnp.inf)
+    return jnp.where(legal[:, None], values, impossible(x)[:, None])
 
 
 def _look_up_fwd(table, x):

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dspc_jax.arguments import real_number, store, whole_number
+from dspc_jax.leaves.family import impossible
 from dspc_jax.ops.numerics import softplus
 from dspc_jax.types import Array
 
@@ -41,8 +43,11 @@ class DiscretizedLogistic:
     integer: ClassVar[bool] = True
 
     def __post_init__(self):
-        if self.num_values < 2:
-            raise ValueError(f"num_values must be at least 2, got {self.num_values}")
+        store(
+            self,
+            num_values=whole_number("num_values", self.num_values, least=2),
+            min_scale=real_number("min_scale", self.min_scale),
+        )
         if self.min_scale <= 0:
             raise ValueError(f"min_scale must be positive, got {self.min_scale}")
 
@@ -91,7 +96,7 @@ class DiscretizedLogistic:
         log_p -= jnp.where(upper, softplus(-a), 0.0)
         log_p -= jnp.where(lower, softplus(b), 0.0)
         legal = (x >= 0) & (x <= self.num_values - 1) & (x == jnp.round(x))
-        return jnp.where(legal, log_p, -jnp.inf)
+        return jnp.where(legal, log_p, impossible(x))
 
     def mode_log_prob(self, params):  # noqa: D102
         x = self.mode(params)

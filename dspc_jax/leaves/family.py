@@ -164,6 +164,11 @@ class Natural(NamedTuple):
     log_partition: Array
 
 
+def impossible(x: Array) -> Array:
+    """``log p`` of values outside of the support: -inf, and NaN of NaN."""
+    return jnp.where(jnp.isnan(x), jnp.nan, -jnp.inf)
+
+
 def _with_gradient(value: Array, *terms: tuple[Array, Array]) -> Array:
     """``value`` with the gradient of ``sum a * b`` over the terms, ``b`` held fixed."""
     for a, b in terms:

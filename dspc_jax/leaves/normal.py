@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax.scipy.special import log_ndtr, logit, ndtri
 import numpy as np
 
+from dspc_jax.arguments import real_number, real_pair, store
 from dspc_jax.leaves.family import Natural
 from dspc_jax.types import Array
 
@@ -58,6 +59,10 @@ class Normal:
     integer: ClassVar[bool] = False
 
     def __post_init__(self):
+        store(self, min_scale=real_number("min_scale", self.min_scale))
+        if self.max_scale is not None:
+            store(self, max_scale=real_number("max_scale", self.max_scale))
+        store(self, init_mean=real_pair("init_mean", self.init_mean))
         if self.max_scale is None:
             if self.min_scale <= 0:
                 raise ValueError(f"min_scale must be positive, got {self.min_scale}")

@@ -20,6 +20,7 @@ from dspc_jax.networks.layers import (
     normalize,
     pyramid,
 )
+from dspc_jax.ops.values import as_values
 from dspc_jax.types import Array, Key
 
 
@@ -152,6 +153,7 @@ def _auto_encoder(
         raise ValueError(f"value_range must be finite and increase, got {value_range}")
 
     def scale(x: Array) -> Array:
+        x = as_values("x", x)
         if value_range is None:
             return x
         low, high = value_range
@@ -165,6 +167,7 @@ def _auto_encoder(
         }
 
     def encode(params: dict[str, Any], x: Array) -> Array:
+        x = as_values("x", x)
         if x.ndim != 3 or x.shape[1:] != example_shape:
             raise ValueError(
                 f"x must hold examples of the shape {example_shape}, got {x.shape}"

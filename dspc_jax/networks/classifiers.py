@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from flax import linen as nn
 import jax.numpy as jnp
 
+from dspc_jax.arguments import whole_number
 from dspc_jax.networks.convolutions import Conv
 from dspc_jax.networks.layers import check_counts, pyramid, scaled_images
 from dspc_jax.types import Array, Key, PyTree
@@ -65,8 +66,7 @@ def convolutional_classifier(
         num_filters=num_filters,
         num_features=num_features,
     )
-    if num_classes < 2:
-        raise ValueError(f"num_classes must be at least 2, got {num_classes}")
+    num_classes = whole_number("num_classes", num_classes, least=2)
     if not 0 <= dropout_rate < 1:
         raise ValueError(
             f"dropout_rate must be at least 0 and less than 1, got {dropout_rate}"

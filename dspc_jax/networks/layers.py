@@ -8,7 +8,9 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
+from dspc_jax.arguments import whole_number, whole_numbers
 from dspc_jax.networks.convolutions import Conv, ConvTranspose
+from dspc_jax.ops.values import as_values
 from dspc_jax.types import Array, PyTree
 
 Normalizer = Literal["batch", "group", "none"]
@@ -130,6 +132,7 @@ def scaled_images(
     Raises:
         ValueError: examples of another shape.
     """
+    x = as_values("x", x)
     if x.ndim != 3 or x.shape[1:] != example_shape:
         raise ValueError(
             f"x must hold examples of the shape {example_shape}, got {x.shape}"
@@ -147,10 +150,9 @@ def check_range(value_range: tuple[float, float] | None) -> None:
 
 
 def check_counts(**numbers: int) -> None:
-    """Raises ValueError naming the first number below 1."""
+    """Raises ValueError naming the first that is no integer, or below 1."""
     for name, number in numbers.items():
-        if number < 1:
-            raise ValueError(f"{name} must be at least 1, got {number}")
+        whole_number(name, number, least=1)
 
 
 def check_sizes(name: str, sizes: Sequence[int]) -> tuple[int, ...]:
@@ -166,10 +168,9 @@ def check_sizes(name: str, sizes: Sequence[int]) -> tuple[int, ...]:
     Raises:
         ValueError: not a sequence, or a number below 1.
     """
-    if isinstance(sizes, str) or not isinstance(sizes, Sequence):
-        raise ValueError(f"{name} must be a sequence of numbers, got {sizes!r}")
-    check_counts(**{f"{name}[{i}]": size for i, size in enumerate(sizes)})
-    return tuple(sizes)
+    numbers = whole_numbers(name, sizes)
+    check_counts(**{f"{name}[{i}]": size for i, size in enumerate(numbers)})
+    return numbers
 
 
 def count_params(init: Callable[[Array], PyTree]) -> int:

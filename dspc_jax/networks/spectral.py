@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from dspc_jax.arguments import whole_number
 from dspc_jax.types import Array
 
 _START = 20221  # seed of the fixed start vector; almost any vector serves
@@ -42,8 +43,7 @@ def spectral_norm(matrix: Array, *, num_iterations: int = 20) -> Array:
     """
     if matrix.ndim != 2:
         raise ValueError(f"matrix must have two axes, got the shape {matrix.shape}")
-    if num_iterations < 1:
-        raise ValueError(f"num_iterations must be at least 1, got {num_iterations}")
+    num_iterations = whole_number("num_iterations", num_iterations, least=1)
     fixed = jax.lax.stop_gradient(matrix)
 
     def iterate(_: Array, v: Array) -> Array:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from dspc_jax.networks.convolutions import Conv, ConvTranspose
 from dspc_jax.networks.layers import check_counts, count_params, pyramid
+from dspc_jax.ops.values import as_values
 from dspc_jax.types import Array, PyTree
 
 
@@ -129,6 +130,7 @@ def _bind(
         }
 
     def encode(params: PyTree, x: Array) -> tuple[Array, Array]:
+        x = as_values("x", x)
         if x.ndim != 3 or x.shape[1:] != example_shape:
             raise ValueError(
                 f"x must hold examples of the shape {example_shape}, got {x.shape}"

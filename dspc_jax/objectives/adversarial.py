@@ -43,6 +43,8 @@ import jax
 import jax.numpy as jnp
 
 from dspc_jax.interfaces import Discriminator
+from dspc_jax.ops.numerics import safe_sqrt
+from dspc_jax.ops.values import as_values
 from dspc_jax.types import Array, Key, Metrics, PyTree
 
 ADVERSARIAL_LOSSES = ("vanilla", "minmax", "log_ratio", "hinge")
@@ -135,6 +137,7 @@ def discriminator_loss(
     ):
         if weight < 0:
             raise ValueError(f"{name} must be at least 0, got {weight}")
+    batch = as_values("batch", batch)
     sample_key, real_key, fake_key, noise_key, mix_key = jax.random.split(key, 5)
     real_noise, fake_noise = jax.random.split(noise_key)
     fake = sample(jax.random.split(sample_key, batch.shape[0]), params)
@@ -197,6 +200,7 @@ def generator_loss(
     Raises:
         ValueError: an unknown loss.
     """
+    batch = as_values("batch", batch)
     sample_key, augment_key, noise_key = jax.random.split(key, 3)
     fake = sample(jax.random.split(sample_key, batch.shape[0]), params)
     augmented = fake if augment is None else augment(augment_key, fake)
@@ -221,7 +225,7 @@ def r1_penalty(logits: Callable[[Array], Array], x: Array) -> Array:
         Mescheder, Geiger and Nowozin, "Which training methods for GANs do actually
         converge?", ICML 2018, equation 9.
     """
-    return jnp.mean(_squared_norms(logits, x))
+    return jnp.mean(_squared_norms(logits, as_values("x", x)))
 
 
 def gradient_penalty(
@@ -242,12 +246,11 @@ def gradient_penalty(
     References:
         Gulrajani et al., "Improved training of Wasserstein GANs", NeurIPS 2017.
     """
+    x, y = as_values("x", x), as_values("y", y)
     place = jax.random.uniform(key, (x.shape[0],) + (1,) * (x.ndim - 1))
     squares = _squared_norms(logits, x + place * (y - x))
     # The root of a sum of squares has no derivative at 0.
-    positive = squares > 0
-    norms = jnp.where(positive, jnp.sqrt(jnp.where(positive, squares, 1.0)), 0.0)
-    return jnp.mean((norms - 1) ** 2)
+    return jnp.mean((safe_sqrt(squares) - 1) ** 2)
 
 
 def sample_spread(samples: Array, batch: Array) -> Array:
@@ -264,6 +267,7 @@ def sample_spread(samples: Array, batch: Array) -> Array:
     def total(x: Array) -> Array:
         return jnp.sum(jnp.var(x, axis=0))
 
+    samples, batch = as_values("samples", samples), as_values("batch", batch)
     return jax.lax.stop_gradient(total(samples) / jnp.maximum(total(batch), 1e-12))
 
 

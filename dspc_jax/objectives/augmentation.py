@@ -15,6 +15,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
+from dspc_jax.ops.values import as_values
 from dspc_jax.types import Array, Key
 
 AUGMENTATIONS = ("color", "translation", "cutout")
@@ -62,6 +63,7 @@ def augment_images(
             raise ValueError(
                 f"policy must name some of {', '.join(AUGMENTATIONS)}, got {name!r}"
             )
+    images = as_values("images", images)
     if images.ndim != 3 or images.shape[1] != height * width:
         raise ValueError(
             f"images must have the shape [B, {height * width}, C], got {images.shape}"

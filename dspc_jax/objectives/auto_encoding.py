@@ -20,6 +20,7 @@ import jax.numpy as jnp
 
 from dspc_jax.circuit import Circuit
 from dspc_jax.ops.derivatives import Differentiable
+from dspc_jax.ops.values import as_values
 from dspc_jax.types import Array, Key, Metrics, PyTree
 
 Encoder: TypeAlias = Callable[[Any, Array, Array, Array | None], Array]
@@ -63,6 +64,7 @@ def circuit_encoder(
     def encode(
         params: PyTree, key: Key, x: Array, observed: Array | None = None
     ) -> Array:
+        x = as_values("x", x)
         joint, known = _join(circuit, x, observed)
         num_pixels = x.shape[0]
         if method == "sample":
@@ -113,6 +115,7 @@ def circuit_decoder(
     _check("method", method, DECODINGS)
 
     def decode(params: PyTree, key: Key, z: Array) -> Array:
+        z = as_values("z", z)
         num_pixels = _num_others(circuit, "z", z)
         joint = jnp.concatenate([jnp.zeros((num_pixels, z.shape[1]), z.dtype), z])
         known = jnp.arange(joint.shape[0]) >= num_pixels
@@ -151,6 +154,7 @@ def bernoulli_cross_entropy(
     Returns:
         ``[B]``, nats.
     """
+    target, mean = as_values("target", target), as_values("mean", mean)
     mean = _clip(mean, epsilon, 1 - epsilon)
     entropy = target * jnp.log(mean) + (1 - target) * jnp.log1p(-mean)
     return -jnp.sum(entropy.reshape(entropy.shape[0], -1), axis=1)
@@ -158,6 +162,7 @@ def bernoulli_cross_entropy(
 
 def squared_error(target: Array, mean: Array) -> Array:
     """The squared error summed over all axes but the first, ``[B]``."""
+    target, mean = as_values("target", target), as_values("mean", mean)
     return jnp.sum(((target - mean) ** 2).reshape(target.shape[0], -1), axis=1)
 
 
@@ -223,7 +228,8 @@ def auto_encoding_loss(
         raise ValueError("log_prob must be given with a weighted likelihood, got None")
     if kl_weight and draw is None:
         raise ValueError("draw must be given with kl_weight, got None")
-    target = batch if target is None else target
+    batch = as_values("batch", batch)
+    target = batch if target is None else as_values("target", target)
     encode_key, decode_key, draw_key = jax.random.split(key, 3)
     num_images = batch.shape[0]
     codes = _each(encode, params, encode_key, batch, observed)

@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 
 from dspc_jax.circuit import Circuit
+from dspc_jax.ops.numerics import safe_divide
+from dspc_jax.ops.values import as_values
 from dspc_jax.types import Array, PyTree
 
 
@@ -32,6 +34,7 @@ def code_spread(means: Array, variances: Array) -> Array:
     Raises:
         ValueError: fewer than two images, or shapes that differ.
     """
+    means, variances = as_values("means", means), as_values("variances", variances)
     if means.shape[0] < 2:
         raise ValueError(
             f"means must be those of at least two images, got {means.shape[0]}"
@@ -43,7 +46,7 @@ def code_spread(means: Array, variances: Array) -> Array:
         )
     between = jnp.var(means, axis=0, ddof=1)
     total = between + variances
-    return jnp.where(total > 0, between / jnp.where(total > 0, total, 1), 0.0)
+    return safe_divide(between, total)
 
 
 def active_latents(spread: Array, *, least: float = 0.01) -> Array:
@@ -89,6 +92,7 @@ def code_divergences(
     Returns:
         Two scalars. The second is 0 for every z where the code ignores the image.
     """
+    x, z = as_values("x", x), as_values("z", z)
     joint = jnp.concatenate([x, z])
     pixels = jnp.arange(joint.shape[0]) < x.shape[0]
     both, image, code = jax.vmap(circuit.log_prob, (None, None, 0))(

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from dspc_jax.circuit import Circuit
 from dspc_jax.objectives.expected_kernels import log_expected_kernel, log_mean_kernel
 from dspc_jax.objectives.kernels import squared_distances
+from dspc_jax.ops.values import as_values
 from dspc_jax.types import Array, Key, Metrics, PyTree
 
 
@@ -53,6 +54,7 @@ def exact_mmd_loss(
             that mixes partitions.
     """
     del key
+    batch = as_values("batch", batch)
     if batch.shape[0] < 2:
         raise ValueError(f"batch must hold at least 2 points, got {batch.shape[0]}")
     if patches is None:

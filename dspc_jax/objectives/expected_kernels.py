@@ -35,6 +35,7 @@ from dspc_jax.layers.input_layer import InputBlock
 from dspc_jax.leaves import Leaf, Normal
 from dspc_jax.leaves.normal import NormalForm
 from dspc_jax.ops.numerics import logsumexp, safe_log
+from dspc_jax.ops.values import as_values
 from dspc_jax.parameters import CircuitParams, Layout
 from dspc_jax.types import Array
 
@@ -118,6 +119,7 @@ def log_mean_kernel(
     """
     layout = circuit.layout
     _check_leaves(layout)
+    y = as_values("y", y)
     bandwidth = jnp.asarray(bandwidth)
     weights = parameters.normalize(layout, params)._replace(
         leaves=tuple(

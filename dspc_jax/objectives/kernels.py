@@ -20,6 +20,8 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 import numpy as np
 
+from dspc_jax.arguments import whole_number
+from dspc_jax.ops.values import as_values
 from dspc_jax.types import Array
 
 
@@ -38,13 +40,11 @@ class Kernel(NamedTuple):
 
 def as_points(x: ArrayLike) -> Array:
     """Flattens ``[N, ...]`` to float32 points ``[N, D]`` (float64 stays float64)."""
-    x = jnp.asarray(x)
+    x = as_values("points", x)
     if x.ndim < 1:
         raise ValueError(
             f"points must have an axis of examples, got the shape {x.shape}"
         )
-    if not jnp.issubdtype(x.dtype, jnp.floating):
-        x = x.astype(jnp.float32)
     return x.reshape(x.shape[0], -1)
 
 
@@ -231,9 +231,9 @@ def median_bandwidths(
         heuristic).
     """
     scales = _positive("multipliers", multipliers)
-    if max_points < 2:
-        raise ValueError(f"max_points must be at least 2, got {max_points}")
-    num_points = jnp.shape(data)[0] if jnp.ndim(data) else 0
+    max_points = whole_number("max_points", max_points, least=2)
+    data = as_values("data", data)
+    num_points = data.shape[0] if data.ndim else 0
     if num_points < 2:
         raise ValueError(f"data must hold at least two points, got {num_points}")
     num_used = min(num_points, max_points)
@@ -249,11 +249,12 @@ def _typical_distance(points: Array) -> Array:
     # Distances of exact copies up to rounding (see squared_distances) count as 0.
     radius = jnp.max(jnp.sum((points - jnp.mean(points, 0)[None]) ** 2, 1))
     rounding = 8 * jnp.finfo(points.dtype).eps * radius  # a few roundings of two norms
-    distances = jnp.sqrt(jnp.where(squares > rounding, squares, 0))
+    distances = jnp.sqrt(jnp.where(squares <= rounding, 0, squares))
     median = jnp.median(distances)
     num_positive = jnp.sum((distances > 0).astype(distances.dtype))
     mean = jnp.sum(distances) / jnp.maximum(num_positive, 1)
-    return jnp.where(median > 0, median, jnp.where(num_positive > 0, mean, 1.0))
+    instead = jnp.where(num_positive > 0, mean, 1.0)
+    return jnp.where(median == 0, instead, median)
 
 
 def _sum(terms: Iterable[Array]) -> Array:

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from dspc_jax.ops.values import as_values
 from dspc_jax.types import Array, Key, Metrics, PyTree
 
 
@@ -37,9 +38,10 @@ def negative_log_likelihood(
         ValueError: the batch is empty, or has no axis of examples.
     """
     del key
-    if jnp.ndim(batch) < 1 or batch.shape[0] == 0:
+    batch = as_values("batch", batch)
+    if batch.ndim < 1 or batch.shape[0] == 0:
         raise ValueError(
-            f"batch must hold at least one example, got the shape {jnp.shape(batch)}"
+            f"batch must hold at least one example, got the shape {batch.shape}"
         )
     log_likelihood = jnp.mean(jax.vmap(log_prob, (None, 0))(params, batch))
     return -log_likelihood, {"log_likelihood": log_likelihood}

@@ -16,7 +16,10 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
+from dspc_jax.arguments import shown, whole_number
 from dspc_jax.objectives.kernels import Kernel, common_center, squared_distances
+from dspc_jax.ops.numerics import safe_sqrt
+from dspc_jax.ops.values import as_values
 from dspc_jax.types import Array, Key, Metrics, PyTree
 
 
@@ -85,23 +88,6 @@ def mmd2_biased(x: Array, y: Array, kernel: Kernel) -> Array:
     return jnp.maximum(jnp.mean(k_xx) + jnp.mean(k_yy) - 2 * jnp.mean(k_xy), 0)
 
 
-def safe_sqrt(x: Array) -> Array:
-    r"""The square root with a finite gradient at 0.
-
-    :math:`\sqrt{\max(x, 0)}`; the gradient is :math:`1 / (2 \sqrt x)` above 0, and 0 at
-    and below it: for the root of a squared norm, such as the MMD, that is one of the
-    subgradients of the norm.
-
-    Args:
-        x: any shape.
-
-    Returns:
-        The roots, in the shape of ``x``.
-    """
-    positive = x > 0
-    return jnp.where(positive, jnp.sqrt(jnp.where(positive, x, 1)), 0)
-
-
 def mmd_loss(
     params: PyTree,
     key: Key,
@@ -150,9 +136,9 @@ def mmd_loss(
             f"square_root must go with estimator='biased', got {estimator!r}: "
             "a negative estimate has no square root"
         )
-    num_samples = jnp.shape(batch)[0] if num_samples is None else num_samples
-    if num_samples < 1:
-        raise ValueError(f"num_samples must be at least 1, got {num_samples}")
+    batch = as_values("batch", batch)
+    num_samples = batch.shape[0] if num_samples is None else num_samples
+    num_samples = whole_number("num_samples", num_samples, least=1)
     samples = sample(jax.random.split(key, num_samples), params)
     if samples.shape[1:] != batch.shape[1:]:
         raise ValueError(
@@ -170,6 +156,11 @@ def mmd_loss(
 
 def _excess_matrices(x: Array, y: Array, kernel: Kernel) -> tuple[Array, Array, Array]:
     """The matrices ``k - k(0)`` within x, between x and y, and within y."""
+    if not isinstance(kernel, Kernel):
+        raise ValueError(
+            "kernel must be a Kernel such as gaussian_kernel([1.0]), got "
+            f"{shown(kernel)}"
+        )
     center = common_center(x, y)
     return (
         kernel.excess(squared_distances(x, center=center)),

@@ -45,6 +45,7 @@ import jax.numpy as jnp
 from dspc_jax.interfaces import AutoEncoder
 from dspc_jax.objectives.kernels import Kernel
 from dspc_jax.objectives.mmd import mmd2_biased, safe_sqrt
+from dspc_jax.ops.values import as_values
 from dspc_jax.types import Array, Key, Metrics, PyTree
 
 State = TypeVar("State")
@@ -96,6 +97,7 @@ def critic_loss(
     Returns:
         The loss, and the metrics ``mmd2``, ``hinge``, ``data_error``, ``sample_error``.
     """
+    batch = as_values("batch", batch)
     samples = sample(jax.random.split(key, batch.shape[0]), params)
     samples = jax.lax.stop_gradient(samples)
     x_features = auto_encoder.encode(critic_params, batch)
@@ -148,6 +150,7 @@ def sampler_loss(
     Returns:
         The loss, and the metrics ``mmd2`` and ``hinge``.
     """
+    batch = as_values("batch", batch)
     samples = sample(jax.random.split(key, batch.shape[0]), params)
     x_features = auto_encoder.encode(critic_params, batch)
     y_features = auto_encoder.encode(critic_params, samples)

@@ -40,6 +40,7 @@ from dspc_jax.interfaces import FeatureCritic
 from dspc_jax.objectives.adversarial import gradient_penalty
 from dspc_jax.objectives.kernels import Kernel, common_center, squared_distances
 from dspc_jax.objectives.mmd import mmd2_unbiased
+from dspc_jax.ops.values import as_values
 from dspc_jax.types import Array, Key, Metrics, PyTree
 
 
@@ -109,6 +110,7 @@ def penalized_critic_loss(
     ):
         if weight < 0:
             raise ValueError(f"{name} must be at least 0, got {weight}")
+    batch = as_values("batch", batch)
     sample_key, place_key = jax.random.split(key)
     samples = sample(jax.random.split(sample_key, batch.shape[0]), params)
     samples = jax.lax.stop_gradient(samples)

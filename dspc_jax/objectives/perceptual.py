@@ -18,6 +18,7 @@ import jax
 import numpy as np
 
 from dspc_jax.objectives.kernels import Kernel, gaussian_kernel, median_bandwidths
+from dspc_jax.ops.values import as_values
 from dspc_jax.types import Array
 
 Features: TypeAlias = Callable[[Array], Array]
@@ -34,5 +35,5 @@ def feature_kernel(features: Features, x: Array) -> Kernel:
     Returns:
         A `Kernel` of features: ``mmd_loss(..., kernel=kernel, features=features)``.
     """
-    bandwidths = median_bandwidths(jax.jit(features)(x))
+    bandwidths = median_bandwidths(jax.jit(features)(as_values("x", x)))
     return gaussian_kernel(np.asarray(bandwidths).tolist())

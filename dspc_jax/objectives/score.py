@@ -24,6 +24,7 @@ from typing import Any, Literal, TypeAlias, get_args
 import jax
 import jax.numpy as jnp
 
+from dspc_jax.arguments import whole_number
 from dspc_jax.circuit import Circuit
 from dspc_jax.objectives.rebar import rebar_surrogate
 from dspc_jax.objectives.score_function import score_surrogate, set_advantages
@@ -82,8 +83,7 @@ def with_score(
 
     def objective(params: PyTree, key: Key, batch: Any) -> tuple[Array, Metrics]:
         count = jnp.shape(batch)[0] if num_samples is None else num_samples
-        if count < 2:
-            raise ValueError(f"num_samples must be at least 2, got {count}")
+        count = whole_number("num_samples", count, least=2)
         keys = jax.random.split(key, count + 1)
         loss_key, keys = keys[-1], keys[:-1]
 

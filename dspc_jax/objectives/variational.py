@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from dspc_jax.ops.numerics import softplus
+from dspc_jax.ops.values import as_values
 from dspc_jax.types import Array, Key, Metrics, PyTree
 
 
@@ -55,6 +56,7 @@ def variational_loss(
     References:
         Kingma and Welling, "Auto-encoding variational Bayes", ICLR 2014.
     """
+    batch = as_values("batch", batch)
     mean, log_variance = encode(params, batch)
     noise = jax.random.normal(key, mean.shape)
     logits = decode(params, mean + jnp.exp(0.5 * log_variance) * noise)

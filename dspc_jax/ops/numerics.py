@@ -1,4 +1,7 @@
-"""Log-space primitives: values may be -inf, values and gradients are never NaN."""
+"""Log-space primitives: values may be -inf; no value or gradient becomes NaN.
+
+What is NaN already stays so: it is never taken for something impossible.
+"""
 
 import functools
 
@@ -13,10 +16,27 @@ def finite_or_zero(x: Array) -> Array:
     return jnp.where(jnp.isfinite(x), x, 0.0)
 
 
+def safe_sqrt(x: Array) -> Array:
+    r"""The square root with a finite gradient at 0.
+
+    :math:`\sqrt{\max(x, 0)}`; the gradient is :math:`1 / (2 \sqrt x)` above 0, and 0 at
+    and below it: for the root of a squared norm, such as the MMD, that is one of the
+    subgradients of the norm.
+
+    Args:
+        x: any shape.
+
+    Returns:
+        The roots, in the shape of ``x``.
+    """
+    zero = x <= 0
+    return jnp.where(zero, 0, jnp.sqrt(jnp.where(zero, 1, x)))
+
+
 def safe_log(x: Array) -> Array:
     """``log x`` with ``log 0 = -inf`` and gradient 0 there, not infinity."""
-    positive = x > 0
-    return jnp.where(positive, jnp.log(jnp.where(positive, x, 1.0)), -jnp.inf)
+    impossible = x <= 0
+    return jnp.where(impossible, -jnp.inf, jnp.log(jnp.where(impossible, 1.0, x)))
 
 
 @jax.custom_jvp
@@ -58,7 +78,7 @@ def logsumexp(x: Array, axis: int) -> Array:
 
 def log_softmax(x: Array, axis: int) -> Array:
     """``x - logsumexp(x)``; an entry -inf stays -inf and gets gradient 0."""
-    possible = x > -jnp.inf
+    possible = x != -jnp.inf
     top = jax.lax.stop_gradient(finite_or_zero(jnp.max(x, axis=axis, keepdims=True)))
     shifted = jnp.where(possible, x - top, 0.0)
     total = jnp.sum(jnp.where(possible, jnp.exp(shifted), 0.0), axis, keepdims=True)

@@ -263,5 +263,10 @@ def modes(layout: Layout, params: CircuitParams, selectors: Array) -> Array:
 
 
 def keep_observed(sample: Array, x: Array, observed: Array) -> Array:
-    """The sample with the observed values in their places, ``[N, V, C]``."""
-    return jnp.where(observed[..., None], x, sample)
+    """The sample with the observed values in their places, ``[N, V, C]``.
+
+    NaN in every place if one that is observed is NaN.
+    """
+    out = jnp.where(observed[..., None], x, sample)
+    missing = jnp.any(jnp.isnan(x) & observed[..., None], axis=(1, 2), keepdims=True)
+    return jnp.where(missing, jnp.nan, out)

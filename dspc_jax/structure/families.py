@@ -5,6 +5,7 @@ import functools
 
 import numpy as np
 
+from dspc_jax.arguments import store, whole_number
 from dspc_jax.structure.region_graph import RegionGraph, RegionGraphBuilder
 
 
@@ -37,11 +38,10 @@ class RandomBinaryTrees:
     seed: int = 0
 
     def __post_init__(self):
-        for name, least in (("num_variables", 1), ("depth", 0), ("num_repetitions", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(
-                    f"{name} must be at least {least}, got {getattr(self, name)}"
-                )
+        least = {"num_variables": 1, "depth": 0, "num_repetitions": 1, "seed": 0}
+        for name, number in least.items():
+            value = whole_number(name, getattr(self, name), least=number)
+            store(self, **{name: value})
         if self.depth >= self.num_variables.bit_length():  # floor(log2 V) + 1
             raise ValueError(
                 f"depth must satisfy 2**depth <= num_variables={self.num_variables} "
@@ -102,10 +102,8 @@ class QuadTree:
 
     def __post_init__(self):
         for name in ("height", "width", "leaf_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(
-                    f"{name} must be at least 1, got {getattr(self, name)}"
-                )
+            value = whole_number(name, getattr(self, name), least=1)
+            store(self, **{name: value})
 
     @property
     def num_variables(self) -> int:

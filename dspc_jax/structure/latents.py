@@ -1,5 +1,6 @@
 """Latent variables inside the region graph of an image."""
 
+from dspc_jax.arguments import shown, whole_number
 from dspc_jax.structure.region_graph import (
     RegionGraph,
     RegionGraphBuilder,
@@ -43,8 +44,12 @@ def with_latents(structure: Structure, num_latents: int) -> RegionGraph:
         Lang et al. 2022, section 3.3 (one circuit over images and latents).
         Auto-encoding Probabilistic Circuits, 2025 (patches with a latent each).
     """
-    if num_latents < 1:
-        raise ValueError(f"num_latents must be at least 1, got {num_latents}")
+    num_latents = whole_number("num_latents", num_latents, least=1)
+    if isinstance(structure, type) or not hasattr(structure, "region_graph"):
+        raise ValueError(
+            "structure must be a structure such as QuadTree(28, 28), got "
+            f"{shown(structure)}"
+        )
     graph = structure.region_graph()
     _check_forest(graph)
     latents = range(graph.num_variables, graph.num_variables + num_latents)

@@ -14,6 +14,14 @@ from typing import Any, Protocol, SupportsIndex
 
 import numpy as np
 
+from dspc_jax.arguments import (
+    sequence,
+    shown,
+    store,
+    whole_number,
+    whole_numbers,
+)
+
 _Numbers = Iterable[SupportsIndex] | np.ndarray
 
 
@@ -36,9 +44,11 @@ class Partition:
     children: tuple[int, ...]
 
     def __init__(self, region: SupportsIndex, children: _Numbers):
-        (number,) = _whole_numbers("region", (region,))
-        object.__setattr__(self, "region", number)
-        object.__setattr__(self, "children", _whole_numbers("children", children))
+        store(
+            self,
+            region=whole_number("region", region),
+            children=whole_numbers("children", children),
+        )
 
 
 @dataclasses.dataclass(frozen=True, init=False)
@@ -66,20 +76,22 @@ class RegionGraph:
         scopes: Iterable[_Numbers] | np.ndarray,
         partitions: Iterable[Partition] | np.ndarray,
     ):
-        (number,) = _whole_numbers("num_variables", (num_variables,))
-        rows = tuple(
-            _whole_numbers(f"scopes[{region}]", scope)
-            for region, scope in enumerate(_row("scopes", scopes))
+        rows = (
+            whole_numbers(f"scopes[{region}]", scope)
+            for region, scope in enumerate(sequence("scopes", scopes))
         )
-        object.__setattr__(self, "num_variables", number)
-        object.__setattr__(self, "scopes", rows)
-        object.__setattr__(self, "partitions", _row("partitions", partitions))
-        for partition in self.partitions:
+        partitions = sequence("partitions", partitions)
+        for partition in partitions:
             if not isinstance(partition, Partition):
                 raise ValueError(
-                    "partitions must hold a Partition each, got "
-                    f"{reprlib.repr(partition)}"
+                    f"partitions must be Partitions, got {shown(partition)}"
                 )
+        store(
+            self,
+            num_variables=whole_number("num_variables", num_variables, least=1),
+            scopes=tuple(rows),
+            partitions=partitions,
+        )
         _check(self)
 
     @property
@@ -207,8 +219,6 @@ def _children_first(graph: RegionGraph) -> list[int]:
 
 
 def _check(graph: RegionGraph) -> None:
-    if graph.num_variables < 1:
-        raise ValueError(f"num_variables must be at least 1, got {graph.num_variables}")
     count = len(graph.scopes)
     for region, scope in enumerate(graph.scopes):
         if not scope:

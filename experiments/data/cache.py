@@ -91,7 +91,7 @@ def _fill(
         description = json.loads(json.dumps(prepare(temporary)))
         sizes = {path.name: path.stat().st_size for path in temporary.iterdir()}
         meta = {"key": key, "known": description, "files": sizes}
-        (temporary / _META).write_text(json.dumps(meta, indent=2) + "\n")
+        (temporary / _META).write_text(json.dumps(meta, indent=2) + "\n", "utf-8")
         for path in [*temporary.iterdir(), temporary]:
             _to_disk(path)
         temporary.rename(folder)
@@ -138,7 +138,7 @@ def locked(path: Path, name: str) -> Iterator[None]:
 def _description(folder: Path, key: Mapping[str, Any]) -> dict[str, Any] | None:
     """The description of the arrays, or None where they are not all there."""
     try:
-        meta = json.loads((folder / _META).read_text())
+        meta = json.loads((folder / _META).read_text("utf-8"))
         if meta["key"] != key:
             return None
         for name, size in meta["files"].items():

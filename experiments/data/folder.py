@@ -58,6 +58,7 @@ def load(data_dir: str | None, options: Options) -> Dataset:
         "listing": hashlib.sha256(json.dumps(listing).encode()).hexdigest(),
         **{name: getattr(options, name) for name in _ARRAY_OPTIONS},
         "labels": labels is not None,
+        "as_shown": True,  # earlier arrays are of the pictures as stored
     }
 
     def prepare(target: Path) -> dict[str, Any]:
@@ -161,7 +162,7 @@ def _channels(paths: list[Path], options: Options) -> int:
     first_size, is_gray = images.header(paths[0])[0], True
     for path in paths:
         size, mode = images.header(path)
-        is_gray &= mode in ("1", "L", "LA")
+        is_gray &= mode in ("1", "L", "LA", "La")
         if size != first_size and not options.image_size:
             raise UserError(
                 "--image_size must be given where pictures have different sizes, got "

@@ -9,7 +9,7 @@ import sys
 from typing import NamedTuple, TypeVar
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
 import tqdm
 
 from experiments.console.errors import UserError
@@ -68,12 +68,63 @@ def from_picture(picture: Image.Image, recipe: Recipe) -> np.ndarray:
     return array.reshape(*array.shape[:2], recipe.channels)
 
 
+def as_shown(picture: Image.Image) -> Image.Image:
+    """A picture as viewers show it, by what its file says beside the stored values.
+
+    It is turned as its orientation tag asks, its colors are those of sRGB where an
+    embedded profile says what they are, and it lies on white where it is transparent.
+
+    Args:
+        picture: as stored.
+
+    Returns:
+        The picture, gray or RGB if one of the three was to be done.
+    """
+    picture = ImageOps.exif_transpose(picture)
+    profile = picture.info.get("icc_profile")
+    opacity = None
+    if picture.has_transparency_data:
+        picture = picture.convert("RGBA")
+        opacity = picture.getchannel("A")
+        picture = picture.convert("RGB")
+    if profile:
+        picture = _in_srgb(picture, profile)
+    if opacity is not None:
+        white = Image.new(picture.mode, picture.size, "white")
+        picture = Image.composite(picture, white, opacity)
+    return picture
+
+
+def _in_srgb(picture: Image.Image, profile: bytes) -> Image.Image:
+    """The picture in sRGB; as it is where its profile is broken or does not fit."""
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        if "sRGB" in ImageCms.getProfileDescription(source):
+            return picture
+        target = ImageCms.createProfile("sRGB")
+        converted = ImageCms.profileToProfile(picture, source, target, outputMode="RGB")
+    except (ImageCms.PyCMSError, OSError, ValueError):
+        return picture
+    assert converted is not None  # it is where the picture is not changed in place
+    return converted
+
+
+def _shown_size(picture: Image.Image) -> tuple[int, int]:
+    """Width and height after `as_shown`."""
+    turned = picture.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+    # Pillow gives the sizes of TIFF files as shown.
+    if turned and picture.format != "TIFF":
+        return picture.size[1], picture.size[0]
+    return picture.size
+
+
 def from_file(location: str, content: bytes, recipe: Recipe) -> np.ndarray:
     """Reads a picture in any format that Pillow knows, and applies a recipe.
 
     Args:
         location: the file, for errors.
-        content: of the file.
+        content: of the file; orientation, profile and transparency count, see
+            `as_shown`.
         recipe: size, channels and crop.
 
     Returns:
@@ -83,14 +134,14 @@ def from_file(location: str, content: bytes, recipe: Recipe) -> np.ndarray:
         UserError: it is no picture, or a damaged one.
     """
     return _with_picture(
-        location, content, lambda picture: from_picture(picture, recipe)
+        location, content, lambda picture: from_picture(as_shown(picture), recipe)
     )
 
 
 def header(
     source: Path | bytes, location: str | None = None
 ) -> tuple[tuple[int, int], str]:
-    """Size (width, height) and Pillow's mode of a picture; the rest is not read.
+    """Size (width, height) as shown, and Pillow's mode; the rest is not read.
 
     Args:
         source: a file, or the content of one.
@@ -100,7 +151,9 @@ def header(
         UserError: it is no picture.
     """
     return _with_picture(
-        str(location or source), source, lambda picture: (picture.size, picture.mode)
+        str(location or source),
+        source,
+        lambda picture: (_shown_size(picture), picture.mode),
     )
 
 

@@ -1,19 +1,23 @@
 """The command line of a program: its flags as absl's, read into frozen dataclasses."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from absl import flags as absl_flags
 
 from experiments.console import summary
 from experiments.console.errors import UserError
+from experiments.console.paths import local_path
+from experiments.engine import flags_in_use
 from experiments.engine.flags import Requirement, fields_of, from_values
 
 
 class _CheckedParser(absl_flags.ArgumentParser):
     """Converts and checks the values of one flag, whose name is in its errors."""
 
-    def __init__(self, name: str, kind: type, requirement: Requirement | None):
+    def __init__(
+        self, name: str, kind: Callable[[Any], Any], requirement: Requirement | None
+    ):
         self._name, self._kind, self._requirement = name, kind, requirement
         texts = [_KINDS[kind]] + ([requirement.text] if requirement else [])
         self.syntactic_help = "; ".join(texts)
@@ -45,7 +49,12 @@ class _CheckedParser(absl_flags.ArgumentParser):
         return self._kind.__name__
 
 
-_KINDS = {int: "a whole number", float: "a number", str: "text"}
+_KINDS: dict[Callable[[Any], Any], str] = {
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    local_path: "a path of this machine",
+}
 _HELP = ("help", "helpshort", "helpfull")
 
 
@@ -114,8 +123,9 @@ def parse(
         An instance of each group, in order.
 
     Raises:
-        UserError: an unknown flag, or a value that breaks its requirement; one line
-            that names the flag, the requirement and the value.
+        UserError: an unknown flag, a value that breaks its requirement, or a flag that
+            others leave without use; one line that names the flag, the requirement and
+            the value.
         SystemExit: 0, after ``--help`` has been answered on stdout.
     """
     values = define(program, groups, defaults)
@@ -139,4 +149,5 @@ def parse(
             f"unrecognized arguments: {' '.join(rest)} (--help lists the flags)"
         )
     parsed = {field.name: values[field.name].value for field in fields_of(groups)}
+    flags_in_use.check(groups, parsed, {name: values[name].default for name in parsed})
     return [from_values(group, parsed) for group in groups]

@@ -15,7 +15,7 @@ def write_atomically(path: Path, text: str) -> None:
         OSError: it cannot be written.
     """
     temporary = temporary_of(path)
-    with temporary.open("w") as file:
+    with temporary.open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())

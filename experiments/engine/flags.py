@@ -10,6 +10,8 @@ import math
 from typing import Any, TypeVar
 
 from experiments import data
+from experiments.console.errors import UserError
+from experiments.console.paths import local_path
 
 Group = TypeVar("Group")
 """A frozen dataclass whose fields are made by `flag`."""
@@ -61,9 +63,10 @@ def flag(
     explanation: str,
     requirement: Requirement | None = None,
     *,
-    kind: type | None = None,
+    kind: Callable[[Any], Any] | None = None,
     free: bool = False,
     shapes: bool = False,
+    only: Mapping[str, Sequence[Any]] | None = None,
 ) -> Any:
     """A dataclass field that is a flag.
 
@@ -72,12 +75,15 @@ def flag(
             None stands for text or, with ``kind=``, for another type.
         explanation: the line of ``--help``.
         requirement: for given and default values; None is not checked.
-        kind: the type of the values where ``default`` is None.
+        kind: the type of the values where ``default`` is None, or `local_path`.
         free: whether a run may be continued with another value: see
             `experiments.engine.workdir`.
         shapes: whether the value shapes the circuit, the flow before it, or the units
             of its data, so that a run that starts from another's circuit must have
             the same: see `experiments.engine.starting`.
+        only: other flags, with the values with any of which this flag does something;
+            those that a program does not have do not count: see
+            `experiments.engine.flags_in_use`.
 
     Returns:
         The field.
@@ -92,8 +98,18 @@ def flag(
             "kind": kind,
             "free": free,
             "shapes": shapes,
+            "only": dict(only or {}),
         },
     )
+
+
+_TEMPERED = {
+    "relaxation": [
+        *("gumbel_softmax", "straight_through", "gumbel_rao", "reinmax", "dense"),
+        "rebar",
+    ]
+}
+_FOREST = {"structure": ["random_binary_trees"]}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,6 +122,7 @@ class Settings:
         "folder with the files of a data set that has files, or of images for folder; "
         "tensorflow-datasets' own by default",
         free=True,
+        kind=local_path,
     )
     data_source: str = flag(
         "auto",
@@ -114,7 +131,10 @@ class Settings:
         one_of("auto", "files", "tfds"),
     )
     cache_dir: str | None = flag(
-        None, "folder of prepared images; beside the data by default", free=True
+        None,
+        "folder of prepared images; beside the data by default",
+        free=True,
+        kind=local_path,
     )
     image_size: int = flag(
         0,
@@ -148,11 +168,13 @@ class Settings:
         "folder for checkpoints, metrics and pictures; the same command with the same "
         "folder continues a run (default: out/PROGRAM-DATASET)",
         free=True,
+        kind=local_path,
     )
     start_from: str | None = flag(
         None,
         "folder of a run of the same circuit whose newest checkpoint the circuit "
         "starts from (with the same seeds); set --pretrain_steps=0 to go on at once",
+        kind=local_path,
     )
     seed: int = flag(0, "seed of initialization, batches and noise", at_least(0))
     num_seeds: int = flag(
@@ -164,12 +186,17 @@ class Settings:
     batch_size: int = flag(
         128, "examples a step, over all devices together", at_least(1)
     )
-    learning_rate: float = flag(0.03, "step size of Adam", above(0))
+    learning_rate: float = flag(
+        0.03, "step size of Adam", above(0), only={"optimizer": ["adam"]}
+    )
     optimizer: str = flag(
         "adam", "adam, or em (expectation maximization)", one_of("adam", "em")
     )
     em_step_size: float = flag(
-        0.1, "weight of the newest batch in EM's running statistics", within(0, 1)
+        0.1,
+        "weight of the newest batch in EM's running statistics",
+        within(0, 1),
+        only={"optimizer": ["em"]},
     )
     checkpoint_every: int = flag(
         500, "steps between checkpoints", at_least(1), free=True
@@ -193,15 +220,18 @@ class Settings:
         one_of("random_binary_trees", "quad_tree"),
         shapes=True,
     )
-    depth: int = flag(4, "depth of random_binary_trees", at_least(1), shapes=True)
+    depth: int = flag(
+        4, "depth of random_binary_trees", at_least(1), shapes=True, only=_FOREST
+    )
     num_repetitions: int = flag(
-        10, "number of random_binary_trees", at_least(1), shapes=True
+        10, "number of random_binary_trees", at_least(1), shapes=True, only=_FOREST
     )
     structure_seed: int = flag(
         0,
         "seed of the partitions of random_binary_trees, shared by all seeds",
         at_least(0),
         shapes=True,
+        only=_FOREST,
     )
     num_sums: int = flag(64, "sum units a region", at_least(1), shapes=True)
     num_leaves: int = flag(
@@ -236,9 +266,14 @@ class Settings:
         "least deviation of a normal leaf; images have values in [0, 1]",
         above(0),
         shapes=True,
+        only={"leaf": ["normal"]},
     )
     leaf_max_scale: float = flag(
-        1.0, "greatest deviation of a normal leaf", above(0), shapes=True
+        1.0,
+        "greatest deviation of a normal leaf",
+        above(0),
+        shapes=True,
+        only={"leaf": ["normal"], "adv_discriminator": ["circuit"]},
     )
     leaf_noise: str = flag(
         "deviation",
@@ -262,18 +297,33 @@ class Settings:
         1.0,
         "temperature of the relaxation, at the first step where it changes",
         above(0),
+        only=_TEMPERED,
     )
     temperature_schedule: str = flag(
         "constant",
         "constant, annealed (falls exponentially to --temperature_floor) or learned",
         one_of("constant", "annealed", "learned"),
+        only=_TEMPERED,
     )
     temperature_floor: float = flag(
-        0.5, "least temperature of the annealed schedule", above(0)
+        0.5,
+        "least temperature of the annealed schedule",
+        above(0),
+        only={"temperature_schedule": ["annealed"]},
     )
     temperature_decay_steps: int = flag(
-        1000, "steps in which an annealed temperature falls by a factor e", at_least(1)
+        1000,
+        "steps in which an annealed temperature falls by a factor e",
+        at_least(1),
+        only={"temperature_schedule": ["annealed"]},
     )
+
+    def __post_init__(self):
+        if self.seed + self.num_seeds > 2**32:
+            raise UserError(
+                "--seed must be less than 2**32, with --num_seeds - 1 added, got "
+                f"{self.seed} and {self.num_seeds} seeds"
+            )
 
     @property
     def seeds(self) -> list[int]:
@@ -317,6 +367,22 @@ def from_values(group: type[Group], values: Mapping[str, Any]) -> Group:
     """
     names = [field.name for field in fields_of([group])]
     return group(**{name: values[name] for name in names if name in values})
+
+
+def defaults_of(
+    groups: Sequence[Any], defaults: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """The default of every flag.
+
+    Args:
+        groups: instances or classes made of `flag` fields.
+        defaults: the program's own, by name.
+
+    Returns:
+        The defaults by name.
+    """
+    values = {field.name: field.default for field in fields_of(groups)}
+    return values | dict(defaults or {})
 
 
 def free_flags(groups: Sequence[Any]) -> set[str]:

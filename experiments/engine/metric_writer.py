@@ -27,7 +27,7 @@ class MetricWriter:
         (folder / run_folder.SAMPLES).mkdir(exist_ok=True)
         path = folder / run_folder.METRICS
         write_atomically(path, "".join(run_folder.lines_up_to(folder, first_step)))
-        self._lines = path.open("a")
+        self._lines = path.open("a", encoding="utf-8")
         self._events = tensorboardX.SummaryWriter(
             logdir=str(folder / run_folder.TENSORBOARD),
             purge_step=first_step + 1 if first_step else None,

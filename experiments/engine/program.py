@@ -54,7 +54,7 @@ def training_program(
             settings.dataset, settings.data_dir, settings.data_options()
         )
         system = make_system(*values, dataset=dataset)
-        return training.run(name, system, dataset, values)
+        return training.run(name, system, dataset, values, defaults)
 
     def run() -> NoReturn:
         app.run(main, parse)

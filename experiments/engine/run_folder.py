@@ -66,7 +66,7 @@ def read_object(path: Path) -> dict[str, Any] | None:
         Unreadable: the file cannot be read, or holds something else.
     """
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -167,7 +167,7 @@ def lines_up_to(folder: Path, step: int) -> list[str]:
     if not path.exists() or step == 0:
         return []
     kept = []
-    for line in path.read_text().splitlines(keepends=True):
+    for line in path.read_text("utf-8").splitlines(keepends=True):
         try:
             if json.loads(line)["step"] <= step and line.endswith("\n"):
                 kept.append(line)

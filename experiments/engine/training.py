@@ -4,7 +4,7 @@ A run is a function of its flags: batches and keys depend on (seed, step) only, 
 that was killed and started again ends with the same bits as one that was not.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import contextlib
 from pathlib import Path
 import signal
@@ -66,7 +66,13 @@ class _Due(NamedTuple):
     save: bool
 
 
-def run(program: str, system: System, dataset: Dataset, groups: Sequence[Any]) -> int:
+def run(
+    program: str,
+    system: System,
+    dataset: Dataset,
+    groups: Sequence[Any],
+    defaults: Mapping[str, Any] | None = None,
+) -> int:
     """Trains ``system``, or continues, or reports that there is nothing left to do.
 
     Args:
@@ -74,6 +80,8 @@ def run(program: str, system: System, dataset: Dataset, groups: Sequence[Any]) -
         system: the functions that are trained.
         dataset: the images.
         groups: all flags of the program, `Settings` first.
+        defaults: the program's own defaults for flags, by name: what those flags were
+            in a run that is older than they are.
 
     Returns:
         The exit code: 0 finished, 128 + signal number stopped by that signal.
@@ -91,7 +99,13 @@ def run(program: str, system: System, dataset: Dataset, groups: Sequence[Any]) -
         )
     name = run_folder.short_name(program)
     folder = Path(settings.workdir or f"out/{name}-{settings.dataset}")
-    with claim(folder, program, flags.by_name(groups), flags.free_flags(groups)):
+    with claim(
+        folder,
+        program,
+        flags.by_name(groups),
+        flags.free_flags(groups),
+        flags.defaults_of(groups, defaults),
+    ):
         run_folder.clear_failure(folder)
         try:
             return _run(name, folder, system, dataset, groups)

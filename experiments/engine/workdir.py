@@ -16,18 +16,24 @@ _LOCK = ".lock"
 
 @contextlib.contextmanager
 def claim(
-    path: Path, program: str, flags: Mapping[str, Any], free: set[str]
+    path: Path,
+    program: str,
+    flags: Mapping[str, Any],
+    free: set[str],
+    defaults: Mapping[str, Any] | None = None,
 ) -> Iterator[None]:
     """Makes ``path`` the folder of this run, or refuses it; holds it while inside.
 
     A new or empty folder gets ``config.json``. A folder with one belongs to a run,
-    which is continued if the program and every flag outside ``free`` are the same.
+    which is continued if the program and every flag outside ``free`` are the same. A
+    flag that did not exist when the run was started counts with its default.
 
     Args:
         path: the folder; made if missing.
         program: the program's module.
         flags: every flag by name, values as JSON has them.
         free: names of flags that may differ when a run is continued.
+        defaults: of all flags, by name.
 
     Yields:
         Nothing.
@@ -54,7 +60,7 @@ def claim(
         ) from None
     with lock:
         _hold(lock, path)
-        _check(path, program, flags, free)
+        _check(path, program, flags, free, defaults or {})
         try:
             run_folder.write_config(path, program, flags)
         except OSError as error:
@@ -90,7 +96,13 @@ def _hold(lock: TextIO, path: Path) -> None:
         ) from None
 
 
-def _check(path: Path, program: str, flags: Mapping[str, Any], free: set[str]) -> None:
+def _check(
+    path: Path,
+    program: str,
+    flags: Mapping[str, Any],
+    free: set[str],
+    defaults: Mapping[str, Any],
+) -> None:
     """Refuses a folder whose run differs, naming every difference."""
     try:
         config = run_folder.read_config(path)
@@ -106,8 +118,11 @@ def _check(path: Path, program: str, flags: Mapping[str, Any], free: set[str]) -
     if config.program != program:
         differences.append(f"the program (there {config.program}, now {program})")
     absent = object()
-    for name in sorted((set(config.flags) | set(flags)) - free):
-        there, now = config.flags.get(name, absent), flags.get(name, absent)
+    # Of flags that this version has: an older run did what their defaults say.
+    known = {name: value for name, value in defaults.items() if name in flags}
+    stored = known | config.flags
+    for name in sorted((set(stored) | set(flags)) - free):
+        there, now = stored.get(name, absent), flags.get(name, absent)
         if there != now:
             texts = ["absent" if v is absent else json.dumps(v) for v in (there, now)]
             differences.append(f"--{name} (there {texts[0]}, now {texts[1]})")

@@ -69,6 +69,7 @@ class AdversarySettings:
         "vanilla (non-saturating), minmax (the paper's formula), log_ratio (minus the "
         "samples' logit) or hinge",
         flags.one_of(*ADVERSARIAL_LOSSES),
+        only={"sample_loss": ["adv"]},
     )
     adv_discriminator: str = flags.flag(
         "conv",
@@ -78,25 +79,33 @@ class AdversarySettings:
         "data and one for samples), self (the trained circuit's own density against "
         "that of a copy)",
         flags.one_of("mlp", "conv", "classifier", "circuit", "self"),
+        only={"sample_loss": ["adv"]},
     )
     adv_classifier: str | None = flags.flag(
         None,
         "folder of a run of experiments.classifier, on this data set or one like it, "
         "for --adv_discriminator=classifier",
+        kind=flags.local_path,
+        only={"adv_discriminator": ["classifier"]},
     )
     adv_steps: int = flags.flag(
-        1, "steps of the discriminator before each of the generator", flags.at_least(1)
+        1,
+        "steps of the discriminator before each of the generator",
+        flags.at_least(1),
+        only={"sample_loss": ["adv"]},
     )
     adv_every: int = flags.flag(
         1,
         "train the discriminator before every so many steps of the generator only",
         flags.at_least(1),
+        only={"sample_loss": ["adv"]},
     )
     adv_learning_rate: float | None = flags.flag(
         None,
         f"step size of the discriminator's Adam (default: {_words(_RATES)})",
         flags.above(0),
         kind=float,
+        only={"sample_loss": ["adv"]},
     )
     adv_r1_weight: float | None = flags.flag(
         None,
@@ -104,12 +113,14 @@ class AdversarySettings:
         f"{_words(_R1_WEIGHTS)})",
         flags.at_least(0),
         kind=float,
+        only={"sample_loss": ["adv"]},
     )
     adv_gradient_penalty: float = flags.flag(
         0.0,
         "weight of the penalty on gradients whose norm is not 1, between data and "
         "samples",
         flags.at_least(0),
+        only={"sample_loss": ["adv"]},
     )
     adv_augment: str = flags.flag(
         "none",
@@ -119,17 +130,25 @@ class AdversarySettings:
             lambda v: set(_policy(v)) <= set(AUGMENTATIONS),
             f"must be none, all, or some of {','.join(AUGMENTATIONS)}",
         ),
+        only={"sample_loss": ["adv"]},
     )
     adv_filters: int = flags.flag(
-        16, "filters of conv's first convolution", flags.at_least(1)
+        16,
+        "filters of conv's first convolution",
+        flags.at_least(1),
+        only={"adv_discriminator": ["conv"]},
     )
     adv_dropout: float = flags.flag(
         0.3,
         "dropout rate of mlp in training",
         flags.Requirement(lambda v: 0 <= v < 1, "must be at least 0 and less than 1"),
+        only={"adv_discriminator": ["mlp"]},
     )
     adv_units: int = flags.flag(
-        16, "units a region of the circuit that discriminates", flags.at_least(1)
+        16,
+        "units a region of the circuit that discriminates",
+        flags.at_least(1),
+        only={"adv_discriminator": ["circuit"]},
     )
 
 

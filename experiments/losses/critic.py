@@ -47,11 +47,13 @@ class CriticSettings:
         f"{_words('learning_rate')})",
         flags.above(0),
         kind=float,
+        only={"mmd_kernel": ["autoencoder", "gradient_penalty"]},
     )
     mmd_critic_steps: int = flags.flag(
         5,
         "steps of the network behind the kernel before each of the generator",
         flags.at_least(1),
+        only={"mmd_kernel": ["autoencoder", "gradient_penalty"]},
     )
     mmd_critic_busy_steps: int | None = flags.flag(
         None,
@@ -59,38 +61,47 @@ class CriticSettings:
         f"(default: {_words('busy_steps')})",
         flags.at_least(1),
         kind=int,
+        only={"mmd_kernel": ["autoencoder", "gradient_penalty"]},
     )
     mmd_filters: int = flags.flag(
-        64, "filters of its first convolution", flags.at_least(1)
+        64,
+        "filters of its first convolution",
+        flags.at_least(1),
+        only={"mmd_kernel": ["autoencoder", "gradient_penalty"]},
     )
     mmd_features: int | None = flags.flag(
         None,
         f"features that the kernel sees (default: {_words('features')})",
         flags.at_least(1),
         kind=int,
+        only={"mmd_kernel": ["autoencoder", "gradient_penalty"]},
     )
     mmd_normalizer: str = flags.flag(
         "batch",
         "normalization inside the autoencoder",
         flags.one_of("batch", "group", "none"),
+        only={"mmd_kernel": ["autoencoder"]},
     )
     mmd_gradient_penalty: float = flags.flag(
         1.0,
         "gradient_penalty: weight of E (norm(grad witness) - 1)^2 between data and "
         "samples",
         flags.at_least(0),
+        only={"mmd_kernel": ["gradient_penalty"]},
     )
     mmd_activation_penalty: float = flags.flag(
         1.0,
         "gradient_penalty: weight of the mean squared activations of the network's "
         "layers",
         flags.at_least(0),
+        only={"mmd_kernel": ["gradient_penalty"]},
     )
     mmd_linear_weight: float = flags.flag(
         1.0,
         "gradient_penalty: weight of the linear kernel beside the rational quadratic "
         "ones",
         flags.at_least(0),
+        only={"mmd_kernel": ["gradient_penalty"]},
     )
 
 

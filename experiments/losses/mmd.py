@@ -43,17 +43,21 @@ class MmdSettings:
         "rational quadratic kernel), both trained against the circuit; or those of a "
         "trained classifier, which stay as they are",
         flags.one_of("pixel", *LEARNED_KERNELS, "classifier"),
+        only={"sample_loss": ["mmd"]},
     )
     mmd_classifier: str | None = flags.flag(
         None,
         "folder of a run of experiments.classifier, on this data set or one like it, "
         "for --mmd_kernel=classifier",
+        kind=flags.local_path,
+        only={"mmd_kernel": ["classifier"]},
     )
     mmd_pixel_kernel: str = flags.flag(
         "gaussian",
         "kernels between gray values: gaussian (bandwidths of 1/4 to 4 times the "
         "median distance) or rational_quadratic (exponents of 0.2 to 5, heavy tails)",
         flags.one_of("gaussian", "rational_quadratic"),
+        only={"mmd_kernel": ["pixel"]},
     )
     mmd_estimator: str = flags.flag(
         "unbiased",
@@ -61,6 +65,7 @@ class MmdSettings:
         "exact, in closed form, without samples of the circuit (normal leaves, "
         "quad_tree or one repetition, gaussian kernels)",
         flags.one_of("unbiased", "biased", "exact"),
+        only={"mmd_kernel": ["pixel", "classifier"]},
     )
     mmd_patch: int | None = flags.flag(
         None,
@@ -68,12 +73,14 @@ class MmdSettings:
         "kernel of its own (default: one kernel on the whole image)",
         flags.at_least(1),
         kind=int,
+        only={"mmd_estimator": ["exact"]},
     )
     mmd_power: int = flags.flag(
         2,
         "minimize the square of the MMD on pixels (2), or the MMD itself (1; with "
         "--mmd_estimator=biased only)",
         flags.one_of(1, 2),
+        only={"mmd_kernel": ["pixel", "classifier"]},
     )
 
 

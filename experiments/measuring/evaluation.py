@@ -36,16 +36,22 @@ Rows = dict[str, list[dict[str, float]]]
 class EvaluateSettings:
     """The flags of an evaluation."""
 
-    run: str | None = flags.flag(None, "folder of the run to be measured")
+    run: str | None = flags.flag(
+        None,
+        "folder of the run to be measured",
+        kind=flags.local_path,
+    )
     classifier: str | None = flags.flag(
         None,
         "folder of a run of experiments.classifier, on this data set or another, on "
         "whose features distances are measured (fd_classifier, kd_classifier)",
+        kind=flags.local_path,
     )
     inception: str | None = flags.flag(
         None,
         "the weights file of the original FID's network, or download: fid, kid and "
         "Inception Score",
+        kind=flags.local_path,
     )
     protocol: str = flags.flag(
         "clean",
@@ -63,7 +69,9 @@ class EvaluateSettings:
         flags.one_of("train", "valid", "test"),
     )
     data_dir: str | None = flags.flag(
-        None, "folder with the files of the data set, if not that of the run"
+        None,
+        "folder with the files of the data set, if not that of the run",
+        kind=flags.local_path,
     )
     num_completions: int = flags.flag(
         500,

@@ -96,11 +96,13 @@ class PaeSettings:
         "mlp",
         "network of --pae_decode=network: fully connected or convolutional (conv)",
         flags.one_of("mlp", "conv"),
+        only={"pae_decode": ["network"]},
     )
     pae_network_width: int = flags.flag(
         64,
         "its units in the first hidden layer, or filters in the last",
         flags.at_least(1),
+        only={"pae_decode": ["network"]},
     )
 
 

@@ -30,18 +30,21 @@ class DensitySettings:
         "side of the squares of --flow=patch in pixels",
         flags.at_least(1),
         shapes=True,
+        only={"flow": ["patch"]},
     )
     flow_steps: int = flags.flag(
         4,
         "couplings, of each level with --flow=multi_scale",
         flags.at_least(1),
         shapes=True,
+        only={"flow": ["patch", "multi_scale"]},
     )
     flow_filters: int = flags.flag(
         64,
         "units or filters in the couplings' hidden layers",
         flags.at_least(1),
         shapes=True,
+        only={"flow": ["patch", "multi_scale"]},
     )
     flow_levels: int | None = flags.flag(
         None,
@@ -49,6 +52,7 @@ class DensitySettings:
         flags.at_least(1),
         kind=int,
         shapes=True,
+        only={"flow": ["multi_scale"]},
     )
     preprocess: str = flags.flag(
         "none",
@@ -57,13 +61,18 @@ class DensitySettings:
         shapes=True,
     )
     density_latents: int = flags.flag(
-        64, "latents of --density=vae", flags.at_least(1), shapes=True
+        64,
+        "latents of --density=vae",
+        flags.at_least(1),
+        shapes=True,
+        only={"density": ["vae"]},
     )
     density_network: str = flags.flag(
         "conv",
         "networks of --density=vae: fully connected (mlp) or convolutional (conv)",
         flags.one_of("mlp", "conv"),
         shapes=True,
+        only={"density": ["vae"]},
     )
     density_width: int | None = flags.flag(
         None,
@@ -72,13 +81,19 @@ class DensitySettings:
         flags.at_least(1),
         kind=int,
         shapes=True,
+        only={"density": ["vae"]},
     )
     density_output: str = flags.flag(
         "mean",
         "what a loss on samples sees of --density=vae: the decoder's mean, as in Lucas "
         "et al., or a sample, with the noise around it",
         flags.one_of("mean", "sample"),
+        only={"density": ["vae"]},
     )
     density_centres: int = flags.flag(
-        2000, "training images of --density=kernel", flags.at_least(2), shapes=True
+        2000,
+        "training images of --density=kernel",
+        flags.at_least(2),
+        shapes=True,
+        only={"density": ["kernel"]},
     )

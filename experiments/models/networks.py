@@ -40,6 +40,7 @@ class NetworkSettings:
         "times as many), or filters of conv's last (default: 64)",
         flags.at_least(1),
         kind=int,
+        only={"match_params": ["none"]},
     )
     gan_latents: int = flags.flag(
         100, "length of the generator's noise", flags.at_least(1)

@@ -46,6 +46,7 @@ class VaeSettings:
         "hidden units, or filters of the first convolution (default: 500, or 32)",
         flags.at_least(1),
         kind=int,
+        only={"match_params": ["none"]},
     )
     vae_kl_weight: float = flags.flag(
         1.0, "weight of the divergence to N(0, I)", flags.at_least(0)

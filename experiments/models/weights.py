@@ -3,7 +3,6 @@
 import os
 from pathlib import Path
 import shutil
-import tempfile
 import urllib.error
 import urllib.request
 
@@ -53,8 +52,8 @@ def _fetched(url: str) -> Path:
         return path
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-            temporary = Path(file.name)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        with temporary.open("wb") as file:  # with the mode that the umask says
             try:
                 with urllib.request.urlopen(url, timeout=_SECONDS) as answer:  # noqa: S310
                     shutil.copyfileobj(answer, file)

@@ -41,6 +41,7 @@ class ReportSettings:
         "out/report",
         "folder for report.html, report.md and report_files; an older report there is "
         "replaced",
+        kind=flags.local_path,
     )
     title: str = flags.flag("Report of runs", "heading of the report")
 

@@ -42,7 +42,7 @@ def render(document: Document) -> str:
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
             '<meta name="color-scheme" content="light dark">',
             f"<title>{_text(document.title)}</title>",
-            f"<style>\n{style.read_text()}</style>",
+            f"<style>\n{style.read_text('utf-8')}</style>",
             "</head>",
             "<body>",
             f"<header><h1>{_text(document.title)}</h1>"

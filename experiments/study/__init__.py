@@ -41,7 +41,11 @@ class StudySettings:
         flags.one_of(*SCALES),
     )
     dataset: str = flags.flag("digits", "data set", flags.one_of(*data.NAMES))
-    data_dir: str | None = flags.flag(None, "folder with the files of the data set")
+    data_dir: str | None = flags.flag(
+        None,
+        "folder with the files of the data set",
+        kind=flags.local_path,
+    )
     image_size: int = flags.flag(
         0, "rows and columns of an image; 0: the set's own", flags.at_least(0)
     )
@@ -49,6 +53,7 @@ class StudySettings:
         None,
         "folder of all runs and of the report; the same command with the same folder "
         "continues, and tries failed runs again (default: out/study-PRESET-DATASET)",
+        kind=flags.local_path,
     )
     num_seeds: int = flags.flag(
         5, "seeds of every run, trained together as one program", flags.at_least(1)
@@ -57,11 +62,13 @@ class StudySettings:
         None,
         "folder of a run of experiments.classifier whose features measure, perhaps of "
         "another data set (default: one is trained, where there are labels)",
+        kind=flags.local_path,
     )
     critics: str | None = flags.flag(
         None,
         "folder of a run of experiments.classifier whose features a loss sees, never "
         "the judge (default: some are trained, where there are labels)",
+        kind=flags.local_path,
     )
     only: str | None = flags.flag(
         None, "names of jobs, with commas: these and the jobs that they need"

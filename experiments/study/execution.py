@@ -120,5 +120,5 @@ def _progress(job: Job, root: Path) -> str:
 
 def _last_line(path: Path) -> str:
     """The last line that is not blank; of a log it is the error."""
-    lines = path.read_text(errors="replace").splitlines()
+    lines = path.read_text("utf-8", errors="replace").splitlines()
     return next((line.strip()[:300] for line in reversed(lines) if line.strip()), "")

@@ -32,7 +32,7 @@ class Record:
         self._root, self._path = root, root / _STATE
         self._settings = dict(settings)
         try:
-            jobs = json.loads(self._path.read_text())["jobs"]
+            jobs = json.loads(self._path.read_text("utf-8"))["jobs"]
             self._jobs = {name: dict(job) for name, job in jobs.items()}
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             self._jobs = {}

@@ -45,7 +45,11 @@ class TableSettings:
     runs: str | None = flags.flag(
         None, "folders of runs, or one of experiments.synthetic, as the report's --runs"
     )
-    out: str | None = flags.flag(None, "file of the table, e.g. results/STUDY.json")
+    out: str | None = flags.flag(
+        None,
+        "file of the table, e.g. results/STUDY.json",
+        kind=flags.local_path,
+    )
 
 
 def make(collected: Collected) -> dict[str, Any]:
@@ -90,7 +94,7 @@ def make(collected: Collected) -> dict[str, Any]:
 def _study(run: Run) -> dict[str, Any]:
     """The ``study.json`` of the study that the run is of; empty without one."""
     path = run.folder.parent / "study.json"
-    return json.loads(path.read_text()) if path.exists() else {}
+    return json.loads(path.read_text("utf-8")) if path.exists() else {}
 
 
 def _run(run: Run) -> dict[str, Any]:

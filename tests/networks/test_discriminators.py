@@ -227,7 +227,7 @@ def test_discriminators_learn_to_tell_sets_apart(kind):
         (lambda: mlp_discriminator(4, hidden_sizes=[8, 0]), "hidden_sizes\\[1\\] must"),
         (
             lambda: mlp_discriminator(4, hidden_sizes=8),  # pyright: ignore
-            "hidden_sizes must be a sequence of numbers, got 8",
+            "hidden_sizes must be a sequence, got 8",
         ),
         (
             lambda: mlp_discriminator(4, value_range=(1.0, 1.0)),

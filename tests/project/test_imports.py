@@ -16,14 +16,15 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[2]
 
-_CORE = ("types", "ops")
+_CORE = ("arguments", "types", "ops")
 _LAYERS = (*_CORE, "structure", "leaves", "layers", "parameters")
 _CIRCUIT = (*_LAYERS, "inference", "sampling", "examples", "queries", "circuit")
 # A folder, or a module at the top of `dspc_jax`, and those that it may import.
 LIBRARY = {
+    "arguments": (),
     "types": (),
-    "ops": ("types",),
-    "structure": (),
+    "ops": ("arguments", "types"),
+    "structure": ("arguments",),
     "leaves": _CORE,
     "layers": (*_CORE, "leaves"),
     "parameters": (*_CORE, "structure", "leaves", "layers"),
@@ -78,7 +79,7 @@ THIRD_PARTY: dict[str, set[str] | None] = {
     "flax": {"networks", "flows", "evaluation.inception"},
 }
 # Structure is data: it knows NumPy and no JAX.
-WITHOUT_JAX = {"structure", "safe_files"}
+WITHOUT_JAX = {"arguments", "structure", "safe_files"}
 # Standard modules that read or write files, look at a clock, or keep global state.
 IMPURE = {
     *("io", "os", "pathlib", "shutil", "tempfile", "zipfile", "pickle", "sqlite3"),

@@ -5,6 +5,7 @@ from typing import Literal
 import jax.numpy as jnp
 import numpy as np
 
+from dspc_jax.arguments import whole_number
 from dspc_jax.types import Array
 
 Resizer = Literal["bicubic", "bilinear"]
@@ -33,8 +34,8 @@ def resize(images: Array, height: int, width: int, *, method: Resizer) -> Array:
     """
     if method not in ("bicubic", "bilinear"):
         raise ValueError(f"method must be 'bicubic' or 'bilinear', got {method!r}")
-    if height < 1 or width < 1:
-        raise ValueError(f"height and width must be at least 1, got {height}x{width}")
+    height = whole_number("height", height, least=1)
+    width = whole_number("width", width, least=1)
     weights = bicubic_weights if method == "bicubic" else bilinear_weights
     rows = jnp.asarray(weights(images.shape[1], height), images.dtype)
     columns = jnp.asarray(weights(images.shape[2], width), images.dtype)

@@ -1,12 +1,19 @@
 """Crop, size and colors; files that are no pictures."""
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image, ImageCms
 import pytest
 
 from experiments import data
 from experiments.console.errors import UserError
-from experiments.data.images import Recipe, from_arrays, from_file, from_picture, stream
+from experiments.data.images import (
+    Recipe,
+    from_arrays,
+    from_file,
+    from_picture,
+    header,
+    stream,
+)
 from tests.experiments.data.pictures import encoded, picture
 
 
@@ -102,3 +109,57 @@ def test_digits_are_as_they_are():
         with pytest.raises(UserError, match="defaults where --dataset=digits"):
             data.load("digits", None, options)
     assert len(data.load("digits", None, data.Options(cache_dir="x")).train) == 1444
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize(("tag", "turn"), [(6, 90), (3, 180), (8, 270)])
+def test_a_picture_is_turned_as_its_file_says(form, tag, turn):
+    """A tall picture with white above, as a camera held upright stores it."""
+    upright = np.zeros((32, 16, 3), np.uint8)
+    upright[:16] = 255
+    stored = Image.fromarray(upright).rotate(turn, expand=True)
+    exif = stored.getexif()
+    exif[ExifTags.Base.Orientation] = tag
+    content = encoded(stored, form, exif=exif)
+    assert header(content)[0] == (16, 32)
+    array = from_file("a", content, Recipe(None, 3, "crop")).astype(int)
+    assert array.shape == upright.shape
+    assert np.abs(array - upright).mean() < 8
+
+
+def test_what_is_transparent_is_white():
+    array = np.zeros((4, 4, 4), np.uint8)
+    array[:2, :, 3] = 255  # black above, nothing below
+    image = Image.fromarray(array)
+    palette = Image.fromarray((array[..., 3] == 0).astype(np.uint8)).convert("P")
+    palette.putpalette([0] * 6)  # two blacks, of which the second is nothing
+    for content in (
+        encoded(image, "PNG"),
+        encoded(image.convert("LA"), "PNG"),
+        encoded(palette, "PNG", transparency=1),
+        encoded(palette, "GIF", transparency=1),
+    ):
+        for channels in (1, 3):
+            shown = from_file("a", content, Recipe(None, channels, "crop"))
+            assert (shown[:2] < 8).all()
+            assert (shown[2:] > 247).all()
+
+
+def test_colors_are_those_of_the_profile():
+    """A picture in L*a*b* coordinates, or with a profile that says nothing new."""
+    image = picture(8, 8, 0)
+    plain = from_file("a", encoded(image, "PNG"), Recipe(None, 3, "crop"))
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    for profile in (srgb, b"broken"):
+        content = encoded(image, "PNG", icc_profile=profile)
+        same = from_file("a", content, Recipe(None, 3, "crop"))
+        np.testing.assert_array_equal(same, plain)
+    lab = ImageCms.createProfile("LAB")
+    in_lab = ImageCms.profileToProfile(
+        image, ImageCms.createProfile("sRGB"), lab, outputMode="LAB"
+    )
+    assert in_lab is not None
+    profile = ImageCms.ImageCmsProfile(lab).tobytes()
+    content = encoded(in_lab, "TIFF", icc_profile=profile)
+    shown = from_file("a", content, Recipe(None, 3, "crop"))
+    assert np.abs(shown.astype(int) - plain).mean() < 3

@@ -98,7 +98,9 @@ def test_flags_are_absl_flags_of_one_program(tmp_path: Path):
     # absl's way of writing a command down, and of reading it again.
     file = tmp_path / "flags"
     file.write_text(one.flags_into_string())
-    assert parse(f"--flagfile={file}", "--depth=2") == Settings(seed=3, depth=2)
+    assert parse(f"--flagfile={file}", "--batch_size=2") == Settings(
+        seed=3, batch_size=2
+    )
 
 
 def test_flags_of_absl_are_set_beside_the_programs():

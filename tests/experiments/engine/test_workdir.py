@@ -221,3 +221,16 @@ def test_pictures_show_every_pixel(tmp_path: Path):
         )
     ]
     assert len(found) == 1
+
+
+def test_a_flag_of_a_newer_version_counts_with_its_default(tmp_path: Path):
+    with claim(tmp_path, "p", FLAGS, {"num_steps"}):
+        pass
+    now = FLAGS | {"depth": 3}
+    with claim(tmp_path, "p", now, {"num_steps"}, FLAGS | {"depth": 3}):
+        assert run_folder.named_config(tmp_path, "run").flags == now
+    with (
+        pytest.raises(UserError, match=r"differs in --width \(there 5, now 6\)$"),
+        claim(tmp_path, "p", now | {"width": 6}, {"num_steps"}, {"width": 5}),
+    ):
+        pass

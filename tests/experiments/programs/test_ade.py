@@ -22,10 +22,23 @@ from experiments.models.preprocessing import preprocessing
 from tests import cases
 from tests.experiments.tiny import tiny_digits
 
-SMALL = ("--num_sums=3", "--num_leaves=3", "--batch_size=16", "--flow_steps=2")
-SMALL += ("--flow_filters=8", "--density_width=8", "--density_latents=3")
-SMALL += ("--adv_filters=4", "--density_centres=50", "--flow_patch=2")
+SIZES = {
+    "--density=vae": ("--density_width=8", "--density_latents=3"),
+    "--density=kernel": ("--density_centres=50",),
+    "--flow=patch": ("--flow_steps=2", "--flow_filters=8", "--flow_patch=2"),
+    "--flow=multi_scale": ("--flow_steps=2", "--flow_filters=8"),
+}
 FLOWS = ("identity", "colour", "patch", "multi_scale")
+
+
+def small(*words: str) -> list[str]:
+    """The words after small sizes of what they have a use for."""
+    sizes = ["--num_sums=3", "--num_leaves=3", "--batch_size=16"]
+    sizes += [size for word in words for size in SIZES.get(word, ())]
+    other = ("--sample_loss=mmd", "--adv_discriminator=")
+    if not any(word.startswith(other) for word in words):
+        sizes += ["--adv_filters=4"]
+    return ["ade", *sizes, *words]
 
 
 @pytest.fixture(autouse=True)
@@ -37,7 +50,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> data.Dataset:
 
 
 def density_of(*words: str) -> densities.Density:
-    settings, _, density_settings, *_ = ade.parse(["ade", *SMALL, *words])
+    settings, _, density_settings, *_ = ade.parse(small(*words))
     dataset = data.load("digits", None)
     codec = preprocessing("normal", dataset.num_values)
     return densities.make_density(settings, density_settings, dataset, codec, 0)
@@ -135,8 +148,8 @@ def test_uniform_noise_has_the_bits_of_the_uniform_code(key, tmp_path):
     """A gaussian density behind the identity, measured by its program."""
     words = ["--density=gaussian", "--num_steps=1"]
     words += ["--sample_weight=0", "--pretrain_steps=0", "--sample_loss=mmd"]
-    words += [f"--workdir={tmp_path / 'run'}", *SMALL]
-    assert ade.main(ade.parse(["ade", *words])) == 0
+    words += [f"--workdir={tmp_path / 'run'}"]
+    assert ade.main(ade.parse(small(*words))) == 0
     metrics = json.loads((tmp_path / "run" / "result.json").read_text())["metrics"]
     dataset = data.load("digits", None)
     codec = preprocessing("normal", dataset.num_values)
@@ -161,9 +174,8 @@ def test_uniform_noise_has_the_bits_of_the_uniform_code(key, tmp_path):
 )
 def test_the_program_trains_and_is_read_back(words, tmp_path: Path):
     run = tmp_path / "run"
-    words = [*SMALL, "--num_steps=4", "--pretrain_steps=2", *words]
-    words += [f"--workdir={run}"]
-    assert ade.main(ade.parse(["ade", *words])) == 0
+    words = ["--num_steps=4", "--pretrain_steps=2", *words, f"--workdir={run}"]
+    assert ade.main(ade.parse(small(*words))) == 0
     metrics = json.loads((run / "result.json").read_text())["metrics"]
     bits = "bits_per_dim_bound" if "--density=vae" in words else "bits_per_dim"
     assert np.isfinite(metrics[f"test/{bits}"])
@@ -188,7 +200,7 @@ def test_the_program_trains_and_is_read_back(words, tmp_path: Path):
 )
 def test_what_does_not_fit_is_named(words, message, tmp_path):
     with pytest.raises(UserError, match=message):
-        ade.main(ade.parse(["ade", *SMALL, f"--workdir={tmp_path / 'run'}", *words]))
+        ade.main(ade.parse(small(f"--workdir={tmp_path / 'run'}", *words)))
     assert not (tmp_path / "run" / "result.json").exists()
 
 
@@ -199,7 +211,7 @@ GAUSSIAN += ("--sample_weight=0", "--pretrain_steps=0", "--sample_loss=mmd")
 
 def test_a_density_starts_from_another_with_its_flow(tmp_path: Path):
     source = tmp_path / "source"
-    words = ["ade", *SMALL, *GAUSSIAN]
+    words = small(*GAUSSIAN)
     assert ade.main(ade.parse([*words, f"--workdir={source}"])) == 0
     theirs = trained.load(source, "start_from")
     groups = ade.parse([*words, f"--start_from={source}"])
@@ -222,7 +234,7 @@ def loop_of(groups: list[Any], dataset: data.Dataset) -> DeviceLoop:
 def test_long_gradients_are_shortened():
     dataset = data.load("digits", None)
     for clip in (1e-3, 1e3):
-        words = ["ade", *SMALL, *GAUSSIAN, f"--clip_norm={clip}"]
+        words = small(*GAUSSIAN, f"--clip_norm={clip}")
         loop = loop_of(ade.parse(words), dataset)
         carry, _ = loop.run(loop.init(), 0, 1)
         adam = jax.device_get(carry.state.opt_state[1])

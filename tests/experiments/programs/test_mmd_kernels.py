@@ -299,7 +299,8 @@ def test_one_repetition_has_a_closed_form(tiny: Dataset):
 def test_a_continued_run_ends_with_the_same_bits(
     tmp_path: Path, program: str, words: list[str]
 ):
-    given = [f"--{name}={value}" for name, value in {**SMALL, **TINY}.items()]
+    sizes = {**SMALL, **(TINY if program == "experiments.mmd_gan" else {})}
+    given = [f"--{name}={value}" for name, value in sizes.items()]
     given += [*words, "--eval_every=4", "--checkpoint_every=2"]
     whole, twice = tmp_path / "whole", tmp_path / "twice"
     for workdir, steps in ((whole, 6), (twice, 4), (twice, 6)):

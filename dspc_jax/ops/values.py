@@ -1,0 +1,91 @@
+"""Values as users give them: any kind of real numbers, computed with as floats.
+
+Everything public that takes data takes them through `as_values`, so that equal numbers
+of other types (8-bit pixels, bools, halves) give equal results everywhere.
+"""
+
+from typing import Any
+
+import jax
+from jax.core import Tracer
+import jax.numpy as jnp
+import numpy as np
+
+from dspc_jax.arguments import shown
+from dspc_jax.types import Array
+
+
+def as_values(name: str, x: Any, dtype: Any = None) -> Array:
+    """Real numbers of any type as an array of floats.
+
+    Args:
+        name: the argument's name, for the error.
+        x: an array of JAX or NumPy, or what NumPy makes one of: bools, integers or
+            floats of any width.
+        dtype: the type of the result. None: float64 stays float64 (where JAX has it),
+            everything else becomes float32.
+
+    Returns:
+        The numbers. An array that has the type already is returned as it is.
+
+    Raises:
+        ValueError: there are no real numbers in it: complex ones, strings, objects,
+            None, a tree of arrays.
+    """
+    array = x if isinstance(x, jax.Array) else _to_array(name, x)
+    real = any(
+        jnp.issubdtype(array.dtype, kind)
+        for kind in (jnp.floating, jnp.integer, jnp.bool_)
+    )
+    if not real:
+        raise ValueError(f"{name} must be an array of real numbers, got {shown(x)}")
+    if dtype is None:
+        wide = array.dtype == np.float64
+        dtype = jax.dtypes.canonicalize_dtype(np.float64) if wide else jnp.float32
+    if isinstance(array, jax.Array):
+        return array.astype(dtype)
+    # NumPy converts: JAX would cut 64-bit integers to 32 bits first.
+    return jnp.asarray(array.astype(dtype))
+
+
+def _to_array(name: str, x: Any) -> Any:
+    try:
+        try:
+            return np.asarray(x)
+        except jax.errors.TracerArrayConversionError:
+            return jnp.asarray(x)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{name} must be an array of real numbers, got {shown(x)}"
+        ) from error
+
+
+def refuse_nan(name: str, x: Array, observed: Array | None = None) -> None:
+    """Refuses a missing value that no mask declares missing.
+
+    Args:
+        name: the argument's name, for the error.
+        x: ``[N, V, ...]`` values.
+        observed: bool ``[N, V]``; what is not observed may be NaN.
+
+    Raises:
+        ValueError: an observed value is NaN; the message names its row and variable.
+            While tracing values are not known, and nothing is raised.
+    """
+    for array in (x, observed):
+        if isinstance(array, Tracer):
+            return
+    if not x.is_fully_addressable:  # on several hosts, none of which sees all rows
+        return
+    with jax.ensure_compile_time_eval():
+        missing = jnp.isnan(x).any(axis=tuple(range(2, x.ndim)))
+        if observed is not None:
+            missing = missing & observed
+        some = bool(missing.any())
+    if some:
+        missing = np.asarray(missing)
+        row, variable = np.argwhere(missing)[0]
+        raise ValueError(
+            f"{name} must not be NaN where it is observed, got NaN in row {row}, "
+            f"variable {variable} ({missing.any(1).sum()} of {len(x)} rows)"
+        )

@@ -1,0 +1,40 @@
+"""Paths as users type them."""
+
+import os
+
+import pytest
+
+from experiments import ll
+from experiments.console.errors import UserError
+from experiments.console.paths import local_path
+
+
+def test_the_home_folder_is_expanded(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HOME", "/home/somebody")
+    assert local_path("~/run") == "/home/somebody/run"
+    assert local_path("runs/~a") == "runs/~a"
+    (settings, *_) = ll.parse(["ll", "--workdir=~/run", "--data_dir=~"])
+    assert settings.workdir == "/home/somebody/run"
+    assert settings.data_dir == "/home/somebody"
+
+
+@pytest.mark.parametrize(
+    "path", ["gs://bucket/run", "s3://b", "~nobody-of-this-name/x"]
+)
+@pytest.mark.parametrize("flag", ["workdir", "data_dir", "cache_dir", "start_from"])
+def test_what_is_not_here_is_refused(flag: str, path: str):
+    with pytest.raises(UserError) as caught:
+        ll.parse(["ll", f"--{flag}={path}"])
+    assert str(caught.value) == (
+        f"--{flag} must be a path of this machine, got {path!r}"
+    )
+
+
+@pytest.mark.parametrize(
+    "seed", ["--seed=4294967296", "--seed=4294967295 --num_seeds=2"]
+)
+def test_a_seed_beyond_32_bits_is_refused(seed: str):
+    with pytest.raises(UserError, match=r"--seed must be less than 2\*\*32"):
+        ll.parse(["ll", *seed.split()])
+    assert ll.parse(["ll", f"--seed={2**32 - 1}"])[0].seed == 2**32 - 1
+    assert os.path.isabs(local_path("~"))
