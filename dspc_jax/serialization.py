@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dspc_jax import leaves, registry
-from dspc_jax.arguments import shown
+from dspc_jax.arguments import instance, shown
 from dspc_jax.circuit import CircuitConfig, build
 from dspc_jax.flows.flow import FlowConfig
 from dspc_jax.flows.transformed import TransformedConfig
@@ -66,6 +66,7 @@ def save(
             type that is not registered, or the path is a remote one.
         OSError: the file cannot be written.
     """
+    _check_config(config)
     arrays = {name: np.asarray(array) for name, array in _named(params).items()}
     _check_arrays("params", _named(_shapes(config)), arrays)
     header = {
@@ -121,6 +122,8 @@ def load(
                 f"dtype must be float32 or bfloat16 without jax_enable_x64, got {dtype}"
             )
     path = _local(path)
+    if config is not None:
+        _check_config(config)
     with open(path, "rb") as file:
         try:
             archive = NumpyArchive(file)
@@ -254,6 +257,11 @@ def _check_arrays(owner: str, expected: dict[str, Any], arrays: dict[str, Any]) 
                 f"{arrays[name].shape}"
             )
         _check_dtype(name, arrays[name].dtype)
+
+
+def _check_config(config: Any) -> None:
+    if not isinstance(config, TransformedConfig):
+        instance("config", config, CircuitConfig)
 
 
 def _local(path: str | os.PathLike[str]) -> str:

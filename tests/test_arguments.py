@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 import dspc_jax
-from dspc_jax import networks
+from dspc_jax import networks, registry
 from dspc_jax.arguments import real_number, sequence, shown, whole_number
-from dspc_jax.serialization import config_to_json
 
 pc: Any = dspc_jax  # of other types than the declared ones
 
@@ -42,7 +41,7 @@ def test_integers_of_any_library_make_the_same_configuration(number):
         assert got == wanted
         assert hash(got) == hash(wanted)
         assert repr(got) == repr(wanted)
-        assert config_to_json(got) == config_to_json(wanted)
+        assert registry.to_json(got) == registry.to_json(wanted)
 
 
 def test_what_is_made_with_numbers_of_numpy_can_be_saved(tmp_path):

@@ -56,7 +56,7 @@ MISTAKES = {
         lambda: CIRCUIT.sample(0, PARAMS)
     ),
     "data must have shape [N, V, C] = (N, 4, 1) (all examples in one call), got (3": (
-        lambda: CIRCUIT.init(key(), X[..., 0])
+        lambda: CIRCUIT.init(key(), X[..., :2, 0])
     ),
     "data must have shape [N, V, C] = (N, 4, 1)": lambda: CIRCUIT.init(key(), X[0]),
     "data must hold at least one example": lambda: CIRCUIT.init(key(), X[:0]),
@@ -80,7 +80,7 @@ MISTAKES = {
         PARAMS, CIRCUIT, X
     ),
     "step_size must be a finite number, got CircuitParams(": lambda: pc.em(
-        CIRCUIT, PARAMS
+        CIRCUIT, step_size=PARAMS
     ),
     "flow must be a Flow, got None": lambda: pc.transform(CIRCUIT, None),
     "circuit must be a Circuit, got Flow(name": lambda: pc.transform(

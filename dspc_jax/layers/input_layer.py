@@ -130,10 +130,10 @@ def log_prob(
         out = _product(block, natural, valid, statistics, observed)
     elif isinstance(leaf, ExpandableLeaf):
         product, statistics, accurate = leaf.expand(natural)
+        out = _product(block, product, valid, statistics(x[scopes]), observed)
+        # The product stays outside of the branches: XLA on CPU fails to compile some.
         out = jax.lax.cond(
-            accurate,
-            lambda: _product(block, product, valid, statistics(x[scopes]), observed),
-            lambda: _direct(block, natural, x, observed),
+            accurate, lambda: out, lambda: _direct(block, natural, x, observed)
         )
     else:
         out = _direct(block, natural, x, observed)

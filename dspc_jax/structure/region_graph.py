@@ -8,7 +8,6 @@ numbered; two regions may have the same scope (the repetitions of a random fores
 from collections.abc import Iterable
 import dataclasses
 import functools
-import operator
 import reprlib
 from typing import Any, Protocol, SupportsIndex
 
@@ -140,25 +139,6 @@ class Structure(Protocol):
     def region_graph(self) -> RegionGraph:
         """The region graph, the same for equal descriptions."""
         ...
-
-
-def _row(name: str, values: Any) -> tuple[Any, ...]:
-    """A tuple, list or array of anything, as a tuple."""
-    try:
-        return tuple(values)
-    except TypeError as error:
-        raise ValueError(
-            f"{name} must be a tuple, list or array, got {reprlib.repr(values)}"
-        ) from error
-
-
-def _whole_numbers(name: str, values: Any) -> tuple[int, ...]:
-    try:
-        return tuple(map(operator.index, _row(name, values)))
-    except TypeError as error:
-        raise ValueError(
-            f"{name} must be whole numbers, got {reprlib.repr(values)}"
-        ) from error
 
 
 def is_smooth(graph: RegionGraph) -> bool:

@@ -116,13 +116,12 @@ def test_units_many_deviations_apart_are_summed_one_by_one():
     assert (exact > 0).all()
 
 
-def test_a_value_far_away_has_finite_gradients():
+def test_a_value_far_away_is_impossible_and_has_no_gradients():
     """A fill value of 1e30 in a cell that counts."""
     for depth in DEPTHS.values():
         model = circuit(depth)
         params = model.init(jax.random.key(0))
         x = jnp.full((NUM_VARIABLES, 1), 1e30)
         value, grads = cases.jit(jax.value_and_grad(model.log_prob))(params, x)
-        assert np.isfinite(value)
-        assert value < -1e20
-        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(grads))
+        assert value == -np.inf
+        assert all((leaf == 0).all() for leaf in jax.tree.leaves(grads))

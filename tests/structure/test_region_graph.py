@@ -212,10 +212,13 @@ BAD_GRAPHS = {
         (2, ((0,), (0,)), (P(0, (1,)),)),
         "hold all 2 variables, got 1",
     ),
-    "fraction": ((1, ((0,), (0.5,)), ()), r"scopes\[1\] .*whole numbers, got \(0.5,\)"),
-    "number": ((1, 3, ()), "scopes must be a tuple, list or array, got 3"),
-    "size": (("2", (), ()), r"num_variables must be whole numbers, got \('2',\)"),
-    "pair": ((1, ((0,), (0,)), ((0, (1,)),)), r"a Partition each, got \(0, \(1,\)\)"),
+    "fraction": (
+        (1, ((0,), (0.5,)), ()),
+        r"must be a whole number, got 0.5",
+    ),
+    "number": ((1, 3, ()), "scopes must be a sequence, got 3"),
+    "size": (("2", (), ()), r"num_variables must be a whole number, got '2'"),
+    "pair": ((1, ((0,), (0,)), ((0, (1,)),)), r"must be Partitions, got \(0, \(1,\)\)"),
     "larger gap": (
         (4, ((0, 1, 2, 3), (0,), (1,), (2,)), (P(0, (1, 2, 3)),)),
         "cover exactly",
