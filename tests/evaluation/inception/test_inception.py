@@ -224,5 +224,5 @@ def test_resizing_to_the_same_size_changes_nothing_and_other_methods_are_refused
         )
     with pytest.raises(ValueError, match="method must be 'bicubic' or .* 'nearest'"):
         resize(images, 9, 8, method="nearest")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="at least 1, got 0x8"):
+    with pytest.raises(ValueError, match="height must be at least 1, got 0"):
         resize(images, 0, 8, method="bicubic")
