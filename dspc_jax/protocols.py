@@ -33,7 +33,8 @@ class Init(Protocol):
             The parameters, a pytree of float32 arrays.
 
         Raises:
-            ValueError: the data have another shape, or a flow has none.
+            ValueError: the data have another shape, no example or a NaN (one that is
+                traced is not seen), or a flow has none.
         """
         ...
 
@@ -51,7 +52,8 @@ class LogProb(Protocol):
 
         Returns:
             ``log p(x)`` in nats, a scalar; classes are mixed. ``-inf`` with zero
-            gradients where the evidence is impossible; 0 where nothing is observed.
+            gradients where the evidence is impossible; 0 where nothing is observed;
+            NaN, with gradients NaN, where an observed value is NaN.
 
         Raises:
             ValueError: a shape or type is another.
@@ -71,7 +73,7 @@ class ClassLogProbs(Protocol):
             observed: bool ``[V]``; None: everything is observed.
 
         Returns:
-            ``log p(x | y)`` in nats, ``[Y]``.
+            ``log p(x | y)`` in nats, ``[Y]``; NaN where an observed value is NaN.
 
         Raises:
             ValueError: a shape or type is another.
@@ -91,7 +93,8 @@ class ClassPosterior(Protocol):
             observed: bool ``[V]``; None: everything is observed.
 
         Returns:
-            ``p(y | x)``, ``[Y]``; the prior where the evidence is impossible.
+            ``p(y | x)``, ``[Y]``; the prior where the evidence is impossible, NaN where
+            an observed value is NaN.
 
         Raises:
             ValueError: a shape or type is another.
@@ -122,7 +125,7 @@ class Sample(Protocol):
                 (behind a flow, as features).
 
         Returns:
-            ``[V, C]``.
+            ``[V, C]``; NaN where an observed value is NaN.
 
         Raises:
             ValueError: a shape, type or mode is another.
@@ -158,7 +161,7 @@ class SampleDifferentiable(Protocol):
             leaf_mode: ``"sample"``, or ``"mean"`` for the means of the chosen leaves.
 
         Returns:
-            ``[V, C]``.
+            ``[V, C]``; NaN where an observed value is NaN.
 
         Raises:
             ValueError: a shape, type or name is another, the temperature is not a
@@ -187,7 +190,7 @@ class Mpe(Protocol):
                 observed.
 
         Returns:
-            ``[V, C]``.
+            ``[V, C]``; NaN where an observed value is NaN.
 
         Raises:
             ValueError: a shape or type is another, or a flow is not affine.
@@ -210,7 +213,8 @@ class Mean(Protocol):
                 observed.
 
         Returns:
-            ``[V, C]``; 0 where the evidence is impossible.
+            ``[V, C]``; 0 where the evidence is impossible, NaN where an observed value
+            is NaN.
 
         Raises:
             ValueError: a shape or type is another, or a flow is not affine.
