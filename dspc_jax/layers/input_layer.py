@@ -20,6 +20,7 @@ import numpy as np
 
 from dspc_jax.leaves import DirectLeaf, ExpandableLeaf, ExponentialLeaf, Leaf
 from dspc_jax.leaves.family import impossible
+from dspc_jax.ops.batching import for_all
 from dspc_jax.ops.derivatives import Differentiable
 from dspc_jax.ops.products import contract, expand
 from dspc_jax.ops.storage import computed_once, stored
@@ -133,7 +134,7 @@ def log_prob(
         out = _product(block, product, valid, statistics(x[scopes]), observed)
         # The product stays outside of the branches: XLA on CPU fails to compile some.
         out = jax.lax.cond(
-            accurate, lambda: out, lambda: _direct(block, natural, x, observed)
+            for_all(accurate), lambda: out, lambda: _direct(block, natural, x, observed)
         )
     else:
         out = _direct(block, natural, x, observed)

@@ -128,7 +128,7 @@ class Normal:
         eta = (offset * precision, -0.5 * precision)
 
         def statistics(x):
-            distance = jnp.clip(x - center[:, 0, ..., None], -FAR, FAR)
+            distance = x - center[:, 0, ..., None]
             return (distance, distance**2)
 
         accurate = jnp.max(jax.lax.stop_gradient(shift)) < 1e5

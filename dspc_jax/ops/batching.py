@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 
 from dspc_jax.ops.derivatives import varying_alike
+from dspc_jax.types import Array
 
 
 def foldable(batched: Callable[..., Any]) -> Callable[..., Any]:
@@ -176,3 +177,19 @@ def _lowered(*leaves, call, kinds):
 batching.primitive_batchers[_fold_p] = _fold_batch
 ad.primitive_jvps[_fold_p] = _fold_jvp
 mlir.register_lowering(_fold_p, mlir.lower_fun(_lowered, True))
+
+
+@jax.custom_batching.custom_vmap
+def for_all(condition: Array) -> Array:
+    """A condition bool ``[]``; under ``vmap`` whether it holds for all that is mapped.
+
+    A branch on it stays a branch, where `jax.lax.cond` of a mapped condition computes
+    both sides.
+    """
+    return condition
+
+
+@for_all.def_vmap
+def _for_all_of_batch(size, is_batched, condition):
+    del size, is_batched
+    return for_all(jnp.all(condition, axis=0)), False

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dspc_jax.ops.batching import foldable
+from dspc_jax.ops.batching import foldable, for_all
 from tests import cases
 
 W = jnp.asarray(np.random.default_rng(0).normal(size=(3, 3)), jnp.float32)
@@ -152,3 +152,21 @@ def test_equal_calls_are_traced_once():
     traces = len(sizes)
     one({"w": 2 * W}, X[1], jnp.float32(1))
     assert len(sizes) == traces
+
+
+def test_a_mapped_condition_stays_a_branch():
+    """Under two `vmap`s and a gradient; it holds for all or for none."""
+
+    def branch(condition, x):
+        return jax.lax.cond(for_all(condition), lambda: 2 * x, lambda: x**3)
+
+    slope = jax.vmap(jax.vmap(jax.grad(branch, argnums=1)))
+    x = jnp.asarray([[1.0, 2.0], [3.0, 4.0]])
+    for condition, expected in (
+        (jnp.ones((2, 2), bool), jnp.full((2, 2), 2.0)),
+        (jnp.asarray([[True, True], [True, False]]), 3 * x**2),
+    ):
+        np.testing.assert_allclose(cases.jit(slope)(condition, x), expected)
+    text = str(jax.make_jaxpr(slope)(x > 0, x))
+    assert "cond[" in text
+    assert "select_n" not in text

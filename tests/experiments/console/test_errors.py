@@ -1,5 +1,6 @@
 """Conditions that only the system knows end in one line."""
 
+import errno
 import os
 from pathlib import Path
 import subprocess
@@ -24,12 +25,18 @@ def test_a_full_disk_is_one_line(capsys: pytest.CaptureFixture[str]):
     assert capsys.readouterr().err == "error: No space left on device\n"
 
 
-def test_a_file_that_may_not_be_written_is_named(capsys: pytest.CaptureFixture[str]):
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [(errno.EACCES, "Permission denied"), (errno.ENOSPC, "No space left on device")],
+)
+def test_a_file_that_cannot_be_written_is_named(
+    capsys: pytest.CaptureFixture[str], number: int, text: str
+):
     def main() -> int:
-        raise PermissionError(13, "Permission denied", "config.json")
+        raise OSError(number, text, "config.json")
 
     assert exit_code(main) == 1
-    assert capsys.readouterr().err == "error: Permission denied: config.json\n"
+    assert capsys.readouterr().err == f"error: {text}: config.json\n"
 
 
 def test_other_errors_of_files_are_bugs():
