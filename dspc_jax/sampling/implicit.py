@@ -139,16 +139,18 @@ def reparametrize(
 
 def _move(layout, weights, leaf, leaves, member, x, inputs) -> Array:
     """One coordinate ``[N]`` with its gradient, conditional on those before it."""
+
+    def root(inputs):
+        value = upward.above(layout, weights, inputs).regions[-1][0]
+        return logsumexp(value + safe_log(weights.classes)[:, None], axis=0)
+
     below, above = _spread(leaf.log_tails, leaves, x)
     density = _spread(leaf.log_density, leaves, x)
     functions = [
         inputs + jnp.where(member[:, None, None], term, 0.0)
         for term in (below, above, jax.lax.stop_gradient(density))
     ]
-    stacked = jnp.concatenate(functions, axis=-1)
-    root = upward.above(layout, weights, stacked).regions[-1][0]
-    root = logsumexp(root + safe_log(weights.classes)[:, None], axis=0)
-    below, above, density = jnp.split(root, 3)
+    below, above, density = jax.vmap(root)(jnp.stack(functions))
     logit = below - above
     log_step = below + above - jnp.logaddexp(below, above) - density
     step = jax.lax.stop_gradient(finite_or_zero(jnp.exp(log_step)))

@@ -163,7 +163,8 @@ def _chosen_leaf(block: InputBlock, leaf, tree, units, count):
     order = np.argsort(region % count, axis=1)  # by tree
     region = jnp.asarray(np.take_along_axis(region, order, 1))[:, tree]
     position = jnp.asarray(np.take_along_axis(position, order, 1))[:, tree]
-    unit = units[region // count, jnp.arange(tree.shape[0])]
+    # Along the examples' axis, which a mesh may split: no device needs another's units.
+    unit = jnp.take_along_axis(units, region // count, axis=0)
     return jax.tree.map(lambda p: p[region, unit, position], leaf)
 
 

@@ -16,7 +16,7 @@ from dspc_jax.queries import DIFFERENTIABLE
 
 
 class Example(NamedTuple):
-    """An example with what else a function takes."""
+    """An example with what else a function takes; its key is cloned at each draw."""
 
     x: jax.Array
     observed: jax.Array
@@ -30,7 +30,11 @@ def _relaxed(relaxation: str, evidence: bool) -> Function:
     def draw(circuit, params, case):
         known = {"x": case.x, "observed": case.observed} if evidence else {}
         return circuit.sample_differentiable(
-            case.key, params, relaxation=relaxation, temperature=0.7, **known
+            jax.random.clone(case.key),
+            params,
+            relaxation=relaxation,
+            temperature=0.7,
+            **known,
         )
 
     return draw
@@ -49,8 +53,10 @@ CONDITIONAL = {
     for name, r in zip(RELAXED, DIFFERENTIABLE, strict=True)
 }
 EXACT: dict[str, Function] = {
-    "sample": lambda c, p, e: c.sample(e.key, p),
-    "sample, given": lambda c, p, e: c.sample(e.key, p, x=e.x, observed=e.observed),
+    "sample": lambda c, p, e: c.sample(jax.random.clone(e.key), p),
+    "sample, given": lambda c, p, e: c.sample(
+        jax.random.clone(e.key), p, x=e.x, observed=e.observed
+    ),
     "mpe": lambda c, p, e: c.mpe(p, x=e.x, observed=e.observed),
 }
 ROWS = SMOOTH | RELAXED | CONDITIONAL | EXACT
@@ -76,6 +82,7 @@ def circuits() -> dict[str, pc.Circuit]:
                 leaf=(pc.Categorical(3), pc.Binomial(2), pc.DiscretizedLogistic(3)),
                 num_leaves=2,
                 num_sums=2,
+                num_classes=2,
                 sum_layer="cp",
             )
         ),
