@@ -44,6 +44,7 @@ import numpy as np
 from dspc_jax.inference import upward
 from dspc_jax.layers.input_layer import InputBlock
 from dspc_jax.leaves import ContinuousLeaf
+from dspc_jax.ops.derivatives import varying_alike
 from dspc_jax.ops.numerics import finite_or_zero, logsumexp, safe_log
 from dspc_jax.parameters import CircuitParams, CircuitWeights, Layout
 from dspc_jax.types import Array
@@ -110,6 +111,7 @@ def reparametrize(
     x = jnp.where(observed[:, None], x, jax.lax.stop_gradient(x))
     graph = layout.graph
     inputs = jnp.zeros((len(graph.input_scopes), layout.num_leaves, num_examples))
+    inputs, x, params, weights = varying_alike((inputs, x, params, weights))
     tables = [
         _by_coordinate(block, leaf, layout.num_channels)
         for block, leaf in zip(layout.blocks, params.leaves, strict=True)

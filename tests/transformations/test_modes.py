@@ -13,6 +13,7 @@ from tests.transformations import functions
 LONG = ("gumbel_rao", "reinmax", "dense", "implicit", "given", "class_posterior")
 # Estimators whose second derivative is no slope of the first: the choice in the value,
 # or the sample at which distribution functions are inverted, moves with the parameters.
+# So does the noise that samples of discrete leaves hold fixed.
 HARD = ("straight_through", "simple", "gumbel_rao", "reinmax", "implicit")
 NAMES = [*functions.SMOOTH, *functions.RELAXED, *functions.CONDITIONAL]
 
@@ -45,6 +46,7 @@ def test_the_table_is_whole():
 @pytest.mark.parametrize(("name", "circuit"), ALL)
 def test_forward_and_reverse(name, circuit):
     """``<w, J t> = <J^T w, t>``, and the derivative of a gradient along a line."""
+    discrete = circuit == "discrete"
     circuit = functions.circuits()[circuit]
     params = circuit.init(jax.random.key(0))
     case = functions.example(circuit)
@@ -76,7 +78,8 @@ def test_forward_and_reverse(name, circuit):
         return modes(moved, tangent)[3]
 
     there, here = gradient_at(step), gradient_at(-step)
-    if not any(word in name for word in HARD):
+    sampled = name.startswith("sample")
+    if not any(word in name for word in HARD) and not (sampled and discrete):
         numeric = jax.tree.map(lambda a, b: (a - b) / (2 * step), there, here)
         for a, b in zip(jax.tree.leaves(second), jax.tree.leaves(numeric), strict=True):
             np.testing.assert_allclose(a, b, rtol=0.05, atol=5e-3)
