@@ -184,7 +184,8 @@ def _check_size(
     """Refuses what the file's parameters cannot be enough for, without building it.
 
     A circuit has a leaf for each unit and channel of a variable, for every repetition;
-    a weight for each partition, and an array for each level.
+    a weight for each partition, and an array for each level (but many heights of a deep
+    tree are one).
     """
     headers = _parameters(archive)
     count = sum(int(np.prod(header.shape, dtype=object)) for header in headers.values())
@@ -207,7 +208,6 @@ def _check_size(
     _at_least(len(graph.partitions), count, "numbers for its partitions")
     work = sum(len(graph.scopes[p.region]) for p in graph.partitions)
     _at_least(work // 64 - _SMALL_WORK, count, "numbers for regions as large")
-    _at_least(graph.heights[graph.root], len(headers), "arrays for its levels")
 
 
 def _at_least(needed: int, count: int, what: str) -> None:

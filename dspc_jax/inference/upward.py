@@ -9,16 +9,15 @@ An unobserved variable contributes :math:`\log \int p = 0`, so a marginal costs 
 as a likelihood. All functions take a batch, examples on the last axis.
 """
 
-from collections.abc import Sequence
 import functools
 from typing import NamedTuple
 
 import jax.numpy as jnp
 
+from dspc_jax.inference import levels
 from dspc_jax.layers import input_layer, mixing_layer, sum_layer
 from dspc_jax.ops.storage import stored
 from dspc_jax.parameters import CircuitWeights, Layout
-from dspc_jax.structure.folding import FoldedPartitions
 from dspc_jax.types import Array
 
 
@@ -33,15 +32,6 @@ class Evidence(NamedTuple):
 
     regions: tuple[Array, ...]
     partitions: tuple[Array, ...]
-
-
-def children_of(fold: FoldedPartitions, regions: Sequence[Array]) -> list[Array]:
-    """Per side, the children's rows ``[P, K, N]``."""
-    sides = []
-    for side in fold.children:
-        pieces = [regions[piece.level][piece.rows] for piece in side]
-        sides.append(pieces[0] if len(pieces) == 1 else jnp.concatenate(pieces))
-    return sides
 
 
 def sanitize(x: Array, observed: Array | None) -> Array:
@@ -121,16 +111,16 @@ def above(
     Returns:
         The logarithms of the values of all units.
     """
-    log_sum = sum_layer.log_max if maximize else sum_layer.log_sum
     log_mix = mixing_layer.log_mix_max if maximize else mixing_layer.log_mix
     regions = [inputs]
     partitions = []
-    for level, sums, mixture in zip(
+    sums = functools.partial(_sums, maximize, layout.sum_layer)
+    for level, tables, mixture in zip(
         layout.graph.levels, weights.sums, weights.mixtures, strict=True
     ):
         folds = [
-            log_sum(layout.sum_layer, w, children_of(fold, regions))
-            for fold, w in zip(level.folds, sums, strict=True)
+            levels.upward(sums, fold, regions, table)
+            for fold, table in zip(level.folds, tables, strict=True)
         ]
         out = folds[0] if len(folds) == 1 else jnp.concatenate(folds)
         partitions.append(out)
@@ -139,3 +129,8 @@ def above(
             out = log_mix(level.mixture, mixture, out)
         regions.append(out)
     return Evidence(tuple(regions), tuple(partitions))
+
+
+def _sums(maximize: bool, kind: str, children: list[Array], weights: Array) -> Array:
+    log_sum = sum_layer.log_max if maximize else sum_layer.log_sum
+    return log_sum(kind, weights, children)

@@ -24,6 +24,7 @@ import jax.numpy as jnp
 from dspc_jax.ops.derivatives import Differentiable
 from dspc_jax.ops.numerics import finite_or_zero, safe_divide, safe_log
 from dspc_jax.ops.products import contract, expand, outer
+from dspc_jax.ops.storage import stored
 from dspc_jax.types import Array
 
 KINDS = ("tucker", "cp")
@@ -141,9 +142,12 @@ _log_einsum_exp.defvjp(_log_einsum_exp_fwd, _log_einsum_exp_bwd)
 
 
 def log_max(kind: str, weights: Array, children: Sequence[Array]) -> Array:
-    """As `log_sum` with a maximum in place of the sum (max-product), ``[P, O, N]``."""
+    """As `log_sum` with a maximum in place of the sum (max-product), ``[P, O, N]``.
+
+    Children and result are arrays in memory: XLA would fuse level into level.
+    """
     log_weights = safe_log(weights)[..., None]
-    joined = factors(kind, children)
+    joined = [stored(child) for child in factors(kind, children)]
     best = log_weights
     for child in reversed(joined):
         axis = best.ndim - 2
@@ -157,4 +161,4 @@ def log_max(kind: str, weights: Array, children: Sequence[Array]) -> Array:
                 for d in range(size)
             ],
         )
-    return best
+    return stored(best)

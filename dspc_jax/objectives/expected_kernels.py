@@ -28,8 +28,7 @@ import numpy as np
 
 from dspc_jax import parameters
 from dspc_jax.circuit import Circuit
-from dspc_jax.inference import likelihood
-from dspc_jax.inference.upward import children_of
+from dspc_jax.inference import levels, likelihood
 from dspc_jax.layers import sum_layer
 from dspc_jax.layers.input_layer import InputBlock
 from dspc_jax.leaves import Leaf, Normal
@@ -79,11 +78,11 @@ def log_expected_kernel(
     ]
     for number, level in enumerate(layout.graph.levels):
         folds = [
-            _pair_sum(
-                layout.sum_layer,
-                left.sums[number][index],
-                right.sums[number][index],
-                children_of(fold, tables),
+            levels.upward(
+                functools.partial(_pair_sum, layout.sum_layer),
+                fold,
+                tables,
+                (left.sums[number][index], right.sums[number][index]),
             )
             for index, fold in enumerate(level.folds)
         ]
@@ -159,8 +158,9 @@ def _leaf_table(block: InputBlock, left, right, variance, variables) -> Array:
     return jnp.sum(jnp.where(counted[:, None, None, :, None], factor, 0.0), (3, 4))
 
 
-def _pair_sum(kind: str, left: Array, right: Array, children: list[Array]) -> Array:
+def _pair_sum(kind: str, children: list[Array], weights: tuple[Array, Array]) -> Array:
     """Both sides of a sum layer over tables ``[P, K, K']``: ``[P, O, O']``, logs."""
+    left, right = weights
     if len(children) == 2 and kind == "tucker":
         first, second = children
         num_first, num_second = first.shape[2], second.shape[2]

@@ -16,7 +16,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dspc_jax.inference.upward import Evidence, children_of
+from dspc_jax.inference import levels
+from dspc_jax.inference.upward import Evidence
 from dspc_jax.layers import mixing_layer
 from dspc_jax.ops.numerics import safe_divide, safe_log
 from dspc_jax.parameters import CircuitParams, CircuitWeights, Layout
@@ -51,23 +52,14 @@ def sample(
     for number, level in enumerate(layout.graph.levels):
         folds = []
         for index, fold in enumerate(level.folds):
-            table = weights.sums[number][index]
-            logits = safe_log(table)[..., None]
-            if evidence is not None:
-                children = children_of(fold, evidence.regions)
-                logits = logits + _evidence_logits(children, logits.ndim)
             perturbation = jnp.moveaxis(noise.sums[number][index], 0, -1)[fold.slots]
-            perturbation = gumbel(perturbation)
-            shape = (fold.size, 1, *table.shape[2:], perturbation.shape[-1])
-            axes = tuple(range(2, logits.ndim - 1))
-            y = _softmax((logits + perturbation.reshape(shape)) / temperature, axes)
-            samples = children_of(fold, regions)
-            if len(axes) == 2:
-                out = _blend(jnp.sum(y, axis=3), samples[0])
-                out += _blend(jnp.sum(y, axis=2), samples[1])
-            else:
-                out = functools.reduce(jnp.add, (_blend(y, s) for s in samples))
-            folds.append(out)
+            known = None
+            if evidence is not None:
+                known = levels.children_of(fold, evidence.regions)
+            temperatures = jnp.broadcast_to(temperature, (fold.size,))
+            table = weights.sums[number][index]
+            operands = (temperatures, table, gumbel(perturbation), known)
+            folds.append(levels.upward(_blend_products, fold, regions, operands))
         out = jnp.concatenate(folds)
         if level.mixture is not None:
             table, uniform = weights.mixtures[number], noise.mixtures[number]
@@ -86,6 +78,21 @@ def sample(
         logits = logits + evidence.regions[-1][0]
     y = _softmax((logits + gumbel(jnp.transpose(noise.classes))) / temperature, (0,))
     return jnp.einsum("yn,yvcn->nvc", y, regions[-1][0])
+
+
+def _blend_products(samples, operands):
+    """Each unit's blend of the products' samples, ``[P, O, V, C, N]``."""
+    temperatures, table, perturbation, evidence = operands
+    logits = safe_log(table)[..., None]
+    if evidence is not None:
+        logits = logits + _evidence_logits(evidence, logits.ndim)
+    shape = (table.shape[0], 1, *table.shape[2:], perturbation.shape[-1])
+    axes = tuple(range(2, logits.ndim - 1))
+    y = _softmax((logits + perturbation.reshape(shape)) / temperatures[0], axes)
+    if len(axes) == 2:
+        out = _blend(jnp.sum(y, axis=3), samples[0])
+        return out + _blend(jnp.sum(y, axis=2), samples[1])
+    return functools.reduce(jnp.add, (_blend(y, s) for s in samples))
 
 
 def _leaf_samples(layout, params, noise, leaf_mode):

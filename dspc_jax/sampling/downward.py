@@ -26,7 +26,8 @@ import functools
 import jax.numpy as jnp
 import numpy as np
 
-from dspc_jax.inference.upward import Evidence, children_of
+from dspc_jax.inference import levels
+from dspc_jax.inference.upward import Evidence
 from dspc_jax.layers import input_layer, mixing_layer, sum_layer
 from dspc_jax.ops.numerics import finite_or_zero, safe_divide, safe_log
 from dspc_jax.ops.products import expand
@@ -62,7 +63,7 @@ def select(
     Returns:
         Mass times selector of every input region, ``[G, K, N]``.
     """
-    levels = layout.graph.levels
+    graph = layout.graph
 
     def choose_one(logits, noise):
         return rx.choose_one(relaxation, logits, noise, temperature)
@@ -74,12 +75,12 @@ def select(
     logits = jnp.broadcast_to(logits, perturbation.shape)
     selectors = choose_one(logits[None], perturbation[None])
     masses = jnp.ones((1, perturbation.shape[-1]))
-    requests: list[list[tuple[Array, Array]]] = [[] for _ in levels]
-    for number in range(len(levels) - 1, -1, -1):
-        level = levels[number]
-        if number < len(levels) - 1:
+    requests: list[list[tuple[Array, Array]]] = [[] for _ in graph.levels]
+    for number in range(len(graph.levels) - 1, -1, -1):
+        level = graph.levels[number]
+        if number < len(graph.levels) - 1:
             selectors, masses = _collect(
-                layout.graph.parents[number + 1], requests[number + 1]
+                graph.parents[number + 1], requests[number + 1]
             )
         if level.mixture is not None:
             log_probs = None
@@ -100,47 +101,26 @@ def select(
         for index, fold in enumerate(level.folds):
             rows = slice(start, start + fold.size)
             start += fold.size
-            children = None
+            known = None
             if evidence is not None:
                 part = evidence.partitions[number][rows]
-                children = (part, children_of(fold, evidence.regions))
-            choice = _partition_choice(
-                weights.sums[number][index],
-                fold,
-                selectors[rows],
-                children,
-                layout.sum_layer,
-            )
+                known = (part, levels.children_of(fold, evidence.regions))
             perturbation = _per_partition(fold, noise.sums[number][index])
-            sides = rx.choose(
-                relaxation,
-                choice,
-                perturbation.reshape(choice.weight.shape),
-                temperature,
+            temperatures = jnp.broadcast_to(temperature, (fold.size,))
+            operands = (weights.sums[number][index], perturbation, known, temperatures)
+            states = (selectors[rows], masses[rows])
+            choose = functools.partial(
+                _choose_product, relaxation, layout.sum_layer, len(fold.children)
             )
-            if choice.weight.shape[2] == 1:  # cp or a single child: one choice in all
-                sides = (sides[0],) * len(fold.children)
-            for side, chosen in zip(fold.children, sides, strict=True):
-                _request(requests, side, chosen, masses[rows])
-    selectors, masses = _collect(layout.graph.parents[0], requests[0])
+            for piece, state in levels.downward(choose, fold, states, operands)[0]:
+                requests[piece.level].append(state)
+    selectors, masses = _collect(graph.parents[0], requests[0])
     return selectors * masses[:, None]
-
-
-def _request(requests, side, selectors, masses):
-    """Adds the selectors and masses of a fold's side to the levels of its pieces."""
-    start = 0
-    for piece in side:
-        rows = piece.rows
-        size = rows.stop - rows.start if isinstance(rows, slice) else len(rows)
-        part = slice(start, start + size)
-        requests[piece.level].append((selectors[part], masses[part]))
-        start += size
 
 
 def _collect(parents: np.ndarray, requests: Sequence[tuple[Array, Array]]):
     """Selectors and masses of a level from the requests of its parents."""
-    selectors = jnp.concatenate([s for s, _ in requests])
-    masses = jnp.concatenate([m for _, m in requests])
+    selectors, masses = levels.joined(requests, parents.max() + 1)
     if parents.shape[1] == 1:
         order = parents[:, 0]
         if np.array_equal(order, np.arange(len(order))):
@@ -186,12 +166,22 @@ def _through_mixture(level: Level, weights, region_state, evidence, noise, choos
     return posterior[order], shares[order]
 
 
-def _partition_choice(
-    weights, fold: FoldedPartitions, selectors, evidence, kind
-) -> rx.Choice:
+def _choose_product(relaxation, kind, num_sides, states, operands):
+    """Selectors and masses of the children, per side, from those of partitions."""
+    selectors, masses = states
+    table, perturbation, evidence, temperature = operands
+    pairs = num_sides == 2 and kind == "tucker"
+    choice = _partition_choice(table, pairs, selectors, evidence, kind)
+    perturbation = perturbation.reshape(choice.weight.shape)
+    sides = rx.choose(relaxation, choice, perturbation, temperature[0])
+    if not pairs:  # one choice in all
+        sides = (sides[0],) * num_sides
+    return [(side, masses) for side in sides], None
+
+
+def _partition_choice(weights, pairs: bool, selectors, evidence, kind) -> rx.Choice:
     """The products' weights under the selectors, as pairs ``[P, I, J, N]``."""
     flat = weights.reshape(*weights.shape[:2], -1)
-    pairs = len(fold.children) == 2 and kind == "tucker"
     sizes = weights.shape[2:] if pairs else (flat.shape[-1], 1)
     num_examples = selectors.shape[-1]
     logs = ()
@@ -203,7 +193,7 @@ def _partition_choice(
         selectors = safe_divide(selectors, jnp.exp(part - total))
         logs = joined if pairs else (joined[0], jnp.zeros_like(joined[0][:, :1]))
     mixed = expand(flat, selectors)
-    return rx.Choice(mixed.reshape(fold.size, *sizes, num_examples), *logs)
+    return rx.Choice(mixed.reshape(weights.shape[0], *sizes, num_examples), *logs)
 
 
 def _per_partition(fold: FoldedPartitions, uniform: Array) -> Array:

@@ -6,13 +6,15 @@ weights, per pixel one leaf. The draws are those of `dspc_jax.sampling.downward`
 hard choices, from the same noise. All other graphs are sampled there.
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dspc_jax.inference.upward import Evidence, children_of
+from dspc_jax.inference import levels
+from dspc_jax.inference.upward import Evidence
 from dspc_jax.layers import input_layer, sum_layer
 from dspc_jax.layers.input_layer import InputBlock
 from dspc_jax.ops.numerics import finite_or_zero, safe_log
@@ -56,6 +58,26 @@ def descend(
     """Follows the choices down to the input regions."""
     graph, count = layout.graph, layout.graph.alternatives
     assert count is not None
+
+    def follow_partitions(num_sides, units, operands):
+        table, perturbation, factors = operands
+        rows = jnp.arange(units.shape[0])[:, None] * count + tree[None]
+        weight = table[rows, units]
+        perturbation = perturbation.reshape(weight.shape)
+        left = right = None
+        if factors is not None:
+            left, *others = _followed(factors, rows)
+            right = others[0][..., None, :] if others else 0.0
+            left = left[..., :, None] if others else left
+        score = rx.score(weight, left, right, perturbation)
+        flat = weight.reshape(*score.shape[:2], -1)
+        chosen = jnp.argmax(score.reshape(flat.shape), axis=-1)
+        if weight.ndim == 4:
+            sides = [chosen // weight.shape[3], chosen % weight.shape[3]]
+        else:
+            sides = [chosen] * num_sides
+        return sides, PathChoice(flat, chosen)
+
     num_examples = noise.classes.shape[0]
     logits = safe_log(weights.classes)[None]
     if evidence is not None:
@@ -85,32 +107,19 @@ def descend(
         start = 0
         for index, fold in enumerate(graph.levels[number].folds):
             size = fold.size // count
-            rows = jnp.arange(size)[:, None] * count + tree[None]
-            table = weights.sums[number][index]
-            weight = table[rows, units[start : start + size]]
-            start += size
+            factors = None
+            if evidence is not None:
+                children = levels.children_of(fold, evidence.regions)
+                factors = sum_layer.factors(layout.sum_layer, children)
             perturbation = exp_gumbel(jnp.moveaxis(noise.sums[number][index], 0, 1))
-            perturbation = perturbation.reshape(weight.shape)
-            if evidence is None:
-                score = rx.score(weight, None, None, perturbation)
-            else:
-                children = children_of(fold, evidence.regions)
-                logs = _followed(sum_layer.factors(layout.sum_layer, children), rows)
-                if weight.ndim == 4:
-                    left, right = logs[0][..., :, None], logs[1][..., None, :]
-                else:
-                    left, right = logs[0], 0.0
-                score = rx.score(weight, left, right, perturbation)
-            chosen = jnp.argmax(score.reshape(*score.shape[:2], -1), axis=-1)
-            flat = weight.reshape(*score.shape[:2], -1)
-            choice = PathChoice(jnp.swapaxes(flat, 0, 1), chosen.T)
-            sum_choices[number].append(choice)
-            if weight.ndim == 4:
-                sides = (chosen // weight.shape[3], chosen % weight.shape[3])
-            else:
-                sides = (chosen,) * len(fold.children)
-            for side, unit in zip(fold.children, sides, strict=True):
-                _request(requests, side, unit, count)
+            operands = (weights.sums[number][index], perturbation, factors)
+            follow = functools.partial(follow_partitions, len(fold.children))
+            states = units[start : start + size]
+            pieces, choice = levels.downward(follow, fold, states, operands)
+            start += size
+            sum_choices[number].append(jax.tree.map(lambda a: a.swapaxes(0, 1), choice))
+            for piece, state in pieces:
+                requests[piece.level].append(state)
     units = _collect(graph.parents[0], requests[0], count)
     sums = tuple(tuple(level) for level in sum_choices)
     choices: list[Any] = [class_choice, tuple(mixture_choices), sums, ()]
@@ -128,17 +137,8 @@ def _followed(children: list[Array], rows: Array) -> list[Array]:
     return followed
 
 
-def _request(requests, side, unit, count):
-    start = 0
-    for piece in side:
-        rows = piece.rows
-        size = rows.stop - rows.start if isinstance(rows, slice) else len(rows)
-        requests[piece.level].append(unit[start : start + size // count])
-        start += size // count
-
-
 def _collect(parents: np.ndarray, requests: list[Array], count: int) -> Array:
-    units = jnp.concatenate(requests)
+    units = levels.joined(requests, (parents.max() + 1) // count)
     order = parents[::count, 0] // count
     if np.array_equal(order, np.arange(len(order))):
         return units

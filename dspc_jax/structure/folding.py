@@ -5,6 +5,9 @@ All partitions of one level whose children have the same kind are one `FoldedPar
 ``[G, K, N]``. Index arrays hold the places of the children. The order of regions is
 chosen so that in trees every index array is a run of neighbors, hence a slice, not a
 gather.
+
+Many heights of a deep tree, such as a chain, are one level that is computed in `Steps`:
+one compiled body for all of them.
 """
 
 import dataclasses
@@ -12,14 +15,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from dspc_jax.structure.pieces import Piece, in_pieces
 from dspc_jax.structure.region_graph import Partition, RegionGraph
-
-
-class Piece(NamedTuple):
-    """The ``rows`` of the regions of ``level``; a run of neighbors is a slice."""
-
-    level: int
-    rows: np.ndarray | slice
+from dspc_jax.structure.steps import Steps, make_steps, runs_of_heights, sides
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -33,6 +31,8 @@ class FoldedPartitions:
         slots: ``[P]`` noise slots; partitions that can never be taken together (they
             lie under different alternatives of a mixture) share one.
         num_slots: S, the number of slots.
+        steps: how the partitions follow one another, if some of the children are
+            regions of the same level; it has no other fold then.
     """
 
     size: int
@@ -40,11 +40,12 @@ class FoldedPartitions:
     children: tuple[tuple[Piece, ...], ...]
     slots: np.ndarray
     num_slots: int
+    steps: Steps | None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Level:
-    """All inner regions of one height.
+    """All inner regions of one height, or of several in `Steps`.
 
     Attributes:
         folds: the level's partitions, by kind; concatenated they are numbered
@@ -89,7 +90,8 @@ class FoldedGraph:
             1...
         parents: per level (inputs first, root excluded), ``[G, A]`` rows of each region
             in the list of all child references to that level (from the last level down,
-            fold by fold, side by side), -1 where a region has fewer than A parents.
+            fold by fold, side by side; those within a level last), -1 where a region
+            has fewer than A parents.
         alternatives: R if the graph is R trees of one shape mixed at the root (1 for a
             tree) and partition p of a level is position ``p // R`` of tree ``p % R``;
             None for every other graph.
@@ -125,24 +127,51 @@ def fold(graph: RegionGraph) -> FoldedGraph:
                 for child in side:
                     requests[graph.heights[child]].append(child)
     order[0] = list(dict.fromkeys(requests[0]))
-    rows = {r: (h, row) for h in range(top + 1) for row, r in enumerate(order[h])}
-    slot_of = _slots(graph, order, groups)
+    runs = runs_of_heights(graph, groups)
+    regions = [[r for height in run for r in order[height]] for run in runs]
+    partitions = [_joined([groups[height] for height in run]) for run in runs]
+    rows = {
+        r: (n, row) for n, level in enumerate(regions) for row, r in enumerate(level)
+    }
+    slot_of = _slots(graph, regions, partitions)
     levels = tuple(
-        _fold_level(graph, rows, slot_of, order[height], groups[height])
-        for height in range(1, top + 1)
+        _fold_level(graph, rows, slot_of, regions[n], partitions[n], n, len(runs[n]))
+        for n in range(1, len(runs))
     )
+    references = _references(rows, partitions)
+    parents = [_positions(references[n], regions[n]) for n in range(len(levels))]
     return FoldedGraph(
         num_variables=graph.num_variables,
-        input_scopes=_padded([graph.scopes[r] for r in order[0]]),
+        input_scopes=_padded([graph.scopes[r] for r in regions[0]]),
         levels=levels,
-        parents=tuple(_padded(_positions(requests[h], order[h])) for h in range(top)),
+        parents=tuple(map(_padded, parents)),
         alternatives=_alternatives(graph, levels),
         places=Places(
             graph,
             tuple(rows[region] for region in range(len(graph.scopes))),
-            _partition_rows(graph, groups),
+            _partition_rows(graph, partitions),
         ),
     )
+
+
+def _joined(groups: list[list[list[Partition]]]) -> list[list[Partition]]:
+    """The folds of one height, or the one fold of several, from below."""
+    if len(groups) == 1:
+        return groups[0]
+    return [[p for (group,) in groups for p in group]]
+
+
+def _references(rows, partitions) -> list[list[int]]:
+    """The lists of child references that `FoldedGraph.parents` speaks of."""
+    references: list[list[int]] = [[] for _ in partitions]
+    for number in reversed(range(len(partitions))):
+        own = []
+        for fold_ in partitions[number]:
+            for child in sides(fold_):
+                level = rows[child][0]
+                (own if level == number else references[level]).append(child)
+        references[number] += own
+    return references
 
 
 def _in_pairs(graph: RegionGraph) -> RegionGraph:
@@ -210,7 +239,7 @@ def _group(graph: RegionGraph, regions: list[int]) -> list[list[Partition]]:
     ]
 
 
-def _fold_level(graph, rows, slot_of, regions, groups) -> Level:
+def _fold_level(graph, rows, slot_of, regions, groups, number, num_steps) -> Level:
     folds = []
     for partitions in groups:
         slots, num_slots = _numbered([slot_of[p.region] for p in partitions])
@@ -219,11 +248,14 @@ def _fold_level(graph, rows, slot_of, regions, groups) -> Level:
                 size=len(partitions),
                 from_inputs=not graph.partitions_of[partitions[0].children[0]],
                 children=tuple(
-                    _pieces([rows[child] for child in side])
+                    in_pieces([rows[child] for child in side])
                     for side in zip(*(p.children for p in partitions), strict=True)
                 ),
                 slots=slots,
                 num_slots=num_slots,
+                steps=make_steps(graph, rows, partitions, number)
+                if num_steps > 1
+                else None,
             )
         )
     flat = [p.region for partitions in groups for p in partitions]
@@ -245,7 +277,7 @@ def _slots(graph, order, groups) -> dict[int, tuple]:
                 parents.setdefault(child, []).append((p, side))
     paths: dict[int, tuple] = {graph.root: ()}
     for regions in reversed(order):
-        for region in regions:
+        for region in reversed(regions):  # parents first
             if region in paths:
                 continue
             above = parents[region]
@@ -290,20 +322,3 @@ def _numbered(keys: list) -> tuple[np.ndarray, int]:
 def _padded(rows) -> np.ndarray:
     width = max(map(len, rows))
     return np.array([[*row, *[-1] * (width - len(row))] for row in rows])
-
-
-def _pieces(rows: list[tuple[int, int]]) -> tuple[Piece, ...]:
-    """Runs of one level; neighboring rows become a slice."""
-    pieces, start = [], 0
-    for end in range(1, len(rows) + 1):
-        if end == len(rows) or rows[end][0] != rows[start][0]:
-            index = np.array([row for _, row in rows[start:end]])
-            first = int(index[0])
-            run = (index == first + np.arange(len(index))).all()
-            pieces.append(
-                Piece(
-                    rows[start][0], slice(first, first + len(index)) if run else index
-                )
-            )
-            start = end
-    return tuple(pieces)

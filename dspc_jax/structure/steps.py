@@ -1,0 +1,110 @@
+"""Deep trees: many heights that are computed by one compiled body, step by step."""
+
+import dataclasses
+
+import numpy as np
+
+from dspc_jax.structure.pieces import Piece, in_pieces
+from dspc_jax.structure.region_graph import Partition, RegionGraph
+
+_LEAST_STEPS = 8
+"""Fewest heights that become one level; fewer are as quick to compile one by one."""
+_MOST_PADDING = 1.5
+"""Most partitions, with those of padding, that steps have for each real one."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Steps:
+    """The heights of a level whose regions are children of one another.
+
+    They are computed one after the other, each as if it had W partitions, from and into
+    a buffer of rows: the level's P regions, W rows of slack, the children from other
+    levels, and a row for every child of padding.
+
+    Attributes:
+        partitions: ``[T, W]`` partitions of each step, from below; behind the last one
+            of a step any.
+        places: ``[P]`` places of the partitions in the former, row by row.
+        children: per side, ``[T, W]`` rows of the buffer.
+        outside: the pieces that concatenate to the children from other levels.
+        num_outside: the number of these.
+    """
+
+    partitions: np.ndarray
+    places: np.ndarray
+    children: tuple[np.ndarray, ...]
+    outside: tuple[Piece, ...]
+    num_outside: int
+
+
+def runs_of_heights(
+    graph: RegionGraph, groups: list[list[list[Partition]]]
+) -> list[list[int]]:
+    """The heights of each level, inputs first.
+
+    Only those of trees are joined, where no region is mixed or has several parents:
+    from the root down, as many as padding allows.
+    """
+    children = [child for p in graph.partitions for child in p.children]
+    tree = len(set(children)) == len(children) == len(graph.scopes) - 1
+
+    def kind(height: int) -> tuple[int, bool] | None:
+        """Of a height that steps can have; else None."""
+        if not tree or height in (0, len(groups) - 1) or len(groups[height]) > 1:
+            return None
+        first = groups[height][0][0]
+        from_inputs = not graph.partitions_of[first.children[0]]
+        return None if from_inputs else (len(first.children), False)
+
+    runs: list[list[int]] = []
+    height = len(groups) - 1
+    while height >= 0:
+        run, total = [height], sum(map(len, groups[height]))
+        widest = total
+        while kind(height) is not None and kind(run[0] - 1) == kind(height):
+            size = len(groups[run[0] - 1][0])
+            widest, total = max(widest, size), total + size
+            if widest * (len(run) + 1) > _MOST_PADDING * total:
+                break
+            run.insert(0, run[0] - 1)
+        if len(run) < _LEAST_STEPS:
+            run = [height]
+        runs.insert(0, run)
+        height = run[0] - 1
+    return runs
+
+
+def make_steps(graph, rows, partitions: list[Partition], number: int) -> Steps:
+    """The steps of a level's only fold."""
+    heights = [graph.heights[p.region] for p in partitions]
+    _, starts, sizes = np.unique(heights, return_index=True, return_counts=True)
+    num_steps, width = len(starts), int(sizes.max())
+    exists = np.arange(width) < sizes[:, None]
+    outside = [child for child in sides(partitions) if rows[child][0] != number]
+    first = len(partitions) + width
+    place = {child: rows[child][1] for child in sides(partitions)}
+    place |= {child: first + n for n, child in enumerate(outside)}
+    first += len(outside)
+    children = []
+    by_side = zip(*(p.children for p in partitions), strict=True)
+    for n, side in enumerate(by_side):
+        nobody = np.arange(first + n * width, first + (n + 1) * width)
+        table = np.tile(nobody, (num_steps, 1))
+        table[exists] = [place[child] for child in side]
+        children.append(table)
+    return Steps(
+        partitions=np.minimum(starts[:, None] + np.arange(width), len(partitions) - 1),
+        places=np.flatnonzero(exists),
+        children=tuple(children),
+        outside=in_pieces([rows[child] for child in outside]),
+        num_outside=len(outside),
+    )
+
+
+def sides(partitions: list[Partition]) -> list[int]:
+    """The children of a fold, side by side."""
+    return [
+        child
+        for side in zip(*(p.children for p in partitions), strict=True)
+        for child in side
+    ]

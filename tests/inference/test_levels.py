@@ -1,0 +1,175 @@
+"""Levels in steps: the same circuit as when every height has its own code."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import dspc_jax as pc
+from dspc_jax import parameters, queries
+from dspc_jax.circuit import make_layout
+from dspc_jax.structure import steps
+from tests import cases
+
+LENGTH = 8
+
+
+def comb(num_hairs: int) -> pc.RegionGraph:
+    """A chain whose every third link may hang on a chain of its own.
+
+    Then steps differ in width, and a region is asked for from several heights above.
+    """
+    builder = pc.RegionGraphBuilder(LENGTH + 3 * num_hairs)
+    variables = iter(range(builder.num_variables))
+
+    def chain(length: int, hairs: int, root: int | None = None) -> int:
+        region = builder.add_region([next(variables)])
+        for link in range(1, length):
+            hair = link % 3 == 0 and hairs > link // 3 - 1
+            other = chain(4, 0) if hair else builder.add_region([next(variables)])
+            last = link == length - 1 and root is not None
+            scope = builder.scopes[region] + builder.scopes[other]
+            whole = root if last else builder.add_region(scope)
+            builder.add_partition(whole, *(region, other)[:: 1 if link % 2 else -1])
+            region = whole
+        return region
+
+    chain(LENGTH, num_hairs, 0)
+    return builder.build()
+
+
+@functools.cache
+def both(num_hairs: int, sum_layer: str):
+    """Layouts with steps and without."""
+    config = pc.CircuitConfig(
+        comb(num_hairs), pc.Normal(), num_leaves=2, num_sums=2, sum_layer=sum_layer
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(steps, "_LEAST_STEPS", 1000)
+        plain = make_layout(config)
+        patch.setattr(steps, "_LEAST_STEPS", 2)
+        patch.setattr(steps, "_MOST_PADDING", 4)
+        stepped = make_layout(config)
+    assert len(plain.graph.levels) >= LENGTH - 1
+    assert len(stepped.graph.levels) <= 4
+    return stepped, plain
+
+
+def joined(layout, params):
+    """Parameters without steps as those of a layout with them."""
+    tables = [table for level in params.sums for table in level]
+    sums = []
+    for level in layout.graph.levels:
+        arrays = []
+        for fold in level.folds:
+            parts = [tables.pop(0)]
+            while sum(map(len, parts)) < fold.size:
+                parts.append(tables.pop(0))
+            arrays.append(jnp.concatenate(parts))
+        sums.append(tuple(arrays))
+    assert not tables
+    return params._replace(sums=tuple(sums), mixtures=(None,) * len(sums))
+
+
+def functions():
+    """Every walk through the levels, as ``(layout, params, x, observed, key)``."""
+    given = {
+        "log_prob": lambda lay, p, x, o, key: queries.log_prob(lay, p, x, o),
+        "mean": lambda lay, p, x, o, key: queries.mean(lay, p, x, o),
+        "mpe": lambda lay, p, x, o, key: queries.mpe(lay, p, x, o),
+        "sample": lambda lay, p, x, o, key: queries.sample(
+            lay, jax.random.clone(key), p, x, o
+        ),
+    }
+    for relaxation in ("gumbel_softmax", "straight_through", "dense"):
+        given[relaxation] = functools.partial(
+            lambda lay, p, x, o, key, r: queries.sample_differentiable(
+                lay,
+                jax.random.clone(key),
+                p,
+                x,
+                o,
+                relaxation=r,
+                temperature=0.7,
+            ),
+            r=relaxation,
+        )
+    return given
+
+
+@pytest.mark.parametrize(
+    ("num_hairs", "sum_layer", "names"),
+    [
+        (2, "cp", ("log_prob", "sample", "gumbel_softmax")),
+        pytest.param(0, "cp", tuple(functions()), marks=pytest.mark.slow),
+        pytest.param(2, "tucker", tuple(functions()), marks=pytest.mark.slow),
+    ],
+    ids=["some", "chain", "tucker"],
+)
+def test_steps_change_nothing(num_hairs, sum_layer, names):
+    """Values, draws and gradients of every walk are those without steps."""
+    stepped, plain = both(num_hairs, sum_layer)
+    params = parameters.init(plain, jax.random.key(0), None, 0.5)
+    keys = jax.random.split(jax.random.key(1), 3)
+    num_variables = plain.graph.num_variables
+    x = jax.random.normal(jax.random.key(2), (3, num_variables, 1))
+    observed = jax.random.bernoulli(jax.random.key(3), 0.4, (3, num_variables))
+
+    @functools.partial(cases.jit, static_argnums=0)
+    def results(layout, params):
+        def values(function):
+            def loss(params):
+                out = jax.vmap(lambda x, o, key: function(layout, params, x, o, key))(
+                    x, observed, keys
+                )
+                return jnp.sum(jnp.cos(jnp.arange(out.size)) * out.ravel()), out
+
+            (_, out), slope = jax.value_and_grad(loss, has_aux=True)(params)
+            return out, slope
+
+        return {name: values(functions()[name]) for name in names}
+
+    expected = results(plain, params)
+    found = results(stepped, joined(stepped, params))
+    for name, (value, slope) in expected.items():
+        np.testing.assert_allclose(
+            found[name][0], value, rtol=1e-5, atol=1e-5, err_msg=name
+        )
+        jax.tree.map(
+            lambda a, b, name=name: np.testing.assert_allclose(
+                a, b, rtol=1e-4, atol=5e-5, err_msg=name
+            ),
+            found[name][1],
+            joined(stepped, slope),
+        )
+
+
+@pytest.mark.slow
+def test_second_derivatives_of_steps():
+    """Forward over reverse, through a walk up and a walk down."""
+    stepped, plain = both(2, "cp")
+    params = parameters.init(plain, jax.random.key(0), None, 0.5)
+    key = jax.random.key(1)
+    x = jax.random.normal(jax.random.key(2), (plain.graph.num_variables, 1))
+    tangent = jax.tree.map(
+        lambda a: jnp.cos(jnp.arange(a.size)).reshape(a.shape), params
+    )
+
+    def curvature(layout, params, tangent):
+        def value(params):
+            drawn = queries.sample_differentiable(layout, jax.random.clone(key), params)
+            return queries.log_prob(layout, params, x) + jnp.sum(drawn**2)
+
+        return jax.jvp(jax.grad(value), (params,), (tangent,))
+
+    expected = cases.jit(functools.partial(curvature, plain))(params, tangent)
+    found = cases.jit(functools.partial(curvature, stepped))(
+        joined(stepped, params), joined(stepped, tangent)
+    )
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4),
+        found,
+        tuple(joined(stepped, part) for part in expected),
+    )
