@@ -6,8 +6,10 @@ of a batch.
 """
 
 from collections.abc import Callable
+import functools
 from typing import Any
 
+import jax
 from jax.core import Tracer
 import jax.numpy as jnp
 
@@ -159,13 +161,20 @@ def _evaluate(params, x, observed, *, layout, function):
     return function(layout, parameters.normalize(layout, params), x, observed)
 
 
-@foldable
+@functools.partial(foldable, repeats=True)
 def _draw(params_and_temperature, keys, x, observed, *, layout, relaxation, leaf_mode):
     params, temperature = params_and_temperature
     weights = parameters.normalize(layout, params)
     evidence = None
     if observed is not None:
         evidence = upward(layout, weights, x, observed)
+        # Where all examples share the evidence, it has been computed once.
+        size = keys.shape[0]
+        evidence = jax.tree.map(
+            lambda a: jnp.broadcast_to(a, (*a.shape[:-1], size)), evidence
+        )
+        x = jnp.broadcast_to(x, (size, *x.shape[1:]))
+        observed = jnp.broadcast_to(observed, (size, *observed.shape[1:]))
     numbers = noise.draw(layout, keys)
     exact = relaxation in ("hard", "implicit")
     if exact and layout.graph.alternatives is not None:

@@ -22,7 +22,9 @@ from dspc_jax.ops.derivatives import varying_alike
 from dspc_jax.types import Array
 
 
-def foldable(batched: Callable[..., Any]) -> Callable[..., Any]:
+def foldable(
+    batched: Callable[..., Any], *, repeats: bool = False
+) -> Callable[..., Any]:
     """Turns a function of a batch into a function of one example that folds ``vmap``.
 
     ``jax.vmap(foldable(f), (None, 0))(params, x)`` is ``f(params, x)`` with all
@@ -36,6 +38,8 @@ def foldable(batched: Callable[..., Any]) -> Callable[..., Any]:
         batched: ``f(params, *examples, **static) -> pytree``. Every array in
             ``examples`` and in the result has a leading axis ``N`` of independent
             examples; ``params`` has none. Examples may be None.
+        repeats: whether ``f`` takes all examples but the first with an axis of 1, if
+            none of them is mapped.
 
     Returns:
         ``g(params, *example, shape=None, **static) -> pytree`` without the axis ``N``.
@@ -53,7 +57,7 @@ def foldable(batched: Callable[..., Any]) -> Callable[..., Any]:
         example = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], example)
         param_leaves, param_tree = jax.tree.flatten(params)
         example_leaves, example_tree = jax.tree.flatten(example)
-        call = _Call(batched, tuple(static.items()), param_tree, example_tree)
+        call = _Call(batched, tuple(static.items()), param_tree, example_tree, repeats)
         leaves = varying_alike((*param_leaves, *example_leaves))
         if shape is None:
             results = jax.eval_shape(functools.partial(_apply, call), *leaves)
@@ -80,6 +84,7 @@ class _Call(NamedTuple):
     static: tuple[tuple[str, Hashable], ...]
     param_tree: Any
     example_tree: Any
+    repeats: bool
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -144,9 +149,21 @@ def _fold_batch(leaves, dims, *, call, kinds):
         for x, d in zip(leaves[count:], dims[count:], strict=True)
     ]
     inner = rows[0].shape[1]
-    examples = [x.reshape(size * inner, *x.shape[2:]) for x in rows]
+    examples = [
+        jnp.broadcast_to(x, (size, inner, *x.shape[2:])).reshape(
+            size * inner, *x.shape[2:]
+        )
+        for x in rows
+    ]
+    others = list(zip(leaves, dims, strict=True))[count + 1 :]
+    if call.repeats and all(d is None and _is_one(x.shape[0]) for x, d in others):
+        examples[1:] = [x for x, _ in others]
     out = _fold_p.bind(*leaves[:count], *examples, call=call, kinds=kinds)
     return [x.reshape(size, inner, *x.shape[1:]) for x in out], [0] * len(out)
+
+
+def _is_one(size: Any) -> bool:
+    return isinstance(size, int) and size == 1  # not symbolic
 
 
 def _fold_jvp(primals, tangents, *, call, kinds):

@@ -29,9 +29,11 @@ def comb(num_hairs: int) -> pc.RegionGraph:
         for link in range(1, length):
             hair = link % 3 == 0 and hairs > link // 3 - 1
             other = chain(4, 0) if hair else builder.add_region([next(variables)])
-            last = link == length - 1 and root is not None
             scope = builder.scopes[region] + builder.scopes[other]
-            whole = root if last else builder.add_region(scope)
+            if root is not None and link == length - 1:
+                whole = root
+            else:
+                whole = builder.add_region(scope)
             builder.add_partition(whole, *(region, other)[:: 1 if link % 2 else -1])
             region = whole
         return region

@@ -1,5 +1,7 @@
 """`foldable`: vmap becomes one call of the batched function, and no number changes."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -170,3 +172,22 @@ def test_a_mapped_condition_stays_a_branch():
     text = str(jax.make_jaxpr(slope)(x > 0, x))
     assert "cond[" in text
     assert "select_n" not in text
+
+
+def test_what_all_examples_share_is_not_repeated():
+    sizes = []
+
+    @functools.partial(foldable, repeats=True)
+    def function(params, x, y):
+        sizes.append(y.shape[0])
+        return {"out": params * x + y}
+
+    x, y = jnp.arange(6.0).reshape(2, 3), jnp.arange(2.0)
+    shared = jax.vmap(function, (None, 0, None))(2.0, x[0], y[0])
+    np.testing.assert_array_equal(shared["out"], 2 * x[0] + y[0])
+    assert sizes[-1] == 1
+    rows = jax.vmap(jax.vmap(function, (None, 0, None)), (None, 0, 0))
+    np.testing.assert_array_equal(rows(2.0, x, y)["out"], 2 * x + y[:, None])
+    columns = jax.vmap(jax.vmap(function, (None, 0, 0)), (None, 0, None))
+    out = columns(2.0, x, jnp.arange(3.0))["out"]
+    np.testing.assert_array_equal(out, 2 * np.asarray(x) + np.arange(3))
