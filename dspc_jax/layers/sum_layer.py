@@ -24,7 +24,7 @@ import jax.numpy as jnp
 from dspc_jax.ops.derivatives import Differentiable
 from dspc_jax.ops.numerics import finite_or_zero, safe_divide, safe_log
 from dspc_jax.ops.products import contract, expand, outer
-from dspc_jax.ops.storage import stored
+from dspc_jax.ops.storage import computed_once
 from dspc_jax.types import Array
 
 KINDS = ("tucker", "cp")
@@ -144,12 +144,15 @@ _log_einsum_exp.defvjp(_log_einsum_exp_fwd, _log_einsum_exp_bwd)
 def log_max(kind: str, weights: Array, children: Sequence[Array]) -> Array:
     """As `log_sum` with a maximum in place of the sum (max-product), ``[P, O, N]``.
 
-    Children and result are arrays in memory: XLA would fuse level into level.
+    It only serves to choose, and has no gradient.
     """
-    log_weights = safe_log(weights)[..., None]
-    joined = [stored(child) for child in factors(kind, children)]
-    best = log_weights
-    for child in reversed(joined):
+    arrays = jax.lax.stop_gradient((weights, *factors(kind, children)))
+    return computed_once(_greatest, *arrays)
+
+
+def _greatest(weights: Array, *factors: Array) -> Array:
+    best = safe_log(weights)[..., None]
+    for child in reversed(factors):
         axis = best.ndim - 2
         size = child.shape[1]
         child = child.reshape(child.shape[0], *[1] * (axis - 1), *child.shape[1:])
@@ -161,4 +164,4 @@ def log_max(kind: str, weights: Array, children: Sequence[Array]) -> Array:
                 for d in range(size)
             ],
         )
-    return stored(best)
+    return best

@@ -7,7 +7,7 @@ import numpy as np
 from dspc_jax.structure.pieces import Piece, in_pieces
 from dspc_jax.structure.region_graph import Partition, RegionGraph
 
-_LEAST_STEPS = 8
+_LEAST_STEPS = 4
 """Fewest heights that become one level; fewer are as quick to compile one by one."""
 _MOST_PADDING = 1.5
 """Most partitions, with those of padding, that steps have for each real one."""
@@ -46,7 +46,8 @@ def runs_of_heights(
     from the root down, as many as padding allows.
     """
     children = [child for p in graph.partitions for child in p.children]
-    tree = len(set(children)) == len(children) == len(graph.scopes) - 1
+    tree = len(set(children)) == len(children)
+    tree = tree and len({p.region for p in graph.partitions}) == len(graph.partitions)
 
     def kind(height: int) -> tuple[int, bool] | None:
         """Of a height that steps can have; else None."""
