@@ -28,7 +28,8 @@ class CircuitParams(NamedTuple):
     A logit of -inf, put there by hand, is a weight of 0 that training leaves alone.
 
     Attributes:
-        leaves: per leaf family, its parameters ``[G, K, L, C]``.
+        leaves: per leaf family, its parameters ``[G, K, L, C]``; configurations may
+            differ (`dspc_jax.leaves.joining`).
         sums: per level, per fold, logits ``[P, O, K, K]`` (tucker) or ``[P, O, K]``.
         mixtures: per level, logits ``[G, K, M]``, or None where nothing is mixed;
             those of padding are 0 and count for nothing.
@@ -85,7 +86,7 @@ class Layout:
 
 @functools.partial(jax.jit, static_argnums=0)
 def init(layout: Layout, key: Key, data: Array | None, spread: float) -> CircuitParams:
-    """Random parameters; with ``data`` ``[N, V, C]`` the leaves start at examples.
+    """Random parameters, compiled as one program; with ``data`` ``[N, V, C]`` the leaves start at examples.
 
     See `dspc_jax.layers.input_layer.init_from_data` for ``spread``.
     """
