@@ -86,7 +86,7 @@ class Layout:
 
 @functools.partial(jax.jit, static_argnums=0)
 def init(layout: Layout, key: Key, data: Array | None, spread: float) -> CircuitParams:
-    """Random parameters, compiled as one program; with ``data`` ``[N, V, C]`` the leaves start at examples.
+    """Random parameters, one program; with ``data`` ``[N, V, C]`` from examples of it.
 
     See `dspc_jax.layers.input_layer.init_from_data` for ``spread``.
     """
