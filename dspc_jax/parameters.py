@@ -86,9 +86,10 @@ class Layout:
 
 @functools.partial(jax.jit, static_argnums=0)
 def init(layout: Layout, key: Key, data: Array | None, spread: float) -> CircuitParams:
-    """Random parameters, one program; with ``data`` ``[N, V, C]`` from examples of it.
+    """Random parameters; with ``data`` ``[N, V, C]`` the leaves start at examples.
 
-    See `dspc_jax.layers.input_layer.init_from_data` for ``spread``.
+    It is one program, compiled once for each layout; for ``spread`` see
+    `dspc_jax.layers.input_layer.init_from_data`.
     """
     key_leaves, key_sums = jax.random.split(key)
     leaves = []
