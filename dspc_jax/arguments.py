@@ -5,6 +5,7 @@ same one with numbers of NumPy, and can be saved.
 """
 
 import math
+import numbers
 import operator
 from typing import Any
 
@@ -102,6 +103,14 @@ def real_number(name: str, value: Any) -> float:
     if not math.isfinite(number):
         raise ValueError(f"{name} must be a finite number, got {shown(value)}")
     return number
+
+
+def plain(value: Any) -> Any:
+    """A number of NumPy as one of Python; anything else, a bool too, as it is."""
+    number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not number:
+        return value
+    return int(value) if isinstance(value, numbers.Integral) else float(value)
 
 
 def real_pair(name: str, values: Any) -> tuple[float, float]:

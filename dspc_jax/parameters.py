@@ -1,6 +1,7 @@
 """The parameters of a circuit: one NamedTuple, unconstrained and normalized."""
 
 import dataclasses
+import functools
 from typing import Any, NamedTuple, SupportsIndex
 
 import jax
@@ -11,9 +12,10 @@ import numpy as np
 from dspc_jax.arguments import instance, shown, whole_number
 from dspc_jax.layers import input_layer, mixing_layer, sum_layer
 from dspc_jax.layers.input_layer import InputBlock
+from dspc_jax.ops import divisions
 from dspc_jax.ops.numerics import log_softmax
 from dspc_jax.structure.folding import FoldedGraph
-from dspc_jax.types import Array, Key
+from dspc_jax.types import Array, Key, PyTree
 
 _INIT_DEVIATION = 0.5
 """Of the initial logits of sums: Normal numbers, truncated at 2 deviations, as in the
@@ -26,7 +28,8 @@ class CircuitParams(NamedTuple):
     A logit of -inf, put there by hand, is a weight of 0 that training leaves alone.
 
     Attributes:
-        leaves: per leaf family, its parameters ``[G, K, L, C]``.
+        leaves: per leaf family, its parameters ``[G, K, L, C]``; configurations may
+            differ (`dspc_jax.leaves.joining`).
         sums: per level, per fold, logits ``[P, O, K, K]`` (tucker) or ``[P, O, K]``.
         mixtures: per level, logits ``[G, K, M]``, or None where nothing is mixed;
             those of padding are 0 and count for nothing.
@@ -81,12 +84,14 @@ class Layout:
         return self.num_classes if level == len(self.graph.levels) else self.num_sums
 
 
+@functools.partial(jax.jit, static_argnums=0)
 def init(layout: Layout, key: Key, data: Array | None, spread: float) -> CircuitParams:
     """Random parameters; with ``data`` ``[N, V, C]`` the leaves start at examples.
 
-    See `dspc_jax.layers.input_layer.init_from_data` for ``spread``.
+    It is one program, compiled once for each layout; for ``spread`` see
+    `dspc_jax.layers.input_layer.init_from_data`.
     """
-    key_leaves, key_sums, key_mixtures = jax.random.split(key, 3)
+    key_leaves, key_sums = jax.random.split(key)
     leaves = []
     for number, block in enumerate(layout.blocks):
         key_block = jax.random.fold_in(key_leaves, number)
@@ -99,31 +104,41 @@ def init(layout: Layout, key: Key, data: Array | None, spread: float) -> Circuit
                 key_block, block, layout.num_leaves, data, spread
             )
         leaves.append(leaf)
+    shapes = _logit_shapes(layout)
+    numbers = jax.random.truncated_normal(
+        key_sums, -2, 2, (divisions.total_size(shapes),)
+    )
+    sums, mixtures = divisions.divide(_INIT_DEVIATION * numbers, shapes)
+    mixtures = tuple(
+        None
+        if level.mixture is None
+        else jnp.where(mixing_layer.exists(level.mixture), logits, 0.0)
+        for level, logits in zip(layout.graph.levels, mixtures, strict=True)
+    )
+    classes = jnp.zeros(layout.num_classes)
+    return CircuitParams(tuple(leaves), sums, mixtures, classes)
+
+
+def _logit_shapes(layout: Layout) -> PyTree:
+    """The shapes of `CircuitParams.sums` and of its mixtures."""
     sums, mixtures = [], []
     for number, level in enumerate(layout.graph.levels, start=1):
-        key_level = jax.random.fold_in(key_sums, number)
         out = layout.num_units(number)
         folds = []
-        for index, fold in enumerate(level.folds):
+        for fold in level.folds:
             units = layout.num_leaves if fold.from_inputs else layout.num_sums
             tail = sum_layer.weight_shape(
                 layout.sum_layer if len(fold.children) > 1 else "cp", (units, units)
             )
-            shape = (fold.size, out, *tail)
-            folds.append(_init_logits(jax.random.fold_in(key_level, index), shape))
+            folds.append(divisions.shape(fold.size, out, *tail))
         sums.append(tuple(folds))
-        if level.mixture is None:
-            mixtures.append(None)
-            continue
-        shape = (level.num_regions, out, level.mixture.shape[1])
-        logits = _init_logits(jax.random.fold_in(key_mixtures, number), shape)
-        mixtures.append(jnp.where(mixing_layer.exists(level.mixture), logits, 0.0))
-    classes = jnp.zeros(layout.num_classes)
-    return CircuitParams(tuple(leaves), tuple(sums), tuple(mixtures), classes)
-
-
-def _init_logits(key: Key, shape: tuple[int, ...]) -> Array:
-    return _INIT_DEVIATION * jax.random.truncated_normal(key, -2, 2, shape)
+        mixture = level.mixture
+        mixtures.append(
+            None
+            if mixture is None
+            else divisions.shape(level.num_regions, out, mixture.shape[1])
+        )
+    return tuple(sums), tuple(mixtures)
 
 
 def given_class(params: CircuitParams, label: Array | SupportsIndex) -> CircuitParams:

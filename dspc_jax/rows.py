@@ -19,7 +19,8 @@ class ParameterRows(NamedTuple):
             sum layer over it.
         leaves: for each input region and variable in it, ``(i, row, place)``: the
             leaves of its units are ``[row, :, place]`` of the arrays of
-            ``params.leaves[i]``, that is ``[K, C]``.
+            ``params.leaves[i]``, that is ``[K, C]``, or tables ``[K, C, M]`` (of a
+            categorical variable the first ``num_values`` count, the rest is padding).
         sums: for each partition, ``(i, j, row)``: its logits are
             ``params.sums[i][j][row]``, ``[O, K, K]`` (unit of the region, of the first,
             of the second child; tucker) or ``[O, K]`` (cp, or one child).

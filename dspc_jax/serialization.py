@@ -6,6 +6,7 @@ stranger can at worst be refused, and that before anything larger than the file 
 built. This is the only module of the library that opens files.
 """
 
+import dataclasses
 import json
 import os
 from typing import Any
@@ -14,17 +15,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dspc_jax import leaves, registry
+from dspc_jax import leaves, parameters, registry
 from dspc_jax.arguments import instance, shown
 from dspc_jax.circuit import CircuitConfig, build
 from dspc_jax.flows.flow import FlowConfig
 from dspc_jax.flows.transformed import TransformedConfig
+from dspc_jax.layers import input_layer
+from dspc_jax.leaves import joining
 from dspc_jax.safe_files.numpy_archives import NumpyArchive
 from dspc_jax.structure import families, region_graph
 from dspc_jax.types import PyTree
 
 FORMAT = "dspc_jax circuit"
-VERSION = 1
+VERSION = 2
+"""In files of version 1 every distinct leaf has arrays of its own; since version 2 the
+leaves of a family share theirs (`dspc_jax.leaves.joining`)."""
 DTYPES = ("float32", "float64", "bfloat16")
 """The types that parameters may have."""
 
@@ -68,7 +73,7 @@ def save(
     """
     _check_config(config)
     arrays = {name: np.asarray(array) for name, array in _named(params).items()}
-    _check_arrays("params", _named(_shapes(config)), arrays)
+    _check_arrays("params", _named(_shapes(config, VERSION)), arrays)
     header = {
         "format": FORMAT,
         "version": VERSION,
@@ -127,9 +132,9 @@ def load(
     with open(path, "rb") as file:
         try:
             archive = NumpyArchive(file)
-            stored = _read_config(archive)
+            stored, version = _read_header(archive)
             _check_size(stored, archive)
-            expected = registry.checked(lambda: _shapes(stored), "config")
+            expected = registry.checked(lambda: _shapes(stored, version), "config")
             names = _named(expected)
             _check_arrays("its arrays", names, _parameters(archive))
             if config is not None and stored != config:
@@ -142,10 +147,14 @@ def load(
             raise ValueError(
                 f"path must be a whole file of {FORMAT!r}, got {path}: {error}"
             ) from error
-    return stored, jax.tree.unflatten(jax.tree.structure(expected), values)
+    params = jax.tree.unflatten(jax.tree.structure(expected), values)
+    return stored, params if version == VERSION else _joined(stored, params)
 
 
-def _read_config(archive: NumpyArchive) -> CircuitConfig | TransformedConfig:
+def _read_header(
+    archive: NumpyArchive,
+) -> tuple[CircuitConfig | TransformedConfig, int]:
+    """The configuration, and the version of the file."""
     header = archive.headers.get("header")
     if header is None or header.dtype != np.uint8 or len(header.shape) != 1:
         raise ValueError("it must have a header of bytes, got none")
@@ -160,15 +169,15 @@ def _read_config(archive: NumpyArchive) -> CircuitConfig | TransformedConfig:
         raise ValueError("its header must have format, version and config, got others")
     if b'"FlowConfig"' in text:
         _import_flows()
-    if parsed["format"] != FORMAT or parsed["version"] != VERSION:
+    if parsed["format"] != FORMAT or parsed["version"] not in range(1, VERSION + 1):
         raise ValueError(
-            f"it must be {FORMAT!r} of version {VERSION}, got "
+            f"it must be {FORMAT!r} of version 1 to {VERSION}, got "
             f"{_short(parsed['format'])} of version {_short(parsed['version'])}"
         )
     config = registry.checked(lambda: registry.from_json(parsed["config"]), "config")
     if not isinstance(config, CircuitConfig | TransformedConfig):
         raise ValueError(f"config must be of a circuit, got {_short(config)}")
-    return config
+    return config, int(parsed["version"])
 
 
 def _import_flows() -> object:
@@ -230,17 +239,37 @@ def _leaf_size(leaf: Any) -> int:
     return sum(int(np.prod(shape.shape)) for shape in jax.tree.leaves(shapes))
 
 
-def _shapes(config: CircuitConfig | TransformedConfig) -> PyTree:
-    """The tree of shapes and types of new parameters."""
+def _shapes(config: CircuitConfig | TransformedConfig, version: int) -> PyTree:
+    """The tree of shapes and types of new parameters, in files of this version."""
     if isinstance(config, CircuitConfig):
-        init = build(config).init
-        return jax.eval_shape(lambda: init(jax.random.key(0)))
+        return parameters.shapes(_layout(config, version))
     circuit, flow = config.circuit, build(config).flow
     example = (circuit.structure.num_variables, circuit.num_channels)
     shapes = jax.eval_shape(
         lambda: flow.init(jax.random.key(0), jnp.zeros((2, *example)))
     )
-    return {"circuit": _shapes(circuit), "flow": shapes}
+    return {"circuit": _shapes(circuit, version), "flow": shapes}
+
+
+def _layout(config: CircuitConfig, version: int) -> parameters.Layout:
+    layout = build(config).layout
+    if version >= 2:
+        return layout
+    blocks = input_layer.make_blocks(
+        layout.graph.input_scopes, config.leaves, joining.equal(config.leaves)
+    )
+    return dataclasses.replace(layout, blocks=blocks)
+
+
+def _joined(config: CircuitConfig | TransformedConfig, params: PyTree) -> PyTree:
+    """Parameters of version 1 as they are now."""
+    if isinstance(config, TransformedConfig):
+        return params | {"circuit": _joined(config.circuit, params["circuit"])}
+    old, new = _layout(config, 1), _layout(config, VERSION)
+    leaves = input_layer.regrouped(
+        old.blocks, params.leaves, new.blocks, parameters.shapes(new).leaves
+    )
+    return params._replace(leaves=leaves)
 
 
 def _check_arrays(owner: str, expected: dict[str, Any], arrays: dict[str, Any]) -> None:

@@ -56,11 +56,10 @@ def _config(structure, leaf, num_leaves, num_sums, num_classes, sum_layer, chann
 
 
 _trees = pc.RandomBinaryTrees
+# Of each family two, with other configurations: they share arrays.
 _mixed = (
-    pc.Bernoulli(),
-    pc.Categorical(3),
-    pc.DiscretizedLogistic(3),
-    pc.Binomial(2),
+    *(pc.Categorical(2), pc.Binomial(3), pc.DiscretizedLogistic(3, 0.3)),
+    *(pc.Categorical(4), pc.Binomial(1), pc.DiscretizedLogistic(2)),
 )
 
 DISCRETE = {
@@ -72,7 +71,7 @@ DISCRETE = {
     "quad-2x3": _config(pc.QuadTree(2, 3), pc.Bernoulli(), 2, 3, 1, "cp"),
     "shared": _config(SHARED, pc.Categorical(3), 3, 2, 2, "cp"),
     "nested": _config(NESTED, pc.Bernoulli(), 2, 3, 2, "tucker"),
-    "mixed": _config(_trees(4, 1, 2), _mixed, 3, 2, 2, "cp"),
+    "mixed": _config(_trees(6, 1, 2), _mixed, 3, 2, 2, "cp"),
     "one-variable": _config(_trees(1, 0, 1), pc.DiscretizedLogistic(5), 2, 2, 1, "cp"),
 }
 

@@ -175,7 +175,10 @@ def logsumexp(a: np.ndarray, axis: Any = None) -> np.ndarray:
 
 
 def leaf_log_prob(leaf: Any, params: Any, x: np.ndarray) -> np.ndarray:
-    """``log p(x)`` of values ``[S]``; parameters ``[K, 1]`` (tables ``[K, 1, M]``)."""
+    """``log p(x)`` of values ``[S]``; parameters ``[K, 1]`` (tables ``[K, 1, M]``).
+
+    The end of a table that is longer than the leaf's values is padding.
+    """
     params = [np.asarray(p, np.float64) for p in params]
     x = np.asarray(x, np.float64)
     with np.errstate(divide="ignore"):
@@ -189,7 +192,8 @@ def leaf_log_prob(leaf: Any, params: Any, x: np.ndarray) -> np.ndarray:
         if isinstance(leaf, Binomial):  # Bernoulli is one
             return stats.binom.logpmf(x, leaf.num_trials, special.expit(params[0]))
         if isinstance(leaf, Categorical):
-            table = special.log_softmax(params[0], axis=-1)[..., 0, :]
+            logits = params[0][..., 0, : leaf.num_values]
+            table = special.log_softmax(logits, axis=-1)
             inside = (x >= 0) & (x < leaf.num_values) & (x == np.round(x))
             index = np.where(inside, x, 0).astype(int)
             return np.where(inside, table[..., index], -np.inf)
@@ -308,7 +312,8 @@ class Oracle:
                     continue
                 for c in range(self.config.num_channels):
                     at = [np.asarray(p)[row, :, place, c, None] for p in leaf_params]
-                    out += leaf_log_prob(block.leaf, at, x[:, variable, c])
+                    leaf = self.config.leaves[variable]
+                    out += leaf_log_prob(leaf, at, x[:, variable, c])
         return out
 
 

@@ -10,8 +10,10 @@ import pytest
 import dspc_jax
 from dspc_jax import networks, registry
 from dspc_jax.arguments import real_number, sequence, shown, whole_number
+from dspc_jax.flows import ladder
 
 pc: Any = dspc_jax  # of other types than the declared ones
+flows: Any = ladder
 
 
 def plain(structure, leaf):
@@ -54,6 +56,19 @@ def test_what_is_made_with_numbers_of_numpy_can_be_saved(tmp_path):
     params = pc.build(config).init(jax.random.key(0), x)
     pc.save(tmp_path / "model.npz", config, params)
     assert pc.load(tmp_path / "model.npz")[0] == config
+
+
+def test_flows_of_numbers_of_numpy_are_those_of_plain_ones():
+    for make in (flows.identity_flow, flows.color_flow):
+        flow = make(np.int64(2), np.uint8(3), 1)
+        assert make(2, 3, 1) is flow
+        assert set(map(type, dict(flow.config.arguments).values())) == {int}
+    bounded = flows.after_logit(flow, alpha=np.float32(0.25))
+    assert flows.after_logit(flow, alpha=0.25) is bounded
+    assert dict(bounded.config.arguments)["alpha"].__class__ is float
+    for wrong in (True, 1.0):  # although each equals 1
+        with pytest.raises(ValueError, match="num_channels must be a whole number"):
+            flows.identity_flow(2, 3, wrong)
 
 
 WRONG_SIZES = [9.0, np.float64(9), True, np.True_, "9", None, jnp.ones(2), [9]]

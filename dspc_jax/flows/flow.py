@@ -6,6 +6,7 @@ import functools
 import inspect
 from typing import Any, NamedTuple, ParamSpec
 
+from dspc_jax.arguments import plain, store
 from dspc_jax.types import Array, PyTree
 
 P = ParamSpec("P")
@@ -38,6 +39,8 @@ class FlowConfig:
                 raise ValueError(
                     f"arguments must be pairs of a name and a value, got {pair!r:.80}"
                 )
+        pairs = tuple((name, plain(value)) for name, value in self.arguments)
+        store(self, arguments=pairs)
 
     def build(self) -> "Flow":
         """The flow; the same object for the same arguments."""
@@ -125,18 +128,19 @@ def configured(maker: Callable[P, Flow]) -> Callable[P, Flow]:
     """
     signature = inspect.signature(maker)
 
-    @functools.lru_cache(maxsize=64)
-    def made(*arguments: tuple[str, Any]) -> Flow:
+    # Typed: a bool is no size, although it equals one.
+    @functools.lru_cache(maxsize=64, typed=True)
+    def made(**arguments: Any) -> Flow:
         config = FlowConfig(
             maker.__name__,
             tuple(
                 (name, value.config if isinstance(value, Flow) else value)
-                for name, value in arguments
+                for name, value in arguments.items()
             ),
         )
         make: Callable[..., Flow] = maker
-        flow = make(**dict(arguments))
-        parts = [value for _, value in arguments if isinstance(value, Flow)]
+        flow = make(**arguments)
+        parts = [value for value in arguments.values() if isinstance(value, Flow)]
         is_known = all(part.config is not None for part in parts)
         return flow._replace(config=config if is_known else None)
 
@@ -144,7 +148,7 @@ def configured(maker: Callable[P, Flow]) -> Callable[P, Flow]:
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> Flow:
         bound = signature.bind(*args, **kwargs)
         bound.apply_defaults()
-        return made(*bound.arguments.items())
+        return made(**{name: plain(v) for name, v in bound.arguments.items()})
 
     _MAKERS[maker.__name__] = wrapper
     return wrapper

@@ -27,6 +27,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dspc_jax.arguments import real_number
 from dspc_jax.flows.coupling import (
     ActNorm,
     Chain,
@@ -220,6 +221,7 @@ def after_logit(flow: Flow, *, alpha: float = 0.05) -> Flow:
         Dinh et al., "Density estimation using Real NVP", ICLR 2017, section 4.1 (with
         :math:`1 - \alpha`, for values that end at 1 - 1/256).
     """
+    alpha = real_number("alpha", alpha)
     if not 0 < alpha < 0.5:
         raise ValueError(f"alpha must be between 0 and 0.5, got {alpha}")
     slope = 1 - 2 * alpha

@@ -18,7 +18,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dspc_jax.leaves import DirectLeaf, ExpandableLeaf, ExponentialLeaf, Leaf
+from dspc_jax.leaves import (
+    DirectLeaf,
+    ExpandableLeaf,
+    ExponentialLeaf,
+    Leaf,
+    joining,
+)
 from dspc_jax.leaves.family import impossible
 from dspc_jax.ops.batching import for_all
 from dspc_jax.ops.derivatives import Differentiable
@@ -39,34 +45,102 @@ class InputBlock:
     """The variables of one leaf family.
 
     Attributes:
-        leaf: the family.
+        family: their leaf, joined where their configurations differ
+            (`dspc_jax.leaves.joining`).
         scopes: ``[G, L]`` variables of the family in each input region (0 where
             padded).
         valid: ``[G, L]`` False where padded.
         variables: all variables of the family, ascending.
     """
 
-    leaf: Leaf
+    family: Leaf
     scopes: np.ndarray
     valid: np.ndarray
     variables: np.ndarray
 
+    @functools.cached_property
+    def leaf(self) -> Leaf:
+        """The leaf of parameters and components ``[G, K, L, C]``."""
+        return self.at(self.scopes[:, None])
+
+    @functools.cached_property
+    def leaf_of_variables(self) -> Leaf:
+        """The leaf of parameters, components and values ``[Vb, ...]``."""
+        return self.at(self.variables)
+
+    def at(self, variables: np.ndarray | Array) -> Leaf:
+        """The leaf of these variables, see `dspc_jax.leaves.joining.at`."""
+        return joining.at(self.family, variables)
+
 
 def make_blocks(
-    input_scopes: np.ndarray, leaves: tuple[Leaf, ...]
+    input_scopes: np.ndarray,
+    leaves: tuple[Leaf, ...],
+    groups: Sequence[Sequence[int]] | None = None,
 ) -> tuple[InputBlock, ...]:
-    """Splits padded scopes ``[G, L]`` by the family of each variable."""
+    """Splits padded scopes ``[G, L]`` by the family of each variable.
+
+    Args:
+        input_scopes: variables of each region, -1 where padded.
+        leaves: of every variable.
+        groups: the variables of each block; None: those that are joinable.
+
+    Returns:
+        The blocks.
+    """
     blocks = []
-    for leaf in dict.fromkeys(leaves):
-        members = np.array([other == leaf for other in leaves])
+    for group in joining.joinable(leaves) if groups is None else groups:
+        members = np.isin(np.arange(len(leaves)), group)
         rows = [[v for v in scope if v >= 0 and members[v]] for scope in input_scopes]
         width = max(map(len, rows))
         scopes = np.array([row + [0] * (width - len(row)) for row in rows])
         valid = np.array(
             [[True] * len(row) + [False] * (width - len(row)) for row in rows]
         )
-        blocks.append(InputBlock(leaf, scopes, valid, np.flatnonzero(members)))
+        family = joining.join(leaves, group)
+        blocks.append(InputBlock(family, scopes, valid, np.flatnonzero(members)))
     return tuple(blocks)
+
+
+def regrouped(
+    old: Sequence[InputBlock],
+    params: Sequence[Any],
+    new: Sequence[InputBlock],
+    shapes: Sequence[Any],
+) -> tuple[Any, ...]:
+    """Parameters of the same leaves in other blocks.
+
+    Args:
+        old: blocks of equal leaves.
+        params: theirs.
+        new: blocks of joined leaves, over the same regions.
+        shapes: theirs, trees of `jax.ShapeDtypeStruct`.
+
+    Returns:
+        Parameters of the new blocks; padding is 0.
+    """
+
+    def joined(block, shape):
+        parts = [
+            (part, jax.tree.map(np.asarray, own))
+            for part, own in zip(old, params, strict=True)
+            if part.variables[0] in block.variables
+        ]
+        if len(parts) == 1:
+            return parts[0][1]
+        arrays = jax.tree.map(
+            lambda s, a: np.zeros(s.shape, a.dtype), shape, parts[0][1]
+        )
+        for part, own in parts:
+            for row, place in np.argwhere(part.valid):
+                at = block.valid[row] & (block.scopes[row] == part.scopes[row, place])
+                for to, of in zip(*map(jax.tree.leaves, (arrays, own)), strict=True):
+                    values = of[row, :, place]
+                    to[row, :, at.argmax()][tuple(map(slice, values.shape))] = values
+        return arrays
+
+    arrays = [joined(*pair) for pair in zip(new, shapes, strict=True)]
+    return jax.tree.map(jnp.asarray, tuple(arrays))
 
 
 def init(key: Key, block: InputBlock, num_units: int, num_channels: int) -> Any:
@@ -151,7 +225,7 @@ def log_base(block: InputBlock, x: Array, observed: Array | None) -> Array:
     That of other families is 1. -inf where a value is impossible in itself, NaN where
     one is NaN.
     """
-    leaf = block.leaf
+    leaf = block.leaf_of_variables
     x = x[block.variables]
     base = jnp.zeros_like(x)
     if leaf.exponential:
@@ -184,13 +258,14 @@ def _product(block, natural, valid, statistics, observed):
 
 def _direct(block, natural, x, observed):
     """Sums one variable at a time: no array is [examples, variables, units]."""
-    leaf = block.leaf
-    assert isinstance(leaf, DirectLeaf)
     num_channels = x.shape[1]
     scopes, valid = jnp.asarray(block.scopes), jnp.asarray(block.valid)
 
     @jax.checkpoint
     def variable(variable_natural, scope, valid):
+        leaf = block.at(scope)
+        assert isinstance(leaf, DirectLeaf)
+
         def channel(c):
             channel_natural = jax.tree.map(lambda p: p[:, :, c], variable_natural)
             return leaf.log_prob(channel_natural, x[scope, c])

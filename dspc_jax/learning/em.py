@@ -19,7 +19,7 @@ from jax.typing import ArrayLike
 import optax
 
 from dspc_jax import examples, parameters
-from dspc_jax.arguments import instance, real_number
+from dspc_jax.arguments import instance, real_number, shown
 from dspc_jax.circuit import Circuit
 from dspc_jax.inference import likelihood
 from dspc_jax.leaves import FittableLeaf
@@ -173,5 +173,5 @@ def _check_leaves(circuit: Circuit) -> None:
         if not isinstance(block.leaf, FittableLeaf):
             raise ValueError(
                 "circuit must have leaves with a closed-form M-step for EM, got "
-                f"{block.leaf}; train it by gradient"
+                f"{shown(block.family)}; train it by gradient"
             )

@@ -9,6 +9,7 @@ from dspc_jax.leaves.family import (
     ExpandableLeaf,
     ExponentialLeaf,
     FittableLeaf,
+    JoinableLeaf,
     Leaf,
 )
 from dspc_jax.leaves.normal import Normal, UnitNormal
@@ -23,6 +24,7 @@ __all__ = [
     "ExpandableLeaf",
     "ExponentialLeaf",
     "FittableLeaf",
+    "JoinableLeaf",
     "Leaf",
     "Normal",
     "UnitNormal",

@@ -1,6 +1,7 @@
 """Binomial and Bernoulli leaves."""
 
 import dataclasses
+import math
 from typing import ClassVar, NamedTuple
 
 import jax
@@ -9,11 +10,9 @@ from jax.scipy.special import logit, ndtri
 import numpy as np
 
 from dspc_jax.arguments import store, whole_number
-from dspc_jax.leaves.family import Natural, impossible, moment_matched
-from dspc_jax.leaves.quantiles import (
-    binomial_quantile,
-    log_binomial_coefficients,
-)
+from dspc_jax.leaves.family import Natural, flat, impossible, moment_matched
+from dspc_jax.leaves.joining import aligned
+from dspc_jax.leaves.quantiles import binomial_quantile, log_choose
 from dspc_jax.ops.numerics import softplus
 from dspc_jax.types import Array
 
@@ -40,6 +39,7 @@ class Binomial:
 
     exponential: ClassVar[bool] = True
     integer: ClassVar[bool] = True
+    varying: ClassVar[tuple[str, ...]] = ("num_trials",)
 
     def __post_init__(self):
         store(self, num_trials=whole_number("num_trials", self.num_trials, least=1))
@@ -53,30 +53,35 @@ class Binomial:
     def support(self):  # noqa: D102
         return (0, self.num_trials)
 
+    @property
+    def cost(self):
+        """Draws search within a few deviations."""
+        return math.sqrt(self.num_trials)
+
     def init(self, key, shape):  # noqa: D102
         # N(0, 1) logits, as in the published code of Lang et al. 2022.
-        return BinomialParams(jax.random.normal(key, shape))
+        return BinomialParams(flat(jax.random.normal, key, shape))
 
     def from_moments(self, mean, std):  # noqa: D102
         del std
         # Clipped, so that a mean at an end of the range has a finite logit (6.9).
-        return BinomialParams(logit(jnp.clip(mean / self.num_trials, 1e-3, 1 - 1e-3)))
+        share = mean / aligned(self.num_trials, mean)
+        return BinomialParams(logit(jnp.clip(share, 1e-3, 1 - 1e-3)))
 
     def natural(self, params):
         """Statistic ``x``."""
-        log_partition = self.num_trials * softplus(params.logits)
-        return Natural((params.logits,), log_partition)
+        n = aligned(self.num_trials, params.logits)
+        return Natural((params.logits,), n * softplus(params.logits))
 
     def statistics(self, x):  # noqa: D102
         return (x,)
 
     def log_base(self, x):
         """``log (N choose x)``; -inf outside the support."""
-        n = self.num_trials
+        n = aligned(self.num_trials, x)
         legal = (x >= 0) & (x <= n) & (x == jnp.round(x))
-        index = jnp.clip(x, 0, n).astype(jnp.int32)
-        table = jnp.asarray(log_binomial_coefficients(n))
-        return jnp.where(legal, table[index], impossible(x))
+        log_base = log_choose(self.num_trials, jnp.clip(x, 0, n))
+        return jnp.where(legal, log_base, impossible(x))
 
     def counts(self, natural, gradient):
         """Sums of ``x``."""
@@ -89,35 +94,39 @@ class Binomial:
         16 is the last whole number whose logistic function is below 1 in float32.
         """
         del params
-        p = jnp.clip(statistics[0] / self.num_trials, 0.0, 1.0)
+        (mean,) = statistics
+        p = jnp.clip(mean / aligned(self.num_trials, mean), 0.0, 1.0)
         return BinomialParams(jnp.clip(jnp.log(p) - jnp.log1p(-p), -16.0, 16.0))
 
     def expected_statistics(self, params):
         """``E[x]``."""
-        return (self.num_trials * jax.nn.sigmoid(params.logits),)
+        n = aligned(self.num_trials, params.logits)
+        return (n * jax.nn.sigmoid(params.logits),)
 
     def mode_log_prob(self, params):  # noqa: D102
         x = self.mode(params)
-        log_p = x * params.logits - self.num_trials * softplus(params.logits)
+        n = aligned(self.num_trials, x)
+        log_p = x * params.logits - n * softplus(params.logits)
         return self.log_base(x) + log_p
 
     def components(self, params):
         """Mean ``Np`` and deviation ``sqrt(Np(1-p))``."""
-        n, logits = self.num_trials, params.logits
+        logits = params.logits
+        n = aligned(self.num_trials, logits)
         root = _bernoulli_deviation(logits)
         if self.reparametrization == "variance":
             spread = n * root**2
         else:
-            spread = np.sqrt(n) * root
+            spread = aligned(np.sqrt(self.num_trials), logits) * root
         return (n * jax.nn.sigmoid(logits), spread)
 
     def draw(self, uniform, components):  # noqa: D102
-        n = self.num_trials
         mean, std = components
+        n = aligned(self.num_trials, mean)
         if self.reparametrization == "variance":
             return jnp.clip(mean + std * ndtri(uniform), 0.0, n)
         p = jnp.minimum(jax.lax.stop_gradient(mean / n), 1.0)
-        draw = binomial_quantile(uniform, n, p)
+        draw = binomial_quantile(uniform, self.num_trials, p)
         # Near p = 1 digits of 1 - p are lost; an unblended deviation stays as it is.
         # 1e-6 is ten times the rounding error of p (1 - p) in float32.
         variance = n * p * (1 - p)
@@ -129,8 +138,8 @@ class Binomial:
         return components[0]
 
     def mode(self, params):  # noqa: D102
-        top = jnp.floor((self.num_trials + 1) * jax.nn.sigmoid(params.logits))
-        return jnp.minimum(top, self.num_trials)
+        n = aligned(self.num_trials, params.logits)
+        return jnp.minimum(jnp.floor((n + 1) * jax.nn.sigmoid(params.logits)), n)
 
 
 @jax.custom_jvp

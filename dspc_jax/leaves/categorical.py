@@ -5,19 +5,23 @@ from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from dspc_jax.arguments import store, whole_number
-from dspc_jax.leaves.family import impossible, moment_matched
-from dspc_jax.leaves.quantiles import (
-    categorical_quantile,
-)
+from dspc_jax.leaves.family import flat, impossible, moment_matched
+from dspc_jax.leaves.joining import aligned
+from dspc_jax.leaves.quantiles import categorical_quantile
 from dspc_jax.ops.derivatives import Differentiable
 from dspc_jax.ops.numerics import log_softmax, safe_log
 from dspc_jax.types import Array
 
 
 class CategoricalParams(NamedTuple):
-    """``logits`` ``[G, K, L, C, M]``, one per value; -inf is a forbidden value."""
+    """``logits`` ``[G, K, L, C, M]``, one per value; -inf is a forbidden value.
+
+    Of joined leaves M is the greatest number of values. Logits beyond a leaf's own are
+    padding: 0 at the start, and count for nothing.
+    """
 
     logits: Array
 
@@ -37,6 +41,7 @@ class Categorical:
 
     exponential: ClassVar[bool] = False
     integer: ClassVar[bool] = True
+    varying: ClassVar[tuple[str, ...]] = ("num_values",)
 
     def __post_init__(self):
         store(self, num_values=whole_number("num_values", self.num_values, least=2))
@@ -45,32 +50,45 @@ class Categorical:
     def support(self):  # noqa: D102
         return (0, self.num_values - 1)
 
-    def _values(self, ndim):
-        """The values ``0..M-1`` on the last of ``ndim`` axes."""
-        values = jnp.arange(self.num_values, dtype=jnp.float32)
-        return values.reshape(*[1] * (ndim - 1), -1)
+    @property
+    def cost(self):
+        """The table's length."""
+        return float(self.num_values)
+
+    @property
+    def _length(self):
+        """M: the greatest number of values, where leaves are joined."""
+        return int(np.max(self.num_values))
+
+    def _padded(self, table, padding):
+        """A table ``[..., M]`` with ``padding`` beyond the values of its leaves."""
+        if isinstance(self.num_values, int):
+            return table
+        values = _values(table.shape[-1], table.ndim, jnp.int32)
+        return jnp.where(values < aligned(self.num_values, values), table, padding)
 
     def _moments(self, p):
-        values = self._values(p.ndim)
+        values = _values(p.shape[-1], p.ndim)
         mean = jnp.sum(p * values, -1)
         return mean, jnp.sum(p * (values - mean[..., None]) ** 2, -1)
 
     def init(self, key, shape):  # noqa: D102
-        return CategoricalParams(jax.random.normal(key, (*shape, self.num_values)))
+        logits = flat(jax.random.normal, key, (*shape, self._length))
+        return CategoricalParams(self._padded(logits, 0.0))
 
     def from_moments(self, mean, std):  # noqa: D102
         # At least half a step wide: a narrower bump is a single value.
         width = jnp.maximum(std, 0.5)[..., None]
-        bump = jnp.exp(
-            -0.5 * ((self._values(mean.ndim + 1) - mean[..., None]) / width) ** 2
-        )
+        distance = _values(self._length, mean.ndim + 1) - mean[..., None]
+        bump = self._padded(jnp.exp(-0.5 * (distance / width) ** 2), 0.0)
         bump = bump / bump.sum(-1, keepdims=True)
         # A tenth of the mass is uniform, so that no value starts out impossible.
-        return CategoricalParams(jnp.log(0.9 * bump + 0.1 / self.num_values))
+        table = 0.9 * bump + 0.1 / aligned(self.num_values, bump)
+        return CategoricalParams(self._padded(jnp.log(table), 0.0))
 
     def natural(self, params):
         """The table ``log p(value)``, ``[G, K, L, C, M]``."""
-        return log_softmax(params.logits, -1)
+        return log_softmax(self._padded(params.logits, -jnp.inf), -1)
 
     def log_prob(self, natural, x):
         """``x`` ``[G, N]`` in the tables ``[G, K, M]``: ``[G, K, N]``."""
@@ -83,19 +101,20 @@ class Categorical:
 
     def from_statistics(self, statistics, params):
         """Logits of the frequencies; a value that never occurs is impossible (-inf)."""
-        del params
-        return CategoricalParams(safe_log(statistics[0]))
+        return CategoricalParams(
+            self._padded(safe_log(statistics[0]), params.logits),
+        )
 
     def expected_statistics(self, params):
         """The table of probabilities."""
-        return (jax.nn.softmax(params.logits, -1),)
+        return (jax.nn.softmax(self._padded(params.logits, -jnp.inf), -1),)
 
     def mode_log_prob(self, params):  # noqa: D102
         return jnp.max(self.natural(params), axis=-1)
 
     def components(self, params):
         """Mean, deviation and the table of probabilities."""
-        p = jax.nn.softmax(params.logits, -1)
+        (p,) = self.expected_statistics(params)
         mean, variance = self._moments(p)
         positive = variance > 0
         std = jnp.where(positive, jnp.sqrt(jnp.where(positive, variance, 1.0)), 0.0)
@@ -112,7 +131,13 @@ class Categorical:
         return components[0]
 
     def mode(self, params):  # noqa: D102
-        return jnp.argmax(params.logits, axis=-1).astype(jnp.float32)
+        logits = self._padded(params.logits, -jnp.inf)
+        return jnp.argmax(logits, axis=-1).astype(jnp.float32)
+
+
+def _values(length, ndim, dtype=jnp.float32):
+    """The values ``0..length-1`` on the last of ``ndim`` axes."""
+    return jnp.arange(length, dtype=dtype).reshape(*[1] * (ndim - 1), -1)
 
 
 @Differentiable

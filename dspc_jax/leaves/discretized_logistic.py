@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from dspc_jax.arguments import real_number, store, whole_number
-from dspc_jax.leaves.family import impossible
+from dspc_jax.leaves.family import flat, impossible
+from dspc_jax.leaves.joining import aligned
 from dspc_jax.ops.numerics import softplus
 from dspc_jax.types import Array
 
@@ -41,6 +42,7 @@ class DiscretizedLogistic:
 
     exponential: ClassVar[bool] = False
     integer: ClassVar[bool] = True
+    varying: ClassVar[tuple[str, ...]] = ("num_values", "min_scale")
 
     def __post_init__(self):
         store(
@@ -55,25 +57,35 @@ class DiscretizedLogistic:
     def support(self):  # noqa: D102
         return (0, self.num_values - 1)
 
+    @property
+    def cost(self):
+        """The exact mean is a sum over the values."""
+        return float(self.num_values)
+
+    def _top(self, like):
+        """The greatest value, `aligned`."""
+        return aligned(self.num_values, like) - 1.0
+
     def init(self, key, shape):  # noqa: D102
         key_mean, key_scale = jax.random.split(key)
         # Locations all over the range, scales around exp(-2) = 0.14 of it.
         return DiscretizedLogisticParams(
-            jax.random.uniform(key_mean, shape),
-            -2.0 + 0.3 * jax.random.normal(key_scale, shape),
+            flat(jax.random.uniform, key_mean, shape),
+            -2.0 + 0.3 * flat(jax.random.normal, key_scale, shape),
         )
 
     def from_moments(self, mean, std):  # noqa: D102
-        top = self.num_values - 1
+        top, least = self._top(std), aligned(self.min_scale, std)
         # At least twice the least scale, where log_scale is finite.
-        scale = jnp.maximum(std * np.sqrt(3) / np.pi, 2 * self.min_scale)
+        scale = jnp.maximum(std * np.sqrt(3) / np.pi, 2 * least)
         return DiscretizedLogisticParams(
-            mean / top, jnp.log(scale - self.min_scale) - jnp.log(top)
+            mean / top, jnp.log(scale - least) - jnp.log(top)
         )
 
     def _location_scale(self, params):
-        top = self.num_values - 1
-        return params.mean * top, self.min_scale + top * jnp.exp(params.log_scale)
+        top = self._top(params.mean)
+        least = aligned(self.min_scale, params.mean)
+        return params.mean * top, least + top * jnp.exp(params.log_scale)
 
     def natural(self, params):
         """Location over scale, one over scale, and ``log(1 - exp(-1/scale))``."""
@@ -87,21 +99,23 @@ class DiscretizedLogistic:
         with the bin's upper and lower edge ``a`` and ``b``; at an end one term drops
         out.
         """
-        shift, precision, log_width = (p[..., None] for p in natural)
-        x = x[:, None]
-        upper, lower = (x < self.num_values - 1), (x > 0)
+        return self._log_mass([p[..., None] for p in natural], x[:, None])
+
+    def _log_mass(self, natural, x):
+        """`log_prob` of values and parameters that broadcast."""
+        shift, precision, log_width = natural
+        top = self._top(x)
+        upper, lower = (x < top), (x > 0)
         a = (x + 0.5) * precision - shift
         b = (x - 0.5) * precision - shift
         log_p = jnp.where(upper & lower, log_width, 0.0)
         log_p -= jnp.where(upper, softplus(-a), 0.0)
         log_p -= jnp.where(lower, softplus(b), 0.0)
-        legal = (x >= 0) & (x <= self.num_values - 1) & (x == jnp.round(x))
+        legal = (x >= 0) & (x <= top) & (x == jnp.round(x))
         return jnp.where(legal, log_p, impossible(x))
 
     def mode_log_prob(self, params):  # noqa: D102
-        x = self.mode(params)
-        flat = jax.tree.map(lambda p: p.reshape(-1, 1), self.natural(params))
-        return self.log_prob(flat, x.reshape(-1, 1)).reshape(x.shape)
+        return self._log_mass(self.natural(params), self.mode(params))
 
     def components(self, params):
         """Location and scale."""
@@ -115,7 +129,7 @@ class DiscretizedLogistic:
         """
         location, scale = components
         unrounded = location + scale * (jnp.log(uniform) - jnp.log1p(-uniform))
-        within = jnp.clip(unrounded, 0.0, self.num_values - 1)
+        within = jnp.clip(unrounded, 0.0, self._top(location))
         return within + jax.lax.stop_gradient(jnp.round(within) - within)
 
     def mean(self, components):
@@ -123,16 +137,19 @@ class DiscretizedLogistic:
         location, scale = components
 
         def add(v, total):
-            return total + jax.nn.sigmoid((location - v + 0.5) / scale)
+            tail = jax.nn.sigmoid((location - v + 0.5) / scale)
+            if not isinstance(self.num_values, int):
+                tail = jnp.where(v <= self._top(location), tail, 0.0)
+            return total + tail
 
         zero = jnp.zeros_like(location)
         # Unrolled by 8: fewer passes over the array, in a program that stays small.
-        return jax.lax.fori_loop(1, self.num_values, add, zero, unroll=8)
+        return jax.lax.fori_loop(1, int(np.max(self.num_values)), add, zero, unroll=8)
 
     def mode(self, params):
         """The inner value next to the location, or an end if that holds more."""
         location, scale = self._location_scale(params)
-        top = self.num_values - 1
+        top = self._top(location)
         inner = jnp.clip(jnp.round(location), 0, top)
         # An end collects a whole tail; compare its mass with the best inner bin's.
         sigmoid = jax.nn.sigmoid
@@ -142,4 +159,4 @@ class DiscretizedLogistic:
         low = sigmoid((0.5 - location) / scale)
         high = sigmoid((location - top + 0.5) / scale)
         best = jnp.where(low > mass, 0.0, inner)
-        return jnp.where(high > jnp.maximum(mass, low), float(top), best)
+        return jnp.where(high > jnp.maximum(mass, low), top, best)

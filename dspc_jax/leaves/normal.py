@@ -10,7 +10,8 @@ from jax.scipy.special import log_ndtr, logit, ndtri
 import numpy as np
 
 from dspc_jax.arguments import real_number, real_pair, store
-from dspc_jax.leaves.family import Natural
+from dspc_jax.leaves.family import Natural, flat
+from dspc_jax.leaves.joining import aligned
 from dspc_jax.types import Array
 
 FAR = 1e15
@@ -57,6 +58,8 @@ class Normal:
 
     exponential: ClassVar[bool] = False
     integer: ClassVar[bool] = False
+    varying: ClassVar[tuple[str, ...]] = ("min_scale", "max_scale", "init_mean")
+    cost: ClassVar[float] = 1.0
 
     def __post_init__(self):
         store(self, min_scale=real_number("min_scale", self.min_scale))
@@ -78,25 +81,30 @@ class Normal:
 
     def init(self, key, shape):  # noqa: D102
         key_mean, key_scale = jax.random.split(key)
-        center, spread = self.init_mean
+        mean = flat(jax.random.normal, key_mean, shape)
+        center, spread = (aligned(number, mean) for number in self.init_mean)
         return NormalParams(
-            center + spread * jax.random.normal(key_mean, shape),
-            -1.0 + 0.5 * jax.random.normal(key_scale, shape),
+            center + spread * mean,
+            -1.0 + 0.5 * flat(jax.random.normal, key_scale, shape),
         )
 
     def _scale(self, params):
+        logit = params.scale_logit
+        least = aligned(self.min_scale, logit)
         if self.max_scale is None:
-            return self.min_scale + jnp.exp(params.scale_logit)
-        width = self.max_scale - self.min_scale
-        return self.min_scale + width * jax.nn.sigmoid(params.scale_logit)
+            return least + jnp.exp(logit)
+        width = aligned(self.max_scale - self.min_scale, logit)
+        return least + width * jax.nn.sigmoid(logit)
 
     def from_moments(self, mean, std):  # noqa: D102
         # A deviation that is out of bounds has a finite logit.
-        excess = jnp.maximum(std - self.min_scale, 1e-3 * self.min_scale)
+        excess = jnp.maximum(
+            std - aligned(self.min_scale, std), aligned(1e-3 * self.min_scale, std)
+        )
         if self.max_scale is None:
             return NormalParams(mean, jnp.log(excess))
-        share = jnp.minimum(excess / (self.max_scale - self.min_scale), 1 - 1e-4)
-        return NormalParams(mean, logit(share))
+        width = aligned(self.max_scale - self.min_scale, std)
+        return NormalParams(mean, logit(jnp.minimum(excess / width, 1 - 1e-4)))
 
     def natural(self, params):
         """Mean, one over the deviation, and its logarithm."""
@@ -192,3 +200,5 @@ class UnitNormal(Normal):
     min_scale: float = 0.02
     max_scale: float | None = 1.0
     init_mean: tuple[float, float] = (0.5, 0.3)
+
+    varying: ClassVar[tuple[str, ...]] = Normal.varying

@@ -7,12 +7,31 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import special, stats
 
+from dspc_jax.leaves.joining import aligned
 from dspc_jax.ops.storage import computed_once
 from dspc_jax.types import Array
 
 
-def log_binomial_coefficients(num_trials: int) -> np.ndarray:
-    """``log (N choose k)`` for ``k = 0..N``, float32 of the float64 values."""
+def log_choose(num_trials: int | np.ndarray, k: Array) -> Array:
+    """``log (N choose k)``, float32 of the float64 values, looked up.
+
+    Args:
+        num_trials: N, static: a number, or an array that is `aligned` with ``k``.
+        k: whole numbers in ``0..N``, any shape.
+
+    Returns:
+        Of the shape of ``k``.
+    """
+    sizes, number = np.unique(num_trials, return_inverse=True)
+    table = np.concatenate([_log_coefficients(int(n)) for n in sizes])
+    starts = np.cumsum(sizes + 1) - (sizes + 1)
+    index = k.astype(jnp.int32)
+    if len(sizes) > 1:
+        index += aligned(starts[number].reshape(np.shape(num_trials)), index)
+    return jnp.asarray(table)[index]
+
+
+def _log_coefficients(num_trials: int) -> np.ndarray:
     n, k = num_trials, np.arange(num_trials + 1)
     log_factorial = special.gammaln(np.arange(n + 1) + 1.0)
     return (log_factorial[n] - log_factorial[k] - log_factorial[n - k]).astype(
@@ -20,6 +39,7 @@ def log_binomial_coefficients(num_trials: int) -> np.ndarray:
     )
 
 
+@functools.lru_cache(maxsize=1024)
 def _search_width(num_trials: int) -> int:
     """Steps from the mode that hold all but 1e-8 of every Binomial(num_trials, p).
 
@@ -32,7 +52,7 @@ def _search_width(num_trials: int) -> int:
     return int(max(high.max(), low.max())) + 1
 
 
-def binomial_quantile(uniform: Array, num_trials: int, p: Array) -> Array:
+def binomial_quantile(uniform: Array, num_trials: int | np.ndarray, p: Array) -> Array:
     r"""Turns uniform numbers into Binomial(``num_trials``, ``p``) draws.
 
     The unit interval is divided into pieces from the mode outwards (mode, one above,
@@ -43,7 +63,8 @@ def binomial_quantile(uniform: Array, num_trials: int, p: Array) -> Array:
 
     Args:
         uniform: in (0, 1), any shape.
-        num_trials: N, static.
+        num_trials: N, static: a number, or an array that is `aligned` with ``p``. All
+            draws take as many steps as those of the greatest.
         p: success probabilities, same shape, in [0, 1].
 
     Returns:
@@ -57,16 +78,15 @@ def binomial_quantile(uniform: Array, num_trials: int, p: Array) -> Array:
 
 
 def _binomial_quantile(num_trials, uniform, p):
-    n = float(num_trials)
+    n = float(num_trials) if np.ndim(num_trials) == 0 else aligned(num_trials, p)
     flipped = p > 0.5
     small = jnp.where(flipped, 1 - p, p)  # in this half the odds are at most 1
     odds = small / (1 - small)
     mode = jnp.floor((n + 1) * small)
-    log_choose = jnp.asarray(log_binomial_coefficients(num_trials))
     tiny = jnp.finfo(jnp.float32).tiny
     log_mass = mode * jnp.log(jnp.maximum(small, tiny))
     log_mass += (n - mode) * jnp.log1p(-small)
-    mass = jnp.exp(log_choose[mode.astype(jnp.int32)] + log_mass)
+    mass = jnp.exp(log_choose(num_trials, mode) + log_mass)
     inverse_odds = 1 / jnp.maximum(odds, tiny)
 
     def step(i, state):
@@ -83,7 +103,7 @@ def _binomial_quantile(num_trials, uniform, p):
         return rest - down, up, down, draw
 
     state = (uniform - mass, mass, mass, mode)
-    width = _search_width(num_trials)
+    width = max(_search_width(int(n)) for n in np.unique(num_trials))
     # Unrolled into one pass over the numbers; by 64 at most, to keep programs small.
     draw = jax.lax.fori_loop(1, width + 1, step, state, unroll=min(width, 64))[-1]
     return jnp.where(flipped, n - draw, draw)

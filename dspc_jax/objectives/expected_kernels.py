@@ -27,6 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dspc_jax import parameters
+from dspc_jax.arguments import shown
 from dspc_jax.circuit import Circuit
 from dspc_jax.inference import levels, likelihood
 from dspc_jax.layers import sum_layer
@@ -198,5 +199,5 @@ def _check_leaves(layout: Layout) -> None:
         if not isinstance(block.leaf, Normal):
             raise ValueError(
                 "circuit must have Normal leaves for expected kernels, got "
-                f"{block.leaf}"
+                f"{shown(block.family)}"
             )

@@ -231,11 +231,12 @@ def blend(
             input_layer.blend(block, component, selectors)
             for component in block.leaf.components(leaf_params)
         )
+        leaf = block.leaf_of_variables
         if leaf_mode == "mean":
-            values.append(block.leaf.mean(components))
+            values.append(leaf.mean(components))
         else:
             numbers = jnp.transpose(uniform, (1, 2, 0))[block.variables]
-            values.append(block.leaf.draw(numbers, components))
+            values.append(leaf.draw(numbers, components))
     return jnp.transpose(
         input_layer.in_variable_order(layout.blocks, values), (2, 0, 1)
     )

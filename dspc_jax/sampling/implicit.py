@@ -41,6 +41,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dspc_jax.arguments import shown
 from dspc_jax.inference import upward
 from dspc_jax.layers.input_layer import InputBlock
 from dspc_jax.leaves import ContinuousLeaf
@@ -74,7 +75,8 @@ def check(layout: Layout) -> None:
         if not isinstance(block.leaf, ContinuousLeaf):
             raise ValueError(
                 "relaxation must not be 'implicit' without leaves that have a "
-                f"differentiable distribution function (Normal), got {block.leaf!r}"
+                f"differentiable distribution function (Normal), got "
+                f"{shown(block.family)}"
             )
 
 
@@ -121,10 +123,11 @@ def reparametrize(
         inputs = _observe(block, leaves, member, x, observed, inputs)
     values = []
     for block, (leaves, member) in zip(layout.blocks, tables, strict=True):
-        assert isinstance(block.leaf, ContinuousLeaf)
 
-        def step(inputs, coordinate, leaf: ContinuousLeaf = block.leaf):
-            leaves, member, x, observed = coordinate
+        def step(inputs, coordinate, block: InputBlock = block):
+            leaves, member, variable, x, observed = coordinate
+            leaf = block.at(variable)
+            assert isinstance(leaf, ContinuousLeaf)
             value = _move(layout, weights, leaf, leaves, member, x, inputs)
             value = jnp.where(observed, x, value)
             density = _spread(leaf.log_density, leaves, value)
@@ -177,19 +180,22 @@ def _by_coordinate(block: InputBlock, leaf: Any, num_channels: int):
     return rows, jnp.asarray(np.repeat(member, num_channels, axis=0))
 
 
-def _coordinates(block: InputBlock, x: Array, observed: Array) -> tuple[Array, Array]:
-    """The block's values ``[D, N]``, and whether they are observed."""
+def _coordinates(block: InputBlock, x: Array, observed: Array) -> tuple[Array, ...]:
+    """Variables ``[D]``, their values ``[D, N]``, and whether they are observed."""
     values = x[block.variables]
-    observed = jnp.repeat(observed[block.variables], values.shape[1], axis=0)
-    return values.reshape(-1, values.shape[2]), observed
+    variables = np.repeat(block.variables, values.shape[1])
+    values = values.reshape(-1, values.shape[2])
+    return jnp.asarray(variables), values, observed[variables]
 
 
 def _observe(block, leaves, member, x, observed, inputs) -> Array:
     """Adds the log-densities of the observed coordinates."""
 
     def step(inputs, coordinate):
-        leaves, member, x, observed = coordinate
-        density = _spread(block.leaf.log_density, leaves, x)
+        leaves, member, variable, x, observed = coordinate
+        leaf = block.at(variable)
+        assert isinstance(leaf, ContinuousLeaf)
+        density = _spread(leaf.log_density, leaves, x)
         new = jnp.where(member[:, None, None] & observed[None, None], density, 0.0)
         return inputs + new, None
 

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dspc_jax.layers import sum_layer
+from dspc_jax.ops import divisions
 from dspc_jax.parameters import Layout
 from dspc_jax.types import Array, Key, PyTree
 
@@ -43,18 +44,10 @@ def draw(layout: Layout, keys: Key) -> Noise:
     The generator is called once per key; its numbers are split into the arrays above.
     """
     shapes = _shapes(layout)
-    leaves, tree = jax.tree.flatten(shapes)
-    ends = np.cumsum([np.prod(shape, dtype=int) for shape in leaves])
+    size = divisions.total_size(shapes)
     # Centered on the grid of 2**-23, so that neither 0 nor 1 comes up.
-    uniform = jax.vmap(lambda key: jax.random.uniform(key, (int(ends[-1]),)))(keys)
-    uniform = uniform + jnp.float32(2.0**-24)
-    parts = [
-        part.reshape(-1, *shape)
-        for part, shape in zip(
-            jnp.split(uniform, ends[:-1], axis=1), leaves, strict=True
-        )
-    ]
-    return jax.tree.unflatten(tree, parts)
+    uniform = jax.vmap(lambda key: jax.random.uniform(key, (size,)))(keys)
+    return divisions.divide(uniform + jnp.float32(2.0**-24), shapes)
 
 
 def exp_gumbel(uniform: Array) -> Array:
@@ -67,33 +60,27 @@ def gumbel(uniform: Array) -> Array:
     return jnp.log(exp_gumbel(uniform))
 
 
-class _Shape(tuple):
-    """A shape that is a leaf of a pytree."""
-
-
-def _shape(*sizes: int) -> PyTree:
-    return _Shape(sizes)
-
-
 def _shapes(layout: Layout) -> PyTree:
     """`Noise` with shapes of one example in place of arrays."""
     mixtures, sums = [], []
     for level in layout.graph.levels:
         mixture = level.mixture
         slots = int(level.slots.max()) + 1
-        mixtures.append(None if mixture is None else _shape(slots, mixture.shape[1]))
+        mixtures.append(
+            None if mixture is None else divisions.shape(slots, mixture.shape[1])
+        )
         folds = []
         for fold in level.folds:
             units = layout.num_leaves if fold.from_inputs else layout.num_sums
             kind = layout.sum_layer if len(fold.children) > 1 else "cp"
             size = math.prod(sum_layer.weight_shape(kind, (units, units)))
-            folds.append(_shape(fold.num_slots, size))
+            folds.append(divisions.shape(fold.num_slots, size))
         sums.append(tuple(folds))
     return Noise(
-        classes=_shape(layout.num_classes),
+        classes=divisions.shape(layout.num_classes),
         mixtures=tuple(mixtures),
         sums=tuple(sums),
-        leaves=_shape(layout.graph.num_variables, layout.num_channels),
+        leaves=divisions.shape(layout.graph.num_variables, layout.num_channels),
     )
 
 

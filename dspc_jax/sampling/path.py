@@ -189,12 +189,13 @@ def at_leaves(
     for block, chosen in zip(
         layout.blocks, leaves(layout, params, path.tree, path.units), strict=True
     ):
-        components = block.leaf.components(chosen)
+        leaf = block.leaf_of_variables
+        components = leaf.components(chosen)
         if leaf_mode == "mean":
-            values.append(block.leaf.mean(components))
+            values.append(leaf.mean(components))
         else:
             uniform = jnp.swapaxes(noise.leaves, 0, 1)[block.variables]
-            values.append(block.leaf.draw(uniform, components))
+            values.append(leaf.draw(uniform, components))
     return jnp.swapaxes(input_layer.in_variable_order(layout.blocks, values), 0, 1)
 
 
@@ -208,7 +209,7 @@ def mpe(
     """Backtracks the maxima of a max-product upward pass: modes ``[N, V, C]``."""
     path = descend(layout, weights, evidence, noise)
     values = [
-        block.leaf.mode(chosen)
+        block.leaf_of_variables.mode(chosen)
         for block, chosen in zip(
             layout.blocks, leaves(layout, params, path.tree, path.units), strict=True
         )

@@ -1,6 +1,7 @@
 """One circuit over images and Gaussian latents, for probabilistic auto-encoding."""
 
 import dataclasses
+import functools
 import math
 from typing import NamedTuple
 
@@ -100,10 +101,15 @@ def init(joint: JointModel, key: jax.Array) -> model.Params:
     )
     leaves = list(params.leaves)
     for number, block in enumerate(joint.circuit.layout.blocks):
-        if block.variables.min() >= x.shape[1]:  # the latents' own
+        is_latent = block.scopes >= x.shape[1]
+        if is_latent.any():
             mean = leaves[number].mean
             std = jnp.full_like(mean, joint.latent_scale)
-            leaves[number] = block.leaf.from_moments(mean, std)
+            leaves[number] = jax.tree.map(
+                functools.partial(jnp.where, is_latent[:, None, :, None]),
+                block.leaf.from_moments(mean, std),
+                leaves[number],
+            )
     return {"circuit": params._replace(leaves=tuple(leaves))}
 
 

@@ -24,6 +24,14 @@ FAMILIES = {
         pc.Bernoulli(),
         pc.DiscretizedLogistic(4),
     ),
+    "binomial of many sizes": tuple(pc.Binomial(n) for n in (9, 1, 4, 4, 3)),
+    "normal of many bounds": tuple(
+        pc.Normal(0.1 * (v + 1), 3.0 * (v + 1)) for v in range(V)
+    ),
+    "categorical of many sizes": tuple(pc.Categorical(n) for n in (2, 5, 3, 4, 5)),
+    "logistic of many sizes": tuple(
+        pc.DiscretizedLogistic(n, 0.1 * n) for n in (2, 5, 3, 4, 5)
+    ),
 }
 
 
@@ -59,16 +67,12 @@ def layer_log_prob_of(blocks):
     return log_prob
 
 
-def base_of(block, scope, x, observed):
-    """The base measure of one region's variables (the layer leaves it out)."""
-    if not block.leaf.exponential:
-        return 0.0
-    return sum(
-        np.asarray(block.leaf.log_base(x[v])).sum(axis=0) * observed[v] for v in scope
-    )
+def base_of(leaf, x):
+    """The base measure of a variable (the layer leaves it out)."""
+    return np.asarray(leaf.log_base(x)).sum(axis=0) if leaf.exponential else 0.0
 
 
-def plain(blocks, params, x, observed):
+def plain(leaves, blocks, params, x, observed):
     """Leaf by leaf, from the oracle's distributions."""
     out = np.zeros((len(SCOPES), K, N))
     for block, leaf_params in zip(blocks, params, strict=True):
@@ -79,9 +83,9 @@ def plain(blocks, params, x, observed):
                 for c in range(C):
                     at = [np.asarray(p)[g, :, place, c, None] for p in leaf_params]
                     out[g] += observed[v] * oracles.leaf_log_prob(
-                        block.leaf, at, x[v, c]
+                        leaves[v], at, x[v, c]
                     )
-                out[g] -= base_of(block, [v], x, observed)
+                out[g] -= base_of(leaves[v], x[v]) * observed[v]
     return out
 
 
@@ -91,18 +95,23 @@ def test_products_of_leaves(name):
     layer_log_prob = cases.jit(layer_log_prob_of(blocks))
     out = layer_log_prob(params, x, None)
     everything = np.ones((V, N), bool)
-    np.testing.assert_allclose(out, plain(blocks, params, x, everything), rtol=1e-4)
+    np.testing.assert_allclose(
+        out, plain(FAMILIES[name], blocks, params, x, everything), rtol=1e-4
+    )
     observed = np.random.default_rng(1).random((V, N)) < 0.5
     masked = jnp.where(observed[:, None], x, 0.0)
     out = layer_log_prob(params, masked, jnp.asarray(observed))
     np.testing.assert_allclose(
-        out, plain(blocks, params, x, observed), rtol=1e-4, atol=1e-5
+        out, plain(FAMILIES[name], blocks, params, x, observed), rtol=1e-4, atol=1e-5
     )
 
 
 def test_blocks_partition_the_scopes():
     blocks = input_layer.make_blocks(SCOPES, FAMILIES["mixed"])
     assert [block.leaf for block in blocks] == list(dict.fromkeys(FAMILIES["mixed"]))
+    for name, leaves in FAMILIES.items():
+        families = set(map(type, leaves))
+        assert len(input_layer.make_blocks(SCOPES, leaves)) == len(families), name
     for g, scope in enumerate(SCOPES):
         members = [v for block in blocks for v in block.scopes[g][block.valid[g]]]
         assert sorted(members) == sorted(v for v in scope if v >= 0)

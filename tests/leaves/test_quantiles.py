@@ -64,12 +64,23 @@ def test_binomial_is_not_differentiated():
     assert jax.grad(total)(jnp.array(0.4)) == 0
 
 
-def test_log_binomial_coefficients():
-    table = quantiles.log_binomial_coefficients(255)
-    distribution = table.astype(np.float64) - 255 * np.log(2)
-    np.testing.assert_allclose(
-        distribution, stats.binom.logpmf(range(256), 255, 0.5), atol=2e-5
-    )
+@pytest.mark.parametrize("num_trials", [255, np.array([[255], [3], [255], [60]])])
+def test_log_binomial_coefficients(num_trials):
+    k = np.minimum(np.arange(256), num_trials)
+    table = quantiles.log_choose(num_trials, jnp.asarray(k, jnp.float32))
+    exact = stats.binom.logpmf(k, num_trials, 0.5) + num_trials * np.log(2)
+    np.testing.assert_allclose(table, exact, rtol=1e-6, atol=1e-6)
+
+
+def test_binomial_draws_of_several_sizes():
+    """Side by side the draws are those of each size alone."""
+    sizes, p = np.array([1, 255, 16]), jnp.array([0.3, 0.97, 0.5])
+    uniform = jnp.broadcast_to(UNIFORM, (3, GRID))
+    rows = jnp.broadcast_to(p[:, None], uniform.shape)
+    found = jax.jit(lambda p: quantiles.binomial_quantile(uniform, sizes, p))(rows)
+    for row, n, share in zip(found, sizes, p, strict=True):
+        alone = draws(int(n))(share[None])[0]
+        assert np.count_nonzero(row != alone) <= 2 * n  # rounding, at a piece's ends
 
 
 @pytest.mark.parametrize(

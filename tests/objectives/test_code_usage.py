@@ -50,10 +50,17 @@ def divergences_of_draws():
 def ignoring(params, mean: float = 0.5, scale: float = 0.8):
     """The same parameters, every leaf of the latent alike."""
     leaves = list(params.leaves)
-    for number, block in enumerate(circuit().layout.blocks):
-        if block.variables.min() >= 2:
-            alike = jnp.full_like(leaves[number].mean, mean)
-            leaves[number] = block.leaf.from_moments(alike, jnp.full_like(alike, scale))
+    rows = pc.parameter_rows(circuit()).leaves
+    for (_, variable), (number, row, place) in rows.items():
+        if variable == 2:
+            block, leaf = circuit().layout.blocks[number], leaves[number]
+            alike = jnp.full_like(leaf.mean, mean)
+            alike = block.leaf.from_moments(alike, jnp.full_like(alike, scale))
+            leaves[number] = jax.tree.map(
+                lambda old, new, at=(row, slice(None), place): old.at[at].set(new[at]),
+                leaf,
+                alike,
+            )
     return params._replace(leaves=tuple(leaves))
 
 

@@ -78,8 +78,11 @@ def circuits() -> dict[str, pc.Circuit]:
         ),
         "discrete": pc.build(
             pc.CircuitConfig(
-                structure=pc.RandomBinaryTrees(3, 1, 1),
-                leaf=(pc.Categorical(3), pc.Binomial(2), pc.DiscretizedLogistic(3)),
+                structure=pc.RandomBinaryTrees(5, 1, 1),
+                leaf=(
+                    *(pc.Categorical(3), pc.Binomial(2), pc.DiscretizedLogistic(3)),
+                    *(pc.Categorical(2), pc.DiscretizedLogistic(2, 0.1)),
+                ),
                 num_leaves=2,
                 num_sums=2,
                 num_classes=2,
