@@ -141,6 +141,32 @@ def _logit_shapes(layout: Layout) -> PyTree:
     return tuple(sums), tuple(mixtures)
 
 
+def in_levels(layout: Layout, params: CircuitParams) -> CircuitParams:
+    """Parameters with an array for every height, as those of a layout with steps.
+
+    Args:
+        layout: of a graph that is folded in steps.
+        params: of the same graph without steps (`dspc_jax.structure.folding.fold`), or
+            any tree like them.
+
+    Returns:
+        The parameters, of heights that are one level joined.
+    """
+    tables = [table for level in params.sums for table in level]
+    sums, mixtures = [], params.mixtures
+    for level in layout.graph.levels:
+        folds = []
+        for fold in level.folds:
+            parts = [tables.pop(0)]
+            while sum(map(len, parts)) < fold.size:
+                parts.append(tables.pop(0))
+            folds.append(jnp.concatenate(parts))
+        sums.append(tuple(folds))
+    if len(sums) < len(mixtures):  # steps are those of trees, where nothing is mixed
+        mixtures = (None,) * len(sums)
+    return params._replace(sums=tuple(sums), mixtures=mixtures)
+
+
 def given_class(params: CircuitParams, label: Array | SupportsIndex) -> CircuitParams:
     r"""The circuit of one class, :math:`p(x \mid y)`, as parameters.
 

@@ -24,6 +24,7 @@ from dspc_jax.layers import input_layer
 from dspc_jax.leaves import joining
 from dspc_jax.safe_files.numpy_archives import NumpyArchive
 from dspc_jax.structure import families, region_graph
+from dspc_jax.structure.folding import fold
 from dspc_jax.types import PyTree
 
 FORMAT = "dspc_jax circuit"
@@ -258,7 +259,8 @@ def _layout(config: CircuitConfig, version: int) -> parameters.Layout:
     blocks = input_layer.make_blocks(
         layout.graph.input_scopes, config.leaves, joining.equal(config.leaves)
     )
-    return dataclasses.replace(layout, blocks=blocks)
+    graph = fold(config.structure.region_graph(), in_steps=False)
+    return dataclasses.replace(layout, blocks=blocks, graph=graph)
 
 
 def _joined(config: CircuitConfig | TransformedConfig, params: PyTree) -> PyTree:
@@ -269,7 +271,7 @@ def _joined(config: CircuitConfig | TransformedConfig, params: PyTree) -> PyTree
     leaves = input_layer.regrouped(
         old.blocks, params.leaves, new.blocks, parameters.shapes(new).leaves
     )
-    return params._replace(leaves=leaves)
+    return parameters.in_levels(new, params._replace(leaves=leaves))
 
 
 def _check_arrays(owner: str, expected: dict[str, Any], arrays: dict[str, Any]) -> None:

@@ -106,8 +106,16 @@ class FoldedGraph:
     places: Places
 
 
-def fold(graph: RegionGraph) -> FoldedGraph:
-    """Folds a region graph; pure bookkeeping, done once per circuit."""
+def fold(graph: RegionGraph, *, in_steps: bool = True) -> FoldedGraph:
+    """Folds a region graph; pure bookkeeping, done once per circuit.
+
+    Args:
+        graph: any.
+        in_steps: whether a level may have `Steps`.
+
+    Returns:
+        The levels.
+    """
     graph = _lift_inputs(_in_pairs(graph))
     top = graph.heights[graph.root]
     order: list[list[int]] = [[] for _ in range(top + 1)]  # regions per level
@@ -127,7 +135,9 @@ def fold(graph: RegionGraph) -> FoldedGraph:
                 for child in side:
                     requests[graph.heights[child]].append(child)
     order[0] = list(dict.fromkeys(requests[0]))
-    runs = runs_of_heights(graph, groups)
+    runs = [[height] for height in range(top + 1)]
+    if in_steps:
+        runs = runs_of_heights(graph, groups)
     regions = [[r for height in run for r in order[height]] for run in runs]
     partitions = [_joined([groups[height] for height in run]) for run in runs]
     rows = {

@@ -1,5 +1,6 @@
 """Levels in steps: the same circuit as when every height has its own code."""
 
+import dataclasses
 import functools
 
 import jax
@@ -8,9 +9,10 @@ import numpy as np
 import pytest
 
 import dspc_jax as pc
-from dspc_jax import parameters, queries
+from dspc_jax import parameters, queries, serialization
 from dspc_jax.circuit import make_layout
 from dspc_jax.structure import steps
+from dspc_jax.structure.folding import fold
 from tests import cases
 
 LENGTH = 8
@@ -57,22 +59,6 @@ def both(num_hairs: int, sum_layer: str):
     assert len(plain.graph.levels) >= LENGTH - 1
     assert len(stepped.graph.levels) <= 4
     return stepped, plain
-
-
-def joined(layout, params):
-    """Parameters without steps as those of a layout with them."""
-    tables = [table for level in params.sums for table in level]
-    sums = []
-    for level in layout.graph.levels:
-        arrays = []
-        for fold in level.folds:
-            parts = [tables.pop(0)]
-            while sum(map(len, parts)) < fold.size:
-                parts.append(tables.pop(0))
-            arrays.append(jnp.concatenate(parts))
-        sums.append(tuple(arrays))
-    assert not tables
-    return params._replace(sums=tuple(sums), mixtures=(None,) * len(sums))
 
 
 def functions():
@@ -134,7 +120,7 @@ def test_steps_change_nothing(num_hairs, sum_layer, names):
         return {name: values(functions()[name]) for name in names}
 
     expected = results(plain, params)
-    found = results(stepped, joined(stepped, params))
+    found = results(stepped, parameters.in_levels(stepped, params))
     for name, (value, slope) in expected.items():
         np.testing.assert_allclose(
             found[name][0], value, rtol=1e-5, atol=1e-5, err_msg=name
@@ -144,8 +130,25 @@ def test_steps_change_nothing(num_hairs, sum_layer, names):
                 a, b, rtol=1e-4, atol=5e-5, err_msg=name
             ),
             found[name][1],
-            joined(stepped, slope),
+            parameters.in_levels(stepped, slope),
         )
+
+
+def test_files_with_an_array_for_every_height(tmp_path, monkeypatch):
+    config = pc.CircuitConfig(comb(0), pc.Bernoulli(), num_leaves=2, num_sums=2)
+    circuit = pc.build(config)
+    assert len(circuit.layout.graph.levels) == 3
+    graph = fold(config.structure.region_graph(), in_steps=False)
+    plain = dataclasses.replace(circuit.layout, graph=graph)
+    params = parameters.init(plain, jax.random.key(0), None, 0.5)
+    with monkeypatch.context() as patch:
+        patch.setattr(serialization, "VERSION", 1)
+        pc.save(tmp_path / "old", config, params)
+    _, loaded = pc.load(tmp_path / "old")
+    x = jnp.arange(LENGTH, dtype=jnp.float32)[:, None] % 2
+    np.testing.assert_allclose(
+        circuit.log_prob(loaded, x), queries.log_prob(plain, params, x), rtol=1e-5
+    )
 
 
 @pytest.mark.slow
@@ -168,10 +171,10 @@ def test_second_derivatives_of_steps():
 
     expected = cases.jit(functools.partial(curvature, plain))(params, tangent)
     found = cases.jit(functools.partial(curvature, stepped))(
-        joined(stepped, params), joined(stepped, tangent)
+        parameters.in_levels(stepped, params), parameters.in_levels(stepped, tangent)
     )
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4),
         found,
-        tuple(joined(stepped, part) for part in expected),
+        tuple(parameters.in_levels(stepped, part) for part in expected),
     )
