@@ -17,9 +17,11 @@ def shape(layout: Layout) -> tuple[int, int]:
     return layout.graph.num_variables, layout.num_channels
 
 
-def example(layout: Layout, x: Any, observed: Any) -> tuple[Array, Array | None]:
-    """An example, with its mask unless it is observed in full."""
-    x = with_channels(layout, as_values("x", x, jnp.float32), 2)
+def example(
+    layout: Layout, x: Any, observed: Any, dtype: Any
+) -> tuple[Array, Array | None]:
+    """An example of this type, with its mask unless it is observed in full."""
+    x = with_channels(layout, as_values("x", x, dtype), 2)
     check_values(layout, "x", x.shape)
     if observed is None:
         return x, None
@@ -27,7 +29,7 @@ def example(layout: Layout, x: Any, observed: Any) -> tuple[Array, Array | None]
 
 
 def rows(
-    layout: Layout, name: str, x: Any, observed: Any = None
+    layout: Layout, name: str, x: Any, observed: Any, dtype: Any
 ) -> tuple[Array, Array | None]:
     """Many examples ``[N, V, C]``, with their masks ``[N, V]`` unless they are None.
 
@@ -36,25 +38,33 @@ def rows(
         name: the argument's name, for errors.
         x: values; NaN where not observed at most.
         observed: bool, or None: everything is observed.
+        dtype: of the result.
 
     Returns:
-        The values as floats, and the masks.
+        The values, and the masks.
 
     Raises:
         ValueError: a shape or type is another, or an observed value is NaN (unless it
             is traced).
     """
-    x = with_channels(layout, as_values(name, x, jnp.float32), 3)
+    x = values_of_rows(layout, name, x, dtype)
+    num_variables = layout.graph.num_variables
+    if observed is not None:
+        observed = as_mask(observed, (x.shape[0], num_variables), "[N, V]")
+    refuse_nan(name, x, observed)
+    return x, observed
+
+
+def values_of_rows(layout: Layout, name: str, x: Any, dtype: Any) -> Array:
+    """The values of `rows` alone, of this type; NaN is not looked for."""
+    x = with_channels(layout, as_values(name, x, dtype), 3)
     num_variables, num_channels = shape(layout)
     if x.ndim != 3 or x.shape[1:] != (num_variables, num_channels):
         raise ValueError(
             f"{name} must have shape [N, V, C] = (N, {num_variables}, {num_channels}) "
             f"(all examples in one call), got {x.shape}"
         )
-    if observed is not None:
-        observed = as_mask(observed, (x.shape[0], num_variables), "[N, V]")
-    refuse_nan(name, x, observed)
-    return x, observed
+    return x
 
 
 def with_channels(layout: Layout, x: Array, ndim: int) -> Array:
@@ -74,22 +84,24 @@ def as_mask(observed: Any, wanted: tuple[int, ...], axes: str) -> Array:
     return jnp.asarray(mask)
 
 
-def evidence(layout: Layout, x: Any, observed: Any) -> tuple[Array, Array]:
+def evidence(layout: Layout, x: Any, observed: Any, dtype: Any) -> tuple[Array, Array]:
     """An example with its mask; neither comes without the other."""
     if x is None or observed is None:
         missing = "x" if x is None else "observed"
         raise ValueError(f"{missing} must be given with the other of x and observed")
-    x, observed = example(layout, x, observed)
+    x, observed = example(layout, x, observed, dtype)
     assert observed is not None
     return x, observed
 
 
-def evidence_or_nothing(layout: Layout, x: Any, observed: Any) -> tuple[Array, Array]:
+def evidence_or_nothing(
+    layout: Layout, x: Any, observed: Any, dtype: Any
+) -> tuple[Array, Array]:
     """The evidence; without values and mask, an example with nothing observed."""
     if x is None and observed is None:
-        x = jnp.zeros(shape(layout))
+        x = jnp.zeros(shape(layout), dtype)
         observed = jnp.zeros(layout.graph.num_variables, bool)
-    return evidence(layout, x, observed)
+    return evidence(layout, x, observed, dtype)
 
 
 def check_values(layout: Layout, name: str, sizes: tuple[int, ...]) -> None:

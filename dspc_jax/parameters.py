@@ -23,7 +23,9 @@ published code of Lang et al. 2022."""
 
 
 class CircuitParams(NamedTuple):
-    """Unconstrained parameters, a pytree of float32 arrays, all finite.
+    """Unconstrained parameters, a pytree of arrays of one type, all finite.
+
+    See `dspc_jax.ops.float_types` for the types.
 
     A logit of -inf, put there by hand, is a weight of 0 that training leaves alone.
 
@@ -85,11 +87,18 @@ class Layout:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def init(layout: Layout, key: Key, data: Array | None, spread: float) -> CircuitParams:
+def init(
+    layout: Layout,
+    key: Key,
+    data: Array | None,
+    spread: float,
+    observed: Array | None = None,
+) -> CircuitParams:
     """Random parameters; with ``data`` ``[N, V, C]`` the leaves start at examples.
 
-    It is one program, compiled once for each layout; for ``spread`` see
-    `dspc_jax.layers.input_layer.init_from_data`.
+    It is one program, compiled once for each layout. Random numbers are float32, so
+    that equal keys start alike in every type. See
+    `dspc_jax.layers.input_layer.init_from_data` for ``spread`` and ``observed``.
     """
     key_leaves, key_sums = jax.random.split(key)
     leaves = []
@@ -101,12 +110,12 @@ def init(layout: Layout, key: Key, data: Array | None, spread: float) -> Circuit
             )
         else:
             leaf = input_layer.init_from_data(
-                key_block, block, layout.num_leaves, data, spread
+                key_block, block, layout.num_leaves, data, spread, observed
             )
         leaves.append(leaf)
     shapes = _logit_shapes(layout)
     numbers = jax.random.truncated_normal(
-        key_sums, -2, 2, (divisions.total_size(shapes),)
+        key_sums, -2, 2, (divisions.total_size(shapes),), jnp.float32
     )
     sums, mixtures = divisions.divide(_INIT_DEVIATION * numbers, shapes)
     mixtures = tuple(
@@ -115,7 +124,7 @@ def init(layout: Layout, key: Key, data: Array | None, spread: float) -> Circuit
         else jnp.where(mixing_layer.exists(level.mixture), logits, 0.0)
         for level, logits in zip(layout.graph.levels, mixtures, strict=True)
     )
-    classes = jnp.zeros(layout.num_classes)
+    classes = jnp.zeros(layout.num_classes, jnp.float32)
     return CircuitParams(tuple(leaves), sums, mixtures, classes)
 
 
@@ -193,7 +202,8 @@ def given_class(params: CircuitParams, label: Array | SupportsIndex) -> CircuitP
     elif not 0 <= (label := whole_number("label", label)) < num_classes:
         raise ValueError(f"label must be in 0 .. {num_classes - 1}, got {label}")
     chosen = jnp.arange(num_classes) == label
-    return params._replace(classes=jnp.where(chosen, 0.0, -jnp.inf))
+    classes = jnp.where(chosen, 0.0, -jnp.inf).astype(params.classes.dtype)
+    return params._replace(classes=classes)
 
 
 def normalize(layout: Layout, params: CircuitParams) -> CircuitWeights:

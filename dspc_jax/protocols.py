@@ -20,21 +20,36 @@ from dspc_jax.types import Array, Key, PyTree
 class Init(Protocol):
     """Type of ``circuit.init``."""
 
-    def __call__(self, key: Key, data: Any = None, *, spread: float = 0.5) -> Any:
+    def __call__(
+        self,
+        key: Key,
+        data: Any = None,
+        observed: Any = None,
+        *,
+        spread: float = 0.5,
+        dtype: Any = None,
+    ) -> Any:
         """Random parameters.
 
         Args:
             key: a typed key.
             data: ``[N, V, C]``; the leaves start at examples of it. A flow, which
                 starts by standardizing the data, cannot do without.
+            observed: bool ``[N, V]``, which of the data there are; the others do not
+                matter and may be NaN. In their places leaves start at values of other
+                examples, and where no example has the variable, at random.
             spread: of the leaves around these, in deviations of the data.
+            dtype: of the parameters, one of `dspc_jax.ops.float_types.FLOAT_TYPES`,
+                which says what it means; None: float32, or float64 under
+                ``jax_enable_x64``. Equal keys start alike in all types, up to rounding.
 
         Returns:
-            The parameters, a pytree of float32 arrays.
+            The parameters, a pytree of arrays of this type.
 
         Raises:
-            ValueError: the data have another shape, no example or a NaN (one that is
-                traced is not seen), or a flow has none.
+            ValueError: the data or the mask have another shape or type, there is no
+                example or an observed NaN (one that is traced is not seen), a flow has
+                no data, or the type of the parameters is another.
         """
         ...
 
@@ -52,11 +67,13 @@ class LogProb(Protocol):
 
         Returns:
             ``log p(x)`` in nats, a scalar; classes are mixed. ``-inf`` with zero
-            gradients where the evidence is impossible; 0 where nothing is observed;
-            NaN, with gradients NaN, where an observed value is NaN.
+            gradients where the evidence is impossible, as every value of size 1e15 and
+            above counts, in all types; 0 where nothing is observed; NaN, with gradients
+            NaN, where an observed value is NaN. It is float32, or float64 of float64
+            parameters, whatever the type of ``x``.
 
         Raises:
-            ValueError: a shape or type is another.
+            ValueError: a shape or type is another, of the parameters as well.
         """
         ...
 

@@ -18,6 +18,7 @@ from dspc_jax.arguments import real_number
 from dspc_jax.inference import likelihood, moments
 from dspc_jax.inference.upward import upward
 from dspc_jax.ops.batching import foldable
+from dspc_jax.ops.float_types import computed_in, float_type, widened
 from dspc_jax.parameters import CircuitParams, Layout
 from dspc_jax.sampling import dense, downward, implicit, noise, path
 from dspc_jax.sampling import relaxation as rx
@@ -33,21 +34,34 @@ see `dspc_jax.sampling.implicit`.
 
 
 def init(
-    layout: Layout, key: Key, data: Any = None, *, spread: float = 0.5
+    layout: Layout,
+    key: Key,
+    data: Any = None,
+    observed: Any = None,
+    *,
+    spread: float = 0.5,
+    dtype: Any = None,
 ) -> CircuitParams:
     """As `dspc_jax.protocols.Init`."""
+    dtype = float_type(dtype)
     if data is not None:
-        data, _ = examples.rows(layout, "data", data)
+        data, observed = examples.rows(
+            layout, "data", data, observed, computed_in(dtype)
+        )
         if not len(data):
             raise ValueError("data must hold at least one example, got none")
-    return parameters.init(layout, key, data, spread)
+    elif observed is not None:
+        raise ValueError("data must be given with observed, got None")
+    params = parameters.init(layout, key, data, spread, observed)
+    return jax.tree.map(lambda leaf: leaf.astype(dtype), params)
 
 
 def log_prob(
     layout: Layout, params: CircuitParams, x: Any, observed: Any = None
 ) -> Array:
     """As `dspc_jax.protocols.LogProb`."""
-    x, observed = examples.example(layout, x, observed)
+    params, dtype = widened(params)
+    x, observed = examples.example(layout, x, observed, dtype)
     return _evaluate(
         params, x, observed, layout=layout, function=likelihood.log_prob, shape=()
     )
@@ -57,7 +71,8 @@ def class_log_probs(
     layout: Layout, params: CircuitParams, x: Any, observed: Any = None
 ) -> Array:
     """As `dspc_jax.protocols.ClassLogProbs`."""
-    x, observed = examples.example(layout, x, observed)
+    params, dtype = widened(params)
+    x, observed = examples.example(layout, x, observed, dtype)
     return _evaluate(
         params,
         x,
@@ -72,7 +87,8 @@ def class_posterior(
     layout: Layout, params: CircuitParams, x: Any, observed: Any = None
 ) -> Array:
     """As `dspc_jax.protocols.ClassPosterior`."""
-    x, observed = examples.example(layout, x, observed)
+    params, dtype = widened(params)
+    x, observed = examples.example(layout, x, observed, dtype)
     return _evaluate(
         params,
         x,
@@ -123,7 +139,6 @@ def sample_differentiable(
             raise ValueError(
                 "leaf_mode must be 'sample' with relaxation='implicit', got 'mean'"
             )
-    temperature = jnp.asarray(temperature, jnp.float32)
     return _sample(layout, key, params, relaxation, temperature, x, observed, leaf_mode)
 
 
@@ -134,7 +149,8 @@ def mpe(
     observed: Any = None,
 ) -> Array:
     """As `dspc_jax.protocols.Mpe`."""
-    x, observed = examples.evidence_or_nothing(layout, x, observed)
+    params, dtype = widened(params)
+    x, observed = examples.evidence_or_nothing(layout, x, observed, dtype)
     return _explain(params, x, observed, layout=layout, shape=x.shape)
 
 
@@ -145,7 +161,8 @@ def mean(
     observed: Any = None,
 ) -> Array:
     """As `dspc_jax.protocols.Mean`."""
-    x, observed = examples.evidence_or_nothing(layout, x, observed)
+    params, dtype = widened(params)
+    x, observed = examples.evidence_or_nothing(layout, x, observed, dtype)
     return _expect(params, x, observed, layout=layout, shape=x.shape)
 
 
@@ -175,7 +192,7 @@ def _draw(params_and_temperature, keys, x, observed, *, layout, relaxation, leaf
         )
         x = jnp.broadcast_to(x, (size, *x.shape[1:]))
         observed = jnp.broadcast_to(observed, (size, *observed.shape[1:]))
-    numbers = noise.draw(layout, keys)
+    numbers = noise.draw(layout, keys, params.classes.dtype)
     exact = relaxation in ("hard", "implicit")
     if exact and layout.graph.alternatives is not None:
         values = path.sample(layout, params, weights, evidence, numbers, leaf_mode)
@@ -202,7 +219,7 @@ def _explain(params, x, observed, *, layout):
         for block, leaf in zip(layout.blocks, params.leaves, strict=True)
     )
     evidence = upward(layout, weights, x, observed, modes)
-    silence = noise.none(layout, x.shape[0])
+    silence = noise.none(layout, x.shape[0], x.dtype)
     if layout.graph.alternatives is not None:
         values = path.mpe(layout, params, weights, evidence, silence)
     else:
@@ -224,8 +241,11 @@ def _sample(layout, key, params, relaxation, temperature, x, observed, leaf_mode
             f"leaf_mode must be one of {downward.LEAF_MODES}, got {leaf_mode!r}"
         )
     examples.check_key(key)
+    params, dtype = widened(params)
+    if temperature is not None:
+        temperature = jnp.asarray(temperature, dtype)
     if x is not None or observed is not None:
-        x, observed = examples.evidence(layout, x, observed)
+        x, observed = examples.evidence(layout, x, observed, dtype)
     return _draw(
         (params, temperature),
         key,

@@ -22,6 +22,7 @@ from dspc_jax.flows.flow import FlowConfig
 from dspc_jax.flows.transformed import TransformedConfig
 from dspc_jax.layers import input_layer
 from dspc_jax.leaves import joining
+from dspc_jax.ops.float_types import FLOAT_TYPES, float_type, widened
 from dspc_jax.safe_files.numpy_archives import NumpyArchive
 from dspc_jax.structure import families, region_graph
 from dspc_jax.structure.folding import fold
@@ -31,9 +32,6 @@ FORMAT = "dspc_jax circuit"
 VERSION = 2
 """In files of version 1 every distinct leaf has arrays of its own; since version 2 the
 leaves of a family share theirs (`dspc_jax.leaves.joining`)."""
-DTYPES = ("float32", "float64", "bfloat16")
-"""The types that parameters may have."""
-
 _MOST_HEADER_BYTES = 2**24
 """16 MiB: a region graph of 10,000 regions with 200 variables each takes half of it."""
 
@@ -65,7 +63,7 @@ def save(
             replaced.
         config: the circuit's configuration (``circuit.config``), also of a transformed
             one. Types of your own are registered before (`dspc_jax.register`).
-        params: its parameters, of one of the types `DTYPES`.
+        params: its parameters, all of one of the types `FLOAT_TYPES`.
 
     Raises:
         ValueError: the parameters are not those of this configuration, or it holds a
@@ -75,6 +73,7 @@ def save(
     _check_config(config)
     arrays = {name: np.asarray(array) for name, array in _named(params).items()}
     _check_arrays("params", _named(_shapes(config, VERSION)), arrays)
+    widened(params)
     header = {
         "format": FORMAT,
         "version": VERSION,
@@ -107,7 +106,7 @@ def load(
     Args:
         path: a file that `save` wrote. ``~`` is the home folder.
         config: the configuration that the file must have, or None for any.
-        dtype: of the parameters, one of `DTYPES`; None: that of new parameters
+        dtype: of the parameters, one of `FLOAT_TYPES`; None: that of new parameters
             (float32, or float64 under ``jax_enable_x64``). Values are rounded to it.
 
     Returns:
@@ -121,12 +120,7 @@ def load(
             larger than the file.
         OSError: the file cannot be read.
     """
-    if dtype is not None:
-        dtype = _check_dtype("dtype", np.dtype(dtype))
-        if jax.dtypes.canonicalize_dtype(dtype) != dtype:
-            raise ValueError(
-                f"dtype must be float32 or bfloat16 without jax_enable_x64, got {dtype}"
-            )
+    dtype = float_type(dtype)
     path = _local(path)
     if config is not None:
         _check_config(config)
@@ -140,10 +134,7 @@ def load(
             _check_arrays("its arrays", names, _parameters(archive))
             if config is not None and stored != config:
                 raise ValueError(f"its config must be config, got {_short(stored)}")
-            values = [
-                _array(archive.read(name), dtype or shape.dtype)
-                for name, shape in names.items()
-            ]
+            values = [_array(archive.read(name), dtype) for name in names]
         except ValueError as error:
             raise ValueError(
                 f"path must be a whole file of {FORMAT!r}, got {path}: {error}"
@@ -305,12 +296,13 @@ def _local(path: str | os.PathLike[str]) -> str:
     return text
 
 
-def _check_dtype(name: str, dtype: np.dtype) -> np.dtype:
+def _check_dtype(name: str, dtype: np.dtype) -> None:
     if dtype == np.dtype("V2"):
         dtype = np.dtype(jnp.bfloat16)
-    if dtype.name not in DTYPES:
-        raise ValueError(f"{name} must be of a type among {DTYPES}, got {dtype.name}")
-    return dtype
+    if dtype.name not in FLOAT_TYPES:
+        raise ValueError(
+            f"{name} must be of a type among {FLOAT_TYPES}, got {dtype.name}"
+        )
 
 
 def _without_types(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

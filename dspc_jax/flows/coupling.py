@@ -60,7 +60,7 @@ class Linear(nn.Module):
         num_channels = x.shape[-1]
         lu = self.param("lu", nn.initializers.zeros, (num_channels, num_channels))
         log_diagonal = jnp.diagonal(lu)
-        lower = jnp.tril(lu, -1) + jnp.eye(num_channels)
+        lower = jnp.tril(lu, -1) + jnp.eye(num_channels, dtype=lu.dtype)
         upper = jnp.triu(lu, 1) + jnp.diag(jnp.exp(log_diagonal))
         matrix = jnp.matmul(upper, lower, precision="highest")
         if inverse:
@@ -115,7 +115,7 @@ class Chain(nn.Module):
     layers: tuple[nn.Module, ...]
 
     def __call__(self, x: Array, inverse: bool = False) -> tuple[Array, Array]:  # noqa: D102
-        log_det = jnp.zeros(x.shape[0])
+        log_det = jnp.zeros(x.shape[0], x.dtype)
         for layer in reversed(self.layers) if inverse else self.layers:
             x, term = layer(x, inverse)
             log_det = log_det + term

@@ -20,6 +20,7 @@ round their inputs to fewer digits would not agree.
 
 from collections.abc import Callable
 import functools
+import math
 from typing import Any
 
 from flax import linen as nn
@@ -38,6 +39,7 @@ from dspc_jax.flows.coupling import (
 )
 from dspc_jax.flows.flow import Flow, configured
 from dspc_jax.networks.layers import check_counts
+from dspc_jax.structure.pieces import ROW_TYPE
 from dspc_jax.types import Array, Key, PyTree
 
 
@@ -225,16 +227,16 @@ def after_logit(flow: Flow, *, alpha: float = 0.05) -> Flow:
     if not 0 < alpha < 0.5:
         raise ValueError(f"alpha must be between 0 and 0.5, got {alpha}")
     slope = 1 - 2 * alpha
-    blocks = np.asarray(flow.blocks)
+    blocks = np.asarray(flow.blocks, ROW_TYPE)
 
     def to_logit(x: Array) -> tuple[Array, Array]:
         u = alpha + slope * x
         outside = (u <= 0) | (u >= 1)
         u = jnp.where(outside, 0.5, u)
         log_u, log_rest = jnp.log(u), jnp.log1p(-u)
-        log_slope = np.log(slope) - log_u - log_rest
+        log_slope = math.log(slope) - log_u - log_rest
         log_slope = jnp.where(outside, -jnp.inf, log_slope)
-        per_block = jnp.zeros((x.shape[0], flow.num_blocks))
+        per_block = jnp.zeros((x.shape[0], flow.num_blocks), x.dtype)
         per_block = per_block.at[:, blocks].add(jnp.sum(log_slope, -1))
         return log_u - log_rest, per_block
 

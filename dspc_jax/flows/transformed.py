@@ -45,8 +45,11 @@ from dspc_jax.arguments import instance
 from dspc_jax.circuit import Circuit, CircuitConfig
 from dspc_jax.flows.flow import Flow, FlowConfig
 from dspc_jax.leaves import ContinuousLeaf
+from dspc_jax.ops import missing
 from dspc_jax.ops.batching import foldable
-from dspc_jax.ops.values import as_values
+from dspc_jax.ops.float_types import computed_in, float_type, widened
+from dspc_jax.ops.values import as_values, refuse_nan
+from dspc_jax.structure.pieces import ROW_TYPE
 from dspc_jax.types import Array, Key
 
 
@@ -159,14 +162,15 @@ def _transform(circuit: Circuit, flow: Flow) -> TransformedCircuit:
         if not isinstance(leaf, ContinuousLeaf):
             raise ValueError(f"circuit must have leaves with densities, got {leaf!r}")
     forward, inverse = foldable(flow.forward), foldable(flow.inverse)
-    blocks = np.asarray(flow.blocks)
+    blocks = np.asarray(flow.blocks, ROW_TYPE)
 
-    def example(x: Any) -> Array:
-        return examples.with_channels(circuit.layout, as_values("x", x, jnp.float32), 2)
+    def example(params, x: Any) -> Array:
+        x = as_values("x", x, params["circuit"].classes.dtype)
+        return examples.with_channels(circuit.layout, x, 2)
 
     def features(params, x: Any, observed: Any):
         """One example's features, log-determinant, and mask ``[V]`` of known ones."""
-        x = example(x)
+        x = example(params, x)
         examples.check_values(circuit.layout, "x", x.shape)
         if observed is None:
             z, log_det = forward(params["flow"], x)
@@ -180,6 +184,7 @@ def _transform(circuit: Circuit, flow: Flow) -> TransformedCircuit:
         """Turns a query of features into one of values."""
 
         def single(params, x, observed=None):
+            params, _ = widened(params)
             z, log_det, known = features(params, x, observed)
             out = function(params["circuit"], z, known)
             return out + log_det if has_density else out
@@ -198,22 +203,42 @@ def _transform(circuit: Circuit, flow: Flow) -> TransformedCircuit:
         z, _, known = features(params, x, observed)
         assert known is not None
         out = inverse(params["flow"], function(z, known))
-        return jnp.where(known[:, None], example(x), out)
+        return jnp.where(known[:, None], example(params, x), out)
 
-    def init(key: Key, data: Any = None, *, spread: float = 0.5):
+    def init(
+        key: Key,
+        data: Any = None,
+        observed: Any = None,
+        *,
+        spread: float = 0.5,
+        dtype: Any = None,
+    ):
         if data is None:
             raise ValueError(f"data must be given to start {flow.name}, got None")
-        data, _ = examples.rows(circuit.layout, "data", data)
+        dtype = float_type(dtype)
+        wide = computed_in(dtype)
+        data = examples.values_of_rows(circuit.layout, "data", data, wide)
+        known = None
+        if observed is not None:
+            observed = _check_observed(flow, observed, data.shape[:1])
+            known = observed[:, blocks]
+        refuse_nan("data", data, known)
         key_flow, key_circuit = jax.random.split(key)
-        params = flow.init(key_flow, data)
+        if observed is not None:
+            key_rows = jax.random.fold_in(key_flow, 1)
+            data = _filled(key_rows, data, observed, blocks)
+        params = jax.tree.map(lambda p: p.astype(wide), flow.init(key_flow, data))
         z, _ = flow.forward(params, data)
-        start = circuit.init(key_circuit, z, spread=spread)
-        return {"circuit": start, "flow": params}
+        start = circuit.init(key_circuit, z, known, spread=spread, dtype=wide)
+        params = {"circuit": start, "flow": params}
+        return jax.tree.map(lambda p: p.astype(dtype), params)
 
     def sampler(function):
         """Turns a sampler of features into one of values."""
 
         def sample(key, params, x=None, observed=None, **options):
+            params, _ = widened(params)
+
             def draw(z, known):
                 return function(key, params["circuit"], z, known, **options)
 
@@ -230,6 +255,7 @@ def _transform(circuit: Circuit, flow: Flow) -> TransformedCircuit:
                     f"flow must be affine for {name} (otherwise that of the features "
                     f"is not that of the values), got {flow.name}"
                 )
+            params, _ = widened(params)
             return through(
                 lambda z, known: function(params["circuit"], z, known),
                 *(params, x, observed),
@@ -285,7 +311,23 @@ def whole_blocks(flow: Flow, observed: Any) -> np.ndarray:
     return out
 
 
-def _check_observed(flow: Flow, observed: Any) -> Array:
+def _filled(key: Key, data: Array, observed: Array, blocks: np.ndarray) -> Array:
+    """Data whose missing blocks are those of other examples that have them.
+
+    A block that no example has is the mean of all that is observed.
+    """
+    rows = np.arange(len(data))[:, None]
+    columns = np.arange(observed.shape[1])[None]
+    rows = missing.observed_rows(key, observed, rows, columns)[:, blocks]
+    known = observed[:, blocks, None]
+    mean = jnp.mean(data, axis=(0, 1), where=known)
+    some = observed.any(axis=0)[blocks][None, :, None]
+    filled = data[rows, np.arange(len(blocks))[None]]
+    return jnp.where(some, filled, mean[None, None])
+
+
+def _check_observed(flow: Flow, observed: Any, leading: tuple[int, ...] = ()) -> Array:
+    """The mask of one example, or of as many as ``leading`` says."""
     observed = jnp.asarray(observed)
     if flow.num_blocks == 1 and len(flow.blocks) > 1:
         raise ValueError(
@@ -293,9 +335,10 @@ def _check_observed(flow: Flow, observed: Any) -> Array:
             "conditionals (every feature depends on every value), got a mask of shape "
             f"{observed.shape}"
         )
-    if observed.shape != (flow.num_blocks,) or observed.dtype != jnp.bool_:
+    shape = (*leading, flow.num_blocks)
+    if observed.shape != shape or observed.dtype != jnp.bool_:
         raise ValueError(
-            "observed must be bool with one entry for each of the "
+            f"observed must be bool of shape {shape}, with one entry for each of the "
             f"{flow.num_blocks} blocks of {flow.name} (whole_blocks makes it from a "
             f"mask of variables), got {observed.dtype} of shape {observed.shape}"
         )

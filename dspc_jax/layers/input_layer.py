@@ -26,6 +26,7 @@ from dspc_jax.leaves import (
     joining,
 )
 from dspc_jax.leaves.family import impossible
+from dspc_jax.ops import missing
 from dspc_jax.ops.batching import for_all
 from dspc_jax.ops.derivatives import Differentiable
 from dspc_jax.ops.products import contract, expand
@@ -93,12 +94,14 @@ def make_blocks(
         members = np.isin(np.arange(len(leaves)), group)
         rows = [[v for v in scope if v >= 0 and members[v]] for scope in input_scopes]
         width = max(map(len, rows))
-        scopes = np.array([row + [0] * (width - len(row)) for row in rows])
+        padded = [row + [0] * (width - len(row)) for row in rows]
+        scopes = np.array(padded, input_scopes.dtype)
         valid = np.array(
             [[True] * len(row) + [False] * (width - len(row)) for row in rows]
         )
         family = joining.join(leaves, group)
-        blocks.append(InputBlock(family, scopes, valid, np.flatnonzero(members)))
+        variables = np.flatnonzero(members).astype(input_scopes.dtype)
+        blocks.append(InputBlock(family, scopes, valid, variables))
     return tuple(blocks)
 
 
@@ -150,7 +153,12 @@ def init(key: Key, block: InputBlock, num_units: int, num_channels: int) -> Any:
 
 
 def init_from_data(
-    key: Key, block: InputBlock, num_units: int, data: Array, spread: float
+    key: Key,
+    block: InputBlock,
+    num_units: int,
+    data: Array,
+    spread: float,
+    observed: Array | None = None,
 ) -> Any:
     """Parameters whose leaves have random examples as means.
 
@@ -162,18 +170,38 @@ def init_from_data(
         key: chooses the examples.
         block: the family's variables.
         num_units: K.
-        data: ``[N, V, C]``.
+        data: ``[N, V, C]``; any values where not observed.
         spread: deviation of a leaf relative to that of its variable over the data.
+        observed: bool ``[N, V]``, or None. In the place of a missing value comes one of
+            another example that has it.
 
     Returns:
-        The family's parameters, leading axes ``[G, K, L, C]``.
+        The family's parameters, leading axes ``[G, K, L, C]``; random where no example
+        has the variable.
     """
     num_regions, _ = block.scopes.shape
-    rows = jax.random.randint(key, (num_regions, num_units), 0, data.shape[0])
-    mean = data[rows[:, :, None], block.scopes[:, None, :]]
-    deviation = jnp.std(data, axis=0)[block.scopes]
+    shape = (num_regions, num_units)
+    rows = jax.random.randint(key, shape, 0, data.shape[0], jnp.int32)
+    rows, scopes = rows[:, :, None], block.scopes[:, None, :]
+    if observed is not None:
+        key_rows = jax.random.fold_in(key, 1)
+        rows = missing.observed_rows(key_rows, observed, rows, scopes)
+        data = jnp.where(observed[..., None], data, 0.0)
+    mean = data[rows, scopes]
+    deviation = missing.deviation(data, observed)[block.scopes]
     std = jnp.broadcast_to(spread * deviation[:, None], mean.shape)
-    return block.leaf.from_moments(mean, std)
+    start = block.leaf.from_moments(mean, std)
+    if observed is None:
+        return start
+    key_random = jax.random.fold_in(key, 2)
+    never = ~observed.any(axis=0)[block.scopes][:, None, :, None]
+
+    def unless_never(start, otherwise):
+        where = never.reshape(*never.shape, *[1] * (start.ndim - never.ndim))
+        return jnp.where(where, otherwise.astype(start.dtype), start)
+
+    random = init(key_random, block, num_units, data.shape[-1])
+    return jax.tree.map(unless_never, start, random)
 
 
 def log_prob(
@@ -335,7 +363,7 @@ def _sum_occurrences_fwd(block, rows):
 
 
 def _sum_occurrences_bwd(block, _, g):
-    position = np.zeros(block.variables.max() + 1, int)
+    position = np.zeros(block.variables.max() + 1, block.variables.dtype)
     position[block.variables] = np.arange(len(block.variables))
     valid = block.valid.reshape(-1, *[1] * (g.ndim - 1))
     index = position[np.where(block.valid, block.scopes, block.variables[0]).ravel()]
@@ -357,4 +385,5 @@ def occurrences(block: InputBlock) -> np.ndarray:
         if valid:
             rows[int(v)].append(row)
     width = max(map(len, rows.values()))
-    return np.array([row + [-1] * (width - len(row)) for row in rows.values()])
+    padded = [row + [-1] * (width - len(row)) for row in rows.values()]
+    return np.array(padded, block.scopes.dtype)

@@ -23,6 +23,7 @@ from dspc_jax.arguments import instance, real_number, shown
 from dspc_jax.circuit import Circuit
 from dspc_jax.inference import likelihood
 from dspc_jax.leaves import FittableLeaf
+from dspc_jax.ops.float_types import widened
 from dspc_jax.ops.numerics import safe_divide
 from dspc_jax.parameters import CircuitParams, CircuitWeights
 from dspc_jax.types import Array, PyTree
@@ -52,11 +53,12 @@ def expected_counts(
     Raises:
         ValueError: a leaf family has no closed-form M-step, a shape or type is another,
             or an observed value is NaN; the message names its row and variable. (A
-            traced one is not seen, and gives counts NaN.)
+            traced one is not seen, and gives counts NaN, and these parameters NaN.)
     """
     _check_leaves(circuit)
     layout = circuit.layout
-    x, mask = examples.rows(layout, "x", x, observed)
+    params, dtype = widened(params)
+    x, mask = examples.rows(layout, "x", x, observed, dtype)
     weights = parameters.normalize(layout, params)
 
     def total(weights):
@@ -83,7 +85,8 @@ def em(circuit: Circuit, *, step_size: float = 1.0) -> optax.GradientTransformat
     ``params``. Weights and leaf expectations move to ``(1 - s) old + s fitted``. With
     ``step_size`` 1 and all training data in ``x`` the likelihood never falls; with
     mini-batches take less (0.05 to 0.5). A unit without posterior mass keeps its
-    parameters.
+    parameters. Changes of bfloat16 parameters are float32, so that
+    ``optax.apply_updates`` rounds their sums only.
 
     Args:
         circuit: a circuit with exponential-family or categorical leaves.
@@ -105,14 +108,13 @@ def em(circuit: Circuit, *, step_size: float = 1.0) -> optax.GradientTransformat
     def update(updates: PyTree, state: PyTree, params: PyTree = None) -> PyTree:
         if params is None:
             raise ValueError("params must be parameters in an update by EM, got None")
+        params, _ = widened(params)
         counts: CircuitWeights = updates
         weights = parameters.normalize(layout, params)
 
         def sums(count, weight, axes):
-            fitted = safe_divide(count, jnp.sum(count, axis=axes, keepdims=True))
-            fitted = jnp.where(
-                jnp.sum(count, axis=axes, keepdims=True) > 0, fitted, weight
-            )
+            total = jnp.sum(count, axis=axes, keepdims=True)
+            fitted = jnp.where(total <= 0, weight, safe_divide(count, total))
             new = (1 - step_size) * weight + step_size * fitted
             # The change of logits keeps their normalization; a weight of 0 stays 0.
             change = _log_weight(new) - _log_weight(weight)
@@ -162,7 +164,8 @@ def _leaf_change(leaf, params, statistics, mass, step_size):
         finite_old = jnp.isfinite(old)
         least = math.log(_LEAST_WEIGHT)
         new = jnp.maximum(new, least) if new.ndim > mass.ndim else new
-        return jnp.where((per_value(mass, new) > 0) & finite_old, new - old, 0.0)
+        kept = (per_value(mass, new) <= 0) | ~finite_old
+        return jnp.where(kept, 0.0, new - old)
 
     return jax.tree.map(change, fitted, params)
 

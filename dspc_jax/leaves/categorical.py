@@ -64,11 +64,11 @@ class Categorical:
         """A table ``[..., M]`` with ``padding`` beyond the values of its leaves."""
         if isinstance(self.num_values, int):
             return table
-        values = _values(table.shape[-1], table.ndim, jnp.int32)
+        values = _values(table.shape[-1], table, jnp.int32)
         return jnp.where(values < aligned(self.num_values, values), table, padding)
 
     def _moments(self, p):
-        values = _values(p.shape[-1], p.ndim)
+        values = _values(p.shape[-1], p)
         mean = jnp.sum(p * values, -1)
         return mean, jnp.sum(p * (values - mean[..., None]) ** 2, -1)
 
@@ -79,7 +79,7 @@ class Categorical:
     def from_moments(self, mean, std):  # noqa: D102
         # At least half a step wide: a narrower bump is a single value.
         width = jnp.maximum(std, 0.5)[..., None]
-        distance = _values(self._length, mean.ndim + 1) - mean[..., None]
+        distance = _values(self._length, width) - mean[..., None]
         bump = self._padded(jnp.exp(-0.5 * (distance / width) ** 2), 0.0)
         bump = bump / bump.sum(-1, keepdims=True)
         # A tenth of the mass is uniform, so that no value starts out impossible.
@@ -132,12 +132,13 @@ class Categorical:
 
     def mode(self, params):  # noqa: D102
         logits = self._padded(params.logits, -jnp.inf)
-        return jnp.argmax(logits, axis=-1).astype(jnp.float32)
+        return jnp.argmax(logits, axis=-1).astype(logits.dtype)
 
 
-def _values(length, ndim, dtype=jnp.float32):
-    """The values ``0..length-1`` on the last of ``ndim`` axes."""
-    return jnp.arange(length, dtype=dtype).reshape(*[1] * (ndim - 1), -1)
+def _values(length, like, dtype=None):
+    """The values ``0..length-1`` on the last axis of an array like this one."""
+    values = jnp.arange(length, dtype=dtype or like.dtype)
+    return values.reshape(*[1] * (like.ndim - 1), -1)
 
 
 @Differentiable

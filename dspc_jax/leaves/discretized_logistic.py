@@ -1,6 +1,7 @@
 """Discretized logistic leaves."""
 
 import dataclasses
+import math
 from typing import ClassVar, NamedTuple
 
 import jax
@@ -77,7 +78,7 @@ class DiscretizedLogistic:
     def from_moments(self, mean, std):  # noqa: D102
         top, least = self._top(std), aligned(self.min_scale, std)
         # At least twice the least scale, where log_scale is finite.
-        scale = jnp.maximum(std * np.sqrt(3) / np.pi, 2 * least)
+        scale = jnp.maximum(std * (math.sqrt(3) / math.pi), 2 * least)
         return DiscretizedLogisticParams(
             mean / top, jnp.log(scale - least) - jnp.log(top)
         )

@@ -122,8 +122,10 @@ def aligned(field: Any, like: Array) -> Any:
     Returns:
         A number as it is. An array in the type of ``like``, with axes of 1 at the end.
     """
-    if isinstance(field, int | float):
+    if isinstance(field, int):
         return field
+    if isinstance(field, float):
+        return float(field)  # NumPy's would bring its type along
     field = jnp.asarray(field, like.dtype)
     return field.reshape(*field.shape, *[1] * (like.ndim - field.ndim))
 

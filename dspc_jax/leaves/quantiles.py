@@ -13,14 +13,14 @@ from dspc_jax.types import Array
 
 
 def log_choose(num_trials: int | np.ndarray, k: Array) -> Array:
-    """``log (N choose k)``, float32 of the float64 values, looked up.
+    """``log (N choose k)``, looked up.
 
     Args:
         num_trials: N, static: a number, or an array that is `aligned` with ``k``.
         k: whole numbers in ``0..N``, any shape.
 
     Returns:
-        Of the shape of ``k``.
+        Of the shape and type of ``k``.
     """
     sizes, number = np.unique(num_trials, return_inverse=True)
     table = np.concatenate([_log_coefficients(int(n)) for n in sizes])
@@ -28,27 +28,27 @@ def log_choose(num_trials: int | np.ndarray, k: Array) -> Array:
     index = k.astype(jnp.int32)
     if len(sizes) > 1:
         index += aligned(starts[number].reshape(np.shape(num_trials)), index)
-    return jnp.asarray(table)[index]
+    return jnp.asarray(table, k.dtype)[index]
 
 
 def _log_coefficients(num_trials: int) -> np.ndarray:
     n, k = num_trials, np.arange(num_trials + 1)
     log_factorial = special.gammaln(np.arange(n + 1) + 1.0)
-    return (log_factorial[n] - log_factorial[k] - log_factorial[n - k]).astype(
-        np.float32
-    )
+    return log_factorial[n] - log_factorial[k] - log_factorial[n - k]
 
 
 @functools.lru_cache(maxsize=1024)
-def _search_width(num_trials: int) -> int:
-    """Steps from the mode that hold all but 1e-8 of every Binomial(num_trials, p).
+def _search_width(num_trials: int, rest: float) -> int:
+    """Steps from the mode that hold all but ``rest`` of every Binomial(num_trials, p).
 
-    1e-8 is below the distance of neighboring uniform numbers in float32.
+    Args:
+        num_trials: N.
+        rest: a share of the mass.
     """
     p = np.linspace(0.0, 0.5, 201)[1:]
     mode = np.floor((num_trials + 1) * p)
-    high = stats.binom.isf(5e-9, num_trials, p) - mode
-    low = mode - stats.binom.ppf(5e-9, num_trials, p)
+    high = stats.binom.isf(rest / 2, num_trials, p) - mode
+    low = mode - stats.binom.ppf(rest / 2, num_trials, p)
     return int(max(high.max(), low.max())) + 1
 
 
@@ -58,7 +58,7 @@ def binomial_quantile(uniform: Array, num_trials: int | np.ndarray, p: Array) ->
     The unit interval is divided into pieces from the mode outwards (mode, one above,
     one below, two above, ...), and the number falls into one of them. The sizes of the
     pieces follow from the ratio of neighboring probabilities. The draws are exact up to
-    float32 rounding, take one uniform number each, and need no data-dependent loop:
+    rounding, take one uniform number each, and need no data-dependent loop:
     about ``11 sqrt(N p (1-p))`` fused steps.
 
     Args:
@@ -83,7 +83,7 @@ def _binomial_quantile(num_trials, uniform, p):
     small = jnp.where(flipped, 1 - p, p)  # in this half the odds are at most 1
     odds = small / (1 - small)
     mode = jnp.floor((n + 1) * small)
-    tiny = jnp.finfo(jnp.float32).tiny
+    tiny = float(jnp.finfo(p.dtype).tiny)
     log_mass = mode * jnp.log(jnp.maximum(small, tiny))
     log_mass += (n - mode) * jnp.log1p(-small)
     mass = jnp.exp(log_choose(num_trials, mode) + log_mass)
@@ -103,7 +103,9 @@ def _binomial_quantile(num_trials, uniform, p):
         return rest - down, up, down, draw
 
     state = (uniform - mass, mass, mass, mode)
-    width = max(_search_width(int(n)) for n in np.unique(num_trials))
+    # What is left out is below the distance of neighboring uniform numbers.
+    rest = float(jnp.finfo(p.dtype).eps) / 12
+    width = max(_search_width(int(n), rest) for n in np.unique(num_trials))
     # Unrolled into one pass over the numbers; by 64 at most, to keep programs small.
     draw = jax.lax.fori_loop(1, width + 1, step, state, unroll=min(width, 64))[-1]
     return jnp.where(flipped, n - draw, draw)
@@ -125,5 +127,5 @@ def categorical_quantile(uniform: Array, p: Array) -> Array:
     # Strictly below the total, so that the last value with p > 0 closes the interval.
     target = (uniform * cumulative[..., -1])[..., None]
     return jax.lax.stop_gradient(
-        jnp.sum((cumulative <= target).astype(jnp.float32), axis=-1)
+        jnp.sum((cumulative <= target).astype(p.dtype), axis=-1)
     )

@@ -11,6 +11,7 @@ from typing import Any
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from dspc_jax.types import Array
 
@@ -127,11 +128,9 @@ class Conv(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:  # noqa: D102
         shape = (self.side, self.side, x.shape[-1], self.features)
-        x = convolve(x, self.param("kernel", self.kernel_init, shape), self.stride)
-        if not self.use_bias:
-            return x
-        bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        return x + bias[None, None, None]
+        kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
+        x = convolve(*_alike(x, kernel), self.stride)
+        return _with_bias(self, x) if self.use_bias else x
 
 
 class ConvTranspose(nn.Module):
@@ -146,9 +145,17 @@ class ConvTranspose(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:  # noqa: D102
         shape = (self.side, self.side, x.shape[-1], self.features)
-        kernel = self.param("kernel", self.kernel_init, shape)
-        x = convolve_transposed(x, kernel, self.stride)
-        if not self.use_bias:
-            return x
-        bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        return x + bias[None, None, None]
+        kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
+        x = convolve_transposed(*_alike(x, kernel), self.stride)
+        return _with_bias(self, x) if self.use_bias else x
+
+
+def _alike(x: Array, kernel: Array) -> tuple[Array, Array]:
+    """Both in the wider one of their types, as Flax's own layers compute."""
+    wider = np.promote_types(x.dtype, kernel.dtype)
+    return x.astype(wider), kernel.astype(wider)
+
+
+def _with_bias(module: nn.Module, x: Array) -> Array:
+    bias = module.param("bias", nn.initializers.zeros, (x.shape[-1],), jnp.float32)
+    return x + bias.astype(x.dtype)[None, None, None]

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from dspc_jax.circuit import Circuit
 from dspc_jax.objectives.expected_kernels import log_expected_kernel, log_mean_kernel
 from dspc_jax.objectives.kernels import squared_distances
+from dspc_jax.ops.float_types import widened
 from dspc_jax.ops.values import as_values
 from dspc_jax.types import Array, Key, Metrics, PyTree
 
@@ -54,7 +55,8 @@ def exact_mmd_loss(
             that mixes partitions.
     """
     del key
-    batch = as_values("batch", batch)
+    params, dtype = widened(params)
+    batch = as_values("batch", batch, dtype)
     if batch.shape[0] < 2:
         raise ValueError(f"batch must hold at least 2 points, got {batch.shape[0]}")
     if patches is None:
@@ -71,8 +73,8 @@ def exact_mmd_loss(
         data = (jnp.sum(k) - count) / (count * (count - 1))  # the diagonal is 1
         return within - 2 * between + data, between
 
-    sigmas = jnp.asarray(bandwidths, jnp.float32)
-    factors = jnp.ones_like(sigmas) if weights is None else jnp.asarray(weights)
+    sigmas = jnp.asarray(bandwidths, dtype)
+    factors = jnp.ones_like(sigmas) if weights is None else jnp.asarray(weights, dtype)
     num_patches = patches.shape[0]
     # One computation for all pairs, compiled once.
     terms, means = jax.lax.map(

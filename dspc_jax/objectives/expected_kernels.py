@@ -22,9 +22,9 @@ References:
 """
 
 import functools
+import math
 
 import jax.numpy as jnp
-import numpy as np
 
 from dspc_jax import parameters
 from dspc_jax.arguments import shown
@@ -34,6 +34,7 @@ from dspc_jax.layers import sum_layer
 from dspc_jax.layers.input_layer import InputBlock
 from dspc_jax.leaves import Leaf, Normal
 from dspc_jax.leaves.normal import NormalForm
+from dspc_jax.ops.float_types import widened
 from dspc_jax.ops.numerics import logsumexp, safe_log
 from dspc_jax.ops.values import as_values
 from dspc_jax.parameters import CircuitParams, Layout
@@ -64,8 +65,9 @@ def log_expected_kernel(
     """
     layout = circuit.layout
     check(circuit)
+    (params, other), dtype = widened((params, other))
     left, right = (parameters.normalize(layout, p) for p in (params, other))
-    variance = jnp.asarray(bandwidth) ** 2
+    variance = jnp.asarray(bandwidth, dtype) ** 2
     tables = [
         functools.reduce(
             jnp.add,
@@ -119,8 +121,9 @@ def log_mean_kernel(
     """
     layout = circuit.layout
     _check_leaves(layout)
-    y = as_values("y", y)
-    bandwidth = jnp.asarray(bandwidth)
+    params, dtype = widened(params)
+    y = as_values("y", y, dtype)
+    bandwidth = jnp.asarray(bandwidth, dtype)
     weights = parameters.normalize(layout, params)._replace(
         leaves=tuple(
             _widened(block.leaf, leaf, bandwidth**2)
@@ -131,9 +134,9 @@ def log_mean_kernel(
     count = layout.graph.num_variables
     if variables is not None:
         observed = jnp.broadcast_to(variables, (y.shape[0], count))
-        count = jnp.sum(variables, dtype=jnp.float32)
+        count = jnp.sum(variables, dtype=dtype)
     log_p = likelihood.log_prob(layout, weights, y, observed)
-    log_width = 0.5 * np.log(2 * np.pi) + jnp.log(bandwidth)
+    log_width = 0.5 * math.log(2 * math.pi) + jnp.log(bandwidth)
     return log_p + count * layout.num_channels * log_width
 
 

@@ -140,6 +140,7 @@ def mmd_loss(
     num_samples = batch.shape[0] if num_samples is None else num_samples
     num_samples = whole_number("num_samples", num_samples, least=1)
     samples = sample(jax.random.split(key, num_samples), params)
+    batch = batch.astype(samples.dtype)
     if samples.shape[1:] != batch.shape[1:]:
         raise ValueError(
             "sample must return values in the shape of the data, got "

@@ -1,5 +1,7 @@
 """Values as users give them: any kind of real numbers, computed with as floats.
 
+With a circuit's parameters they have the type of these (`dspc_jax.ops.float_types`).
+
 Everything public that takes data takes them through `as_values`, so that equal numbers
 of other types (8-bit pixels, bools, halves) give equal results everywhere.
 """

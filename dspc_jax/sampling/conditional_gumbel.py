@@ -32,19 +32,19 @@ def fresh_exponentials(noise: Array, number: Array | int) -> Array:
     noise and of one another (tested); they are not cryptographic.
 
     Args:
-        noise: float32 of any shape.
+        noise: of any shape.
         number: index of the array of numbers, below 2**32.
 
     Returns:
-        Positive finite numbers in the shape of the noise.
+        Positive finite numbers in the shape and type of the noise.
     """
-    bits = jax.lax.bitcast_convert_type(noise, jnp.uint32)
+    bits = jax.lax.bitcast_convert_type(noise.astype(jnp.float32), jnp.uint32)
     # The offset, 2**32 over the golden ratio, makes the salt of number 0 nonzero.
     salt = _scramble(jnp.asarray(number).astype(jnp.uint32) + np.uint32(0x9E3779B9))
     bits = _scramble(_scramble(bits) ^ salt)
     # As many bits as float32 has digits, centered, so that neither 0 nor 1 comes up.
     uniform = (bits >> 9).astype(jnp.float32) * 2.0**-23 + 2.0**-24
-    return -jnp.log(uniform)
+    return -jnp.log(uniform).astype(noise.dtype)
 
 
 def conditional_scores(probs: Array, chosen: Array, exponentials: Array) -> Array:

@@ -102,7 +102,7 @@ def _leaf_samples(layout, params, noise, leaf_mode):
     num_examples = noise.leaves.shape[0]
     uniform = jnp.transpose(noise.leaves, (1, 2, 0))
     shape = (num_regions, layout.num_leaves, num_variables, num_channels, num_examples)
-    out = jnp.zeros(shape)
+    out = jnp.zeros(shape, noise.leaves.dtype)
     regions = np.arange(num_regions)[:, None]
     for block, leaf_params in zip(layout.blocks, params.leaves, strict=True):
         leading = (*block.scopes.shape, num_channels, num_examples)

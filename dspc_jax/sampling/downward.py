@@ -74,7 +74,7 @@ def select(
     perturbation = exp_gumbel(jnp.transpose(noise.classes))
     logits = jnp.broadcast_to(logits, perturbation.shape)
     selectors = choose_one(logits[None], perturbation[None])
-    masses = jnp.ones((1, perturbation.shape[-1]))
+    masses = jnp.ones((1, perturbation.shape[-1]), perturbation.dtype)
     requests: list[list[tuple[Array, Array]]] = [[] for _ in graph.levels]
     for number in range(len(graph.levels) - 1, -1, -1):
         level = graph.levels[number]
@@ -126,7 +126,7 @@ def _collect(parents: np.ndarray, requests: Sequence[tuple[Array, Array]]):
         if np.array_equal(order, np.arange(len(order))):
             return selectors, masses
         return selectors[order], masses[order]
-    exists = jnp.asarray(parents >= 0, jnp.float32)[..., None]
+    exists = jnp.asarray(parents >= 0, masses.dtype)[..., None]
     per_parent = exists * masses[parents]
     total = jnp.sum(per_parent, axis=1)
     # A region out of reach keeps a counterfactual selector, the mean of its parents'.

@@ -112,7 +112,8 @@ def reparametrize(
         observed = jnp.transpose(observed)
     x = jnp.where(observed[:, None], x, jax.lax.stop_gradient(x))
     graph = layout.graph
-    inputs = jnp.zeros((len(graph.input_scopes), layout.num_leaves, num_examples))
+    shape = (len(graph.input_scopes), layout.num_leaves, num_examples)
+    inputs = jnp.zeros(shape, x.dtype)
     inputs, x, params, weights = varying_alike((inputs, x, params, weights))
     tables = [
         _by_coordinate(block, leaf, layout.num_channels)

@@ -6,8 +6,9 @@ never be taken together share Gumbel noise: that is exact for a hard sample, whi
 only one of them, and a tenth of the numbers for ten repetitions.
 """
 
+import functools
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -38,16 +39,27 @@ class Noise(NamedTuple):
     leaves: Array
 
 
-def draw(layout: Layout, keys: Key) -> Noise:
+def draw(layout: Layout, keys: Key, dtype: Any) -> Noise:
     """Draws the noise of a batch of keys ``[N]``; each example uses its own key only.
 
     The generator is called once per key; its numbers are split into the arrays above.
     """
     shapes = _shapes(layout)
     size = divisions.total_size(shapes)
-    # Centered on the grid of 2**-23, so that neither 0 nor 1 comes up.
-    uniform = jax.vmap(lambda key: jax.random.uniform(key, (size,)))(keys)
-    return divisions.divide(uniform + jnp.float32(2.0**-24), shapes)
+    uniform = jax.vmap(lambda key: _uniform(key, size, dtype))(keys)
+    return divisions.divide(uniform, shapes)
+
+
+def _uniform(key: Key, count: int, dtype: Any) -> Array:
+    """Numbers in (0, 1): in float64 those of float32, with more digits.
+
+    They are centered on a grid, of 2**-23 or 2**-46, so that neither 0 nor 1 comes up.
+    """
+    draw = functools.partial(jax.random.uniform, shape=(count,), dtype=jnp.float32)
+    if dtype != jnp.float64:
+        return draw(key) + 2.0**-24
+    digits = draw(jax.random.fold_in(key, 1)).astype(dtype)
+    return draw(key).astype(dtype) + (2.0**-23 * digits + 2.0**-47)
 
 
 def exp_gumbel(uniform: Array) -> Array:
@@ -84,9 +96,9 @@ def _shapes(layout: Layout) -> PyTree:
     )
 
 
-def none(layout: Layout, num_examples: int) -> Noise:
+def none(layout: Layout, num_examples: int, dtype: Any) -> Noise:
     """Numbers whose Gumbel noise is 0: every choice becomes an arg max (for MPE)."""
     silence = float(np.exp(-1))  # -log(-log(u)) = 0
     return jax.tree.map(
-        lambda shape: jnp.full((num_examples, *shape), silence), _shapes(layout)
+        lambda shape: jnp.full((num_examples, *shape), silence, dtype), _shapes(layout)
     )

@@ -61,7 +61,8 @@ def descend(
 
     def follow_partitions(num_sides, units, operands):
         table, perturbation, factors = operands
-        rows = jnp.arange(units.shape[0])[:, None] * count + tree[None]
+        first = jnp.arange(units.shape[0], dtype=tree.dtype)[:, None] * count
+        rows = first + tree[None]
         weight = table[rows, units]
         perturbation = perturbation.reshape(weight.shape)
         left = right = None

@@ -30,6 +30,7 @@ import jax
 import jax.numpy as jnp
 
 from dspc_jax import parameters
+from dspc_jax.ops.float_types import widened
 from dspc_jax.ops.numerics import safe_log
 from dspc_jax.parameters import CircuitParams, Layout
 from dspc_jax.sampling import downward
@@ -80,8 +81,9 @@ def draw(
         ValueError: a region is shared or split in more than one way below the root.
     """
     check(layout)
+    params, dtype = widened(params)
     weights = parameters.normalize(layout, params)
-    noise = draw_noise(layout, keys)
+    noise = draw_noise(layout, keys, dtype)
     path = path_sampling.descend(layout, weights, None, noise)
     fixed = params._replace(leaves=jax.lax.stop_gradient(params.leaves))
 
@@ -92,7 +94,7 @@ def draw(
             None,
             choice_noise,
             "gumbel_softmax",
-            jnp.asarray(temperature),
+            jnp.asarray(temperature, dtype),
         )
         return downward.blend(layout, fixed, selectors, noise.leaves, "sample")
 

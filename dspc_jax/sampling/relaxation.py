@@ -100,7 +100,7 @@ def choose_one(
     relaxation: str, logits: Array, noise: Array, temperature: Array | float
 ) -> Array:
     """Chooses among logits ``[P, D, N]`` by `choose`: weights of the same shape."""
-    ones = jnp.ones((*logits.shape[:2], 1, logits.shape[2]))
+    ones = jnp.ones((*logits.shape[:2], 1, logits.shape[2]), logits.dtype)
     choice = Choice(ones, logits, jnp.zeros_like(logits[:, :1]))
     noise = jnp.broadcast_to(noise, logits.shape)[:, :, None]
     return choose(relaxation, choice, noise, temperature)[0]

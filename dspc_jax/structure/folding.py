@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dspc_jax.structure.pieces import Piece, in_pieces
+from dspc_jax.structure.pieces import ROW_TYPE, Piece, in_pieces
 from dspc_jax.structure.region_graph import Partition, RegionGraph
 from dspc_jax.structure.steps import Steps, make_steps, runs_of_heights, sides
 
@@ -326,9 +326,9 @@ def _positions(items: list[int], queries: list[int]) -> list[list[int]]:
 def _numbered(keys: list) -> tuple[np.ndarray, int]:
     """Keys by order of first appearance: ``[a, b, a] -> [0, 1, 0], 2``."""
     numbers = {key: n for n, key in enumerate(dict.fromkeys(keys))}
-    return np.array([numbers[key] for key in keys]), len(numbers)
+    return np.array([numbers[key] for key in keys], ROW_TYPE), len(numbers)
 
 
 def _padded(rows) -> np.ndarray:
     width = max(map(len, rows))
-    return np.array([[*row, *[-1] * (width - len(row))] for row in rows])
+    return np.array([[*row, *[-1] * (width - len(row))] for row in rows], ROW_TYPE)

@@ -4,6 +4,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+ROW_TYPE = np.int32
+"""Of rows and variables in the arrays of a structure.
+
+JAX takes an array of NumPy's 64-bit numbers as one of 32 bits. When x64 is switched on
+later it still does so for this array, and then refuses it as an index.
+"""
+
 
 class Piece(NamedTuple):
     """The ``rows`` of the regions of ``level``; a run of neighbors is a slice."""
@@ -17,7 +24,7 @@ def in_pieces(rows: list[tuple[int, int]]) -> tuple[Piece, ...]:
     pieces, start = [], 0
     for end in range(1, len(rows) + 1):
         if end == len(rows) or rows[end][0] != rows[start][0]:
-            index = np.array([row for _, row in rows[start:end]])
+            index = np.array([row for _, row in rows[start:end]], ROW_TYPE)
             first = int(index[0])
             run = (index == first + np.arange(len(index))).all()
             pieces.append(

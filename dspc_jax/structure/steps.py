@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from dspc_jax.structure.pieces import Piece, in_pieces
+from dspc_jax.structure.pieces import ROW_TYPE, Piece, in_pieces
 from dspc_jax.structure.region_graph import Partition, RegionGraph
 
 _LEAST_STEPS = 4
@@ -89,13 +89,14 @@ def make_steps(graph, rows, partitions: list[Partition], number: int) -> Steps:
     children = []
     by_side = zip(*(p.children for p in partitions), strict=True)
     for n, side in enumerate(by_side):
-        nobody = np.arange(first + n * width, first + (n + 1) * width)
+        nobody = np.arange(first + n * width, first + (n + 1) * width, dtype=ROW_TYPE)
         table = np.tile(nobody, (num_steps, 1))
         table[exists] = [place[child] for child in side]
         children.append(table)
+    numbers = np.minimum(starts[:, None] + np.arange(width), len(partitions) - 1)
     return Steps(
-        partitions=np.minimum(starts[:, None] + np.arange(width), len(partitions) - 1),
-        places=np.flatnonzero(exists),
+        partitions=numbers.astype(ROW_TYPE),
+        places=np.flatnonzero(exists).astype(ROW_TYPE),
         children=tuple(children),
         outside=in_pieces([rows[child] for child in outside]),
         num_outside=len(outside),

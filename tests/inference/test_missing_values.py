@@ -1,13 +1,17 @@
 """NaN is harmless where it is not observed, and visible in its own row where it is."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import stats
 
 import dspc_jax as pc
 from dspc_jax import objectives
 from dspc_jax.flows import ladder
+from dspc_jax.ops import missing
 from tests import cases
 
 FAMILIES = (pc.Normal(), pc.Binomial(3), pc.Categorical(4), pc.DiscretizedLogistic(4))
@@ -32,6 +36,14 @@ def data(bad=None):
 
 def has_nan(tree):
     return any(bool(jnp.isnan(leaf).any()) for leaf in jax.tree.leaves(tree))
+
+
+def assert_same(a, b):
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def assert_close(a, b):
+    jax.tree.map(lambda u, v: np.testing.assert_allclose(u, v, rtol=1e-5), a, b)
 
 
 def answers(circuit, params, x, observed):
@@ -109,6 +121,130 @@ def test_starts_and_counts_refuse_it_and_name_row_and_variable():
         pc.expected_counts(circuit, params, x)
     traced = cases.jit(lambda x: pc.expected_counts(circuit, params, x))(x)
     assert has_nan(traced)
+
+
+@pytest.mark.parametrize(
+    "leaf", [pc.Normal(), pc.Binomial(3), pc.Categorical(4)], ids=lambda leaf: str(leaf)
+)
+def test_parameters_are_not_kept_where_counts_are_nan(leaf):
+    """One traced NaN is in every count of a batch; so it is in every parameter."""
+    circuit, params = model(leaf)
+    optimizer = pc.em(circuit)
+
+    @cases.jit
+    def step(params, x):
+        counts: Any = pc.expected_counts(circuit, params, x)
+        change, _ = optimizer.update(counts, optimizer.init(params), params)
+        return jax.tree.map(jnp.add, params, change)
+
+    assert not has_nan(step(params, data()))
+    new = step(params, data().at[0, 0].set(jnp.nan))
+    assert all(bool(jnp.isnan(leaf).all()) for leaf in jax.tree.leaves(new))
+
+
+def test_starts_do_not_see_what_is_not_observed():
+    """The last variable has no values at all."""
+    circuit, _ = model()
+    x, observed = data(), np.ones((V + 1, V), bool)
+    observed[BAD, BAD] = False
+    observed[:, -1] = False
+    broken = jnp.where(observed[..., None], x, jnp.nan)
+    start = cases.jit(circuit.init)
+    wanted = start(jax.random.key(0), x, observed)
+    assert not has_nan(wanted)
+    assert_same(start(jax.random.key(0), broken, observed), wanted)
+    # Without a jit, and with random leaves where nothing is known.
+    assert_close(circuit.init(jax.random.key(0), broken, observed), wanted)
+    everything = np.ones_like(observed)
+    assert_same(
+        start(jax.random.key(0), x, everything),
+        cases.jit(circuit.init)(jax.random.key(0), x),
+    )
+
+
+def test_leaves_start_at_what_is_observed_of_their_variable():
+    rng = np.random.default_rng(0)
+    family = pc.Normal()
+    config = pc.CircuitConfig(pc.RandomBinaryTrees(3, 1, 2), family, 2, 40, 2)
+    circuit = pc.build(config)
+    x = rng.normal(size=(30, 3, 2)) + np.arange(3)[:, None] * 100
+    observed = rng.random((30, 3)) < [0.9, 0.2, 0.0]
+    x[~observed] = np.nan
+    params = circuit.init(jax.random.key(0), x, observed, spread=1.0)
+    rows = pc.parameter_rows(circuit).leaves
+    for (_, variable), (i, row, place) in rows.items():
+        leaf = jax.tree.map(
+            lambda a, at=(row, place): a[at[0], :, at[1]], params.leaves[i]
+        )
+        known = x[observed[:, variable], variable].astype(np.float32)
+        if not len(known):
+            assert np.abs(leaf.mean).max() < 6  # at random, as without data
+            continue
+        # Both channels of one example, of nearly all examples that there are.
+        pairs = {tuple(pair) for pair in np.asarray(leaf.mean).tolist()}
+        assert pairs <= {tuple(pair) for pair in known.tolist()}
+        assert len(pairs) > min(len(known), 10) / 2
+        _, scale = family.components(leaf)
+        wanted = np.broadcast_to(known.std(0), scale.shape)
+        np.testing.assert_allclose(scale, wanted, rtol=1e-4)
+
+
+def test_every_observed_row_stands_in_alike():
+    observed = np.random.default_rng(0).random((11, 2)) < 0.5
+    rows = np.tile(np.arange(11), 3000)[:, None]
+    found = np.asarray(
+        missing.observed_rows(
+            jax.random.key(0), jnp.asarray(observed), rows, np.arange(2)[None]
+        )
+    )
+    for column in range(2):
+        there, got = observed[:, column], found[:, column]
+        kept = there[rows[:, 0]]
+        np.testing.assert_array_equal(got[kept], rows[kept, 0])
+        counts = np.bincount(got[~kept], minlength=11)
+        assert (counts[~there] == 0).all()
+        assert stats.chisquare(counts[there]).pvalue > 1e-3
+
+
+@pytest.mark.parametrize(
+    "observed", [np.ones((V + 1, V)), np.ones((V, V), bool), np.ones(V, bool)]
+)
+def test_other_masks_of_data_are_refused(observed):
+    circuit, _ = model(pc.Normal())
+    with pytest.raises(ValueError, match="observed must be bool of shape"):
+        circuit.init(jax.random.key(0), data(), observed)
+    with pytest.raises(ValueError, match="data must be given with observed"):
+        circuit.init(jax.random.key(0), observed=observed)
+
+
+def test_starts_behind_a_flow_see_whole_blocks():
+    """Statistics of the flow are those of observed pixels, leaves those of features."""
+    flow = ladder.color_flow(2, 2, 1)
+    circuit = pc.transform(model(pc.Normal())[0], flow)
+    rng = np.random.default_rng(1)
+    x = rng.normal(5.0, 2.0, (400, V, 1))
+    observed = rng.random((400, V)) < 0.6
+    observed[:, 3] = False
+    start = cases.jit(circuit.init)
+    params = start(jax.random.key(0), x, observed)
+    assert_same(
+        start(jax.random.key(0), np.where(observed[..., None], x, np.nan), observed),
+        params,
+    )
+    features, _ = flow.forward(params["flow"], jnp.asarray(x, jnp.float32))
+    known = np.asarray(features)[observed]
+    np.testing.assert_allclose([known.mean(), known.std()], [0, 1], atol=0.2)
+    with pytest.raises(ValueError, match="data must not be NaN .* row 2, variable 1 "):
+        circuit.init(
+            jax.random.key(0),
+            np.where(np.arange(1600).reshape(x.shape) == 9, np.nan, x),
+            np.ones_like(observed),
+        )
+    with pytest.raises(ValueError, match=r"observed must be bool of shape \(400, 4\)"):
+        circuit.init(jax.random.key(0), x, observed[0])
+    one_block = pc.transform(circuit.circuit, ladder.multi_scale_flow(2, 2))
+    with pytest.raises(ValueError, match="observed must be None behind"):
+        one_block.init(jax.random.key(0), x, observed)
 
 
 def test_it_is_seen_behind_a_flow():
