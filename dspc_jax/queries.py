@@ -8,6 +8,7 @@ of a batch.
 from collections.abc import Callable
 from typing import Any
 
+import jax
 from jax.core import Tracer
 import jax.numpy as jnp
 
@@ -38,7 +39,10 @@ def init(
         data, _ = examples.rows(layout, "data", data)
         if not len(data):
             raise ValueError("data must hold at least one example, got none")
-    return parameters.init(layout, key, data, spread)
+    return _start(layout, key, data, spread)
+
+
+_start = jax.jit(parameters.init, static_argnums=0)
 
 
 def log_prob(

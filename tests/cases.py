@@ -196,9 +196,27 @@ RELAXATIONS = (*SOFT, *HARD)
 
 
 def jit(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
-    """``jax.jit`` as in the fast run (`tests.conftest`), in slow tests too."""
+    """``jax.jit`` as in the fast run (`tests.conftest`), in slow tests too.
+
+    Results are NumPy's: what a test computes from them is not compiled.
+    """
     less = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
-    return jax.jit(function, compiler_options=less, **options)
+    return on_host(jax.jit(function, compiler_options=less, **options))
+
+
+def on_host(compiled: Callable[..., Any]) -> Callable[..., Any]:
+    """The same function with arrays of NumPy as results, but for keys."""
+
+    @functools.wraps(compiled)
+    def call(*args: Any, **options: Any) -> Any:
+        return jax.tree.map(_host, compiled(*args, **options))
+
+    return call
+
+
+def _host(leaf: jax.Array) -> Any:
+    is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return leaf if is_key or isinstance(leaf, jax.core.Tracer) else np.asarray(leaf)
 
 
 AS_USERS = {"xla_backend_optimization_level": 3, "xla_cpu_use_fusion_emitters": True}
@@ -247,7 +265,10 @@ def compiled(config: pc.CircuitConfig) -> Case:
     def conditional(key, params, x, observed):
         return circuit.sample(key, params, x=x, observed=observed)
 
-    compile_ = user_jit if config == DISCRETE["trees-tucker"] else jit
+    def compile_(function, **options):
+        as_users = config == DISCRETE["trees-tucker"]
+        return on_host((user_jit if as_users else jit)(function, **options))
+
     return Case(
         config=config,
         circuit=circuit,

@@ -11,6 +11,7 @@ References:
     Peharz et al., "Einsum Networks", ICML 2020, section 3.5 (stochastic EM).
 """
 
+import functools
 import math
 
 import jax
@@ -57,6 +58,11 @@ def expected_counts(
     _check_leaves(circuit)
     layout = circuit.layout
     x, mask = examples.rows(layout, "x", x, observed)
+    return _counts(layout, params, x, mask)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _counts(layout, params, x, mask):
     weights = parameters.normalize(layout, params)
 
     def total(weights):
