@@ -97,6 +97,11 @@ def parameters(names: Iterable[str], long: Container[str] = LONG) -> list[Any]:
     ]
 
 
+def normal(seed: int, *shape: int) -> np.ndarray:
+    """Normal numbers, drawn by NumPy (no compilation)."""
+    return np.random.default_rng(seed).standard_normal(shape, np.float32)
+
+
 def fresh_keys(seed: int, count: int) -> jax.Array:
     """Keys ``[count]``; made anew at each call, for no key may be used twice."""
     return _split(jax.random.key(seed), count)
@@ -278,7 +283,7 @@ def compiled(config: pc.CircuitConfig) -> Case:
         sample=compile_(jax.vmap(circuit.sample, (0, None))),
         conditional=compile_(jax.vmap(conditional, (0, None, 0, 0))),
         mpe=compile_(jax.vmap(circuit.mpe, (None, 0, 0))),
-        soft=compile_(soft, static_argnames="relaxations"),
+        soft=jit(soft, static_argnames="relaxations"),
     )
 
 

@@ -200,13 +200,17 @@ def _transform(circuit: Circuit, flow: Flow) -> TransformedCircuit:
         out = inverse(params["flow"], function(z, known))
         return jnp.where(known[:, None], example(x), out)
 
+    @jax.jit
+    def standardized(key, data):
+        params = flow.init(key, data)
+        return params, flow.forward(params, data)[0]
+
     def init(key: Key, data: Any = None, *, spread: float = 0.5):
         if data is None:
             raise ValueError(f"data must be given to start {flow.name}, got None")
         data, _ = examples.rows(circuit.layout, "data", data)
         key_flow, key_circuit = jax.random.split(key)
-        params = flow.init(key_flow, data)
-        z, _ = flow.forward(params, data)
+        params, z = standardized(key_flow, data)
         start = circuit.init(key_circuit, z, spread=spread)
         return {"circuit": start, "flow": params}
 
