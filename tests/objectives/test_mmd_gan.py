@@ -225,7 +225,7 @@ def test_adversarial_training_moves_the_sampler_to_the_data():
         params = jnp.zeros((3, 2))
         critic_params = clip_encoder(critic_params, bound=0.1)
         critic = critic_params, critic_optimizer.init(critic_params)
-        inputs = jnp.arange(300), jax.random.split(key, 300)
+        inputs = jnp.arange(200), jax.random.split(key, 200)
         return jax.lax.scan(step, (params, optimizer.init(params), critic), inputs)[1]
 
     errors = train(critic_params, jax.random.key(3))
