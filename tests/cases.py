@@ -71,7 +71,7 @@ DISCRETE = {
     "quad-3x3": _config(pc.QuadTree(3, 3), pc.Bernoulli(), 3, 2, 2, "tucker"),
     "quad-2x3": _config(pc.QuadTree(2, 3), pc.Bernoulli(), 2, 3, 1, "cp"),
     "shared": _config(SHARED, pc.Categorical(3), 3, 2, 2, "cp"),
-    "nested": _config(NESTED, pc.Bernoulli(), 2, 3, 2, "tucker"),
+    "nested": _config(NESTED, _mixed, 2, 3, 2, "tucker"),
     "mixed": _config(_trees(4, 1, 2), _mixed, 3, 2, 2, "cp"),
     "one-variable": _config(_trees(1, 0, 1), pc.DiscretizedLogistic(5), 2, 2, 1, "cp"),
 }

@@ -214,7 +214,8 @@ def test_repetitions_do_not_leak():
 
 # A graph with everything, and leaves of every kind; the others by name.
 LAWS = cases.parameters(
-    ["trees-tucker", "quad-2x3", "nested", "mixed"], ("trees-tucker", "quad-2x3")
+    ["trees-tucker", "quad-2x3", "nested", "mixed"],
+    ("trees-tucker", "quad-2x3", "mixed"),
 )
 
 
