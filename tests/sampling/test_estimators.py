@@ -38,8 +38,9 @@ WITH_NORMAL_LEAVES = ("score_pathwise", "rebar")
 NORMAL = "two variables, normal"
 # In every run some estimators of a continuous and of a discrete circuit. Of the others,
 # gumbel_softmax and dense are biased by design (and equal on the continuous one),
-# test_rebar and test_relaxation have the means of rebar and of gumbel_rao, and the
-# gradients of reinmax and of score_pathwise (tests/objectives/test_score.py) by formula.
+# test_rebar and test_relaxation have the means of rebar and of gumbel_rao, and
+# test_relaxation and tests/objectives/test_score.py the gradients of reinmax and of
+# score_pathwise by formula.
 SOME = {
     NORMAL: ("straight_through", "simple", "score_function", "implicit"),
     "trees, tucker": ("straight_through", "simple"),
