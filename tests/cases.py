@@ -70,7 +70,7 @@ DISCRETE = {
     "quad-3x3": _config(pc.QuadTree(3, 3), pc.Bernoulli(), 3, 2, 2, "tucker"),
     "quad-2x3": _config(pc.QuadTree(2, 3), pc.Bernoulli(), 2, 3, 1, "cp"),
     "shared": _config(SHARED, pc.Categorical(3), 3, 2, 2, "cp"),
-    "nested": _config(NESTED, pc.Bernoulli(), 2, 3, 2, "tucker"),
+    "nested": _config(NESTED, _mixed[:4], 2, 3, 2, "tucker"),
     "mixed": _config(_trees(6, 1, 2), _mixed, 3, 2, 2, "cp"),
     "one-variable": _config(_trees(1, 0, 1), pc.DiscretizedLogistic(5), 2, 2, 1, "cp"),
 }
@@ -94,6 +94,11 @@ def parameters(names: Iterable[str], long: Container[str] = LONG) -> list[Any]:
         pytest.param(name, marks=pytest.mark.slow) if name in long else name
         for name in names
     ]
+
+
+def normal(seed: int, *shape: int) -> np.ndarray:
+    """Normal numbers, drawn by NumPy (no compilation)."""
+    return np.random.default_rng(seed).standard_normal(shape, np.float32)
 
 
 def fresh_keys(seed: int, count: int) -> jax.Array:
@@ -195,9 +200,27 @@ RELAXATIONS = (*SOFT, *HARD)
 
 
 def jit(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
-    """``jax.jit`` as in the fast run (`tests.conftest`), in slow tests too."""
+    """``jax.jit`` as in the fast run (`tests.conftest`), in slow tests too.
+
+    Results are NumPy's: what a test computes from them is not compiled.
+    """
     less = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
-    return jax.jit(function, compiler_options=less, **options)
+    return on_host(jax.jit(function, compiler_options=less, **options))
+
+
+def on_host(compiled: Callable[..., Any]) -> Callable[..., Any]:
+    """The same function with arrays of NumPy as results, but for keys."""
+
+    @functools.wraps(compiled)
+    def call(*args: Any, **options: Any) -> Any:
+        return jax.tree.map(_host, compiled(*args, **options))
+
+    return call
+
+
+def _host(leaf: jax.Array) -> Any:
+    is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return leaf if is_key or isinstance(leaf, jax.core.Tracer) else np.asarray(leaf)
 
 
 AS_USERS = {"xla_backend_optimization_level": 3, "xla_cpu_use_fusion_emitters": True}
@@ -246,7 +269,10 @@ def compiled(config: pc.CircuitConfig) -> Case:
     def conditional(key, params, x, observed):
         return circuit.sample(key, params, x=x, observed=observed)
 
-    compile_ = user_jit if config == DISCRETE["trees-tucker"] else jit
+    def compile_(function, **options):
+        as_users = config == DISCRETE["trees-tucker"]
+        return on_host((user_jit if as_users else jit)(function, **options))
+
     return Case(
         config=config,
         circuit=circuit,
@@ -256,7 +282,7 @@ def compiled(config: pc.CircuitConfig) -> Case:
         sample=compile_(jax.vmap(circuit.sample, (0, None))),
         conditional=compile_(jax.vmap(conditional, (0, None, 0, 0))),
         mpe=compile_(jax.vmap(circuit.mpe, (None, 0, 0))),
-        soft=compile_(soft, static_argnames="relaxations"),
+        soft=jit(soft, static_argnames="relaxations"),
     )
 
 

@@ -1,5 +1,6 @@
 """The public functions: transformations, traces, initialisation and bad input."""
 
+import functools
 import re
 from typing import Any
 
@@ -27,22 +28,48 @@ X = jnp.array([[[1.0], [0.3]], [[2.0], [-0.5]], [[0.0], [2.0]]])
 OBSERVED = jnp.array([[True, False], [False, True], [True, True]])
 
 
-def queries(params, key, x, observed):
-    """Every public function of one example, by name."""
-    given = {"x": x, "observed": observed}
-    clone = jax.random.clone
-    return {
-        "log_prob": CIRCUIT.log_prob(params, x),
-        "class_log_probs": CIRCUIT.class_log_probs(params, x, observed),
-        "class_posterior": CIRCUIT.class_posterior(params, x, observed),
-        "sample": CIRCUIT.sample(clone(key), params),
-        "conditional": CIRCUIT.sample(clone(key), params, **given),
-        "mpe": CIRCUIT.mpe(params, **given),
-        "soft": CIRCUIT.sample_differentiable(clone(key), params, temperature=0.5),
-        "soft conditional": CIRCUIT.sample_differentiable(
-            clone(key), params, relaxation="straight_through", **given
-        ),
-    }
+def _soft(key, params, **options):
+    return CIRCUIT.sample_differentiable(jax.random.clone(key), params, **options)
+
+
+def _hard(key, params, *given):
+    return CIRCUIT.sample(jax.random.clone(key), params, *given)
+
+
+QUERIES = {
+    "log_prob": lambda p, key, x, seen: CIRCUIT.log_prob(p, x),
+    "class_log_probs": lambda p, key, x, seen: CIRCUIT.class_log_probs(p, x, seen),
+    "class_posterior": lambda p, key, x, seen: CIRCUIT.class_posterior(p, x, seen),
+    "sample": lambda p, key, x, seen: _hard(key, p),
+    "conditional": lambda p, key, x, seen: _hard(key, p, x, seen),
+    "mpe": lambda p, key, x, seen: CIRCUIT.mpe(p, x, seen),
+    "soft": lambda p, key, x, seen: _soft(key, p, temperature=0.5),
+    "soft conditional": lambda p, key, x, seen: _soft(
+        key, p, x=x, observed=seen, relaxation="straight_through"
+    ),
+}
+# All are folded by the same rules: some are enough where these are what is tested.
+some_or_all = pytest.mark.parametrize(
+    "names",
+    [
+        ("log_prob", "soft conditional"),
+        pytest.param(tuple(QUERIES), marks=pytest.mark.slow),
+    ],
+    ids=["some", "all"],
+)
+
+
+def queries(params, key, x, observed, names=tuple(QUERIES)):
+    """Public functions of one example, by name."""
+    return {name: QUERIES[name](params, key, x, observed) for name in names}
+
+
+def batch_of(names):
+    return jax.vmap(functools.partial(queries, names=names), (None, 0, 0, 0))
+
+
+def assert_among(some: Any, loop: Any) -> None:
+    assert_same(some, {name: loop[name] for name in some})
 
 
 def total(params, key, x, observed):
@@ -63,7 +90,7 @@ def assert_same(a: Any, b: Any) -> None:
 
 
 def stack(trees):
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
 
 
 def first(tree):
@@ -76,7 +103,7 @@ def keys():
 
 def looped(function, params):
     """One example after the other."""
-    single = cases.user_jit(function)
+    single = cases.jit(function)
     rows = zip(keys(), X, OBSERVED, strict=True)
     return stack([single(params, *row) for row in rows])
 
@@ -86,28 +113,28 @@ def loop():
     return looped(queries, PARAMS)
 
 
-BATCH = jax.vmap(queries, (None, 0, 0, 0))
-
-
 @pytest.mark.parametrize(
     "jit", [pytest.param(False, marks=pytest.mark.slow), True], ids=["eager", "jit"]
 )
 def test_batches_are_loops(loop, jit):
-    function = cases.jit(BATCH) if jit else BATCH
+    batch = batch_of(tuple(QUERIES))
+    function = cases.jit(batch) if jit else batch
     assert_same(function(PARAMS, keys(), X, OBSERVED), loop)
 
 
-def test_batches_of_batches_are_loops(loop):
-    nested = cases.jit(jax.vmap(BATCH, (None, 0, 0, 0)))
+@some_or_all
+def test_batches_of_batches_are_loops(loop, names):
+    nested = cases.jit(jax.vmap(batch_of(names), (None, 0, 0, 0)))
     rows = (a.reshape(3, 1, *a.shape[1:]) for a in (keys(), X, OBSERVED))
     flat = jax.tree.map(lambda a: a[:, 0], nested(PARAMS, *rows))
-    assert_same(flat, loop)
+    assert_among(flat, loop)
 
 
-def test_one_circuit_for_each_seed(loop):
-    seeds = cases.jit(jax.vmap(BATCH, (0, None, None, None)))
+@some_or_all
+def test_one_circuit_for_each_seed(loop, names):
+    seeds = cases.jit(jax.vmap(batch_of(names), (0, None, None, None)))
     both = seeds(stack([OTHER, PARAMS]), keys(), X, OBSERVED)
-    assert_same(jax.tree.map(lambda a: a[1], both), loop)
+    assert_among(jax.tree.map(lambda a: a[1], both), loop)
     assert not np.allclose(both["log_prob"][0], loop["log_prob"])
 
 
@@ -324,15 +351,23 @@ def test_bad_input_is_named(name):
         call()
 
 
-def test_given_values_come_back_bit_for_bit():
+@pytest.mark.parametrize(
+    "relaxations",
+    [
+        ("gumbel_softmax",),
+        pytest.param(("simple", "dense"), marks=pytest.mark.slow),
+    ],
+    ids="-".join,
+)
+def test_given_values_come_back_bit_for_bit(relaxations):
     """Also those that no leaf could have drawn, and however improbable.
 
     From 1 to 60 deviations the repetitions differ by a nat to thousands of nats about
     the evidence: the gradients stay finite all the way.
     """
-    line = -jnp.geomspace(0.5, 30.0, 60)
-    x = jnp.stack([line, jnp.full(60, jnp.nan)], axis=1)[..., None]
-    observed = jnp.array([True, False])
+    line = -np.geomspace(0.5, 30.0, 60, dtype=np.float32)
+    x = np.stack([line, np.full_like(line, np.nan)], axis=1)[..., None]
+    observed = np.array([True, False])
 
     @cases.jit
     def answers(x, keys):
@@ -347,7 +382,7 @@ def test_given_values_come_back_bit_for_bit():
 
         drawn = [
             jax.grad(soft, (0, 1), has_aux=True)(PARAMS, x, relaxation)
-            for relaxation in ("gumbel_softmax", "simple", "dense")
+            for relaxation in relaxations
         ]
         gradients, values = zip(*drawn, strict=True)
         hard = jax.vmap(CIRCUIT.sample, (0, None, 0, None))(keys, PARAMS, x, observed)

@@ -205,6 +205,11 @@ def _transform(circuit: Circuit, flow: Flow) -> TransformedCircuit:
         out = inverse(params["flow"], function(z, known))
         return jnp.where(known[:, None], example(params, x), out)
 
+    @functools.partial(jax.jit, static_argnums=2)
+    def standardized(key, data, dtype):
+        params = jax.tree.map(lambda p: p.astype(dtype), flow.init(key, data))
+        return params, flow.forward(params, data)[0]
+
     def init(
         key: Key,
         data: Any = None,
@@ -227,8 +232,7 @@ def _transform(circuit: Circuit, flow: Flow) -> TransformedCircuit:
         if observed is not None:
             key_rows = jax.random.fold_in(key_flow, 1)
             data = _filled(key_rows, data, observed, blocks)
-        params = jax.tree.map(lambda p: p.astype(wide), flow.init(key_flow, data))
-        z, _ = flow.forward(params, data)
+        params, z = standardized(key_flow, data, wide)
         start = circuit.init(key_circuit, z, known, spread=spread, dtype=wide)
         params = {"circuit": start, "flow": params}
         return jax.tree.map(lambda p: p.astype(dtype), params)

@@ -11,6 +11,7 @@ References:
     Peharz et al., "Einsum Networks", ICML 2020, section 3.5 (stochastic EM).
 """
 
+import functools
 import math
 
 import jax
@@ -59,6 +60,11 @@ def expected_counts(
     layout = circuit.layout
     params, dtype = widened(params)
     x, mask = examples.rows(layout, "x", x, observed, dtype)
+    return _counts(layout, params, x, mask)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _counts(layout, params, x, mask):
     weights = parameters.normalize(layout, params)
 
     def total(weights):

@@ -15,11 +15,12 @@ from dspc_jax.evaluation import (
     Codec,
     binary_codec,
     bits_per_dimension,
-    bits_per_example,
+    dequantization,
     level_codec,
     logit_codec,
     uniform_codec,
 )
+from tests import cases
 
 CODECS = {
     "levels": level_codec,
@@ -37,6 +38,13 @@ NODES, WEIGHTS = np.polynomial.legendre.leggauss(40)
 NODES, WEIGHTS = (NODES + 1) / 2, WEIGHTS / 2  # of [0, 1]
 
 
+bits_per_example = cases.jit(dequantization.bits_per_example, static_argnums=0)
+from_unit = cases.jit(lambda codec, u: codec.from_unit(u), static_argnums=0)
+to_unit = cases.jit(lambda codec, x: codec.to_unit(x), static_argnums=0)
+to_levels = cases.jit(lambda codec, x: codec.to_levels(x), static_argnums=0)
+encoded = cases.jit(lambda codec, key, x: codec.encode(key, x), static_argnums=0)
+
+
 def one_key() -> jax.Array:
     """The same at every call."""
     return jax.random.key(3)
@@ -50,10 +58,15 @@ def at_noise(codec: Codec, num_values: int):
 @pytest.mark.parametrize("name", DENSITIES)
 def test_encoding_is_the_function_at_uniform_noise(name):
     codec = DENSITIES[name][0](5)
-    levels = jnp.arange(5, dtype=jnp.uint8)
-    noise = jax.random.uniform(one_key(), (5,))
-    expected = at_noise(codec, 5)(jnp.arange(5.0), noise)
-    np.testing.assert_allclose(codec.encode(one_key(), levels), expected, rtol=1e-6)
+    levels = np.arange(5, dtype=np.uint8)
+
+    @cases.jit
+    def both(key):
+        noise = jax.random.uniform(jax.random.clone(key), (5,))
+        expected = at_noise(codec, 5)(jnp.arange(5.0), noise)
+        return codec.encode(key, levels), expected
+
+    np.testing.assert_allclose(*both(one_key()), rtol=1e-6)
 
 
 @pytest.mark.parametrize("name", DENSITIES)
@@ -63,13 +76,16 @@ def test_probabilities_of_all_levels_add_up_to_the_mass(name, num_values):
     make, density = DENSITIES[name]
     codec = make(num_values)
     encode = at_noise(codec, num_values)
-    total = 0.0
-    for level in range(num_values):
-        x = encode(jnp.float32(level), jnp.asarray(NODES, jnp.float32))
-        slopes = jax.vmap(codec.mean_log_slope)(x[:, None])
-        mass = density.pdf(np.asarray(x)) * np.exp(np.asarray(slopes))
-        total += np.sum(WEIGHTS * mass)
-    low, high = (codec.from_unit(jnp.float32(end)) for end in (0, 1))
+
+    @cases.jit
+    @jax.vmap
+    def of_level(level):
+        x = encode(level, jnp.float32(NODES))
+        return x, jax.vmap(codec.mean_log_slope)(x[:, None])
+
+    x, slopes = of_level(np.arange(num_values, dtype=np.float32))
+    total = np.sum(WEIGHTS * density.pdf(x) * np.exp(slopes))
+    low, high = from_unit(codec, np.float32([0, 1]))
     np.testing.assert_allclose(total, density.cdf(high) - density.cdf(low), rtol=1e-5)
 
 
@@ -77,9 +93,14 @@ def test_probabilities_of_all_levels_add_up_to_the_mass(name, num_values):
 def test_the_slope_is_the_derivative_of_the_encoding(name):
     codec = DENSITIES[name][0](7)
     encode = at_noise(codec, 7)
-    levels, noise = jnp.arange(7.0), jnp.linspace(0.01, 0.99, 7)
-    derivatives = jax.vmap(jax.grad(encode))(levels, noise)
-    slope = codec.mean_log_slope(encode(levels, noise))
+    levels, noise = np.arange(7.0, dtype=np.float32), np.linspace(0.01, 0.99, 7)
+
+    @cases.jit
+    def both(levels, noise):
+        derivatives = jax.vmap(jax.grad(encode))(levels, noise)
+        return derivatives, codec.mean_log_slope(encode(levels, noise))
+
+    derivatives, slope = both(levels, np.float32(noise))
     chex.assert_shape(slope, ())
     np.testing.assert_allclose(slope, np.log(derivatives).mean(), rtol=1e-5)
 
@@ -89,15 +110,15 @@ def test_bits_of_densities_are_an_upper_bound_on_those_of_the_levels():
     covariance: Any = [[1.0, 0.6], [0.6, 1.5]]
     density = stats.multivariate_normal([0.3, -0.2], covariance)
     codec = logit_codec(3)
-    ends = np.asarray(codec.from_unit(jnp.linspace(0, 1, 4)))
+    ends = from_unit(codec, np.linspace(0, 1, 4, dtype=np.float32))
     num = 4000
     for levels in itertools.product(range(3), repeat=2):
         cell = density.cdf([ends[v + 1] for v in levels])
         cell -= density.cdf([ends[levels[0] + 1], ends[levels[1]]])
         cell -= density.cdf([ends[levels[0]], ends[levels[1] + 1]])
         cell += density.cdf([ends[v] for v in levels])
-        x = codec.encode(one_key(), jnp.tile(jnp.array(levels, jnp.uint8), (num, 1)))
-        bits = bits_per_example(codec, x, jnp.asarray(density.logpdf(x), jnp.float32))
+        x = encoded(codec, one_key(), np.tile(np.uint8(levels), (num, 1)))
+        bits = bits_per_example(codec, x, np.float32(density.logpdf(x)))
         exact = -np.log2(cell) / 2
         error = np.std(bits) / num**0.5
         assert exact < bits.mean() + 4 * error
@@ -110,8 +131,9 @@ def test_bits_of_densities_are_an_upper_bound_on_those_of_the_levels():
 @pytest.mark.parametrize("name", CODECS)
 def test_bits_are_those_of_a_direct_computation(name):
     codec = CODECS[name](17)
-    x = codec.encode(one_key(), jnp.arange(60, dtype=jnp.uint8).reshape(4, 5, 3) % 17)
-    log_probs = jnp.array([-3.0, 10.0, -200.0, 0.5])
+    levels = np.arange(60, dtype=np.uint8).reshape(4, 5, 3) % np.uint8(17)
+    x = encoded(codec, one_key(), levels)
+    log_probs = np.float32([-3.0, 10.0, -200.0, 0.5])
     bits = bits_per_example(codec, x, log_probs)
     chex.assert_shape(bits, (4,))
     slope = np.zeros((4, 5, 3))
@@ -127,9 +149,9 @@ def test_bits_are_those_of_a_direct_computation(name):
 
 def test_bits_are_those_of_a_bin_width():
     """For every codec of one slope, `bits_per_dimension` of each example alone."""
-    log_probs = jnp.array([-30.0, 5.0])
+    log_probs = np.float32([-30.0, 5.0])
     for make, width in ((level_codec, 1.0), (uniform_codec, 1 / 256)):
-        x = make(256).encode(one_key(), jnp.zeros((2, 12, 1), jnp.uint8))
+        x = encoded(make(256), one_key(), np.zeros((2, 12, 1), np.uint8))
         bits = bits_per_example(make(256), x, log_probs)
         expected = [bits_per_dimension(p[None], 12, bin_width=width) for p in log_probs]
         np.testing.assert_allclose(bits, expected, rtol=2e-7)  # an ulp
@@ -137,71 +159,82 @@ def test_bits_are_those_of_a_bin_width():
 
 def test_an_impossible_example_costs_infinitely_many_bits():
     for make in CODECS.values():
-        bits = bits_per_example(make(4), jnp.zeros((2, 3)), jnp.array([-jnp.inf, 0]))
-        assert bits[0] == jnp.inf
-        assert jnp.isfinite(bits[1])
+        zeros = np.zeros((2, 3), np.float32)
+        bits = bits_per_example(make(4), zeros, np.float32([-np.inf, 0]))
+        assert bits[0] == np.inf
+        assert np.isfinite(bits[1])
 
 
 @pytest.mark.parametrize("name", CODECS)
 @pytest.mark.parametrize("num_values", [2, 17, 256])
 def test_levels_survive_the_way_to_leaf_values_and_back(name, num_values):
     codec = CODECS[name](num_values)
-    levels = jnp.arange(num_values, dtype=jnp.uint8).reshape(1, -1, 1)
-    x = codec.encode(one_key(), levels)
+    levels = np.arange(num_values, dtype=np.uint8).reshape(1, -1, 1)
+
+    @cases.jit
+    def there_and_back(key, levels):
+        x = codec.encode(key, levels)
+        gray = codec.to_unit(x)
+        return x, gray, codec.from_unit(gray), codec.to_levels(x)
+
+    x, gray, again, back = there_and_back(one_key(), levels)
     chex.assert_type(x, jnp.float32)
     chex.assert_equal_shape([x, levels])
-    gray = codec.to_unit(x)
     assert gray.min() >= -1e-6
     assert gray.max() <= 1 + 1e-6
-    back = codec.to_levels(x)
     chex.assert_type(back, jnp.uint8)
     top = num_values - 1
     if name == "binary":
         assert set(np.unique(x)) == {0.0, 1.0}
         levels = np.where(np.asarray(levels) > top / 2, top, 0)
     np.testing.assert_array_equal(back, levels)
-    np.testing.assert_array_equal(codec.to_levels(jnp.array([-30.0, 1e6])), [0, top])
-    np.testing.assert_allclose(codec.from_unit(gray), x, rtol=1e-4, atol=1e-4)
+    beyond = to_levels(codec, np.float32([-30.0, 1e6]))
+    np.testing.assert_array_equal(beyond, [0, top])
+    np.testing.assert_allclose(again, x, rtol=1e-4, atol=1e-4)
 
 
 def test_noise_is_uniform_within_the_cell_and_uses_the_key():
     num = 20000
-    levels = jnp.full((num,), 2, jnp.uint8)
+    levels = np.full((num,), 2, np.uint8)
     for codec in (uniform_codec(4), logit_codec(4)):
-        unit = codec.to_unit(codec.encode(one_key(), levels))
+        unit = to_unit(codec, encoded(codec, one_key(), levels))
         assert unit.min() + 1e-6 >= 0.5
         assert unit.min() < 0.501
         assert 0.749 < unit.max() < 0.75 + 1e-6
         assert abs(unit.mean() - 0.625) < 4 * (0.25 / 12**0.5) / num**0.5
-        other = codec.to_unit(codec.encode(jax.random.key(1), levels))
-        assert jnp.abs(unit - other).max() > 0.2
+        other = to_unit(codec, encoded(codec, jax.random.key(1), levels))
+        assert np.abs(unit - other).max() > 0.2
     for codec in (level_codec(4), binary_codec(4)):
-        again = codec.encode(jax.random.key(1), levels)
-        np.testing.assert_array_equal(codec.encode(one_key(), levels), again)
+        again = encoded(codec, jax.random.key(1), levels)
+        np.testing.assert_array_equal(encoded(codec, one_key(), levels), again)
+
+
+def with_slopes(function):
+    return cases.jit(jax.vmap(jax.value_and_grad(function)))
 
 
 def test_gray_values_of_discrete_leaves_are_the_nearest_with_a_slope():
-    gray = jnp.array([-0.2, 0.24, 0.26, 1.7])
-    codec = level_codec(17)
-    np.testing.assert_array_equal(codec.from_unit(gray), [0, 4, 4, 16])
-    slopes = jax.vmap(jax.grad(codec.from_unit))(gray)
-    np.testing.assert_array_equal(slopes, [16.0] * 4)
-    codec = binary_codec(17)
-    np.testing.assert_array_equal(codec.from_unit(gray), [0, 0, 0, 1])
-    np.testing.assert_array_equal(jax.vmap(jax.grad(codec.from_unit))(gray), [1.0] * 4)
+    gray = np.float32([-0.2, 0.24, 0.26, 1.7])
+    for codec, expected, slope in (
+        (level_codec(17), [0, 4, 4, 16], 16),
+        (binary_codec(17), [0, 0, 0, 1], 1),
+    ):
+        values, slopes = with_slopes(codec.from_unit)(gray)
+        np.testing.assert_array_equal(values, expected)
+        np.testing.assert_array_equal(slopes, slope)
 
 
 def test_gray_values_beyond_the_ends_are_the_ends_of_the_logit():
     codec = logit_codec(4, alpha=0.1)
-    gray = jnp.array([-1.0, 0.0, 0.5, 1.0, 2.0])
+    gray = np.float32([-1.0, 0.0, 0.5, 1.0, 2.0])
     expected = [-math.log(9), -math.log(9), 0, math.log(9), math.log(9)]
-    np.testing.assert_allclose(codec.from_unit(gray), expected, rtol=1e-5, atol=1e-6)
-    slopes = jax.vmap(jax.grad(codec.from_unit))(gray)
+    values, slopes = with_slopes(codec.from_unit)(gray)
+    np.testing.assert_allclose(values, expected, rtol=1e-5, atol=1e-6)
     chex.assert_tree_all_finite(slopes)
-    np.testing.assert_array_equal(slopes[jnp.array([0, 4])], [0, 0])
+    np.testing.assert_array_equal(slopes[[0, 4]], [0, 0])
     # The slope stays finite wherever a density may put its mass.
-    far = jnp.array([-200.0, 200.0])
-    chex.assert_tree_all_finite(jax.vmap(jax.value_and_grad(codec.mean_log_slope))(far))
+    far = np.float32([-200.0, 200.0])
+    chex.assert_tree_all_finite(with_slopes(codec.mean_log_slope)(far))
 
 
 def test_bad_input_is_refused():

@@ -19,7 +19,7 @@ def test_means_are_those_of_the_enumerated_conditional(name):
     rng = np.random.default_rng(0)
     x = table.values[rng.integers(len(table.values), size=len(masks))]
     means = cases.jit(jax.vmap(circuit.mean, (None, 0, 0)))(
-        case.params, jnp.asarray(x, jnp.float32), jnp.asarray(masks)
+        case.params, np.float32(x), masks
     )
     for value, observed, mean in zip(x, masks, means, strict=True):
         probs = table.conditional(value, observed)
@@ -34,17 +34,15 @@ def test_means_of_normal_leaves_against_quadrature(name):
     circuit = case.circuit
     num_variables = circuit.config.structure.num_variables
     num_channels = circuit.config.num_channels
-    given = jnp.asarray(
-        np.random.default_rng(1).normal(size=(num_variables, num_channels)), jnp.float32
-    )
-    observed = jnp.arange(num_variables) > 0
+    given = jnp.asarray(cases.normal(1, num_variables, num_channels))
+    observed = np.arange(num_variables) > 0
     if num_channels > 1:  # the channels of the one variable: no evidence
         mean = cases.jit(circuit.mean)(case.params)[0, 0]
-        other = jnp.linspace(-8.0, 8.0, 201)
+        other = np.linspace(-8.0, 8.0, 201, dtype=np.float32)
     else:
         mean = cases.jit(circuit.mean)(case.params, given, observed)[0, 0]
-        other = jnp.zeros(1)
-    grid = jnp.linspace(-8.0, 8.0, 4001)
+        other = np.zeros(1, np.float32)
+    grid = np.linspace(-8.0, 8.0, 4001, dtype=np.float32)
 
     def density(value, aside):
         x = given.at[0, 0].set(value)
@@ -60,18 +58,23 @@ def test_means_of_normal_leaves_against_quadrature(name):
 
 def test_without_evidence_and_with_all_of_it():
     case = cases.case("trees-tucker")
-    mean = case.circuit.mean(case.params)
+    x = np.float32(case.table.values[5])
+
+    @cases.jit
+    def means(params):
+        everything = jnp.ones(len(x), bool)
+        return case.circuit.mean(params), case.circuit.mean(params, x, everything)
+
+    without, given = means(case.params)
     expected = np.tensordot(case.table.probs, case.table.values, axes=1)
-    np.testing.assert_allclose(mean, expected, atol=2e-5)
-    x = case.values[5]
-    everything = jnp.ones(len(x), bool)
-    np.testing.assert_array_equal(case.circuit.mean(case.params, x, everything), x)
+    np.testing.assert_allclose(without, expected, atol=2e-5)
+    np.testing.assert_array_equal(given, x)
 
 
 def test_impossible_evidence_gives_zero_and_no_nan():
     case = cases.case("shared")
-    x = jnp.full((3, 1), 7.0)  # three categories: 7 is none
-    observed = jnp.array([True, False, False])
+    x = np.full((3, 1), 7.0, np.float32)  # three categories: 7 is none
+    observed = np.array([True, False, False])
 
     def total(params):
         return jnp.sum(case.circuit.mean(params, x, observed))
@@ -90,26 +93,26 @@ def test_gradients_against_central_differences(name):
     case = cases.case(name)
     circuit = case.circuit
     num_variables = circuit.config.structure.num_variables
-    observed = jnp.arange(num_variables) % 2 == 0
-    x = jnp.where(observed[:, None], 1.0, 0.0)
-    weights = jnp.where(observed, 0.0, jnp.arange(1.0, num_variables + 1))
+    observed = np.arange(num_variables) % 2 == 0
+    x = np.float32(observed[:, None])
+    weights = np.where(observed, 0, np.arange(1, num_variables + 1, dtype=np.float32))
 
     def total(params, x):
         return jnp.sum(weights * circuit.mean(params, x, observed)[:, 0])
 
     continuous = name == "normal-trees"
-    still = jax.tree.map(jnp.zeros_like, case.params)
-    along = cases.randomize(still, 3)
+    still = jax.tree.map(np.zeros_like, case.params)
     # The logits of partitions that do not exist stay -inf.
     along = jax.tree.map(
-        lambda d, p: jnp.where(jnp.isfinite(p), d, 0.0), along, case.params
+        lambda d, p: np.where(np.isfinite(p), d, np.float32(0)),
+        *(cases.randomize(still, 3), case.params),
     )
-    along_x = jnp.where(observed[:, None], 0.7, 0.0) if continuous else 0 * x
+    along_x = np.float32(0.7 if continuous else 0) * x
     grad, grad_x = cases.jit(jax.grad(total, (0, 1)))(case.params, x)
     exact = sum(
-        float(jnp.vdot(g, d))
+        float(np.vdot(g, d))
         for g, d in zip(jax.tree.leaves(grad), jax.tree.leaves(along), strict=True)
-    ) + float(jnp.vdot(grad_x, along_x))
+    ) + float(np.vdot(grad_x, along_x))
     step = 1e-2
 
     @cases.jit

@@ -38,11 +38,13 @@ def circuit(depth: int) -> pc.Circuit:
 def ask(depth, x, observed):
     model = circuit(depth)
     m_step = pc.em(model)
-    params: Any = model.init(jax.random.key(0), x)
-    for _ in range(3):
+
+    def step(params: Any, _):
         counts = pc.expected_counts(model, params, x)
         update, _ = m_step.update(counts, optax.EmptyState(), params)
-        params = optax.apply_updates(params, update)
+        return optax.apply_updates(params, update), None
+
+    params, _ = jax.lax.scan(step, model.init(jax.random.key(0), x), length=3)
 
     def total(x):
         return jax.vmap(model.log_prob, (None, 0))(params, x).sum()
@@ -87,7 +89,7 @@ def test_units_change_nothing_but_the_constant(table, depth, unit):
     np.testing.assert_allclose(other.posterior, plain.posterior, atol=0.01)
     np.testing.assert_allclose(other.gradient * scale, plain.gradient, atol=0.05)
     np.testing.assert_allclose((other.mean - shift) / scale, plain.mean, atol=0.01)
-    assert float(jnp.mean(plain.log_prob)) > -11  # EM has found the clusters
+    assert np.mean(plain.log_prob) > -11  # EM has found the clusters
 
 
 def test_units_many_deviations_apart_are_summed_one_by_one():
@@ -121,7 +123,7 @@ def test_a_value_far_away_is_impossible_and_has_no_gradients():
     for depth in DEPTHS.values():
         model = circuit(depth)
         params = model.init(jax.random.key(0))
-        x = jnp.full((NUM_VARIABLES, 1), 1e30)
+        x = np.full((NUM_VARIABLES, 1), 1e30, np.float32)
         value, grads = cases.jit(jax.value_and_grad(model.log_prob))(params, x)
         assert value == -np.inf
         assert all((leaf == 0).all() for leaf in jax.tree.leaves(grads))

@@ -99,8 +99,8 @@ def test_products_of_leaves(name):
         out, plain(FAMILIES[name], blocks, params, x, everything), rtol=1e-4
     )
     observed = np.random.default_rng(1).random((V, N)) < 0.5
-    masked = jnp.where(observed[:, None], x, 0.0)
-    out = layer_log_prob(params, masked, jnp.asarray(observed))
+    masked = np.where(observed[:, None], x, np.float32(0))
+    out = layer_log_prob(params, masked, observed)
     np.testing.assert_allclose(
         out, plain(FAMILIES[name], blocks, params, x, observed), rtol=1e-4, atol=1e-5
     )
@@ -126,12 +126,10 @@ def test_long_scopes_are_scanned_alike():
     for length in (4, 5):
         (block,) = input_layer.make_blocks(np.arange(length)[None], leaves)
         rng = np.random.default_rng(length)
-        logits = jnp.asarray(rng.normal(size=(1, K, length, C, 3)), jnp.float32)
+        logits = np.float32(rng.normal(size=(1, K, length, C, 3)))
         x = rng.integers(0, 3, (9, C, N)).astype(np.float32)
-        natural = block.leaf.natural(
-            type(block.leaf.init(jax.random.key(0), ()))(logits)
-        )
-        out = input_layer.log_prob(block, natural, jnp.asarray(x), None)
+        params = type(block.leaf.init(jax.random.key(0), ()))(logits)
+        out = cases.jit(layer_log_prob_of([block]))([params], x, None)
         exact = np.zeros((1, K, N))
         for v in range(length):
             for c in range(C):
@@ -145,8 +143,10 @@ def test_units_start_at_examples():
     """``init(data=...)``: each unit's mean is a row of the data, in every variable."""
     leaves = (pc.UnitNormal(),) * V
     (block,) = input_layer.make_blocks(SCOPES, leaves)
-    data = jax.random.uniform(jax.random.key(1), (11, V, C))
-    params = input_layer.init_from_data(jax.random.key(2), block, K, data, 0.5)
+    data = np.random.default_rng(1).random((11, V, C), np.float32)
+    params = cases.jit(
+        lambda key: input_layer.init_from_data(key, block, K, jnp.asarray(data), 0.5)
+    )(jax.random.key(2))
     for g, scope in enumerate(SCOPES):
         scope = [v for v in scope if v >= 0]
         for k in range(K):

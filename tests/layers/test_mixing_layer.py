@@ -1,5 +1,7 @@
 """Mixtures of partitions, with regions that own different numbers of them."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 from scipy import special
 
 from dspc_jax.layers import mixing_layer
+from tests import cases
 
 MIXTURE = np.array([[2, 0], [1, -1], [3, 4]])
 PLAIN = np.arange(6).reshape(3, 2)
@@ -32,13 +35,16 @@ def plain(mixture, weights, log_probs, reduce):
 @pytest.mark.parametrize("mixture", [MIXTURE, PLAIN], ids=["padded", "plain"])
 def test_mixtures(mixture):
     weights, log_probs = random_mixture(mixture)
-    arrays = jnp.asarray(weights, jnp.float32), jnp.asarray(log_probs, jnp.float32)
-    for function, reduce in (
-        (mixing_layer.log_mix, special.logsumexp),
-        (mixing_layer.log_mix_max, np.max),
-    ):
+    both = cases.jit(
+        lambda *arrays: (
+            mixing_layer.log_mix(mixture, *arrays),
+            mixing_layer.log_mix_max(mixture, *arrays),
+        )
+    )
+    found = both(np.float32(weights), np.float32(log_probs))
+    for out, reduce in zip(found, (special.logsumexp, np.max), strict=True):
         np.testing.assert_allclose(
-            function(mixture, *arrays),
+            out,
             plain(mixture, weights, log_probs, reduce),
             rtol=1e-5,
             atol=1e-5,
@@ -49,11 +55,18 @@ def test_padding_and_impossible_members_get_no_gradient():
     weights, log_probs = random_mixture(MIXTURE)
     log_probs[1] = -np.inf  # all of region 1
     log_probs[3] = -np.inf  # a half of region 2
-    arrays = jnp.asarray(weights, jnp.float32), jnp.asarray(log_probs, jnp.float32)
-    out, pull = jax.vjp(lambda w, x: mixing_layer.log_mix(MIXTURE, w, x), *arrays)
-    assert (np.asarray(out)[1] == -np.inf).all()
-    assert np.isfinite(np.delete(np.asarray(out), 1, axis=0)).all()
-    d_weights, d_log_probs = map(np.asarray, pull(jnp.ones_like(out)))
+
+    @cases.jit
+    def with_gradients(weights, log_probs):
+        mix = functools.partial(mixing_layer.log_mix, MIXTURE)
+        out, pull = jax.vjp(mix, weights, log_probs)
+        return out, *pull(jnp.ones_like(out))
+
+    out, d_weights, d_log_probs = with_gradients(
+        np.float32(weights), np.float32(log_probs)
+    )
+    assert (out[1] == -np.inf).all()
+    assert np.isfinite(np.delete(out, 1, axis=0)).all()
     assert np.isfinite(d_weights).all()
     assert np.isfinite(d_log_probs).all()
     assert (d_log_probs[[1, 3]] == 0).all()

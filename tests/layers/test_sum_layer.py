@@ -1,5 +1,7 @@
 """Log-einsum-exp against plain sums in float64, edges included."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jax.test_util import check_grads
@@ -7,7 +9,7 @@ import numpy as np
 import pytest
 
 from dspc_jax.layers import sum_layer
-from tests import oracles
+from tests import cases, oracles
 
 P, Y, K, N = 3, 2, 4, 5  # Y: output units
 
@@ -36,7 +38,23 @@ kinds = pytest.mark.parametrize(
 
 
 def float32(*trees):
-    return jax.tree.map(lambda a: jnp.asarray(a, jnp.float32), trees)
+    return jax.tree.map(np.float32, trees)
+
+
+both = cases.jit(
+    lambda kind, *arrays: [
+        f(kind, *arrays) for f in (sum_layer.log_sum, sum_layer.log_max)
+    ],
+    static_argnums=0,
+)
+
+
+@functools.partial(cases.jit, static_argnums=0)
+def with_gradients(kind, weights, children):
+    """Sums, and the gradients of their total."""
+    function = functools.partial(sum_layer.log_sum, kind)
+    out, pull = jax.vjp(function, weights, children)
+    return out, *pull(jnp.ones_like(out))
 
 
 @kinds
@@ -44,11 +62,8 @@ def float32(*trees):
 def test_sums_and_maxima(kind, sides, spread):
     """Down to log-values of -1e5, where only the digits of float32 are lost."""
     weights, children = random_layer(kind, sides, spread=spread)
-    for function, reduce in (
-        (sum_layer.log_sum, oracles.logsumexp),
-        (sum_layer.log_max, np.max),
-    ):
-        out = function(kind, *float32(weights, children))
+    found = both(kind, *float32(weights, children))
+    for out, reduce in zip(found, (oracles.logsumexp, np.max), strict=True):
         exact = plain(kind, weights, children, reduce)
         np.testing.assert_allclose(out, exact, rtol=1e-6, atol=1e-5)
 
@@ -80,21 +95,17 @@ def test_zero_weights_and_impossible_children(kind, sides):
     for child in children:
         child[0, 1] = -np.inf
         child[2, :, 3] = -np.inf  # an impossible child
-    arrays = float32(weights, children)
-    out = sum_layer.log_sum(kind, *arrays)
+    out, d_weights, d_children = with_gradients(kind, *float32(weights, children))
     exact = plain(kind, weights, children, oracles.logsumexp)
     np.testing.assert_allclose(out, exact, rtol=1e-5, atol=1e-5)
-    assert (np.asarray(out)[2, :, 3] == -np.inf).all()
-    assert (np.asarray(out)[1, 1] == -np.inf).all()
-    cotangent = jnp.ones_like(out)
-    _, pull = jax.vjp(lambda w, c: sum_layer.log_sum(kind, w, c), *arrays)
-    d_weights, d_children = pull(cotangent)
+    assert (out[2, :, 3] == -np.inf).all()
+    assert (out[1, 1] == -np.inf).all()
     for gradient in (d_weights, *d_children):
         assert np.isfinite(gradient).all()
     for gradient in d_children:
-        assert (np.asarray(gradient)[2, :, 3] == 0).all()
-        assert (np.asarray(gradient)[0, 1] == 0).all()
-    assert (np.asarray(d_weights)[1, 1] == 0).all()
+        assert (gradient[2, :, 3] == 0).all()
+        assert (gradient[0, 1] == 0).all()
+    assert (d_weights[1, 1] == 0).all()
 
 
 @kinds
@@ -109,9 +120,8 @@ def test_zero_weights_far_below_an_impossible_winner(kind, sides):
     weights /= weights.sum(axis=tuple(range(2, weights.ndim)), keepdims=True)
     arrays = float32(weights, children)
     exact = plain(kind, weights, children, oracles.logsumexp)
-    out, pull = jax.vjp(lambda w, c: sum_layer.log_sum(kind, w, c), *arrays)
+    out, d_weights, d_children = with_gradients(kind, *arrays)
     np.testing.assert_allclose(out, exact, rtol=1e-5, atol=1e-4)
-    d_weights, d_children = pull(jnp.ones_like(out))
     # What a softmax's derivative makes of it: 0 times anything but infinity.
     assert not np.isnan(arrays[0] * d_weights).any()
     assert all(np.isfinite(gradient).all() for gradient in d_children)
@@ -125,8 +135,12 @@ def test_no_gradient_passes_the_tops(kind, sides):
     def tops(children):
         return sum_layer.shifted(weights, sum_layer.factors(kind, children))[1]
 
-    out, pull = jax.vjp(tops, children)
-    (gradient,) = pull(out)
+    @cases.jit
+    def gradient_of(children):
+        out, pull = jax.vjp(tops, children)
+        return pull(out)
+
+    (gradient,) = gradient_of(children)
     assert all((np.asarray(g) == 0).all() for g in gradient)
 
 

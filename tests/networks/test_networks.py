@@ -53,8 +53,8 @@ def test_an_auto_encoder_learns_to_reconstruct(normalizer):
     auto_encoder = image_auto_encoder(
         6, 6, num_filters=8, num_features=4, normalizer=normalizer
     )
-    levels = jax.random.uniform(jax.random.key(1), (32, 2)) * 255
-    x = jnp.repeat(levels, 18, axis=1)[:, :, None]
+    levels = np.random.default_rng(1).random((32, 2), np.float32) * 255
+    x = jnp.asarray(np.repeat(levels, 18, axis=1)[:, :, None])
     optimizer = optax.rmsprop(3e-3)
 
     def loss(params):
@@ -77,7 +77,7 @@ def test_an_auto_encoder_learns_to_reconstruct(normalizer):
 
 
 def test_batch_normalization_sees_the_batch_and_group_normalization_one_example():
-    x = jax.random.uniform(jax.random.key(1), (6, 144, 1)) * 255
+    x = np.random.default_rng(1).random((6, 144, 1), np.float32) * 255
     normalizers: dict[Normalizer, bool] = {"batch": False, "group": True, "none": True}
     for normalizer, alone in normalizers.items():
         auto_encoder = image_auto_encoder(12, 12, num_filters=8, normalizer=normalizer)
@@ -97,7 +97,7 @@ def test_batch_normalization_is_that_of_its_formula():
     """Through an MLP whose second layer is normalized, by hand in NumPy."""
     auto_encoder = mlp_auto_encoder(3, num_features=2, hidden_sizes=[5, 4])
     params = cases.jit(auto_encoder.init)(jax.random.key(0))
-    x = jax.random.normal(jax.random.key(1), (7, 3, 1))
+    x = cases.normal(1, 7, 3, 1)
     weights = jax.tree.map(np.asarray, params["encoder"]["params"])
 
     def dense(i, h):
@@ -120,13 +120,13 @@ def test_clipped_encoders_still_tell_examples_apart():
     def features(key, x):
         return auto_encoder.encode(clip_encoder(auto_encoder.init(key)), x)
 
-    x = jax.random.uniform(jax.random.key(1), (8, 256, 1)) * 255
+    x = np.random.default_rng(1).random((8, 256, 1), np.float32) * 255
     assert np.all(np.std(features(jax.random.key(0), x), 0) > 1e-5)
 
 
 def test_seeds_are_vmapped():
     auto_encoder = image_auto_encoder(8, 8, num_filters=4)
-    x = jax.random.uniform(jax.random.key(1), (5, 64, 1)) * 255
+    x = np.random.default_rng(1).random((5, 64, 1), np.float32) * 255
 
     @cases.jit
     def both(keys, x):

@@ -1,4 +1,4 @@
-"""Encoding, decoding and the loss, on a circuit over 2x2 pixels and two latents."""
+"""Encoding, decoding and the loss, on a circuit over four pixels and two latents."""
 
 import functools
 from typing import Any, cast
@@ -28,7 +28,7 @@ IMAGE = pc.UnitNormal()
 @functools.cache
 def built():
     """Circuit and parameters; the image's leaves broad, so that nothing is certain."""
-    graph = with_latents(pc.QuadTree(2, 2), L)
+    graph = with_latents(pc.RandomBinaryTrees(V, 1), L)
     config = pc.CircuitConfig(
         graph, (IMAGE,) * V + (LATENT,) * L, num_leaves=3, num_sums=3
     )

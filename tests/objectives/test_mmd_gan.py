@@ -32,37 +32,48 @@ def _sample(keys, params):
 def _setting():
     auto_encoder = mlp_auto_encoder(3, 2, num_features=4, hidden_sizes=(16, 16))
     critic_params = cases.jit(auto_encoder.init)(jax.random.key(0))
-    batch = jax.random.normal(jax.random.key(1), (32, 3, 2)) + 2
+    batch = cases.normal(1, 32, 3, 2) + 2
     return auto_encoder, critic_params, batch
 
 
 def test_rank_hinge():
-    x = jnp.asarray([[0.0, 4.0], [2.0, 0.0]])  # means 1 and 2
-    y = jnp.asarray([[4.0, 1.0]])
-    np.testing.assert_allclose(rank_hinge(x, y), -1.5)  # -(3 + 0) / 2
-    np.testing.assert_allclose(rank_hinge(x, x - 1), 0)
+    hinge = cases.jit(rank_hinge)
+    x = np.float32([[0.0, 4.0], [2.0, 0.0]])  # means 1 and 2
+    y = np.float32([[4.0, 1.0]])
+    np.testing.assert_allclose(hinge(x, y), -1.5)  # -(3 + 0) / 2
+    np.testing.assert_allclose(hinge(x, x - 1), 0)
 
 
 def test_the_losses_are_the_formulas_of_the_source():
     auto_encoder, critic_params, batch = _setting()
-    params = jnp.zeros((3, 2))
-    samples = _sample(jax.random.split(jax.random.key(2), 32), params)
-    x, y = (auto_encoder.encode(critic_params, v) for v in (batch, samples))
-    gain = jnp.sqrt(mmd2_biased(x, y, KERNEL)) + 16 * rank_hinge(x, y)
-    errors = [
-        jnp.mean((auto_encoder.decode(critic_params, f) - v) ** 2)
-        for f, v in ((x, batch), (y, samples))
-    ]
     options = {"sample": _sample, "auto_encoder": auto_encoder, "kernel": KERNEL}
-    loss, metrics = critic_loss(
-        critic_params, jax.random.key(2), batch, params=params, **options
-    )
-    np.testing.assert_allclose(loss, -(gain - 8 * errors[0] - 8 * errors[1]), rtol=1e-5)
+
+    @cases.jit
+    def formulas(params, critic_params, key):
+        samples = _sample(jax.random.split(key, 32), params)
+        x, y = (auto_encoder.encode(critic_params, v) for v in (batch, samples))
+        gain = jnp.sqrt(mmd2_biased(x, y, KERNEL)) + 16 * rank_hinge(x, y)
+        return gain, [
+            jnp.mean((auto_encoder.decode(critic_params, f) - v) ** 2)
+            for f, v in ((x, batch), (y, samples))
+        ]
+
+    @cases.jit
+    def losses(params, critic_params, key):
+        return (
+            critic_loss(
+                critic_params, jax.random.clone(key), batch, params=params, **options
+            ),
+            sampler_loss(params, key, batch, critic_params=critic_params, **options),
+        )
+
+    params = np.zeros((3, 2), np.float32), critic_params
+    gain, errors = formulas(*params, jax.random.key(2))
+    (of_critic, metrics), (of_sampler, _) = losses(*params, jax.random.key(2))
+    expected = -(gain - 8 * errors[0] - 8 * errors[1])
+    np.testing.assert_allclose(of_critic, expected, rtol=1e-5)
     np.testing.assert_allclose(metrics["sample_error"], errors[1], rtol=1e-5)
-    loss, _ = sampler_loss(
-        params, jax.random.key(2), batch, critic_params=critic_params, **options
-    )
-    np.testing.assert_allclose(loss, gain, rtol=1e-5)
+    np.testing.assert_allclose(of_sampler, gain, rtol=1e-5)
 
 
 def test_the_critic_does_not_move_the_sampler():
@@ -90,18 +101,19 @@ def test_gradients_are_finite_where_sampler_and_data_agree():
     loss = functools.partial(
         sampler_loss,
         critic_params=clip_encoder(critic_params),
-        sample=lambda keys, params: batch + params[None],
+        sample=lambda keys, params: jnp.asarray(batch) + params[None],
         auto_encoder=auto_encoder,
         kernel=KERNEL,
     )
     slope = cases.jit(jax.grad(loss, has_aux=True))
-    gradient, _ = slope(jnp.zeros((3, 2)), jax.random.key(0), batch)
-    assert jnp.all(jnp.isfinite(gradient))
+    gradient, _ = slope(np.zeros((3, 2), np.float32), jax.random.key(0), batch)
+    assert np.all(np.isfinite(gradient))
 
 
 def test_clipping_touches_the_encoder_alone():
     _, critic_params, _ = _setting()
-    clipped = clip_encoder(critic_params, bound=0.05)
+    clip = cases.jit(clip_encoder, static_argnames="bound")
+    clipped = clip(critic_params, bound=0.05)
     for before, after in zip(
         jax.tree.leaves(critic_params["encoder"]),
         jax.tree.leaves(clipped["encoder"]),
@@ -111,9 +123,7 @@ def test_clipping_touches_the_encoder_alone():
     jax.tree.map(
         np.testing.assert_array_equal, clipped["decoder"], critic_params["decoder"]
     )
-    largest = max(
-        jnp.abs(w).max() for w in jax.tree.leaves(clip_encoder(critic_params))
-    )
+    largest = max(np.abs(w).max() for w in jax.tree.leaves(clip(critic_params)))
     assert largest > 0.05  # the decoder's
     with pytest.raises(ValueError, match="bound must be positive, got 0"):
         clip_encoder(critic_params, bound=0)
@@ -147,9 +157,13 @@ def test_repeated_updates_under_jit_scan_and_vmap():
     states, metrics = cases.jit(jax.vmap(program))(jnp.zeros(3), keys)
     np.testing.assert_array_equal(states, 100 + 5 + 5 + 5)
     np.testing.assert_array_equal(metrics["state"], [[100, 105, 110, 115]] * 3)
+
+    @cases.jit
+    def last_draw(key):
+        return jax.random.uniform(jax.random.fold_in(jax.random.fold_in(key, 27), 4))
+
     seed_key = jax.random.split(jax.random.key(0), 3)[1]
-    last_key = jax.random.fold_in(jax.random.fold_in(seed_key, 27), 4)
-    np.testing.assert_allclose(metrics["draw"][1, 3], jax.random.uniform(last_key))
+    np.testing.assert_allclose(metrics["draw"][1, 3], last_draw(seed_key))
     assert len(traces) < 10  # a loop, not 115 copies of the update
 
 
@@ -170,7 +184,7 @@ def test_adversarial_training_moves_the_sampler_to_the_data():
         3, 2, num_features=4, hidden_sizes=(16, 16), normalizer="none"
     )
     critic_params = cases.jit(auto_encoder.init)(jax.random.key(0))
-    target = jnp.asarray([[1.0, -1.0], [0.5, 0.0], [-0.5, 1.5]])
+    target = np.float32([[1.0, -1.0], [0.5, 0.0], [-0.5, 1.5]])
     options = {"sample": _sample, "auto_encoder": auto_encoder, "kernel": KERNEL}
     critic_optimizer, optimizer = optax.rmsprop(1e-3), optax.rmsprop(0.01)
 
@@ -206,11 +220,13 @@ def test_adversarial_training_moves_the_sampler_to_the_data():
         params = params + updates
         return (params, opt_state, critic), jnp.max(jnp.abs(params - target))
 
-    params = jnp.zeros((3, 2))
-    critic_params = clip_encoder(critic_params, bound=0.1)
-    critic = critic_params, critic_optimizer.init(critic_params)
-    inputs = jnp.arange(300), jax.random.split(jax.random.key(3), 300)
-    _, errors = cases.jit(lambda c: jax.lax.scan(step, c, inputs))(
-        (params, optimizer.init(params), critic)
-    )
-    assert errors[-1] < 0.5 < 1.5 <= jnp.max(jnp.abs(target))
+    @cases.jit
+    def train(critic_params, key):
+        params = jnp.zeros((3, 2))
+        critic_params = clip_encoder(critic_params, bound=0.1)
+        critic = critic_params, critic_optimizer.init(critic_params)
+        inputs = jnp.arange(200), jax.random.split(key, 200)
+        return jax.lax.scan(step, (params, optimizer.init(params), critic), inputs)[1]
+
+    errors = train(critic_params, jax.random.key(3))
+    assert errors[-1] < 0.5 < 1.5 <= np.max(np.abs(target))

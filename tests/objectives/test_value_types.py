@@ -13,6 +13,7 @@ from dspc_jax.evaluation import dequantization
 from dspc_jax.objectives.expected_kernels import log_mean_kernel
 from dspc_jax.objectives.score_function import mmd_advantages
 from dspc_jax.objectives.variational import variational_loss
+from tests import cases
 
 V, N = 4, 6
 KERNEL = objectives.gaussian_kernel([200.0])
@@ -107,15 +108,17 @@ ENTRIES = {
 }
 
 
+# Halves take the way of 8-bit pixels through every entry (tests/ops/test_values.py).
+@pytest.mark.parametrize(
+    "dtype", ["uint8", pytest.param("float16", marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("name", ENTRIES)
-def test_values_of_any_type_give_what_floats_give(name):
-    entry = ENTRIES[name]
+def test_values_of_any_type_give_what_floats_give(name, dtype):
     pixels = np.random.default_rng(0).integers(0, 256, (N, V, 1))
-    wanted = entry(jnp.asarray(pixels, jnp.float32))
-    assert all(bool(jnp.isfinite(a).all()) for a in jax.tree.leaves(wanted))
-    for dtype in ("uint8", "float16"):
-        got = entry(jnp.asarray(pixels, dtype))
-        jax.tree.map(np.testing.assert_array_equal, got, wanted)
+    both = cases.jit(lambda *values: [ENTRIES[name](x) for x in values])
+    wanted, got = both(pixels.astype(np.float32), pixels.astype(dtype))
+    assert all(np.isfinite(a).all() for a in jax.tree.leaves(wanted))
+    jax.tree.map(np.testing.assert_array_equal, got, wanted)
 
 
 def test_bools_count_as_numbers():

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from dspc_jax.ops.derivatives import Differentiable
+from tests import cases
 
-X, Y = jnp.array([0.5, -1.0, 2.0]), jnp.array([3.0, 1.0, -2.0])
+X, Y = np.float32([0.5, -1.0, 2.0]), np.float32([3.0, 1.0, -2.0])
 
 
 @Differentiable
@@ -26,27 +27,44 @@ def total(x, y=Y):
 
 
 def test_forward_is_the_transpose_of_reverse():
-    np.testing.assert_allclose(jax.grad(total)(X), 7 * Y)
-    np.testing.assert_allclose(jax.jvp(product, (X, Y), (X, Y))[1], 8 * X * Y)
-    np.testing.assert_allclose(jax.linearize(product, X, Y)[1](X, Y), 8 * X * Y)
-    np.testing.assert_allclose(jax.jacfwd(product)(X, Y), jnp.diag(7 * Y))
-    np.testing.assert_allclose(jax.jacrev(product)(X, Y), jnp.diag(7 * Y))
+    @cases.jit
+    def modes(x, y):
+        return (
+            jax.grad(total)(x),
+            jax.jvp(product, (x, y), (x, y))[1],
+            jax.linearize(product, x, y)[1](x, y),
+            jax.jacfwd(product)(x, y),
+            jax.jacrev(product)(x, y),
+        )
+
+    along = 8 * X * Y
+    expected = 7 * Y, along, along, np.diag(7 * Y), np.diag(7 * Y)
+    for found, right in zip(modes(X, Y), expected, strict=True):
+        np.testing.assert_allclose(found, right)
 
 
 def test_orders_and_batches():
     def cube(x):
         return jnp.sum(product(product(x, x), x))  # 7 x (8 x) + x^2
 
-    for second in (jax.hessian(cube), jax.jacrev(jax.jacrev(cube))):
-        np.testing.assert_allclose(
-            second(X).sum(0), jax.jacfwd(jax.grad(cube))(X).sum(0)
-        )
-    np.testing.assert_allclose(jax.grad(cube)(X), 57 * X**2)
-    np.testing.assert_allclose(jnp.diag(jax.hessian(cube)(X)), 120 * X)
-    many = jnp.stack([X, Y])
-    one = jax.vmap(jax.grad(cube))(many)
-    np.testing.assert_allclose(one, 57 * many**2)
-    along = jax.vmap(lambda x: jax.jvp(product, (x, Y), (x, Y))[1])(many)
+    @cases.jit
+    def seconds(x):
+        twice = jax.jacrev(jax.jacrev(cube))
+        return jax.hessian(cube)(x), twice(x), jax.jacfwd(jax.grad(cube))(x)
+
+    hessian, reverse, forward = seconds(X)
+    for second in (hessian, reverse):
+        np.testing.assert_allclose(second.sum(0), forward.sum(0))
+    np.testing.assert_allclose(np.diag(hessian), 120 * X)
+    many = np.stack([X, Y])
+
+    @cases.jit
+    @jax.vmap
+    def each(x):
+        return jax.grad(cube)(x), jax.jvp(product, (x, Y), (x, Y))[1]
+
+    slopes, along = each(many)
+    np.testing.assert_allclose(slopes, 57 * many**2)
     np.testing.assert_allclose(along, 8 * many * Y[None])
 
 
@@ -61,11 +79,12 @@ inward.defvjp(
 
 
 def test_what_is_impossible_forward_says_so():
-    np.testing.assert_array_equal(jax.grad(lambda x: inward(x) @ Y)(X), [3, 1, 0])
+    slope = cases.jit(jax.grad(lambda x: inward(x) @ Y))
+    np.testing.assert_array_equal(slope(X), [3, 1, 0])
     for along in (jax.jvp, jax.jit(jax.jvp, static_argnums=0)):
         with pytest.raises(
             TypeError, match="^inward must not .* forward: it has a sign"
         ):
             along(inward, (X,), (X,))
-    second = jax.jacrev(jax.grad(lambda x: jnp.sum(inward(x**2))))(X)
-    np.testing.assert_allclose(second, 2 * jnp.eye(3))
+    second = jax.jacrev(jax.grad(lambda x: jnp.sum(inward(x**2))))
+    np.testing.assert_allclose(cases.jit(second)(X), 2 * np.eye(3))

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 
 from dspc_jax.ops import products
+from tests import cases
 
 B, K, D, N = 3, 4, 7, 5
 
 
 def array(seed, *shape):
-    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
+    return cases.normal(seed, *shape)
 
 
 MATRIX = array(0, B, K, D)
@@ -28,11 +29,14 @@ def test_value_and_gradients(name):
     def plain(matrix, operand):
         return jnp.einsum(formula, matrix, operand, precision="highest")
 
-    out, pull = jax.vjp(product, MATRIX, operand)
-    expected, plain_pull = jax.vjp(plain, MATRIX, operand)
-    np.testing.assert_allclose(out, expected, rtol=1e-5, atol=1e-5)
-    g = array(3, *out.shape)
-    for a, b in zip(pull(g), plain_pull(g), strict=True):
+    g = array(3, *jax.eval_shape(plain, MATRIX, operand).shape)
+
+    def pulled(function, *arguments):
+        out, pull = jax.vjp(function, *arguments)
+        return out, *pull(g)
+
+    pairs = cases.jit(lambda *a: (pulled(product, *a), pulled(plain, *a)))
+    for a, b in zip(*pairs(MATRIX, operand), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
 
 
@@ -49,8 +53,9 @@ def test_second_derivatives_and_vmap(name):
     def plain(matrix, operand):
         return jnp.einsum(formula, matrix, operand, precision="highest")
 
-    found, expected = squared(product)(MATRIX), squared(plain)(MATRIX)
-    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-2)
+    pairs = cases.jit(lambda m: (squared(product)(m), squared(plain)(m)))
+    np.testing.assert_allclose(*pairs(MATRIX), rtol=1e-3, atol=1e-2)
     matrices = array(4, 2, B, K, D)  # several circuits at once
-    many = jax.vmap(product, (0, None))(matrices, operand)
-    np.testing.assert_allclose(many[1], product(matrices[1], operand), rtol=1e-5)
+    many = cases.jit(jax.vmap(product, (0, None)))(matrices, operand)
+    one = cases.jit(product)(matrices[1], operand)
+    np.testing.assert_allclose(many[1], one, rtol=1e-5, atol=1e-6)

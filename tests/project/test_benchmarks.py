@@ -28,7 +28,7 @@ def small_reference(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 # The others are slow: they share the measuring, and their queries have other tests.
-QUICK = ("train", "differentiable[simple]")
+QUICK = ("train",)
 
 
 @pytest.mark.optax

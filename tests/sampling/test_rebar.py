@@ -57,10 +57,10 @@ def test_noise_given_the_choices(name):
     columns = [stats.kstest(column, "uniform").pvalue for column in after.T]
     assert min(columns) > 1e-3
     # Negative control: without the choices' weights the distribution would be another.
-    wrong = rebar.conditional_noise(
+    wrong = cases.jit(rebar.conditional_noise)(
         path._replace(
             choices=jax.tree.map(
-                lambda t: t._replace(weights=jnp.ones_like(t.weights)),
+                lambda t: t._replace(weights=np.ones_like(t.weights)),
                 path.choices,
                 is_leaf=lambda node: isinstance(node, path_sampling.PathChoice),
             )

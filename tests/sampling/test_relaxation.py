@@ -1,5 +1,7 @@
 """Choices and their gradients against plain code."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,22 +26,26 @@ def random_choice(seed=0):
 
 
 def logits(choice):
-    weight, left, right = choice
-    return jnp.log(weight) + left[:, :, None] + right[:, None]
+    weight, left, right = (np.asarray(part) for part in choice)
+    return np.log(weight) + left[:, :, None] + right[:, None]
 
 
+@functools.partial(jax.jit, static_argnums=0)
 def choose(relaxation, choice, gumbel, temperature):
     """`rx.choose` takes the exponential of the noise."""
     return rx.choose(relaxation, choice, jnp.exp(gumbel), temperature)
 
 
+@functools.partial(jax.jit, static_argnums=0)
 def choose_one(relaxation, logits, gumbel, temperature):
     return rx.choose_one(relaxation, logits, jnp.exp(gumbel), temperature)
 
 
 def plain(choice, noise, temperature):
     """The soft choice as a softmax over flat pairs, differentiated by JAX."""
-    z = (logits(choice) + noise) / temperature
+    weight, left, right = choice
+    logits = jnp.log(weight) + left[:, :, None] + right[:, None]
+    z = (logits + noise) / temperature
     y = jax.nn.softmax(z.reshape(P, K * J, N), axis=1).reshape(z.shape)
     return y.sum(axis=2), y.sum(axis=1)
 
@@ -51,9 +57,14 @@ def cotangents():
     )
 
 
-def pulled(function, *arguments):
-    _, pull = jax.vjp(function, *arguments)
-    return pull(cotangents())
+@functools.partial(jax.jit, static_argnums=0)
+def gradients(relaxation, choice, noise, temperature):
+    """Of `choose`, or of `plain`: with respect to choice, noise and temperature."""
+    if relaxation == "plain":
+        function = plain
+    else:
+        function = functools.partial(choose, relaxation)
+    return jax.vjp(function, choice, noise, temperature)[1](cotangents())
 
 
 def assert_close(a, b, **tolerance):
@@ -73,17 +84,18 @@ def test_gumbel_softmax(temperature):
     """Value and gradient, with respect to the temperature too."""
     choice, noise = random_choice()
     t = jnp.float32(temperature)
-    assert_close(choose(SOFT, choice, noise, t), plain(choice, noise, t), **CLOSE)
-    found = pulled(lambda c, t: choose(SOFT, c, noise, t), choice, t)
-    exact = pulled(lambda c, t: plain(c, noise, t), choice, t)
+    exact = jax.jit(plain)(choice, noise, t)
+    assert_close(choose(SOFT, choice, noise, t), exact, **CLOSE)
+    found, exact = (gradients(how, choice, noise, t) for how in (SOFT, "plain"))
     assert_close(found[0], exact[0], rtol=1e-3, atol=1e-3 / temperature)
-    np.testing.assert_allclose(found[1], exact[1], rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(found[2], exact[2], rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("relaxation", HARD)
 def test_hard_values_are_the_arg_max(relaxation):
     choice, noise = random_choice()
-    left, right = choose(relaxation, choice, noise, jnp.float32(0.5))
+    one_hots = choose(relaxation, choice, noise, jnp.float32(0.5))
+    left, right = (np.asarray(one_hot) for one_hot in one_hots)
     z = np.asarray(logits(choice) + noise).reshape(P, K * J, N)
     best = z.argmax(axis=1)
     np.testing.assert_array_equal(left.argmax(axis=1), best // J)
@@ -99,10 +111,12 @@ def test_gradients_of_hard_choices():
     t = jnp.float32(0.7)
 
     def of(relaxation):
-        return pulled(lambda c, t: choose(relaxation, c, noise, t), choice, t)
+        by_choice, _, by_temperature = gradients(relaxation, choice, noise, t)
+        return by_choice, by_temperature
 
     jax.tree.map(np.testing.assert_array_equal, of("straight_through"), of(SOFT))
-    probabilities = pulled(lambda c, t: plain(c, 0.0 * noise, 1.0), choice, t)
+    silence = np.zeros_like(noise)
+    probabilities = gradients("plain", choice, silence, jnp.float32(1.0))
     assert_close(of("simple")[0], probabilities[0], rtol=1e-3, atol=1e-4)
     assert of("simple")[1] == 0
     assert all((np.asarray(g) == 0).all() for g in jax.tree.leaves(of("hard")))
@@ -130,7 +144,7 @@ def flat_logits(choice):
 def test_reinmax_is_algorithm_2_of_its_paper():
     """At the paper's temperature 1, whatever ours is."""
     choice, noise = random_choice()
-    found = pulled(lambda c: choose("reinmax", c, noise, jnp.float32(0.3)), choice)
+    found = gradients("reinmax", choice, noise, jnp.float32(0.3))
     a = flat_logits(choice)
     score = a + np.asarray(noise).reshape(a.shape)
     drawn = score == score.max(axis=1, keepdims=True)
@@ -148,8 +162,7 @@ def test_reinmax_is_algorithm_2_of_its_paper():
 def test_temperature_is_nothing_to_some(relaxation):
     choice, noise = random_choice()
     cold, hot = (
-        pulled(lambda c, t=t: choose(relaxation, c, noise, jnp.float32(t)), choice)
-        for t in (0.1, 1.0)
+        gradients(relaxation, choice, noise, jnp.float32(t))[0] for t in (0.1, 1.0)
     )
     jax.tree.map(np.testing.assert_array_equal, cold, hot)
 
@@ -166,15 +179,15 @@ def test_reinmax_is_exact_for_quadratic_functions(relaxation):
     p = np.exp(a) / np.exp(a).sum()
     values = np.array([quadratic(row) for row in np.eye(K)])
     exact = p * (values - p @ values)
-    mean = np.zeros(K)
-    for k in range(K):  # noise that leads to choice k for sure
-        noise = jnp.asarray(np.where(np.arange(K) == k, 30.0, 0.0), jnp.float32)
 
-        def f(a, noise=noise):
-            y = choose_one(relaxation, a[None, :, None], noise[None, :, None], 1.0)
-            return quadratic(y[0, :, 0])
+    def f(a, noise):
+        y = choose_one(relaxation, a[None, :, None], noise[None, :, None], 1.0)
+        return quadratic(y[0, :, 0])
 
-        mean += p[k] * np.asarray(jax.grad(f)(jnp.asarray(a, jnp.float32)))
+    # Noise that leads to each choice for sure.
+    noises = 30 * np.eye(K, dtype=np.float32)
+    each = jax.jit(jax.vmap(jax.grad(f), (None, 0)))(np.float32(a), noises)
+    mean = p @ np.asarray(each)
     error = np.linalg.norm(mean - exact) / np.linalg.norm(exact)
     assert error < 1e-5 if relaxation == "reinmax" else error > 0.05
 
@@ -188,16 +201,20 @@ def test_gumbel_rao_averages_the_straight_through_gradient():
     z = np.log(p)[:, None] + rng.gumbel(size=(3, many))
     soft = flat_softmax(z[None] / temperature)[0]
     pull = soft * (dy[:, None] - dy @ soft) / temperature
-    a = jnp.asarray(np.broadcast_to(np.log(p)[None, :, None], (1, 3, 20_000)))
-    noise = jnp.asarray(rng.gumbel(size=a.shape), jnp.float32)
-    a = a.astype(jnp.float32)
-    out, pull_back = jax.vjp(
-        lambda a: choose_one("gumbel_rao", a, noise, jnp.float32(temperature)), a
+    a, down = (
+        np.broadcast_to(np.float32(row)[None, :, None], (1, 3, 20_000))
+        for row in (np.log(p), dy)
     )
-    (found,) = pull_back(jnp.broadcast_to(jnp.float32(dy)[None, :, None], a.shape))
-    plain = jax.vjp(
-        lambda a: choose_one("straight_through", a, noise, jnp.float32(temperature)), a
-    )[1](jnp.broadcast_to(jnp.float32(dy)[None, :, None], a.shape))[0]
+    noise = np.float32(rng.gumbel(size=a.shape))
+
+    def each(a):
+        for relaxation in ("gumbel_rao", "straight_through"):
+            out, back = jax.vjp(
+                lambda a, r=relaxation: choose_one(r, a, noise, temperature), a
+            )
+            yield out, back(down)[0]
+
+    (out, found), (_, plain) = jax.jit(lambda a: list(each(a)))(a)
     for k in range(3):
         kept = pull[:, z.argmax(axis=0) == k]
         ours = np.asarray(found[0])[:, np.asarray(out[0, k] == 1)]
@@ -211,12 +228,13 @@ def test_gumbel_rao_averages_the_straight_through_gradient():
 def test_noise_gets_a_gradient_from_the_soft_choice_alone():
     choice, noise = random_choice()
     t = jnp.float32(0.5)
+
+    def of(relaxation):
+        return np.asarray(gradients(relaxation, choice, noise, t)[1])
+
     for relaxation in HARD:
-        (gradient,) = pulled(lambda n, r=relaxation: choose(r, choice, n, t), noise)
-        assert (np.asarray(gradient) == 0).all()
-    (found,) = pulled(lambda n: choose(SOFT, choice, n, t), noise)
-    (exact,) = pulled(lambda n: plain(choice, n, t), noise)
-    np.testing.assert_allclose(found, exact, rtol=1e-3, atol=1e-3)
+        assert (of(relaxation) == 0).all()
+    np.testing.assert_allclose(of(SOFT), of("plain"), rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("relaxation", rx.RELAXATIONS)
@@ -225,16 +243,17 @@ def test_gradients_have_gradients(relaxation):
     choice, noise = random_choice()
 
     @jax.jit  # gumbel_rao's own noise is made of the bits of this one
+    @jax.value_and_grad
     def penalty(left):
-        def function(left):
-            return choose(relaxation, choice._replace(left=left), noise, 0.8)
+        changed = choice._replace(left=left)
+        return jnp.sum(gradients(relaxation, changed, noise, 0.8)[0].left ** 2)
 
-        return sum(jnp.sum(g**2) for g in pulled(function, left))
-
-    assert choice.left is not None
-    direction = jnp.asarray(np.random.default_rng(6).normal(size=choice.left.shape))
-    slope = jnp.sum(jax.grad(penalty)(choice.left) * direction)
-    there, back = (penalty(choice.left + step * direction) for step in (1e-3, -1e-3))
+    left = np.asarray(choice.left)
+    direction = np.random.default_rng(6).normal(size=left.shape)
+    slope = np.sum(penalty(left)[1] * direction)
+    there, back = (
+        penalty(np.float32(left + step * direction))[0] for step in (1e-3, -1e-3)
+    )
     np.testing.assert_allclose(slope, (there - back) / 2e-3, rtol=0.02, atol=1e-6)
     assert (slope != 0) == (relaxation != "hard")
 
@@ -253,52 +272,50 @@ def test_choices_follow_their_probabilities():
     rng = np.random.default_rng(3)
     count = 100_000
     p = rng.dirichlet(np.ones(K))
-    noise = jnp.asarray(rng.gumbel(size=(1, K, count)), jnp.float32)
-    a = jnp.broadcast_to(
-        jnp.log(jnp.asarray(p, jnp.float32))[None, :, None], noise.shape
-    )
-    found = choose_one("hard", a, noise, jnp.float32(1.0)).mean(axis=(0, 2))
+    noise = np.float32(rng.gumbel(size=(1, K, count)))
+    a = np.broadcast_to(np.float32(np.log(p))[None, :, None], noise.shape)
+    chosen = choose_one("hard", a, noise, jnp.float32(1.0))
+    found = np.asarray(chosen).mean(axis=(0, 2))
     assert (np.abs(found - p) < 5 * np.sqrt(p * (1 - p) / count)).all()
 
 
 @pytest.mark.parametrize("relaxation", rx.RELAXATIONS)
 def test_the_impossible_is_never_chosen(relaxation):
     choice, noise = random_choice()
-    weight = choice.weight.at[:, 0].set(0.0).at[0, 1, 2].set(0.0)
-    assert choice.right is not None
-    choice = choice._replace(weight=weight, right=choice.right.at[:, 3].set(-jnp.inf))
-    left, right = choose(relaxation, choice, noise, jnp.float32(0.5))
-    assert (np.asarray(left)[:, 0] == 0).all()
-    assert (np.asarray(right)[:, 3] == 0).all()
+    weight, right = np.array(choice.weight), np.array(choice.right)
+    weight[:, 0] = weight[0, 1, 2] = 0
+    right[:, 3] = -np.inf
+    choice = rx.Choice(jnp.asarray(weight), choice.left, jnp.asarray(right))
+    arguments = relaxation, choice, noise, jnp.float32(0.5)
+    left, right = (np.asarray(side) for side in choose(*arguments))
+    assert (left[:, 0] == 0).all()
+    assert (right[:, 3] == 0).all()
     np.testing.assert_allclose(left.sum(axis=1), 1, rtol=1e-5)
-    gradient = pulled(
-        lambda c, t: choose(relaxation, c, noise, t), choice, jnp.float32(0.5)
-    )
-    assert all(np.isfinite(g).all() for g in jax.tree.leaves(gradient))
+    by_choice, _, by_temperature = gradients(*arguments)
+    found = jax.tree.leaves((by_choice, by_temperature))
+    assert all(np.isfinite(g).all() for g in found)
 
 
 @pytest.mark.parametrize("relaxation", rx.RELAXATIONS)
 def test_nothing_possible(relaxation):
     """The first pair if it must be one, else nothing; the gradient is 0."""
     choice, noise = random_choice()
-    assert choice.left is not None
-    choice = choice._replace(left=jnp.full_like(choice.left, -jnp.inf))
-    left, right = choose(relaxation, choice, noise, jnp.float32(0.5))
+    choice = choice._replace(left=jnp.asarray(np.full((P, K, N), -np.inf, np.float32)))
+    arguments = relaxation, choice, noise, jnp.float32(0.5)
     first = 0.0 if relaxation == SOFT else 1.0
-    for side in (left, right):
+    for side in choose(*arguments):
         assert (np.asarray(side)[:, 0] == first).all()
         assert (np.asarray(side)[:, 1:] == 0).all()
-    gradient = pulled(
-        lambda c, t: choose(relaxation, c, noise, t), choice, jnp.float32(0.5)
-    )
-    assert all((np.asarray(g) == 0).all() for g in jax.tree.leaves(gradient))
+    by_choice, _, by_temperature = gradients(*arguments)
+    found = jax.tree.leaves((by_choice, by_temperature))
+    assert all((np.asarray(g) == 0).all() for g in found)
 
 
 def test_choose_one_is_a_pair_with_one_side():
     choice, noise = random_choice()
-    a = jnp.log(choice.weight[:, :, 0])
-    found = choose_one(SOFT, a, noise[:, :, 0], jnp.float32(0.5))
-    exact = jax.nn.softmax((a + noise[:, :, 0]) / 0.5, axis=1)
+    a, noise = np.log(np.asarray(choice.weight)[:, :, 0]), np.asarray(noise)[:, :, 0]
+    found = choose_one(SOFT, a, noise, jnp.float32(0.5))
+    exact = flat_softmax((a + noise) / 0.5)
     np.testing.assert_allclose(found, exact, rtol=1e-4, atol=1e-6)
 
 

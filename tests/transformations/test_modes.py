@@ -10,7 +10,10 @@ from dspc_jax.queries import DIFFERENTIABLE, QUERIES
 from tests import cases
 from tests.transformations import functions
 
-LONG = ("gumbel_rao", "reinmax", "dense", "implicit", "given", "class_posterior")
+LONG = (
+    *("gumbel_rao", "reinmax", "dense", "implicit", "simple", "given"),
+    "class_posterior",
+)
 # Estimators whose second derivative is no slope of the first: the choice in the value,
 # or the sample at which distribution functions are inverted, moves with the parameters.
 # So does the noise that samples of discrete leaves hold fixed.
@@ -20,6 +23,7 @@ NAMES = [*functions.SMOOTH, *functions.RELAXED, *functions.CONDITIONAL]
 
 def named(name, circuit):
     long = circuit == "discrete" and name != "log_prob, marginal"
+    long = long or name == "log_prob"  # its marginals have all that it has
     long = long or any(word in name for word in LONG)
     return pytest.param(name, circuit, marks=pytest.mark.slow if long else ())
 

@@ -25,6 +25,7 @@ from experiments.measuring import trained
 from tests.experiments.tiny import tiny_digits
 
 SMALL: dict[str, Any] = {"num_sums": 2, "num_leaves": 3, "batch_size": 16}
+SMALL |= {"structure": "random_binary_trees", "depth": 1, "num_repetitions": 1}
 
 
 @pytest.fixture(scope="module", autouse=True)

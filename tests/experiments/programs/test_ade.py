@@ -34,6 +34,7 @@ FLOWS = ("identity", "colour", "patch", "multi_scale")
 def small(*words: str) -> list[str]:
     """The words after small sizes of what they have a use for."""
     sizes = ["--num_sums=3", "--num_leaves=3", "--batch_size=16"]
+    sizes += ["--structure=random_binary_trees", "--depth=1", "--num_repetitions=1"]
     sizes += [size for word in words for size in SIZES.get(word, ())]
     other = ("--sample_loss=mmd", "--adv_discriminator=")
     if not any(word.startswith(other) for word in words):
@@ -168,7 +169,10 @@ def test_uniform_noise_has_the_bits_of_the_uniform_code(key, tmp_path):
             ("--density=vae", "--flow=multi_scale", "--sample_loss=mmd"),
             marks=pytest.mark.slow,
         ),
-        ("--density=kernel", "--sample_weight=0", "--pretrain_steps=0"),
+        pytest.param(
+            ("--density=kernel", "--sample_weight=0", "--pretrain_steps=0"),
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=["circuit", "vae", "kernel"],
 )

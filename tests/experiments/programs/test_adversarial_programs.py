@@ -29,6 +29,7 @@ from tests.experiments import runs
 from tests.experiments.tiny import tiny_digits
 
 SMALL: dict[str, Any] = {"num_sums": 4, "num_leaves": 4, "batch_size": 32}
+SMALL |= {"structure": "random_binary_trees", "depth": 1, "num_repetitions": 1}
 TINY: dict[str, Any] = {"adv_filters": 4, "adv_units": 3}
 TINY_CRITIC = CriticSettings(
     mmd_filters=4, mmd_features=5, mmd_critic_steps=1, mmd_critic_busy_steps=2

@@ -33,6 +33,9 @@ SMALL: dict[str, Any] = {
     "num_leaves": 4,
     "batch_size": 32,
     "learning_rate": 0.05,
+    "structure": "random_binary_trees",
+    "depth": 1,
+    "num_repetitions": 1,
 }
 TINY: dict[str, Any] = {"mmd_filters": 4, "mmd_features": 3, "mmd_critic_steps": 2}
 ALONE = MixtureSettings(pretrain_steps=0, ll_weight=0.0, sampler_learning_rate=0.05)

@@ -117,12 +117,10 @@ def test_objectives_learn(objective: str):
 
 def test_seeds_together_are_seeds_alone():
     points = synthetic_data.load("two_clusters")
-    both = training.train(
-        TrainingSettings(num_seeds=2, num_steps=5), "ll", points
-    ).params
-    second = training.train(
-        TrainingSettings(seed=1, num_seeds=1, num_steps=5), "ll", points
-    ).params
+    few = {"num_steps": 5, "batch_size": 128}
+    both = training.train(TrainingSettings(num_seeds=2, **few), "ll", points).params
+    alone = TrainingSettings(seed=1, num_seeds=1, **few)
+    second = training.train(alone, "ll", points).params
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a[1], b[0], rtol=1e-4, atol=1e-5),
         both,
@@ -131,7 +129,8 @@ def test_seeds_together_are_seeds_alone():
 
 
 def run(workdir: Path, *words: str) -> int:
-    given = ("--sets=two_clusters", "--objectives=ll", "--num_seeds=2", *words)
+    given = ("--sets=two_clusters", "--objectives=ll", "--num_seeds=2")
+    given += ("--batch_size=128", *words)
     return synthetic.main(
         synthetic.parse(["x", f"--workdir={workdir}", "--num_steps=3", *given])
     )
