@@ -5,6 +5,7 @@ import functools
 from typing import Any, NamedTuple
 
 import jax
+from jax.core import Tracer
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -220,7 +221,7 @@ def on_host(compiled: Callable[..., Any]) -> Callable[..., Any]:
 
 def _host(leaf: jax.Array) -> Any:
     is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-    return leaf if is_key or isinstance(leaf, jax.core.Tracer) else np.asarray(leaf)
+    return leaf if is_key or isinstance(leaf, Tracer) else np.asarray(leaf)
 
 
 AS_USERS = {"xla_backend_optimization_level": 3, "xla_cpu_use_fusion_emitters": True}

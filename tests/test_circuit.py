@@ -277,7 +277,7 @@ BAD_CALLS = {
         "key must be one typed key.*batch with jax.vmap",
     ),
     "no key": (
-        lambda: CIRCUIT.sample(0, PARAMS),  # pyright: ignore
+        lambda: CIRCUIT.sample(0, PARAMS),
         "key must be one typed key.*got 0",
     ),
     "x alone": (
@@ -321,11 +321,11 @@ BAD_CALLS = {
         "params must have the structure.*another circuit",
     ),
     "structure": (
-        lambda: pc.CircuitConfig("quad", pc.Bernoulli()),  # pyright: ignore
+        lambda: pc.CircuitConfig("quad", pc.Bernoulli()),
         "structure .*got 'quad'",
     ),
     "leaf": (
-        lambda: pc.CircuitConfig(pc.QuadTree(2, 2), "normal"),  # pyright: ignore
+        lambda: pc.CircuitConfig(pc.QuadTree(2, 2), "normal"),
         "leaf .*got 'normal'",
     ),
     "leaves": (

@@ -85,7 +85,7 @@ def test_probabilities_of_all_levels_add_up_to_the_mass(name, num_values):
 
     x, slopes = of_level(np.arange(num_values, dtype=np.float32))
     total = np.sum(WEIGHTS * density.pdf(x) * np.exp(slopes))
-    low, high = from_unit(codec, np.float32([0, 1]))
+    low, high = from_unit(codec, np.asarray([0, 1], np.float32))
     np.testing.assert_allclose(total, density.cdf(high) - density.cdf(low), rtol=1e-5)
 
 
@@ -117,7 +117,7 @@ def test_bits_of_densities_are_an_upper_bound_on_those_of_the_levels():
         cell -= density.cdf([ends[levels[0] + 1], ends[levels[1]]])
         cell -= density.cdf([ends[levels[0]], ends[levels[1] + 1]])
         cell += density.cdf([ends[v] for v in levels])
-        x = encoded(codec, one_key(), np.tile(np.uint8(levels), (num, 1)))
+        x = encoded(codec, one_key(), np.tile(np.asarray(levels, np.uint8), (num, 1)))
         bits = bits_per_example(codec, x, np.float32(density.logpdf(x)))
         exact = -np.log2(cell) / 2
         error = np.std(bits) / num**0.5
@@ -133,7 +133,7 @@ def test_bits_are_those_of_a_direct_computation(name):
     codec = CODECS[name](17)
     levels = np.arange(60, dtype=np.uint8).reshape(4, 5, 3) % np.uint8(17)
     x = encoded(codec, one_key(), levels)
-    log_probs = np.float32([-3.0, 10.0, -200.0, 0.5])
+    log_probs = np.asarray([-3.0, 10.0, -200.0, 0.5], np.float32)
     bits = bits_per_example(codec, x, log_probs)
     chex.assert_shape(bits, (4,))
     slope = np.zeros((4, 5, 3))
@@ -149,7 +149,7 @@ def test_bits_are_those_of_a_direct_computation(name):
 
 def test_bits_are_those_of_a_bin_width():
     """For every codec of one slope, `bits_per_dimension` of each example alone."""
-    log_probs = np.float32([-30.0, 5.0])
+    log_probs = np.asarray([-30.0, 5.0], np.float32)
     for make, width in ((level_codec, 1.0), (uniform_codec, 1 / 256)):
         x = encoded(make(256), one_key(), np.zeros((2, 12, 1), np.uint8))
         bits = bits_per_example(make(256), x, log_probs)
@@ -160,7 +160,7 @@ def test_bits_are_those_of_a_bin_width():
 def test_an_impossible_example_costs_infinitely_many_bits():
     for make in CODECS.values():
         zeros = np.zeros((2, 3), np.float32)
-        bits = bits_per_example(make(4), zeros, np.float32([-np.inf, 0]))
+        bits = bits_per_example(make(4), zeros, np.asarray([-np.inf, 0], np.float32))
         assert bits[0] == np.inf
         assert np.isfinite(bits[1])
 
@@ -188,7 +188,7 @@ def test_levels_survive_the_way_to_leaf_values_and_back(name, num_values):
         assert set(np.unique(x)) == {0.0, 1.0}
         levels = np.where(np.asarray(levels) > top / 2, top, 0)
     np.testing.assert_array_equal(back, levels)
-    beyond = to_levels(codec, np.float32([-30.0, 1e6]))
+    beyond = to_levels(codec, np.asarray([-30.0, 1e6], np.float32))
     np.testing.assert_array_equal(beyond, [0, top])
     np.testing.assert_allclose(again, x, rtol=1e-4, atol=1e-4)
 
@@ -214,7 +214,7 @@ def with_slopes(function):
 
 
 def test_gray_values_of_discrete_leaves_are_the_nearest_with_a_slope():
-    gray = np.float32([-0.2, 0.24, 0.26, 1.7])
+    gray = np.asarray([-0.2, 0.24, 0.26, 1.7], np.float32)
     for codec, expected, slope in (
         (level_codec(17), [0, 4, 4, 16], 16),
         (binary_codec(17), [0, 0, 0, 1], 1),
@@ -226,14 +226,14 @@ def test_gray_values_of_discrete_leaves_are_the_nearest_with_a_slope():
 
 def test_gray_values_beyond_the_ends_are_the_ends_of_the_logit():
     codec = logit_codec(4, alpha=0.1)
-    gray = np.float32([-1.0, 0.0, 0.5, 1.0, 2.0])
+    gray = np.asarray([-1.0, 0.0, 0.5, 1.0, 2.0], np.float32)
     expected = [-math.log(9), -math.log(9), 0, math.log(9), math.log(9)]
     values, slopes = with_slopes(codec.from_unit)(gray)
     np.testing.assert_allclose(values, expected, rtol=1e-5, atol=1e-6)
     chex.assert_tree_all_finite(slopes)
     np.testing.assert_array_equal(slopes[[0, 4]], [0, 0])
     # The slope stays finite wherever a density may put its mass.
-    far = np.float32([-200.0, 200.0])
+    far = np.asarray([-200.0, 200.0], np.float32)
     chex.assert_tree_all_finite(with_slopes(codec.mean_log_slope)(far))
 
 

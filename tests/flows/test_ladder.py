@@ -156,7 +156,7 @@ def test_squeezing_keeps_neighbours_apart(factor):
 
 def test_beyond_the_bounds_of_the_logit_there_is_no_density():
     flow = after_logit(identity_flow(1, 4), alpha=0.25)  # bounds -0.5 and 1.5
-    x = np.float32([[-0.5, 1.6, 0.0, 1.0]])[..., None]
+    x = np.asarray([[-0.5, 1.6, 0.0, 1.0]], np.float32)[..., None]
 
     def total(x):
         z, log_det = flow.forward({}, x)

@@ -199,7 +199,7 @@ def test_bad_keys_metrics_and_batches_are_refused():
     grid = jax.random.split(one_key(), (2, 2))
     for key in (raw, grid, 0):
         with pytest.raises(ValueError, match="^key must be one typed key, .*, got "):
-            start(step, first_state(), key, ROWS[0])  # pyright: ignore[reportArgumentType]
+            start(step, first_state(), key, ROWS[0])
     with pytest.raises(
         ValueError, match=r"^metrics must be scalars, got 'a' of the shape \(2,\)$"
     ):

@@ -234,7 +234,7 @@ def test_discriminators_learn_to_tell_sets_apart(kind):
         (lambda: mlp_discriminator(4, dropout_rate=1.0), "dropout_rate must be at"),
         (lambda: mlp_discriminator(4, hidden_sizes=[8, 0]), "hidden_sizes\\[1\\] must"),
         (
-            lambda: mlp_discriminator(4, hidden_sizes=8),  # pyright: ignore
+            lambda: mlp_discriminator(4, hidden_sizes=8),
             "hidden_sizes must be a sequence, got 8",
         ),
         (

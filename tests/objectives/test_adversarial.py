@@ -210,7 +210,7 @@ losses = cases.jit(
 
 def test_accuracies_count_who_is_recognised():
     """The logit is the example's only value: 3 of 4 data and 2 of 4 samples known."""
-    weight = np.eye(3, 2, dtype=np.float32) * np.float32([1, 0])
+    weight = np.eye(3, 2, dtype=np.float32) * np.asarray([1, 0], np.float32)
     batch, fakes = np.zeros((2, 4, 3, 2), np.float32)
     batch[:, 0, 0] = [1.0, 2.0, -1.0, 3.0]
     fakes[:, 0, 0] = [-1.0, -2.0, 0.0, 0.0]

@@ -95,7 +95,7 @@ def test_kernels_against_their_formulas(name):
 
 @pytest.mark.parametrize("name", KERNELS)
 def test_the_excess_keeps_its_digits_where_the_kernel_has_lost_them(name):
-    d2 = np.float32([0.0, 1e-9, 2e-9, 0.3, 7.0, 900.0])
+    d2 = np.asarray([0.0, 1e-9, 2e-9, 0.3, 7.0, 900.0], np.float32)
     kernel = KERNELS[name]
 
     @cases.jit
@@ -110,8 +110,10 @@ def test_the_excess_keeps_its_digits_where_the_kernel_has_lost_them(name):
 
 
 def test_bandwidths_may_be_traced():
-    d2 = np.float32([[0.0, 3.0], [2.0, 0.5]])
-    traced = cases.jit(lambda b: gaussian_kernel(b).value(d2))(np.float32([1, 2]))
+    d2 = np.asarray([[0.0, 3.0], [2.0, 0.5]], np.float32)
+    traced = cases.jit(lambda b: gaussian_kernel(b).value(d2))(
+        np.asarray([1, 2], np.float32)
+    )
     np.testing.assert_allclose(traced, np.exp(-d2 / 2) + np.exp(-d2 / 8), rtol=1e-6)
 
 
@@ -144,7 +146,7 @@ def test_bandwidths_of_copies():
     copies = np.full((10, 3), 0.1, np.float32)
     np.testing.assert_array_equal(medians(copies, (2.0,)), [2.0])
     outlier = copies.copy()
-    outlier[0] += np.float32([3.0, 4.0, 0.0])
+    outlier[0] += np.asarray([3.0, 4.0, 0.0], np.float32)
     np.testing.assert_allclose(medians(outlier, (1.0,)), [5.0], rtol=1e-5)
 
 

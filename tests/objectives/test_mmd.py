@@ -127,7 +127,7 @@ def test_gradients_are_finite_at_identical_samples(estimator, kernel):
 
 
 def test_safe_sqrt():
-    x = np.float32([-1.0, 0.0, 1e-30, 4.0])
+    x = np.asarray([-1.0, 0.0, 1e-30, 4.0], np.float32)
     value, gradient = cases.jit(jax.vmap(jax.value_and_grad(safe_sqrt)))(x)
     np.testing.assert_allclose(value, [0, 0, 1e-15, 2], rtol=1e-6)
     np.testing.assert_allclose(gradient, [0, 0, 5e14, 0.25], rtol=1e-6)
@@ -154,8 +154,8 @@ _PARAMS = {"location": _ZEROS, "log_scale": _ZEROS}
     [{}, {"estimator": "biased", "square_root": True, "num_samples": 100}],
 )
 def test_a_location_scale_sampler_learns_its_data(options):
-    location = np.float32([1.0, -2.0, 0.5])[:, None]
-    scale = np.float32([0.5, 1.0, 2.0])[:, None]
+    location = np.asarray([1.0, -2.0, 0.5], np.float32)[:, None]
+    scale = np.asarray([0.5, 1.0, 2.0], np.float32)[:, None]
     data = jnp.asarray(location[None] + scale[None] * _points(5, 1000))
     kernel = gaussian_kernel(cases.jit(median_bandwidths)(data))
     loss = functools.partial(mmd_loss, sample=_location_scale, kernel=kernel, **options)

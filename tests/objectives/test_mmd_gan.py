@@ -38,8 +38,8 @@ def _setting():
 
 def test_rank_hinge():
     hinge = cases.jit(rank_hinge)
-    x = np.float32([[0.0, 4.0], [2.0, 0.0]])  # means 1 and 2
-    y = np.float32([[4.0, 1.0]])
+    x = np.asarray([[0.0, 4.0], [2.0, 0.0]], np.float32)  # means 1 and 2
+    y = np.asarray([[4.0, 1.0]], np.float32)
     np.testing.assert_allclose(hinge(x, y), -1.5)  # -(3 + 0) / 2
     np.testing.assert_allclose(hinge(x, x - 1), 0)
 
@@ -184,7 +184,7 @@ def test_adversarial_training_moves_the_sampler_to_the_data():
         3, 2, num_features=4, hidden_sizes=(16, 16), normalizer="none"
     )
     critic_params = cases.jit(auto_encoder.init)(jax.random.key(0))
-    target = np.float32([[1.0, -1.0], [0.5, 0.0], [-0.5, 1.5]])
+    target = np.asarray([[1.0, -1.0], [0.5, 0.0], [-0.5, 1.5]], np.float32)
     options = {"sample": _sample, "auto_encoder": auto_encoder, "kernel": KERNEL}
     critic_optimizer, optimizer = optax.rmsprop(1e-3), optax.rmsprop(0.01)
 

@@ -24,7 +24,9 @@ def test_the_divergence_against_quadrature():
         distribution = stats.norm.logpdf(grid, m, np.exp(v / 2))
         terms = np.exp(distribution) * (distribution - stats.norm.logpdf(grid))
         expected += terms.sum() * (grid[1] - grid[0])
-    got = cases.jit(gaussian_kl)(np.float32([mean]), np.float32([log_variance]))
+    got = cases.jit(gaussian_kl)(
+        np.asarray([mean], np.float32), np.asarray([log_variance], np.float32)
+    )
     np.testing.assert_allclose(got, [expected], rtol=1e-5)
 
 

@@ -164,7 +164,7 @@ def test_a_mapped_condition_stays_a_branch():
         return jax.lax.cond(for_all(condition), lambda: 2 * x, lambda: x**3)
 
     slope = jax.vmap(jax.vmap(jax.grad(branch, argnums=1)))
-    x = np.float32([[1.0, 2.0], [3.0, 4.0]])
+    x = np.asarray([[1.0, 2.0], [3.0, 4.0]], np.float32)
     compiled = cases.jit(slope)
     for condition, expected in (
         (np.ones((2, 2), bool), np.full((2, 2), 2.0)),

@@ -8,7 +8,10 @@ import pytest
 from dspc_jax.ops.derivatives import Differentiable
 from tests import cases
 
-X, Y = np.float32([0.5, -1.0, 2.0]), np.float32([3.0, 1.0, -2.0])
+X, Y = (
+    np.asarray([0.5, -1.0, 2.0], np.float32),
+    np.asarray([3.0, 1.0, -2.0], np.float32),
+)
 
 
 @Differentiable

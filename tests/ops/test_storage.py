@@ -47,7 +47,7 @@ def test_computed_once_is_the_function():
 
 
 def test_computed_once_changes_no_number():
-    odd = np.float32([np.nan, np.inf, -np.inf, 0.0, 1.0])
+    odd = np.asarray([np.nan, np.inf, -np.inf, 0.0, 1.0], np.float32)
     once = cases.jit(lambda x: storage.computed_once(lambda x: jnp.maximum(x, 0.5), x))
     for roll in range(5):
         x = np.roll(odd, roll)

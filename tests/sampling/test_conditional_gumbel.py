@@ -62,6 +62,6 @@ def test_the_distribution_given_the_choice():
 
 
 def test_the_impossible_has_no_score():
-    sure = np.float32([0.0, 1.0])[None, :, None, None]
+    sure = np.asarray([0.0, 1.0], np.float32)[None, :, None, None]
     found = scores_given(sure, sure, np.ones((1, 2, 1, 1), np.float32))
     np.testing.assert_array_equal(found.ravel(), [0.0, 1.0])
