@@ -20,7 +20,7 @@ from benchmarks import enumeration, estimators
 import dspc_jax as pc
 from tests import cases
 
-NUM_BATCHES = 50  # of 2000 samples: standard errors of 0.3 to 4 %, see `Estimate.error`
+NUM_BATCHES = 40  # of 2000 samples: standard errors of 0.3 to 4 %, see `Estimate.error`
 DOCUMENT = pathlib.Path(__file__).parents[2] / "docs/estimators.md"
 ROUNDING = 0.005  # of the document: whole per cents
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import re
 import resource
 import signal
+import time
 from typing import Any
 
 import numpy as np
@@ -107,6 +108,7 @@ def test_two_processes_prepare_once(tmp_path: Path):
     first = runs.start(PREPARE, str(tmp_path), "wait", program="-c")
     while not (tmp_path / "half").exists():
         assert first.poll() is None
+        time.sleep(0.01)
     second = runs.start(PREPARE, str(tmp_path), "no", program="-c")
     assert second.stdout is not None
     assert "another process prepares set; waiting" in second.stdout.readline()

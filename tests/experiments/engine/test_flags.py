@@ -1,6 +1,7 @@
 """Flags, the one line that a mistake gets, and temperature schedules."""
 
 import dataclasses
+import importlib
 import math
 import os
 from pathlib import Path
@@ -133,14 +134,37 @@ def test_help_explains_every_flag(program, capsys: pytest.CaptureFixture[str]):
         assert entry.replace(" ", "") in text.replace(" ", ""), field.name
 
 
-@pytest.mark.parametrize("name", ["mmd", pytest.param("ll", marks=pytest.mark.slow)])
-def test_the_programs_run_under_absl(name: str):
-    """A mistake and ``--help`` in processes of their own, by module and by script."""
+names = pytest.mark.parametrize(
+    "name", ["mmd", pytest.param("ll", marks=pytest.mark.slow)]
+)
+
+
+@names
+def test_the_programs_run_as_modules(name: str):
+    """A mistake, in a process of its own."""
     code, out, err = runs.run("--num_steps=0", program=f"experiments.{name}")
     assert (code, out) == (2, "")
     assert err == "error: --num_steps must be at least 1, got 0\n"
-    scripts = tomllib.loads((runs.ROOT / "pyproject.toml").read_text())["project"]
-    module, function = scripts["scripts"][f"dspc-{name}"].split(":")
+
+
+def scripts() -> dict[str, list[str]]:
+    """Module and function of every entry of pyproject.toml."""
+    project = tomllib.loads((runs.ROOT / "pyproject.toml").read_text())["project"]
+    return {name: entry.split(":") for name, entry in project["scripts"].items()}
+
+
+def test_scripts_are_functions_of_their_programs():
+    for name, (module, function) in scripts().items():
+        program = name.removeprefix("dspc-").replace("-", "_")
+        assert module == f"experiments.{program}"
+        assert callable(getattr(importlib.import_module(module), function))
+
+
+@pytest.mark.slow
+@names
+def test_the_programs_run_as_scripts(name: str):
+    """``--help`` (in this process: above), in a process of its own."""
+    module, function = scripts()[f"dspc-{name}"]
     words = f"import sys; from {module} import {function}; sys.exit({function}())"
     code, out, err = runs.run(words, "--help", program="-c")
     assert (code, err) == (0, "")
