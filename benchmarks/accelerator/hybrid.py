@@ -88,10 +88,12 @@ def _run(job: Job, name: str) -> dict[str, Any]:
 
 
 def _distances(folder: pathlib.Path) -> dict[str, Any]:
-    """Those of the evaluation's file."""
-    found: dict[str, Any] = {}
-    for path in folder.glob("evaluation*.json"):
-        text = json.loads(path.read_text())
-        found |= text.get("metrics", text)
-    wanted = ("fd_classifier", "kd_classifier")
-    return {k.replace("/", "_"): v for k, v in found.items() if k.endswith(wanted)}
+    """Frechet and kernel distance of samples, and of real images as the floor."""
+    rows = json.loads((folder / "evaluation.json").read_text())["rows"]
+    titles = {"": "sampled", "real_": "real, training set"}
+    return {
+        f"{prefix}{name}": rows[title][name]
+        for prefix, title in titles.items()
+        for name in ("fd_classifier", "kd_classifier")
+        if title in rows
+    }

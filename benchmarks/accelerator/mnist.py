@@ -9,6 +9,7 @@ from benchmarks.accelerator.job import Job, Measurement
 
 FIRST, LAST = "mnist_first", "mnist_last"
 _SECONDS = 180.0
+_START = 25.0  # seconds of a program before its first step: a guess, no device yet
 # Step size of Adam, and the share of the time: far with large steps, then settle.
 _PHASES = {FIRST: (0.01, 0.7), LAST: (0.001, 0.3)}
 
@@ -50,8 +51,11 @@ def _phase(job: Job, name: str, total: float, watch: programs.Stopwatch) -> dict
     first = pathlib.Path(job.work) / FIRST
     if name == LAST and first.exists():
         flags["start_from"] = first
-    last = total - watch.seconds if name == LAST else share * total
-    folder = programs.run(job, "ll", name, flags, None if job.tiny else last)
+        # As many steps as fit, so that it ends by itself and meets the test images.
+        steps, ratio = programs.metrics(first)["steps"], share / _PHASES[FIRST][1]
+        flags["num_steps"] = max(1, int(steps * _fits(total, ratio)))
+    seconds = total - watch.seconds if name == LAST else share * total
+    folder = programs.run(job, "ll", name, flags, None if job.tiny else seconds)
     return {
         "dataset": flags["dataset"],
         "learning_rate": rate,
@@ -59,3 +63,9 @@ def _phase(job: Job, name: str, total: float, watch: programs.Stopwatch) -> dict
         "since_start_s": watch.seconds,
         **programs.keep_picture(job, folder, name),
     }
+
+
+def _fits(total: float, ratio: float) -> float:
+    """Steps of the second phase over those of the first, each after its start."""
+    first = total / (1 + ratio)
+    return 0.9 * max(ratio * first - _START, 1.0) / max(first - _START, 1.0)

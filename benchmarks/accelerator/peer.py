@@ -87,7 +87,6 @@ def _build(units: int) -> tuple[Any, Any]:
 def nodes(juice: Any, graph: RegionGraph, units: int) -> Any:
     """The root of the circuit of a tree: products of equal units, then dense sums."""
     block = min(units & -units, 64)  # the largest power of two that divides units
-    families = importlib.import_module("pyjuice.nodes.distributions")
     wide = {"num_node_blocks": units // block, "block_size": block}
     made: dict[int, Any] = {}
     for region in np.argsort(graph.heights, kind="stable"):
@@ -100,7 +99,7 @@ def nodes(juice: Any, graph: RegionGraph, units: int) -> Any:
             made[region] = juice.summate(juice.multiply(*children), **size)
         else:
             (variable,) = graph.scopes[region]
-            dist = families.Categorical(num_cats=_NUM_VALUES)
+            dist = juice.distributions.Categorical(num_cats=_NUM_VALUES)
             made[region] = juice.inputs(var=variable, dist=dist, **wide)
     return made[graph.root]
 

@@ -1,16 +1,24 @@
 """The accelerator day: stages end to end at tiny sizes, and all that may go wrong."""
 
+import dataclasses
 import json
+import pathlib
 import re
+import subprocess
 import sys
 import time
+import types
 
 import pytest
 
 from benchmarks.accelerator import __main__ as command
-from benchmarks.accelerator import frame, peaks, record, speed
+from benchmarks.accelerator import frame, peaks, peer, record, speed
 from benchmarks.accelerator.job import Job
 from benchmarks.accelerator.stages import STAGES, Stage
+from benchmarks.tasks import Cell
+import dspc_jax as pc
+
+ROOT = pathlib.Path(__file__).parents[2]
 
 _NAMES = ("first", "second", "third")
 # A worker that makes three measurements, and ends or hangs in the second.
@@ -120,6 +128,75 @@ def test_shares_are_of_the_peaks():
     result = {"median_ms": 2.0, "xla_gflop": 10.0, "xla_gb": 1.0}
     shares = speed.shares(result, peaks.Peak(20e3, 1e3, "by hand"))
     assert shares == {"flop_share": 0.25, "band_share": 0.5}
+    result = {"median_ms": 2.0, "least_gflop": 10.0, "least_gb": 1.5}
+    shares = speed.shares(result, peaks.Peak(20e3, 1e3, "by hand"))
+    assert shares == {"limit_share": 0.75}
+
+
+def test_the_least_work_of_a_step():
+    # 4 pixels, 2 regions [3, 3] and the root [1, 3], 1 class.
+    cell = Cell("train", height=2, width=2, batch=5, structure="quad_tree")
+    cell = dataclasses.replace(cell, num_units=3, sum_layer="cp", leaf="categorical")
+    work = speed.least_work(cell)
+    assert work["least_gflop"] == pytest.approx(3 * 2 * 5 * 21 / 1e9)
+    assert work["least_gb"] == pytest.approx(7 * 4 * (21 + 1 + 4 * 3 * 256) / 1e9)
+    assert not speed.least_work(dataclasses.replace(cell, task="sample"))
+
+
+def test_the_parent_leaves_the_device_alone():
+    code = (
+        "import sys; from benchmarks.accelerator import __main__; "
+        "sys.exit('jax' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_the_peer_gets_the_same_structure():
+    # A node of the other library as its scope and its number of units.
+    def wide(num_node_blocks, block_size):
+        return num_node_blocks * block_size
+
+    def multiply(*children):
+        scopes = [scope for scope, _ in children]
+        assert sum(map(len, scopes)) == len(set().union(*scopes))
+        (units,) = {units for _, units in children}
+        return set().union(*scopes), units
+
+    juice = types.SimpleNamespace(
+        distributions=types.SimpleNamespace(Categorical=lambda num_cats: num_cats),
+        inputs=lambda var, dist, **size: ({var}, wide(**size)),
+        multiply=multiply,
+        summate=lambda child, **size: (child[0], wide(**size)),
+    )
+    graph = pc.QuadTree(3, 4).region_graph()
+    assert peer.nodes(juice, graph, 96) == (set(range(12)), 1)
+
+
+def run_stages(tmp_path, stages):
+    """The results of the command, by stage and name."""
+    options = [f"--out={tmp_path}", f"--stages={stages}", "--tiny"]
+    assert command.main(options) == 0
+    lines = (tmp_path / record.LINES).read_text().splitlines()
+    return {(r["stage"], r["name"]): r for r in map(json.loads, lines)}
+
+
+def test_two_stages_end_to_end(tmp_path):
+    results = run_stages(tmp_path, "device,pyjuice")
+    assert not [r for r in results.values() if "error" in r]
+    checks = {name for (_, name), r in results.items() if r.get("ok")}
+    assert {"float32 products", "samples: quad tree", "log_prob: image"} <= checks
+    assert any(stage == "pyjuice" for stage, _ in results)
+
+
+@pytest.mark.slow
+def test_all_stages_end_to_end(tmp_path):
+    results = run_stages(tmp_path, ",".join(STAGES))
+    assert not [r for r in results.values() if "error" in r]
+    assert {stage for stage, _ in results} == set(STAGES)
+    assert results["mnist", "mnist_last"]["test_bits"] > 0
+    assert results["hybrid", "hybrid_mmd"]["fd_classifier"] > 0
+    assert (tmp_path / "mnist_last.png").exists()
+    assert "limit_share" in (tmp_path / record.REPORT).read_text()
 
 
 def test_help_names_every_stage_and_its_time(capsys):
