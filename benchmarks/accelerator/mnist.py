@@ -51,6 +51,7 @@ def _phase(job: Job, name: str, total: float, watch: programs.Stopwatch) -> dict
     first = pathlib.Path(job.work) / FIRST
     if name == LAST and first.exists():
         flags["start_from"] = first
+    if "start_from" in flags and not job.tiny:
         # As many steps as fit, so that it ends by itself and meets the test images.
         steps, ratio = programs.metrics(first)["steps"], share / _PHASES[FIRST][1]
         flags["num_steps"] = max(1, int(steps * _fits(total, ratio)))

@@ -56,7 +56,7 @@ def run(
 
 def metrics(folder: pathlib.Path) -> dict[str, Any]:
     """The step and the newest value of each metric; of the test images if it ended."""
-    newest: dict[str, Any] = {}
+    newest: dict[str, Any] = {"step": 0}  # until the first line
     lines = (folder / "metrics.jsonl").read_text().splitlines()
     for line in lines:
         newest |= json.loads(line)

@@ -52,15 +52,15 @@ STAGES = {
     ),
     "cifar10": Stage(
         "cifar",
-        150,
-        90,
+        170,
+        170,
         "CIFAR-10, where its archive is: a circuit, and one behind a multi-scale flow, "
-        "a minute each",
+        "two minutes",
     ),
     "hybrid": Stage(
         "hybrid",
-        200,
-        90,
+        240,
+        120,
         "MMD on a classifier's features beside the likelihood, against likelihood "
         "alone, from one start on MNIST: bits, Frechet and kernel distance",
     ),
