@@ -28,8 +28,9 @@ def run(cell: Cell) -> dict[str, Any]:
         ``params`` (their number), ``build_s`` (structure and initial parameters),
         ``first_call_s`` (compilation included), ``peak_rss_mib`` and ``run_rss_mib``
         (peak above the memory before the first call, with compilation and without),
-        `measure.compiled_mib`, ``device_peak_mib``, ``reference_gflops`` and the
-        ``load`` of the machine, processes waiting included.
+        `measure.compiled_mib`, `measure.compiled_work`, ``device_peak_mib``,
+        ``reference_gflops`` and the ``load`` of the machine, processes waiting
+        included.
 
     Raises:
         FloatingPointError: the result, or a gradient, is not finite.
@@ -45,14 +46,12 @@ def run(cell: Cell) -> dict[str, Any]:
     del params  # the state is donated
     keys = itertools.cycle(list(jax.random.split(jax.random.key(1), 64)))
     key = jax.block_until_ready(next(keys))
-    shapes = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), (state, key, data)
-    )
     measure.reset_peak_rss()
     base = measure.peak_rss_mib()
 
     start = time.perf_counter()
-    state, result = jax.block_until_ready(function(state, key, data))
+    compiled = function.lower(state, key, data).compile()
+    state, result = jax.block_until_ready(compiled(state, key, data))
     first_call_s = time.perf_counter() - start
     _check(cell.task, state, result)
     del result
@@ -61,7 +60,7 @@ def run(cell: Cell) -> dict[str, Any]:
 
     def call():
         nonlocal state
-        state, result = function(state, next(keys), data)
+        state, result = compiled(state, next(keys), data)
         return result
 
     times = measure.time_calls(call, seconds=cell.seconds)
@@ -75,7 +74,8 @@ def run(cell: Cell) -> dict[str, Any]:
         **times,
         "peak_rss_mib": max(peak, run_peak) - base,
         "run_rss_mib": run_peak - base if can_reset else None,
-        **measure.compiled_mib(function, shapes),
+        **measure.compiled_mib(compiled),
+        **measure.compiled_work(compiled),
         "device_peak_mib": measure.device_peak_mib(),
         "reference_gflops": measure.reference_gflops(),
         "load": load,

@@ -10,7 +10,7 @@ Lang et al. (2022): random binary trees, D=4, R=10, K=20 sums and leaves, all pa
 """
 
 import argparse
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 import dataclasses
 import json
 import pathlib
@@ -18,7 +18,8 @@ import subprocess
 import sys
 from typing import Any
 
-from benchmarks.tasks import TASKS, Cell
+from benchmarks import markdown
+from benchmarks.tasks import STRUCTURES, TASKS, Cell
 
 # 3x64x64 at 256 is left out as in the published measurements: gigabytes for the peers.
 SIZES = (
@@ -103,20 +104,6 @@ def measure_cell(cell: Cell, timeout: float) -> dict[str, Any]:
     return {**fields, "shape": cell.shape, "error": error}
 
 
-def _number(value: float | None) -> str:
-    if value is None:
-        return ""
-    digits = 2 if value < 10 else 1 if value < 100 else 0
-    return f"{value:,.{digits}f}"
-
-
-def _table(rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table; the first row is its header."""
-    head, *body = rows
-    lines = [head, ["---"] + ["---:"] * (len(head) - 1), *body]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
 def pivot(results: Sequence[dict[str, Any]], field: str) -> str:
     """One number as a Markdown table: tasks down, sizes across; ``-`` is an error."""
     sizes = list(dict.fromkeys((r["shape"], r["batch"]) for r in results))
@@ -126,9 +113,9 @@ def pivot(results: Sequence[dict[str, Any]], field: str) -> str:
         row = [task]
         for size in sizes:
             result = cells.get((task, *size), {})
-            row.append("-" if "error" in result else _number(result.get(field)))
+            row.append("-" if "error" in result else markdown.number(result.get(field)))
         rows.append(row)
-    return _table(rows)
+    return markdown.table(rows)
 
 
 def report(results: Sequence[dict[str, Any]]) -> str:
@@ -179,7 +166,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--structure",
         default="random_binary_trees",
-        choices=("random_binary_trees", "quad_tree"),
+        choices=tuple(STRUCTURES),
     )
     parser.add_argument("--sum_layer", default="tucker", choices=("tucker", "cp"))
     parser.add_argument("--seconds", type=float, default=3.0, help="per cell, at least")
@@ -228,7 +215,7 @@ def measure_cells(
         results.append(result)
         with options.output.open("a") as file:
             file.write(json.dumps(result) + "\n")
-        outcome = result.get("error") or f"{_number(result['median_ms'])} ms"
+        outcome = result.get("error") or f"{markdown.number(result['median_ms'])} ms"
         name = f"[{number}/{len(cells)}] {cell.task} {cell.shape} B={cell.batch}"
         print(f"{name}: {outcome}", file=sys.stderr)
     return results

@@ -92,18 +92,17 @@ def reset_peak_rss() -> bool:
     return True
 
 
-def compiled_mib(function: Any, arguments: Any) -> dict[str, float]:
-    """Memory of the compiled function by XLA's account, in MiB.
+def compiled_mib(compiled: Any) -> dict[str, float]:
+    """Memory of a compiled function by XLA's account, in MiB.
 
     Args:
-        function: the result of ``jax.jit``.
-        arguments: its arguments, or their shapes.
+        compiled: the result of ``jax.jit(...).lower(...).compile()``.
 
     Returns:
         ``xla_temp_mib`` (scratch), ``xla_output_mib`` (results, where not written over
         a donated argument) and ``xla_argument_mib``; empty where XLA does not say.
     """
-    memory = function.lower(*arguments).compile().memory_analysis()
+    memory = compiled.memory_analysis()
     if memory is None:
         return {}
     output = memory.output_size_in_bytes - memory.alias_size_in_bytes
@@ -111,6 +110,25 @@ def compiled_mib(function: Any, arguments: Any) -> dict[str, float]:
         "xla_temp_mib": memory.temp_size_in_bytes / _MIB,
         "xla_output_mib": output / _MIB,
         "xla_argument_mib": memory.argument_size_in_bytes / _MIB,
+    }
+
+
+def compiled_work(compiled: Any) -> dict[str, float]:
+    """Work of one call of a compiled function by XLA's account.
+
+    Args:
+        compiled: the result of ``jax.jit(...).lower(...).compile()``.
+
+    Returns:
+        ``xla_gflop`` and ``xla_gb`` (bytes read and written, 10^9); those that XLA does
+        not know are absent. The body of a loop counts once.
+    """
+    cost = compiled.cost_analysis() or {}
+    names = {"xla_gflop": "flops", "xla_gb": "bytes accessed"}
+    return {
+        name: cost[theirs] / 1e9
+        for name, theirs in names.items()
+        if cost.get(theirs, 0) > 0
     }
 
 

@@ -16,12 +16,37 @@ DIFFERENTIABLE = {f"differentiable[{name}]": name for name in RELAXATIONS}
 TASKS = (
     "log_prob",
     "train",
+    "em",
     *DIFFERENTIABLE,
     "sample",
     "conditional",
     "mpe",
 )
 _TOTAL_COUNT = 255  # pixels are counts of Binomial(255), as in the paper
+LEAVES = {
+    "binomial": pc.Binomial(_TOTAL_COUNT),
+    "categorical": pc.Categorical(_TOTAL_COUNT + 1),
+    "normal": pc.UnitNormal(),  # of gray values in [0, 1]
+}
+
+
+def _quad_tree(cell: "Cell") -> Any:
+    return pc.QuadTree(height=cell.height, width=cell.width)
+
+
+def _random_binary_trees(cell: "Cell") -> Any:
+    return pc.RandomBinaryTrees(
+        num_variables=cell.height * cell.width,
+        depth=cell.depth,
+        num_repetitions=cell.num_repetitions,
+        seed=0,
+    )
+
+
+STRUCTURES: dict[str, Callable[["Cell"], Any]] = {
+    "random_binary_trees": _random_binary_trees,
+    "quad_tree": _quad_tree,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,11 +59,12 @@ class Cell:
         height: of the image in pixels.
         width: of the image in pixels.
         batch: examples in one call, B.
-        structure: ``random_binary_trees`` or ``quad_tree``.
+        structure: one of `STRUCTURES`.
         depth: of the random binary trees, D.
         num_repetitions: random binary trees, R.
         num_units: sums and leaves of a region, K.
         sum_layer: ``tucker`` or ``cp``.
+        leaf: one of `LEAVES`.
         seconds: the least time of measuring.
     """
 
@@ -52,6 +78,7 @@ class Cell:
     num_repetitions: int = 10
     num_units: int = 20
     sum_layer: str = "tucker"
+    leaf: str = "binomial"
     seconds: float = 3.0
 
     @property
@@ -61,18 +88,9 @@ class Cell:
 
     def config(self) -> pc.CircuitConfig:
         """The circuit of this cell."""
-        if self.structure == "quad_tree":
-            structure = pc.QuadTree(height=self.height, width=self.width)
-        else:
-            structure = pc.RandomBinaryTrees(
-                num_variables=self.height * self.width,
-                depth=self.depth,
-                num_repetitions=self.num_repetitions,
-                seed=0,
-            )
         return pc.CircuitConfig(
-            structure=structure,
-            leaf=pc.Binomial(_TOTAL_COUNT),
+            structure=STRUCTURES[self.structure](self),
+            leaf=LEAVES[self.leaf],
             num_channels=self.channels,
             num_leaves=self.num_units,
             num_sums=self.num_units,
@@ -104,16 +122,22 @@ def make_task(cell: Cell, circuit: pc.Circuit, params: Any) -> Task:
     """
     rng = np.random.default_rng(0)
     shape = (cell.batch, cell.height * cell.width, cell.channels)
-    x = jnp.asarray(rng.integers(0, _TOTAL_COUNT + 1, shape), jnp.float32)
+    top = LEAVES[cell.leaf].support[1]
+    top = _TOTAL_COUNT if np.isfinite(top) else 1.0
+    levels = rng.integers(0, _TOTAL_COUNT + 1, shape)
+    x = jnp.asarray(levels * (top / _TOTAL_COUNT), jnp.float32)
     columns = np.tile(np.arange(cell.width), cell.height)
     left_half = jnp.asarray(columns < cell.width // 2)  # [V]
     if cell.task == "log_prob":
         return _log_prob(circuit, params, x)
     if cell.task == "train":
         return _train(circuit, params, x)
+    if cell.task == "em":
+        return _em(circuit, params, x)
     if cell.task in DIFFERENTIABLE:
         target = jnp.asarray(rng.random(shape), jnp.float32)
-        return _differentiable(circuit, params, target, DIFFERENTIABLE[cell.task])
+        relaxation = DIFFERENTIABLE[cell.task]
+        return _differentiable(circuit, params, target, relaxation, top)
     if cell.task == "sample":
         return _sample(circuit, params, cell.batch)
     if cell.task == "conditional":
@@ -147,8 +171,22 @@ def _train(circuit: pc.Circuit, params: Any, x: jax.Array) -> Task:
     return Task(_jit(call), (params, optimizer.init(params)), x)
 
 
+def _em(circuit: pc.Circuit, params: Any, x: jax.Array) -> Task:
+    optimizer = pc.em(circuit, step_size=0.1)
+
+    def call(state, key, x):
+        del key
+        params, em_state = state
+        counts: Any = pc.expected_counts(circuit, params, x)
+        updates, em_state = optimizer.update(counts, em_state, params)
+        params = optax.apply_updates(params, updates)
+        return (params, em_state), jnp.zeros(())
+
+    return Task(_jit(call), (params, optimizer.init(params)), x)
+
+
 def _differentiable(
-    circuit: pc.Circuit, params: Any, target: jax.Array, relaxation: str
+    circuit: pc.Circuit, params: Any, target: jax.Array, relaxation: str, top: float
 ) -> Task:
     def squared_error(params, key, temperature, target):
         def draw(key):
@@ -157,7 +195,7 @@ def _differentiable(
             )
 
         samples = jax.vmap(draw)(jax.random.split(key, target.shape[0]))
-        return jnp.mean((samples / _TOTAL_COUNT - target) ** 2)
+        return jnp.mean((samples / top - target) ** 2)
 
     def call(params, key, data):
         return params, jax.value_and_grad(squared_error)(params, key, *data)

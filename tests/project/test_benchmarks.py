@@ -84,8 +84,16 @@ def test_peak_memory_sees_an_array():
 
 def test_compiled_memory_counts_the_output():
     function = jax.jit(lambda x: jnp.broadcast_to(x, (1024, 256)) + 1.0)
-    needed = measure.compiled_mib(function, (jnp.float32(0.0),))
-    assert needed["xla_output_mib"] == 1.0
+    compiled = function.lower(jnp.float32(0.0)).compile()
+    assert measure.compiled_mib(compiled)["xla_output_mib"] == 1.0
+
+
+def test_compiled_work_counts_a_product():
+    square = jax.ShapeDtypeStruct((64, 64), jnp.float32)
+    compiled = jax.jit(jnp.matmul).lower(square, square).compile()
+    work = measure.compiled_work(compiled)
+    assert work["xla_gflop"] == pytest.approx(2 * 64**3 / 1e9, rel=0.05)
+    assert work["xla_gb"] == pytest.approx(3 * 4 * 64**2 / 1e9, rel=0.05)
 
 
 @pytest.mark.parametrize(
