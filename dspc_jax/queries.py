@@ -7,6 +7,7 @@ of a batch.
 
 from collections.abc import Callable
 import functools
+import functools
 from typing import Any
 
 import jax
@@ -52,7 +53,12 @@ def init(
             raise ValueError("data must hold at least one example, got none")
     elif observed is not None:
         raise ValueError("data must be given with observed, got None")
-    params = parameters.init(layout, key, data, spread, observed)
+    return _start(layout, dtype, key, data, spread, observed)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _start(layout, dtype, *given):
+    params = parameters.init(layout, *given)
     return jax.tree.map(lambda leaf: leaf.astype(dtype), params)
 
 

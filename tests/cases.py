@@ -271,7 +271,7 @@ def compiled(config: pc.CircuitConfig) -> Case:
         return circuit.sample(key, params, x=x, observed=observed)
 
     def compile_(function, **options):
-        as_users = config == DISCRETE["trees-tucker"]
+        as_users = config == NORMAL["normal-trees"]
         return on_host((user_jit if as_users else jit)(function, **options))
 
     return Case(

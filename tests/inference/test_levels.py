@@ -90,11 +90,12 @@ def functions():
 @pytest.mark.parametrize(
     ("num_hairs", "sum_layer", "names"),
     [
-        (2, "cp", ("log_prob", "sample", "gumbel_softmax")),
+        (2, "cp", ("log_prob", "gumbel_softmax")),
         pytest.param(0, "cp", tuple(functions()), marks=pytest.mark.slow),
         pytest.param(2, "tucker", tuple(functions()), marks=pytest.mark.slow),
+        pytest.param(2, "cp", ("sample",), marks=pytest.mark.slow),
     ],
-    ids=["some", "chain", "tucker"],
+    ids=["some", "chain", "tucker", "sample"],
 )
 def test_steps_change_nothing(num_hairs, sum_layer, names):
     """Values, draws and gradients of every walk are those without steps."""

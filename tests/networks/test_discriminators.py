@@ -181,7 +181,7 @@ def test_one_sample_depends_on_its_own_key_and_lies_in_the_range(kind):
 
 
 @pytest.mark.optax
-@pytest.mark.parametrize("kind", ["mlp", "conv"])
+@pytest.mark.parametrize("kind", ["mlp", pytest.param("conv", marks=pytest.mark.slow)])
 def test_discriminators_learn_to_tell_sets_apart(kind):
     """Bright left halves from bright right ones, seeds as one program."""
     judge = (

@@ -46,7 +46,8 @@ def test_the_pyramid_of_the_source(side, num_stages):
 
 
 @pytest.mark.parametrize(
-    "normalizer", ["batch", "group", pytest.param("none", marks=pytest.mark.slow)]
+    "normalizer",
+    ["batch", *(pytest.param(n, marks=pytest.mark.slow) for n in ("group", "none"))],
 )
 def test_an_auto_encoder_learns_to_reconstruct(normalizer):
     """Bright and dark halves; the mean squared error of the mean image is about 0.6."""

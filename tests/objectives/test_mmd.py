@@ -233,7 +233,7 @@ def test_the_loss_over_seeds_is_the_loss_of_each_seed():
         ({"estimator": "linear"}, "estimator must be"),
         ({"square_root": True}, "square_root must go with estimator='biased'"),
         ({"num_samples": 0}, "num_samples must be at least 1, got 0"),
-        ({"sample": lambda keys, _: np.zeros((len(keys), 4, 1))}, "shape of the data"),
+        ({"sample": lambda keys, _: jnp.zeros((len(keys), 4, 1))}, "shape of the data"),
     ],
 )
 def test_bad_options_are_refused(options, message):

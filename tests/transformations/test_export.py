@@ -25,7 +25,6 @@ for path in map(pathlib.Path, sys.argv[1:]):
 """
 
 FAST = (
-    "normal/log_prob",
     "discrete/sample, given",
     "normal/sample_differentiable, gumbel_softmax",
 )

@@ -21,12 +21,9 @@ FLAGS = (
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that nothing happened to."""
+    """A run that nothing happened to, in this process."""
     workdir = tmp_path_factory.mktemp("whole")
-    code, out, err = runs.run(f"--workdir={workdir}", *FLAGS)
-    assert (code, err) == (0, "")  # quiet: stderr is no terminal
-    assert "valid/bits_per_dim" in out
-    assert out.startswith("data: digits, complete, 1444 / 177 / 176 images")
+    assert run_here(f"--workdir={workdir}", *FLAGS) == 0
     return workdir
 
 
@@ -73,8 +70,10 @@ def test_the_same_bits_after_kill_9_and_after_sigterm(whole: Path, tmp_path: Pat
     step = int(stopped.split("after step ")[1].split(";")[0])
     assert 120 <= step < 200
     assert runs.steps_saved(tmp_path)[-1] == step
-    code, _, _ = runs.run(workdir, *FLAGS)
-    assert code == 0
+    code, out, err = runs.run(workdir, *FLAGS)
+    assert (code, err) == (0, "")  # quiet: stderr is no terminal
+    assert "valid/bits_per_dim" in out
+    assert out.startswith("data: digits, complete, 1444 / 177 / 176 images")
     assert_same_run(tmp_path, whole)
 
 
@@ -99,13 +98,12 @@ def run_here(*words: str) -> int:
     return exit_code(lambda: gaussian_program.main(groups))
 
 
-def test_a_longer_run_continues_a_finished_one(tmp_path: Path):
+def test_a_longer_run_continues_a_finished_one(whole: Path, tmp_path: Path):
     """Half of the steps, then the command with all of them."""
-    once, twice = tmp_path / "once", tmp_path / "twice"
-    for workdir, steps in ((once, 200), (twice, 100), (twice, 200)):
-        words = (f"--workdir={workdir}", *FLAGS, f"--num_steps={steps}")
+    for steps in (100, 200):
+        words = (f"--workdir={tmp_path}", *FLAGS, f"--num_steps={steps}")
         assert run_here(*words) == 0
-    runs.assert_same_bits(once, twice, 200)
+    runs.assert_same_bits(tmp_path, whole, 200)
 
 
 def test_a_non_finite_loss_stops_the_run(
