@@ -92,8 +92,8 @@ def test_copies_count_as_neighbours():
 
 
 def test_rows_are_visited_once():
-    for num_rows in range(1, 12):
-        for block_size in range(1, 13):
+    for num_rows in (1, 2, 6, 11):
+        for block_size in (1, 2, 4, 6, 12):
             rows, is_row = map(np.asarray, blocks_of_rows(num_rows, block_size))
             assert rows.shape == is_row.shape
             assert rows.shape[1] <= block_size

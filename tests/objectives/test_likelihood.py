@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from dspc_jax.objectives import negative_log_likelihood
+from tests import cases
 
 
 def _log_prob(params, x):
@@ -16,13 +17,12 @@ def _log_prob(params, x):
 
 
 def test_the_loss_is_the_mean_and_its_gradient_that_of_the_mean():
-    batch = jax.random.normal(jax.random.key(0), (7, 4, 2))
-    params = jnp.arange(8.0).reshape(4, 2)
+    batch = cases.normal(0, 7, 4, 2)
+    params = np.arange(8, dtype=np.float32).reshape(4, 2)
     loss = functools.partial(negative_log_likelihood, log_prob=_log_prob)
-    (value, metrics), gradient = jax.value_and_grad(loss, has_aux=True)(
-        params, jax.random.key(1), batch
-    )
-    squares = (np.asarray(batch) - np.asarray(params)) ** 2
+    both = cases.jit(jax.value_and_grad(loss, has_aux=True))
+    (value, metrics), gradient = both(params, jax.random.key(1), batch)
+    squares = (batch - params) ** 2
     expected = (0.5 * squares + 0.5 * np.log(2 * np.pi)).sum((1, 2)).mean()
     np.testing.assert_allclose(value, expected, rtol=1e-5)
     np.testing.assert_allclose(metrics["log_likelihood"], -expected, rtol=1e-5)
