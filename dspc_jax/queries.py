@@ -7,7 +7,6 @@ of a batch.
 
 from collections.abc import Callable
 import functools
-import functools
 from typing import Any
 
 import jax

@@ -13,13 +13,9 @@ import dspc_jax as pc
 from dspc_jax import parameters
 from tests import cases
 
+_SIZES = {"num_leaves": 2, "num_sums": 2, "num_classes": 2}
 CONFIG = pc.CircuitConfig(
-    pc.RandomBinaryTrees(2, 1, 2),
-    pc.UnitNormal(),
-    num_leaves=2,
-    num_sums=2,
-    num_classes=2,
-    sum_layer="tucker",
+    pc.RandomBinaryTrees(2, 1, 2), pc.UnitNormal(), **_SIZES, sum_layer="tucker"
 )
 CIRCUIT = pc.build(CONFIG)
 PARAMS = cases.random_params(CIRCUIT, seed=1)
