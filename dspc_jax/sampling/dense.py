@@ -19,7 +19,7 @@ import numpy as np
 from dspc_jax.inference import levels
 from dspc_jax.inference.upward import Evidence
 from dspc_jax.layers import mixing_layer
-from dspc_jax.ops.numerics import safe_divide, safe_log
+from dspc_jax.ops.numerics import finite_or_zero, safe_divide, safe_log
 from dspc_jax.parameters import CircuitParams, CircuitWeights, Layout
 from dspc_jax.sampling.noise import Noise, gumbel
 from dspc_jax.types import Array
@@ -70,13 +70,13 @@ def sample(
                 part = mixing_layer.gather(level.mixture, evidence.partitions[number])
                 logits = logits + jnp.moveaxis(part, 1, 2)
             perturbation = jnp.moveaxis(uniform, 0, -1)[level.slots]
-            y = _softmax((logits + gumbel(perturbation)[:, None]) / temperature, (2,))
+            y = _softmax(logits + gumbel(perturbation)[:, None], temperature, (2,))
             out = jnp.einsum("gkmn,gmkvcn->gkvcn", y, _members(level.mixture, out))
         regions.append(out)
     logits = safe_log(weights.classes)[:, None]
     if evidence is not None:
         logits = logits + evidence.regions[-1][0]
-    y = _softmax((logits + gumbel(jnp.transpose(noise.classes))) / temperature, (0,))
+    y = _softmax(logits + gumbel(jnp.transpose(noise.classes)), temperature, (0,))
     return jnp.einsum("yn,yvcn->nvc", y, regions[-1][0])
 
 
@@ -88,7 +88,7 @@ def _blend_products(samples, operands):
         logits = logits + _evidence_logits(evidence, logits.ndim)
     shape = (table.shape[0], 1, *table.shape[2:], perturbation.shape[-1])
     axes = tuple(range(2, logits.ndim - 1))
-    y = _softmax((logits + perturbation.reshape(shape)) / temperatures[0], axes)
+    y = _softmax(logits + perturbation.reshape(shape), temperatures[0], axes)
     if len(axes) == 2:
         out = _blend(jnp.sum(y, axis=3), samples[0])
         return out + _blend(jnp.sum(y, axis=2), samples[1])
@@ -130,9 +130,13 @@ def _blend(y, samples):
     return jnp.einsum("pokn,pkvcn->povcn", y, samples, precision="highest")
 
 
-def _softmax(z: Array, axes: tuple[int, ...]) -> Array:
+def _softmax(logits: Array, temperature: Array | float, axes: tuple[int, ...]) -> Array:
+    """Softmax of ``logits / temperature``; -inf is 0, with zero gradients."""
+    possible = logits > -jnp.inf
+    z = jnp.where(possible, logits, 0.0) / temperature
+    z = jnp.where(possible, z, -jnp.inf)
     top = jax.lax.stop_gradient(jnp.max(z, axis=axes, keepdims=True))
-    weights = jnp.exp(z - jnp.where(top > -jnp.inf, top, 0.0))
+    weights = jnp.exp(z - finite_or_zero(top))
     return safe_divide(weights, jnp.sum(weights, axis=axes, keepdims=True))
 
 

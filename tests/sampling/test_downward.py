@@ -5,6 +5,8 @@ Every statistical test fixes its keys, takes its threshold from the number of sa
 nearby parameters.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -341,17 +343,19 @@ def test_forbidden_parts_that_explain_the_evidence_better(relaxations):
 
     @cases.jit
     def answers(keys):
-        def soft(params, relaxation):
+        def soft(params, temperature, relaxation):
+            options: Any = {"relaxation": relaxation, "temperature": temperature}
+
             def draw(key):
                 return case.circuit.sample_differentiable(
-                    key, params, relaxation=relaxation, x=x, observed=observed
+                    key, params, x=x, observed=observed, **options
                 )
 
             out = jax.vmap(draw)(jax.random.clone(keys))
             return jnp.sum(out), out
 
         drawn = [
-            jax.grad(soft, has_aux=True)(params, relaxation)
+            jax.grad(soft, (0, 1), has_aux=True)(params, jnp.float32(1), relaxation)
             for relaxation in relaxations
         ]
         gradients, values = zip(*drawn, strict=True)
