@@ -130,7 +130,7 @@ def _ascend(function, steps: Steps, outside, operands):
         write = functools.partial(_write, start=start)
         return jax.tree.map(write, buffer, out), more
 
-    buffer, more = _scan(step, buffer, steps, (steps.children, operands))
+    buffer, more = _scan(step, buffer, steps, steps.children, operands)
     return jax.tree.map(lambda a: a[: len(steps.places)], buffer), more
 
 
@@ -154,16 +154,19 @@ def _add_to_children(function, steps: Steps, states, operands):
     buffer = _buffer(steps, states, outside)
 
     def step(buffer, now):
-        start, rows, operands = now
-        own = jax.tree.map(
-            lambda a: jax.lax.dynamic_slice_in_dim(a, start, width, 0), buffer
-        )
+        start, (exists, rows), operands = now
+
+        def rows_of_step(a):
+            return _where(exists, jax.lax.dynamic_slice_in_dim(a, start, width, 0))
+
+        own = jax.tree.map(rows_of_step, buffer)
         sides, more = function(own, operands)
         add = functools.partial(_add, rows=rows)
         return jax.tree.map(add, buffer, _concatenated(sides)), more
 
     rows = np.concatenate(steps.children, axis=1)
-    buffer, more = _scan(step, buffer, steps, (rows, operands), reverse=True)
+    rows = (steps.exists, rows)
+    buffer, more = _scan(step, buffer, steps, rows, operands, reverse=True)
     first = size + width
     outside = jax.tree.map(lambda a: a[first : first + steps.num_outside], buffer)
     return jax.tree.map(lambda a: a[:size], buffer), outside, more
@@ -214,9 +217,12 @@ _ascend.defvjp(_ascend_fwd, _ascend_bwd)
 _descend.defvjp(_descend_fwd, _descend_bwd)
 
 
-def _scan(step, buffer, steps, operands, *, reverse=False):
-    """The buffer after all steps, and their other results, arrays ``[P, ...]``."""
-    rows, operands = operands
+def _scan(step, buffer, steps, rows, operands, *, reverse=False):
+    """The buffer after all steps, and their other results, arrays ``[P, ...]``.
+
+    What is padded is 0 in the operands, in the children's rows and in the states, so
+    that it adds nothing to what a function sums over its partitions.
+    """
     starts = jnp.asarray(steps.partitions[:, 0])
     scanned = (starts, jax.tree.map(jnp.asarray, rows), _by_step(steps, operands))
     buffer, scanned = varying_alike((buffer, scanned))
@@ -224,6 +230,12 @@ def _scan(step, buffer, steps, operands, *, reverse=False):
     return buffer, jax.tree.map(
         lambda a: a.reshape(-1, *a.shape[2:])[steps.places], more
     )
+
+
+def _where(exists: Array | np.ndarray, rows: Array) -> Array:
+    """0 in place of padding, on the first axes."""
+    exists = exists.reshape(*exists.shape, *[1] * (rows.ndim - exists.ndim))
+    return jnp.where(exists, rows, jnp.zeros((), rows.dtype))
 
 
 def _read(buffer: Array, rows: Array | np.ndarray) -> Array:
@@ -305,7 +317,7 @@ def _by_step(steps: Steps, operands: PyTree) -> PyTree:
 @functools.partial(Differentiable, num_static=1)
 def _rows_by_step(steps: Steps, rows: Array) -> Array:
     """The derivative is again a gather; XLA would scatter, which is slow."""
-    return rows[steps.partitions]
+    return _where(steps.exists, rows[steps.partitions])
 
 
 def _rows_by_step_fwd(steps: Steps, rows: Array) -> tuple[Array, Any]:
@@ -313,7 +325,7 @@ def _rows_by_step_fwd(steps: Steps, rows: Array) -> tuple[Array, Any]:
 
 
 def _rows_by_step_bwd(steps: Steps, _: Any, g: Array) -> tuple[Array]:
-    """What is behind the last partition of a step is not used and has no gradient."""
+    """What is padded has no gradient."""
     return (g.reshape(-1, *g.shape[2:])[steps.places],)
 
 

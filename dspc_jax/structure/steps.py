@@ -1,6 +1,7 @@
 """Deep trees: many heights that are computed by one compiled body, step by step."""
 
 import dataclasses
+import functools
 
 import numpy as np
 
@@ -22,19 +23,23 @@ class Steps:
     levels, and a row for every child of padding.
 
     Attributes:
-        partitions: ``[T, W]`` partitions of each step, from below; behind the last one
-            of a step any.
-        places: ``[P]`` places of the partitions in the former, row by row.
+        partitions: ``[T, W]`` partitions of each step, from below; any where padded.
+        exists: ``[T, W]`` False where padded.
         children: per side, ``[T, W]`` rows of the buffer.
         outside: the pieces that concatenate to the children from other levels.
         num_outside: the number of these.
     """
 
     partitions: np.ndarray
-    places: np.ndarray
+    exists: np.ndarray
     children: tuple[np.ndarray, ...]
     outside: tuple[Piece, ...]
     num_outside: int
+
+    @functools.cached_property
+    def places(self) -> np.ndarray:
+        """The places ``[P]`` of the partitions in `partitions`, row by row."""
+        return np.flatnonzero(self.exists).astype(ROW_TYPE)
 
 
 def runs_of_heights(
@@ -96,7 +101,7 @@ def make_steps(graph, rows, partitions: list[Partition], number: int) -> Steps:
     numbers = np.minimum(starts[:, None] + np.arange(width), len(partitions) - 1)
     return Steps(
         partitions=numbers.astype(ROW_TYPE),
-        places=np.flatnonzero(exists).astype(ROW_TYPE),
+        exists=exists,
         children=tuple(children),
         outside=in_pieces([rows[child] for child in outside]),
         num_outside=len(outside),

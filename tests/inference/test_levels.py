@@ -62,25 +62,19 @@ def both(num_hairs: int, sum_layer: str):
 
 
 def functions():
-    """Every walk through the levels, as ``(layout, params, x, observed, key)``."""
+    """Every walk through the levels, of ``(layout, params, t, x, observed, key)``."""
     given = {
-        "log_prob": lambda lay, p, x, o, key: queries.log_prob(lay, p, x, o),
-        "mean": lambda lay, p, x, o, key: queries.mean(lay, p, x, o),
-        "mpe": lambda lay, p, x, o, key: queries.mpe(lay, p, x, o),
-        "sample": lambda lay, p, x, o, key: queries.sample(
+        "log_prob": lambda lay, p, t, x, o, key: queries.log_prob(lay, p, x, o),
+        "mean": lambda lay, p, t, x, o, key: queries.mean(lay, p, x, o),
+        "mpe": lambda lay, p, t, x, o, key: queries.mpe(lay, p, x, o),
+        "sample": lambda lay, p, t, x, o, key: queries.sample(
             lay, jax.random.clone(key), p, x, o
         ),
     }
     for relaxation in ("gumbel_softmax", "straight_through", "dense"):
         given[relaxation] = functools.partial(
-            lambda lay, p, x, o, key, r: queries.sample_differentiable(
-                lay,
-                jax.random.clone(key),
-                p,
-                x,
-                o,
-                relaxation=r,
-                temperature=0.7,
+            lambda lay, p, t, x, o, key, r: queries.sample_differentiable(
+                lay, jax.random.clone(key), p, x, o, relaxation=r, temperature=t
             ),
             r=relaxation,
         )
@@ -109,13 +103,13 @@ def test_steps_change_nothing(num_hairs, sum_layer, names):
     @functools.partial(cases.jit, static_argnums=0)
     def results(layout, params):
         def values(function):
-            def loss(params):
-                out = jax.vmap(lambda x, o, key: function(layout, params, x, o, key))(
-                    x, observed, keys
-                )
+            def loss(params, temperature):
+                walk = functools.partial(function, layout, params, temperature)
+                out = jax.vmap(walk)(x, observed, keys)
                 return jnp.sum(jnp.cos(jnp.arange(out.size)) * out.ravel()), out
 
-            (_, out), slope = jax.value_and_grad(loss, has_aux=True)(params)
+            slope = jax.value_and_grad(loss, (0, 1), has_aux=True)
+            (_, out), slope = slope(params, jnp.float32(0.7))
             return out, slope
 
         return {name: values(functions()[name]) for name in names}
@@ -131,7 +125,7 @@ def test_steps_change_nothing(num_hairs, sum_layer, names):
                 a, b, rtol=1e-4, atol=5e-5, err_msg=name
             ),
             found[name][1],
-            parameters.in_levels(stepped, slope),
+            (parameters.in_levels(stepped, slope[0]), slope[1]),
         )
 
 
