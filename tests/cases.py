@@ -85,7 +85,7 @@ NORMAL = {
 # (tests/structure/test_random_graphs.py).
 LONG = (
     *("odd-trees-cp", "depth-0", "channels", "quad-3x3", "quad-2x3", "shared"),
-    "mixed",
+    *("mixed", "nested"),
 )
 
 

@@ -5,7 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy import special, stats
+from scipy import special
 
 from dspc_jax.leaves.joining import aligned
 from dspc_jax.ops.storage import computed_once
@@ -47,8 +47,9 @@ def _search_width(num_trials: int, rest: float) -> int:
     """
     p = np.linspace(0.0, 0.5, 201)[1:]
     mode = np.floor((num_trials + 1) * p)
-    high = stats.binom.isf(rest / 2, num_trials, p) - mode
-    low = mode - stats.binom.ppf(rest / 2, num_trials, p)
+    # Of both tails, since 1 - rest / 2 has not the digits.
+    low = mode - np.ceil(special.bdtrik(rest / 2, num_trials, p))
+    high = num_trials - 1 - np.floor(special.bdtrik(rest / 2, num_trials, 1 - p)) - mode
     return int(max(high.max(), low.max())) + 1
 
 

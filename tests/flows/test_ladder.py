@@ -62,7 +62,9 @@ def everything(flow):
     return run
 
 
-@pytest.mark.parametrize("name", cases.parameters(FLOWS, ("pixel", "odd-patch")))
+@pytest.mark.parametrize(
+    "name", cases.parameters(FLOWS, ("pixel", "odd-patch", "multi-scale"))
+)
 def test_inverse_log_determinant_and_blocks(name):
     flow, num_channels = FLOWS[name]
     params = random_params(flow, num_channels)

@@ -67,7 +67,9 @@ def table() -> np.ndarray:
 
 
 @pytest.mark.optax
-@pytest.mark.parametrize("depth", DEPTHS.values(), ids=DEPTHS)
+@pytest.mark.parametrize(
+    "depth", [0, pytest.param(1, marks=pytest.mark.slow)], ids=DEPTHS
+)
 @pytest.mark.parametrize(
     "unit", ["far from zero", "columns of other units"], ids=["shift", "scale"]
 )

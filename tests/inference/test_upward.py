@@ -116,7 +116,7 @@ def test_mpe_is_exact_on_a_deterministic_circuit():
         assert table.probs[i] == table.probs[table.agrees(a, o)].max()
 
 
-@pytest.mark.parametrize("name", cases.NORMAL)
+@pytest.mark.parametrize("name", cases.parameters(cases.NORMAL, ("normal-trees",)))
 def test_normal_leaves_by_quadrature(name):
     """Trapezoids on a grid of 0.02: the narrowest leaf here is 0.2 wide."""
     case = cases.case(name)

@@ -226,7 +226,11 @@ def test_the_best_value_and_the_mean_are_those_of_the_enumeration():
     np.testing.assert_allclose(mean, exact, rtol=1e-4)
 
 
-@pytest.mark.parametrize("config", [COUNTS, NORMALS], ids=["counts", "normals"])
+@pytest.mark.parametrize(
+    "config",
+    [COUNTS, pytest.param(NORMALS, marks=pytest.mark.slow)],
+    ids=["counts", "normals"],
+)
 @pytest.mark.optax
 def test_a_step_of_em_is_the_same(config):
     """And it, as every gradient, leaves the padding alone."""

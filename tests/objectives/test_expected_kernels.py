@@ -79,7 +79,7 @@ def test_a_mixture_is_the_sum_over_its_components():
     ("name", "part"),
     [
         pytest.param("mixture", False, marks=pytest.mark.slow),
-        ("tree", True),
+        pytest.param("tree", True, marks=pytest.mark.slow),
         ("quad tree", False),
     ],
 )
@@ -144,6 +144,7 @@ def test_patches_are_averaged():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.optax
 def test_training_moves_a_mixture_onto_its_data():
     """Gradients are finite, and descending them lowers the distance to near 0."""

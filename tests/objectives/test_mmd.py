@@ -151,7 +151,13 @@ _PARAMS = {"location": _ZEROS, "log_scale": _ZEROS}
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"estimator": "biased", "square_root": True, "num_samples": 100}],
+    [
+        {},
+        pytest.param(
+            {"estimator": "biased", "square_root": True, "num_samples": 100},
+            marks=pytest.mark.slow,
+        ),
+    ],
 )
 def test_a_location_scale_sampler_learns_its_data(options):
     location = np.asarray([1.0, -2.0, 0.5], np.float32)[:, None]

@@ -175,6 +175,7 @@ def test_no_update_leaves_the_state():
     assert metrics["s"] == 0
 
 
+@pytest.mark.slow
 def test_adversarial_training_moves_the_sampler_to_the_data():
     """A location family against a trained critic, in one compiled program.
 

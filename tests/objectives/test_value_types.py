@@ -112,7 +112,7 @@ ENTRIES = {
 @pytest.mark.parametrize(
     "dtype", ["uint8", pytest.param("float16", marks=pytest.mark.slow)]
 )
-@pytest.mark.parametrize("name", ENTRIES)
+@pytest.mark.parametrize("name", cases.parameters(ENTRIES, ("critic", "auto_encoding")))
 def test_values_of_any_type_give_what_floats_give(name, dtype):
     pixels = np.random.default_rng(0).integers(0, 256, (N, V, 1))
     both = cases.jit(lambda *values: [ENTRIES[name](x) for x in values])

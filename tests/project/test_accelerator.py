@@ -180,6 +180,7 @@ def run_stages(tmp_path, stages):
     return {(r["stage"], r["name"]): r for r in map(json.loads, lines)}
 
 
+@pytest.mark.slow
 def test_two_stages_end_to_end(tmp_path):
     results = run_stages(tmp_path, "device,pyjuice")
     assert not [r for r in results.values() if "error" in r]

@@ -76,7 +76,7 @@ def test_conditional_samples_follow_the_conditional_law(name):
     assert min(rejected) < CERTAIN
 
 
-@pytest.mark.parametrize("name", cases.NORMAL)
+@pytest.mark.parametrize("name", cases.parameters(cases.NORMAL, ("normal-trees",)))
 def test_normal_samples_by_their_marginals(name):
     """Kolmogorov-Smirnov of each coordinate against the marginal by enumeration."""
     case = cases.case(name)

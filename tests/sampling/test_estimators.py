@@ -40,9 +40,10 @@ NORMAL = "two variables, normal"
 # gumbel_softmax and dense are biased by design (and equal on the continuous one),
 # test_rebar and test_relaxation have the means of rebar and of gumbel_rao, and
 # test_relaxation and tests/objectives/test_score.py the gradients of reinmax and of
-# score_pathwise by formula.
+# score_pathwise by formula; score_function has its mean in
+# tests/objectives/test_score_function.py.
 SOME = {
-    NORMAL: ("straight_through", "simple", "score_function", "implicit"),
+    NORMAL: ("straight_through", "implicit"),
     "trees, tucker": ("straight_through", "simple"),
 }
 every_circuit = [
@@ -135,14 +136,19 @@ def test_hard_samples_have_unbiased_leaf_gradients(name, only):
             assert_as_documented(found.leaf_bias, found.leaf_error, figure)
 
 
-def test_implicit_gradients_have_less_noise():
+@pytest.mark.parametrize(
+    ("other", "temperature", "only"),
+    [
+        ("straight_through", 0.5, SOME[NORMAL]),
+        pytest.param("score_function", None, None, marks=pytest.mark.slow),
+    ],
+)
+def test_implicit_gradients_have_less_noise(other, temperature, only):
     """Than any other of the same circuit with as little bias, half of it at most."""
-    rows = measured(NORMAL, SOME[NORMAL])
+    rows = measured(NORMAL, only)
     for function in enumeration.FUNCTIONS:
         ours = rows["implicit", None, function].variance
-        for other in ("straight_through", "score_function"):
-            temperature = 0.5 if other == "straight_through" else None
-            assert ours < 0.55 * rows[other, temperature, function].variance
+        assert ours < 0.55 * rows[other, temperature, function].variance
 
 
 @slow_circuits

@@ -22,8 +22,9 @@ NAMES = [*functions.SMOOTH, *functions.RELAXED, *functions.CONDITIONAL]
 
 
 def named(name, circuit):
-    long = circuit == "discrete" and name != "log_prob, marginal"
-    long = long or name == "log_prob"  # its marginals have all that it has
+    long = (
+        circuit == "discrete" or name == "log_prob"
+    )  # its marginals have all that it has
     long = long or any(word in name for word in LONG)
     return pytest.param(name, circuit, marks=pytest.mark.slow if long else ())
 

@@ -57,7 +57,9 @@ def test_one_class_has_the_type_of_all():
             np.testing.assert_allclose(*both(one), rtol=1e-6)
 
 
-@pytest.mark.parametrize("dtype", ["float64", "bfloat16"])
+@pytest.mark.parametrize(
+    "dtype", ["float64", pytest.param("bfloat16", marks=pytest.mark.slow)]
+)
 def test_em_counts_in_the_type_that_is_computed_in(dtype):
     """In float64 a step never loses a digit of likelihood."""
     circuit = pc.build(
@@ -95,9 +97,8 @@ def test_em_counts_in_the_type_that_is_computed_in(dtype):
             )
 
 
-@pytest.mark.parametrize(
-    "dtype", ["float64", pytest.param("bfloat16", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["float64", "bfloat16"])
 def test_a_circuit_behind_a_flow(dtype, tmp_path):
     flow = ladder.after_logit(ladder.patch_flow(2, 2, patch=2, num_filters=3))
     config = pc.CircuitConfig(pc.RandomBinaryTrees(4, 1, 2), pc.Normal(), 1, 2, 2)

@@ -40,7 +40,9 @@ def close(found, expected):
     )
 
 
-@pytest.mark.parametrize("in_closed_form", [True, False])
+@pytest.mark.parametrize(
+    "in_closed_form", [pytest.param(True, marks=pytest.mark.slow), False]
+)
 def test_the_score_is_that_of_the_library(tiny: Dataset, in_closed_form: bool):
     """In gray values, of a circuit whose leaves have the units of levels."""
     settings = dataclasses.replace(SETTINGS, relaxation="score_function")

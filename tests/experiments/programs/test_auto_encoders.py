@@ -115,6 +115,7 @@ def check_overfit(dataset: Dataset, system: System, num_steps: int, share: float
     return loop, carry, metrics
 
 
+@pytest.mark.slow
 def test_pae_learns_one_batch_by_heart(one_batch: Dataset):
     _, _, metrics = check_overfit(one_batch, pae_system(one_batch), 200, 0.3)
     assert set(metrics) == METRICS | CIRCUIT_METRICS

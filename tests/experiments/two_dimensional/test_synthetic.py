@@ -115,6 +115,7 @@ def test_objectives_learn(objective: str):
     assert test_ll(steps).mean() > test_ll(2).mean() + 0.2
 
 
+@pytest.mark.slow
 def test_seeds_together_are_seeds_alone():
     points = synthetic_data.load("two_clusters")
     few = {"num_steps": 5, "batch_size": 128}
