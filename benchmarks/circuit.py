@@ -168,7 +168,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         default="random_binary_trees",
         choices=tuple(STRUCTURES),
     )
-    parser.add_argument("--sum_layer", default="tucker", choices=("tucker", "cp"))
+    parser.add_argument(
+        "--sum_layer", default="tucker", choices=("tucker", "cp", "cp_t")
+    )
     parser.add_argument("--seconds", type=float, default=3.0, help="per cell, at least")
     parser.add_argument("--timeout", type=float, default=300.0, help="s, of one cell")
     parser.add_argument(

@@ -32,7 +32,7 @@ CIRCUITS = {
         pc.Binomial(2),
         num_leaves=3,
         num_sums=2,
-        sum_layer="cp",
+        sum_layer="cp_t",
     ),
     "quad tree": pc.CircuitConfig(
         pc.QuadTree(2, 2), pc.Bernoulli(), num_leaves=2, num_sums=2, sum_layer="tucker"

@@ -63,7 +63,7 @@ class Cell:
         depth: of the random binary trees, D.
         num_repetitions: random binary trees, R.
         num_units: sums and leaves of a region, K.
-        sum_layer: ``tucker`` or ``cp``.
+        sum_layer: as in `dspc_jax.CircuitConfig`.
         leaf: one of `LEAVES`.
         seconds: the least time of measuring.
     """

@@ -9,14 +9,18 @@ import jax
 
 from dspc_jax import protocols
 from dspc_jax.arguments import instance, shown, store, whole_number
-from dspc_jax.layers import input_layer, sum_layer
+from dspc_jax.layers import input_layer
 from dspc_jax.leaves import DirectLeaf, ExponentialLeaf, Leaf
 from dspc_jax.parameters import Layout
 from dspc_jax.queries import QUERIES
 from dspc_jax.structure.folding import fold
 from dspc_jax.structure.region_graph import Structure
+from dspc_jax.structure.sums_first import sums_first
 
 T = TypeVar("T", covariant=True)
+
+SUM_LAYERS = ("tucker", "cp", "cp_t")
+"""See `CircuitConfig.sum_layer`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +35,11 @@ class CircuitConfig:
       num_leaves: K of input regions.
       num_sums: K of inner regions.
       num_classes: Y, the number of roots.
-      sum_layer: ``"tucker"`` (all pairs of child units) or ``"cp"`` (unit by unit).
+      sum_layer: what a sum has weights on. ``"tucker"``: all pairs of child units.
+        ``"cp_t"``: products unit by unit; products come first, sums after them.
+        ``"cp"``: the same with a dense sum over each factor of each product, leaves
+        included (`dspc_jax.structure.sums_first`). Names are those of Mari, Vessio and
+        Vergari 2023.
 
     Raises:
       ValueError: a number is too small or no integer, the sum layer is unknown, a
@@ -45,16 +53,15 @@ class CircuitConfig:
     num_leaves: int = 16
     num_sums: int = 16
     num_classes: int = 1
-    sum_layer: str = "cp"
+    sum_layer: str = "cp_t"
 
     def __post_init__(self):
         for name in ("num_channels", "num_leaves", "num_sums", "num_classes"):
             value = whole_number(name, getattr(self, name), least=1)
             store(self, **{name: value})
-        if self.sum_layer not in sum_layer.KINDS:
+        if self.sum_layer not in SUM_LAYERS:
             raise ValueError(
-                f"sum_layer must be one of {sum_layer.KINDS}, got "
-                f"{shown(self.sum_layer)}"
+                f"sum_layer must be one of {SUM_LAYERS}, got {shown(self.sum_layer)}"
             )
         structure = self.structure
         if isinstance(structure, type) or not hasattr(structure, "region_graph"):
@@ -204,7 +211,8 @@ def _build(config: CircuitConfig) -> Circuit:
 
 def make_layout(config: CircuitConfig) -> Layout:
     """The static side of a circuit: its folded region graph, leaves and sizes."""
-    graph = fold(config.structure.region_graph())
+    graph = config.structure.region_graph()
+    graph = fold(sums_first(graph) if config.sum_layer == "cp" else graph)
     return Layout(
         graph=graph,
         blocks=input_layer.make_blocks(graph.input_scopes, config.leaves),
@@ -212,5 +220,5 @@ def make_layout(config: CircuitConfig) -> Layout:
         num_leaves=config.num_leaves,
         num_sums=config.num_sums,
         num_classes=config.num_classes,
-        sum_layer=config.sum_layer,
+        sum_layer="tucker" if config.sum_layer == "tucker" else "hadamard",
     )

@@ -68,7 +68,7 @@ class Layout:
         num_leaves: K of input regions.
         num_sums: K of inner regions.
         num_classes: Y, the units of the root.
-        sum_layer: ``"tucker"`` or ``"cp"``.
+        sum_layer: one of `dspc_jax.layers.sum_layer.KINDS`.
     """
 
     graph: FoldedGraph
@@ -137,7 +137,8 @@ def _logit_shapes(layout: Layout) -> PyTree:
         for fold in level.folds:
             units = layout.num_leaves if fold.from_inputs else layout.num_sums
             tail = sum_layer.weight_shape(
-                layout.sum_layer if len(fold.children) > 1 else "cp", (units, units)
+                layout.sum_layer if len(fold.children) > 1 else "hadamard",
+                (units, units),
             )
             folds.append(divisions.shape(fold.size, out, *tail))
         sums.append(tuple(folds))

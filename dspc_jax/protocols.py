@@ -26,18 +26,24 @@ class Init(Protocol):
         data: Any = None,
         observed: Any = None,
         *,
+        method: str = "examples",
         spread: float = 0.5,
         dtype: Any = None,
     ) -> Any:
-        """Random parameters.
+        """Parameters before any training.
 
         Args:
             key: a typed key.
-            data: ``[N, V, C]``; the leaves start at examples of it. A flow, which
-                starts by standardizing the data, cannot do without.
+            data: ``[N, V, C]``, where the method needs it. A flow, which starts by
+                standardizing the data, cannot do without.
             observed: bool ``[N, V]``, which of the data there are; the others do not
                 matter and may be NaN. In their places leaves start at values of other
                 examples, and where no example has the variable, at random.
+            method: ``"examples"``: weights are random, leaves start at examples, or are
+                random without data. ``"distill"``: all parameters are frequencies
+                under clusters of the data (`dspc_jax.starts.distillation`), a start
+                that is better by far, takes seconds to minutes, wants all of the data,
+                and cannot be traced.
             spread: of the leaves around these, in deviations of the data.
             dtype: of the parameters, one of `dspc_jax.ops.float_types.FLOAT_TYPES`,
                 which says what it means; None: float32, or float64 under
@@ -47,7 +53,8 @@ class Init(Protocol):
             The parameters, a pytree of arrays of this type.
 
         Raises:
-            ValueError: the data or the mask have another shape or type, there is no
+            ValueError: the method is unknown, has no data or does not suit the
+                structure; the data or the mask have another shape or type, there is no
                 example or an observed NaN (one that is traced is not seen), a flow has
                 no data, or the type of the parameters is another.
         """

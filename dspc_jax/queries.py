@@ -14,7 +14,7 @@ from jax.core import Tracer
 import jax.numpy as jnp
 
 from dspc_jax import examples, parameters
-from dspc_jax.arguments import real_number
+from dspc_jax.arguments import real_number, shown
 from dspc_jax.inference import likelihood, moments
 from dspc_jax.inference.upward import upward
 from dspc_jax.ops.batching import foldable
@@ -22,8 +22,11 @@ from dspc_jax.ops.float_types import computed_in, float_type, widened
 from dspc_jax.parameters import CircuitParams, Layout
 from dspc_jax.sampling import dense, downward, implicit, noise, path
 from dspc_jax.sampling import relaxation as rx
+from dspc_jax.starts import distillation
 from dspc_jax.types import Array, Key
 
+STARTS = ("examples", "distill")
+"""The methods of `init`."""
 DIFFERENTIABLE = (*rx.RELAXATIONS[1:], "dense", "implicit")
 """The relaxations of `sample_differentiable`.
 
@@ -39,11 +42,14 @@ def init(
     data: Any = None,
     observed: Any = None,
     *,
+    method: str = "examples",
     spread: float = 0.5,
     dtype: Any = None,
 ) -> CircuitParams:
     """As `dspc_jax.protocols.Init`."""
     dtype = float_type(dtype)
+    if method not in STARTS:
+        raise ValueError(f"method must be one of {STARTS}, got {shown(method)}")
     if data is not None:
         data, observed = examples.rows(
             layout, "data", data, observed, computed_in(dtype)
@@ -52,7 +58,17 @@ def init(
             raise ValueError("data must hold at least one example, got none")
     elif observed is not None:
         raise ValueError("data must be given with observed, got None")
-    return _start(layout, dtype, key, data, spread, observed)
+    if method == "examples":
+        return _start(layout, dtype, key, data, spread, observed)
+    if data is None:
+        raise ValueError("data must be given with method='distill', got None")
+    if isinstance(data, Tracer):
+        raise ValueError(
+            "data must not be traced with method='distill' (call init outside of jit), "
+            f"got {shown(data)}"
+        )
+    params = distillation.distill(layout, key, data, observed)
+    return jax.tree.map(lambda leaf: leaf.astype(dtype), params)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

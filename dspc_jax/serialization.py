@@ -29,9 +29,10 @@ from dspc_jax.structure.folding import fold
 from dspc_jax.types import PyTree
 
 FORMAT = "dspc_jax circuit"
-VERSION = 2
+VERSION = 3
 """In files of version 1 every distinct leaf has arrays of its own; since version 2 the
-leaves of a family share theirs (`dspc_jax.leaves.joining`)."""
+leaves of a family share theirs (`dspc_jax.leaves.joining`). Until version 2 the sum
+layer ``cp_t`` was called ``cp``."""
 _MOST_HEADER_BYTES = 2**24
 """16 MiB: a region graph of 10,000 regions with 200 variables each takes half of it."""
 
@@ -140,7 +141,7 @@ def load(
                 f"path must be a whole file of {FORMAT!r}, got {path}: {error}"
             ) from error
     params = jax.tree.unflatten(jax.tree.structure(expected), values)
-    return stored, params if version == VERSION else _joined(stored, params)
+    return stored, _joined(stored, params) if version == 1 else params
 
 
 def _read_header(
@@ -169,7 +170,18 @@ def _read_header(
     config = registry.checked(lambda: registry.from_json(parsed["config"]), "config")
     if not isinstance(config, CircuitConfig | TransformedConfig):
         raise ValueError(f"config must be of a circuit, got {_short(config)}")
-    return config, int(parsed["version"])
+    version = int(parsed["version"])
+    return (_renamed(config) if version < 3 else config), version
+
+
+def _renamed(
+    config: CircuitConfig | TransformedConfig,
+) -> CircuitConfig | TransformedConfig:
+    """The configuration of an older file, whose ``cp`` is ``cp_t`` now."""
+    if isinstance(config, TransformedConfig):
+        return dataclasses.replace(config, circuit=_renamed(config.circuit))
+    old = config.sum_layer == "cp"
+    return dataclasses.replace(config, sum_layer="cp_t") if old else config
 
 
 def _import_flows() -> object:

@@ -65,20 +65,22 @@ _mixed = (
 
 DISCRETE = {
     "trees-tucker": _config(_trees(4, 2, 3), pc.Bernoulli(), 3, 2, 1, "tucker"),
-    "odd-trees-cp": _config(_trees(5, 2, 2), pc.Bernoulli(), 2, 3, 3, "cp"),
-    "depth-0": _config(_trees(3, 0, 3), pc.Categorical(3), 3, 2, 2, "cp"),
+    "odd-trees-cp": _config(_trees(5, 2, 2), pc.Bernoulli(), 2, 3, 3, "cp_t"),
+    "depth-0": _config(_trees(3, 0, 3), pc.Categorical(3), 3, 2, 2, "cp_t"),
     "channels": _config(_trees(3, 1, 1), pc.Binomial(2), 2, 2, 1, "tucker", 2),
     "quad-3x3": _config(pc.QuadTree(3, 3), pc.Bernoulli(), 3, 2, 2, "tucker"),
-    "quad-2x3": _config(pc.QuadTree(2, 3), pc.Bernoulli(), 2, 3, 1, "cp"),
-    "shared": _config(SHARED, pc.Categorical(3), 3, 2, 2, "cp"),
+    "quad-2x3": _config(pc.QuadTree(2, 3), pc.Bernoulli(), 2, 3, 1, "cp_t"),
+    "shared": _config(SHARED, pc.Categorical(3), 3, 2, 2, "cp_t"),
     "nested": _config(NESTED, _mixed[:4], 2, 3, 2, "tucker"),
-    "mixed": _config(_trees(6, 1, 2), _mixed, 3, 2, 2, "cp"),
-    "one-variable": _config(_trees(1, 0, 1), pc.DiscretizedLogistic(5), 2, 2, 1, "cp"),
+    "mixed": _config(_trees(6, 1, 2), _mixed, 3, 2, 2, "cp_t"),
+    "one-variable": _config(
+        _trees(1, 0, 1), pc.DiscretizedLogistic(5), 2, 2, 1, "cp_t"
+    ),
 }
 
 NORMAL = {
     "normal-trees": _config(_trees(2, 1, 2), pc.UnitNormal(), 2, 2, 1, "tucker"),
-    "normal-channels": _config(_trees(1, 0, 2), pc.UnitNormal(), 2, 2, 2, "cp", 2),
+    "normal-channels": _config(_trees(1, 0, 2), pc.UnitNormal(), 2, 2, 2, "cp_t", 2),
 }
 
 # By name only (`pytest -m slow`): another circuit has the parts, or random ones have

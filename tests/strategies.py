@@ -94,5 +94,5 @@ def configs(draw: st.DrawFn, max_partitions: int) -> pc.CircuitConfig:
         num_leaves=num_leaves,
         num_sums=num_sums,
         num_classes=draw(st.sampled_from([2, 1, 3])),
-        sum_layer=draw(st.sampled_from(["cp", "tucker"])),
+        sum_layer=draw(st.sampled_from(["cp_t", "tucker"])),
     )

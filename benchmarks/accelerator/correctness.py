@@ -152,7 +152,7 @@ def _image(tiny: bool) -> dict[str, Any]:
         pc.Categorical(256),
         num_leaves=units,
         num_sums=units,
-        sum_layer="cp",
+        sum_layer="cp_t",
     )
     circuit = pc.build(config)
     params = jax.jit(circuit.init)(jax.random.key(0))

@@ -21,7 +21,7 @@ def circuit_flags(job: Job) -> dict[str, Any]:
         **programs.mnist_flags(job),
         "structure": "quad_tree",
         "leaf": "categorical",
-        "sum_layer": "cp",
+        "sum_layer": "cp_t",
         "num_sums": units,
         "num_leaves": units,
     }

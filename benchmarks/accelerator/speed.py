@@ -33,7 +33,7 @@ def measurements(job: Job) -> list[Measurement]:
             batch=batch,
             structure=structure,
             num_units=units,
-            sum_layer="cp",
+            sum_layer="cp_t",
             leaf=leaf,
             seconds=0.0 if job.tiny else 0.7,
         )

@@ -215,6 +215,7 @@ def _transform(circuit: Circuit, flow: Flow) -> TransformedCircuit:
         data: Any = None,
         observed: Any = None,
         *,
+        method: str = "examples",
         spread: float = 0.5,
         dtype: Any = None,
     ):
@@ -233,7 +234,9 @@ def _transform(circuit: Circuit, flow: Flow) -> TransformedCircuit:
             key_rows = jax.random.fold_in(key_flow, 1)
             data = _filled(key_rows, data, observed, blocks)
         params, z = standardized(key_flow, data, wide)
-        start = circuit.init(key_circuit, z, known, spread=spread, dtype=wide)
+        start = circuit.init(
+            key_circuit, z, known, method=method, spread=spread, dtype=wide
+        )
         params = {"circuit": start, "flow": params}
         return jax.tree.map(lambda p: p.astype(dtype), params)
 

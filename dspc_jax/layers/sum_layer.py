@@ -5,7 +5,7 @@ partition :math:`p` is :math:`\sum_d w_{pod}\, \pi_d(\text{children})`:
 
 * ``tucker`` (the einsum layer): :math:`d = (i, j)` runs over all pairs of a left and a
   right unit, :math:`\pi_{ij} = l_i r_j`;
-* ``cp``: :math:`\pi_d = l_d r_d`, one product per unit;
+* ``hadamard``: :math:`\pi_d = l_d r_d`, one product per unit;
 * a partition with one child: :math:`\pi_d = l_d`.
 
 Everything is computed as log-einsum-exp: children are shifted by their greatest unit,
@@ -27,7 +27,7 @@ from dspc_jax.ops.products import contract, expand, outer
 from dspc_jax.ops.storage import computed_once
 from dspc_jax.types import Array
 
-KINDS = ("tucker", "cp")
+KINDS = ("tucker", "hadamard")
 
 
 def weight_shape(kind: str, child_units: Sequence[int]) -> tuple[int, ...]:
@@ -39,7 +39,7 @@ def factors(kind: str, children: Sequence[Array]) -> list[Array]:
     """The factors that the layer multiplies, logs ``[P, K, N]``.
 
     There are two factors whose pairs are the products (tucker), or there is one factor
-    whose units are the products: with ``cp`` the children are added unit by unit
+    whose units are the products: with ``hadamard`` the children are added unit by unit
     *before* anything is exponentiated, since their best units may differ.
     """
     if len(children) == 2 and kind == "tucker":
@@ -51,7 +51,7 @@ def log_sum(kind: str, weights: Array, children: Sequence[Array]) -> Array:
     """Log of the weighted sums of products.
 
     Args:
-        kind: ``"tucker"`` or ``"cp"``.
+        kind: ``"tucker"`` or ``"hadamard"``.
         weights: ``[P, O, *weight_shape]``, linear, each sum's adding up to 1; 0 is
             legal.
         children: per side, log-values ``[P, K, N]``; -inf is legal.

@@ -174,9 +174,11 @@ def _pair_sum(kind: str, children: list[Array], weights: tuple[Array, Array]) ->
         ]
         half = sum_layer.log_sum("tucker", left, pairs)
     else:
-        half = sum_layer.log_sum("cp", left, children)
+        half = sum_layer.log_sum("hadamard", left, children)
     flat = right.reshape(*right.shape[:2], -1)
-    return jnp.swapaxes(sum_layer.log_sum("cp", flat, [jnp.swapaxes(half, 1, 2)]), 1, 2)
+    return jnp.swapaxes(
+        sum_layer.log_sum("hadamard", flat, [jnp.swapaxes(half, 1, 2)]), 1, 2
+    )
 
 
 def check(circuit: Circuit) -> None:

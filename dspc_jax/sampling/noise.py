@@ -84,7 +84,7 @@ def _shapes(layout: Layout) -> PyTree:
         folds = []
         for fold in level.folds:
             units = layout.num_leaves if fold.from_inputs else layout.num_sums
-            kind = layout.sum_layer if len(fold.children) > 1 else "cp"
+            kind = layout.sum_layer if len(fold.children) > 1 else "hadamard"
             size = math.prod(sum_layer.weight_shape(kind, (units, units)))
             folds.append(divisions.shape(fold.num_slots, size))
         sums.append(tuple(folds))

@@ -248,9 +248,10 @@ class Settings:
         shapes=True,
     )
     sum_layer: str = flag(
-        "cp",
-        "tucker: weights on all pairs of units; cp: one a product",
-        one_of("tucker", "cp"),
+        "cp_t",
+        "tucker: weights on all pairs of units; cp_t: one a product; cp: the same, "
+        "with a sum over each factor of a product, leaves included",
+        one_of("tucker", "cp", "cp_t"),
         shapes=True,
     )
     leaf: str = flag(

@@ -195,7 +195,7 @@ def corrections(context: Context) -> list[Correction]:
         common("deviation", {"leaf_noise": "deviation"}),
         common("annealing", annealed(steps), is_used=False),  # hard samples: no need
         common("hard samples", {"relaxation": "simple", "temperature": 1.0}),
-        common("locality", {"structure": "quad_tree", "sum_layer": "cp"}),
+        common("locality", {"structure": "quad_tree", "sum_layer": "cp_t"}),
         common("leaves", leaves),
         Correction("step size", adv_rate, mmd_rate),
         Correction("critic", adv_flags(context), mmd_flags(context)),

@@ -84,10 +84,10 @@ def functions():
 @pytest.mark.parametrize(
     ("num_hairs", "sum_layer", "names"),
     [
-        (2, "cp", ("log_prob", "gumbel_softmax")),
-        pytest.param(0, "cp", tuple(functions()), marks=pytest.mark.slow),
+        (2, "cp_t", ("log_prob", "gumbel_softmax")),
+        pytest.param(0, "cp_t", tuple(functions()), marks=pytest.mark.slow),
         pytest.param(2, "tucker", tuple(functions()), marks=pytest.mark.slow),
-        pytest.param(2, "cp", ("sample",), marks=pytest.mark.slow),
+        pytest.param(2, "cp_t", ("sample",), marks=pytest.mark.slow),
     ],
     ids=["some", "chain", "tucker", "sample"],
 )
@@ -149,7 +149,7 @@ def test_files_with_an_array_for_every_height(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_second_derivatives_of_steps():
     """Forward over reverse, through a walk up and a walk down."""
-    stepped, plain = both(2, "cp")
+    stepped, plain = both(2, "cp_t")
     params = parameters.init(plain, jax.random.key(0), None, 0.5)
     key = jax.random.key(1)
     x = jax.random.normal(jax.random.key(2), (plain.graph.num_variables, 1))

@@ -244,7 +244,7 @@ def forbidden(sum_layer):
     return case, case.params._replace(leaves=(leaf,)), x, observed
 
 
-@pytest.mark.parametrize("sum_layer", cases.parameters(["tucker", "cp"], ["cp"]))
+@pytest.mark.parametrize("sum_layer", cases.parameters(["tucker", "cp_t"], ["cp_t"]))
 def test_impossible_evidence(sum_layer):
     """-inf with gradients 0, and the prior for the classes."""
     case, params, x, observed = forbidden(sum_layer)
@@ -285,7 +285,7 @@ def test_samplers_survive_impossible_evidence():
     assert all(np.isfinite(g).all() for g in jax.tree.leaves(found))
 
 
-@pytest.mark.parametrize("sum_layer", ["tucker", "cp"])
+@pytest.mark.parametrize("sum_layer", ["tucker", "cp_t"])
 def test_improbable_evidence(sum_layer):
     """Log-likelihoods from -1e3 to -1e7: finite, ordered, right to float32's digits."""
     config = pc.CircuitConfig(
@@ -322,7 +322,7 @@ def test_images_of_many_pixels_are_not_impossible():
         pc.Binomial(255),
         num_leaves=4,
         num_sums=4,
-        sum_layer="cp",
+        sum_layer="cp_t",
     )
     circuit = pc.build(config)
     params = cases.random_params(circuit, seed=0)

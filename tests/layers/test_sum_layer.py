@@ -33,7 +33,7 @@ def plain(kind, weights, children, reduce):
 
 
 kinds = pytest.mark.parametrize(
-    ("kind", "sides"), [("tucker", 2), ("cp", 2), ("tucker", 1), ("cp", 1)]
+    ("kind", "sides"), [("tucker", 2), ("hadamard", 2), ("tucker", 1), ("hadamard", 1)]
 )
 
 
@@ -71,8 +71,11 @@ def test_sums_and_maxima(kind, sides, spread):
 @pytest.mark.parametrize(
     ("kind", "sides"),
     [
-        *(("tucker", 2), ("cp", 2)),
-        *(pytest.param(kind, 1, marks=pytest.mark.slow) for kind in ("tucker", "cp")),
+        *(("tucker", 2), ("hadamard", 2)),
+        *(
+            pytest.param(kind, 1, marks=pytest.mark.slow)
+            for kind in ("tucker", "hadamard")
+        ),
     ],
 )
 def test_gradients(kind, sides, x64):
@@ -146,4 +149,4 @@ def test_no_gradient_passes_the_tops(kind, sides):
 
 def test_weight_shapes():
     assert sum_layer.weight_shape("tucker", (2, 3)) == (2, 3)
-    assert sum_layer.weight_shape("cp", (3, 3)) == (3,)
+    assert sum_layer.weight_shape("hadamard", (3, 3)) == (3,)

@@ -136,7 +136,7 @@ def test_shares_are_of_the_peaks():
 def test_the_least_work_of_a_step():
     # 4 pixels, 2 regions [3, 3] and the root [1, 3], 1 class.
     cell = Cell("train", height=2, width=2, batch=5, structure="quad_tree")
-    cell = dataclasses.replace(cell, num_units=3, sum_layer="cp", leaf="categorical")
+    cell = dataclasses.replace(cell, num_units=3, sum_layer="cp_t", leaf="categorical")
     work = speed.least_work(cell)
     assert work["least_gflop"] == pytest.approx(3 * 2 * 5 * 21 / 1e9)
     assert work["least_gb"] == pytest.approx(7 * 4 * (21 + 1 + 4 * 3 * 256) / 1e9)

@@ -49,7 +49,7 @@ def test_every_task_is_measured(task):
 
 
 def test_the_quad_tree_is_measured():
-    fields = {**TINY, "structure": "quad_tree", "sum_layer": "cp"}
+    fields = {**TINY, "structure": "quad_tree", "sum_layer": "cp_t"}
     result = cell.run(tasks.Cell("log_prob", **fields))
     # 16 pixels of 2 channels; 14 regions of [3, 3] and the root; 1 class.
     assert result["params"] == 16 * 3 * 2 + 14 * 9 + 3 + 1
@@ -132,7 +132,7 @@ def test_tables_show_results_and_failures():
     success |= {"first_call_s": 0.5, "peak_rss_mib": 12.34, "reference_gflops": 400.0}
     success |= {"date": "2026-01-01", "device": "cpu", "cpu": "a processor"}
     success |= {"cores": 2, "jax": "0.1", "python": "3.11", "structure": "quad_tree"}
-    success |= {"sum_layer": "cp"}
+    success |= {"sum_layer": "cp_t"}
     failure = {"shape": "3x8x8", "batch": 64, "task": "mpe", "error": "out of memory"}
     text = circuit.report([success, failure])
     assert "| mpe | 1,234 | - |" in text

@@ -18,7 +18,8 @@ ROOT = pathlib.Path(__file__).parents[2]
 
 _CORE = ("arguments", "types", "ops")
 _LAYERS = (*_CORE, "structure", "leaves", "layers", "parameters")
-_CIRCUIT = (*_LAYERS, "inference", "sampling", "examples", "queries", "circuit")
+_QUERIES = (*_LAYERS, "inference", "sampling", "starts", "examples")
+_CIRCUIT = (*_QUERIES, "queries", "circuit")
 # A folder, or a module at the top of `dspc_jax`, and those that it may import.
 LIBRARY = {
     "arguments": (),
@@ -30,8 +31,9 @@ LIBRARY = {
     "parameters": (*_CORE, "structure", "leaves", "layers"),
     "inference": _LAYERS,
     "sampling": (*_LAYERS, "inference"),
+    "starts": _LAYERS,
     "examples": _LAYERS,
-    "queries": (*_LAYERS, "inference", "sampling", "examples"),
+    "queries": _QUERIES,
     "circuit": (*_LAYERS, "queries", "protocols"),
     "rows": _CIRCUIT,
     "registry": (),

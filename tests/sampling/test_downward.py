@@ -142,7 +142,7 @@ IMAGES = pc.CircuitConfig(
     num_leaves=2,
     num_sums=2,
     num_classes=2,
-    sum_layer="cp",
+    sum_layer="cp_t",
 )
 
 

@@ -86,7 +86,7 @@ def circuits() -> dict[str, pc.Circuit]:
                 num_leaves=2,
                 num_sums=2,
                 num_classes=2,
-                sum_layer="cp",
+                sum_layer="cp_t",
             )
         ),
     }

@@ -1,0 +1,1 @@
+"""Parameters that are read off data, without a step of training."""
