@@ -19,7 +19,7 @@ _MOST_ENTRIES = 2**25
 
 @dataclasses.dataclass(frozen=True)
 class _Image:
-    """What all structures of images have; the root is cut at least once or copied."""
+    """What all structures of images have."""
 
     height: int
     width: int
@@ -45,7 +45,8 @@ class QuadTree(_Image):
     tie) until it holds a single pixel; two such cuts are one step of a quad tree. With
     ``arity=4`` every side is halved at once, so a region is the product of up to four.
     Products are of two when a circuit is built (`Partition`): four become two rows of
-    two, each with a sum layer, which on squares is the circuit of ``arity=2``.
+    two, each with a sum layer. On a square whose side is a power of two, that is the
+    circuit of ``arity=2``.
 
     Attributes:
         height: rows.
@@ -182,22 +183,27 @@ class PoonDomingos(_Image):
     @functools.lru_cache(maxsize=16)  # noqa: B019 (frozen and small)
     def region_graph(self) -> RegionGraph:
         """The region graph; the same object for the same numbers."""
+        cuts = self._cuts()
         builder = _RectangleBuilder(self.height, self.width)
-        for rectangle, pairs in self._cuts(builder.whole).items():
+        for rectangle, pairs in cuts.items():
             for pair in pairs:
                 builder.add_partition(rectangle, *pair)
         return builder.build()
 
-    def _cuts(self, whole: "_Rectangle") -> dict["_Rectangle", list]:
-        """All rectangles with the pairs that they are cut into; checks how many."""
+    def _cuts(self) -> dict["_Rectangle", list[tuple["_Rectangle", "_Rectangle"]]]:
+        """All rectangles, with the pairs that they are cut into; checks how many."""
         deltas = self.delta if isinstance(self.delta, tuple) else (self.delta,)
-        cuts: dict[_Rectangle, list] = {whole: []}
-        pending, num_partitions, num_entries = [whole], 0, 0
+        pending = [_Rectangle(0, self.height, 0, self.width)]
+        cuts = dict.fromkeys(pending, [])
+        num_partitions = num_entries = 0
         while pending:
             rectangle = pending.pop()
-            pairs = next(filter(None, map(rectangle.cuts, deltas)), [])
-            cuts[rectangle] = pairs
-            num_partitions += len(pairs)
+            choices = (
+                [rectangle.multiples(side, delta) for side in (0, 1)]
+                for delta in deltas
+            )
+            places = next(filter(any, choices), [range(0)] * 2)
+            num_partitions += sum(map(len, places))
             num_entries += rectangle.length(0) * rectangle.length(1)
             if num_partitions > _MOST_PARTITIONS or num_entries > _MOST_ENTRIES:
                 raise ValueError(
@@ -205,10 +211,13 @@ class PoonDomingos(_Image):
                     f"regions of {_MOST_ENTRIES} variables together, got more with "
                     f"{self.delta} on {self.height}x{self.width} pixels"
                 )
-            for part in (part for pair in pairs for part in pair):
-                if part not in cuts:
-                    cuts[part] = []
-                    pending.append(part)
+            cuts[rectangle] = [
+                rectangle.cut(side, at) for side in (0, 1) for at in places[side]
+            ]
+            parts = (part for pair in cuts[rectangle] for part in pair)
+            new = dict.fromkeys((part for part in parts if part not in cuts), [])
+            cuts |= new
+            pending += new
         return cuts
 
 
@@ -238,15 +247,9 @@ class _Rectangle(NamedTuple):
         """Two halves; the first is longer by one where they differ."""
         return self.cut(side, self[2 * side] + (self.length(side) + 1) // 2)
 
-    def cuts(self, delta: int) -> list[tuple["_Rectangle", "_Rectangle"]]:
-        """All pairs of parts between which a multiple of ``delta`` lies."""
-        return [
-            self.cut(side, at)
-            for side in (0, 1)
-            for at in range(
-                (self[2 * side] // delta + 1) * delta, self[2 * side + 1], delta
-            )
-        ]
+    def multiples(self, side: int, delta: int) -> range:
+        """The multiples of ``delta`` at which the side can be cut."""
+        return range((self[2 * side] // delta + 1) * delta, self[2 * side + 1], delta)
 
 
 class _RectangleBuilder:
