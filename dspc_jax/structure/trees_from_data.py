@@ -30,17 +30,16 @@ def hidden_chow_liu_tree(
     Products are of two when a circuit is built (`dspc_jax.Partition`), and an input
     region beside inner ones has a sum layer of its own. So there are more latents than
     in the literature: one between each variable and its latent, except at the ends of
-    the tree, and for more than one neighbor below, one for each further. The circuit
-    can be the literature's, where such sums select their units one by one. Deep
-    neighbors come last, where they get the fewest of these sums.
+    the tree, and one for each neighbor below after the first. With sums that select
+    their units one by one, the identity, it is the literature's circuit. Deep neighbors
+    come last, where they get the fewest of these sums.
 
     Columns of one value are independent of all others and hang from them in turn, one
     each.
 
     Args:
-        x: data ``[N, V]`` or ``[N, V, 1]``, N at least 2. What differs by a factor in
-            brightness may be made coarser before: of images, the literature takes
-            ``x // 16``.
+        x: data ``[N, V]`` or ``[N, V, 1]``, N at least 2. Of images with 256 levels,
+            the literature takes ``x // 16``.
         observed: bool ``[N, V]``, which of the data there are (the others may be NaN),
             or None for all. Pairs are counted over the rows that have both.
         num_bins: 2 to 256. A column of at most so many distinct values has a bin for
