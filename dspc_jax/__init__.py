@@ -20,13 +20,15 @@ from dspc_jax.parameters import given_class
 from dspc_jax.registry import register
 from dspc_jax.rows import ParameterRows, parameter_rows
 from dspc_jax.serialization import load, save
-from dspc_jax.structure.families import QuadTree, RandomBinaryTrees
+from dspc_jax.structure.image_families import PoonDomingos, QuadGraph, QuadTree
 from dspc_jax.structure.latents import with_latents
+from dspc_jax.structure.random_trees import RandomBinaryTrees
 from dspc_jax.structure.region_graph import (
     Partition,
     RegionGraph,
     RegionGraphBuilder,
 )
+from dspc_jax.structure.trees_from_data import hidden_chow_liu_tree
 
 __all__ = [
     "Bernoulli",
@@ -38,6 +40,8 @@ __all__ = [
     "Normal",
     "ParameterRows",
     "Partition",
+    "PoonDomingos",
+    "QuadGraph",
     "QuadTree",
     "RandomBinaryTrees",
     "RegionGraph",
@@ -49,6 +53,7 @@ __all__ = [
     "em",
     "expected_counts",
     "given_class",
+    "hidden_chow_liu_tree",
     "load",
     "parameter_rows",
     "register",

@@ -163,7 +163,7 @@ def whole_numbers(name: str, values: Any) -> tuple[int, ...]:
     Raises:
         ValueError: no sequence, or an item that is no integer.
     """
-    return tuple(
-        whole_number(f"{name}[{i}]", value)
-        for i, value in enumerate(sequence(name, values))
-    )
+    values = sequence(name, values)
+    if set(map(type, values)) <= {int}:
+        return values
+    return tuple(whole_number(f"{name}[{i}]", value) for i, value in enumerate(values))

@@ -26,7 +26,10 @@ def of_numpy(number):
     leaves = [pc.Binomial(four), pc.Categorical(four), pc.DiscretizedLogistic(four)]
     structures = [
         pc.RandomBinaryTrees(four, one, two, one),
-        pc.QuadTree(two, two, one),
+        pc.QuadTree(two, two, one, four),
+        pc.QuadGraph(two, two, one),
+        pc.PoonDomingos(two, two, one),
+        pc.PoonDomingos(two, two, [two, one]),
         pc.RegionGraph(
             two,
             [np.array([0, 1]), [number(0)], (number(1),)],
@@ -85,6 +88,10 @@ WRONG_SIZES = [9.0, np.float64(9), True, np.True_, "9", None, jnp.ones(2), [9]]
         lambda n: pc.RandomBinaryTrees(64, n),
         lambda n: pc.RandomBinaryTrees(64, 1, seed=n),
         lambda n: pc.QuadTree(4, n),
+        lambda n: pc.QuadTree(4, 4, arity=n),
+        lambda n: pc.QuadGraph(n, 4),
+        lambda n: pc.PoonDomingos(n, 4, 1),
+        lambda n: pc.PoonDomingos(4, 4, (n,)),
         lambda n: pc.with_latents(pc.QuadTree(4, 4), n),
         lambda n: pc.CircuitConfig(pc.QuadTree(2, 2), pc.Normal(), num_sums=n),
         lambda n: pc.RegionGraph(n, ((0,),), ()),

@@ -163,6 +163,12 @@ HOSTILE = {
     ),
     "depth": config(structure=TREES | {"num_variables": 4, "depth": BIG}),
     "pixels": config(structure={"type": "QuadTree", "height": BIG, "width": BIG}),
+    "pixels of a graph": config(
+        structure={"type": "QuadGraph", "height": BIG, "width": BIG}
+    ),
+    "cuts": config(
+        structure={"type": "PoonDomingos", "height": 1, "width": BIG, "delta": 1}
+    ),
     "leaves": config(num_leaves=BIG),
     "sums": config(num_sums=10**30),
     "channels": config(num_channels=BIG),

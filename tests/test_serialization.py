@@ -68,6 +68,24 @@ def test_transformed_circuits_come_back(flow, tmp_path):
     assert_equal(stored, params)
 
 
+@pytest.mark.parametrize(
+    "structure",
+    [
+        pc.QuadTree(2, 2, arity=4),
+        pc.QuadGraph(2, 2),
+        pc.PoonDomingos(2, 2, 1),
+        pc.PoonDomingos(1, 4, (2, 1)),
+        pc.hidden_chow_liu_tree(np.eye(4)),
+    ],
+    ids=lambda structure: type(structure).__name__,
+)
+def test_structures_come_back(structure, tmp_path):
+    config = pc.CircuitConfig(structure, pc.Bernoulli(), num_leaves=2, num_sums=2)
+    stored, params = pc.load(file_of(tmp_path, config))
+    assert stored == config
+    assert_equal(params, cases.random_params(pc.build(config), seed=3))
+
+
 def test_the_type_of_parameters_is_converted(tmp_path):
     params = cases.random_params(CIRCUIT, seed=3)
     short = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), params)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.accelerator.job import Job, Measurement, Skipped
-from dspc_jax.structure.families import QuadTree
+from dspc_jax.structure.image_families import QuadTree
 from dspc_jax.structure.region_graph import RegionGraph
 
 _BATCH, _SIDE, _NUM_VALUES = 512, 28, 256

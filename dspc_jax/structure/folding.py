@@ -231,6 +231,8 @@ def _lift_inputs(graph: RegionGraph) -> RegionGraph:
                     scopes.append(graph.scopes[child])
             p = Partition(p.region, tuple(lifted.get(c, c) for c in p.children))
         partitions.append(p)
+    if not lifted:
+        return graph
     partitions += [Partition(region, (child,)) for child, region in lifted.items()]
     return RegionGraph(graph.num_variables, tuple(scopes), tuple(partitions))
 

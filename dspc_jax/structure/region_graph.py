@@ -8,6 +8,7 @@ numbered; two regions may have the same scope (the repetitions of a random fores
 from collections.abc import Iterable
 import dataclasses
 import functools
+import itertools
 import reprlib
 from typing import Any, Protocol, SupportsIndex
 
@@ -222,6 +223,9 @@ def _check(graph: RegionGraph) -> None:
         tuple(kinds[r] for r in (p.region, *p.children)): p for p in graph.partitions
     }
     for p in splits.values():
+        below = itertools.chain.from_iterable(graph.scopes[r] for r in p.children)
+        if sorted(below) == list(graph.scopes[p.region]):
+            continue
         if not _is_disjoint(graph, p):
             raise ValueError(f"partitions must have disjoint children, got {p}")
         if not _covers(graph, p):
@@ -281,7 +285,7 @@ class RegionGraphBuilder:
         Returns:
             Its number.
         """
-        self.scopes.append(tuple(sorted(int(v) for v in np.asarray(scope).ravel())))
+        self.scopes.append(tuple(sorted(np.asarray(scope).ravel().tolist())))
         return len(self.scopes) - 1
 
     def add_partition(self, region: int, *children: int) -> None:

@@ -37,6 +37,8 @@ STRUCTURES = {
             (3, 3, 3),
         ]
     },
+    "quad-graph-4x3": pc.QuadGraph(4, 3),
+    "poon-domingos-2x3": pc.PoonDomingos(2, 3, 1),
     "shared": cases.SHARED,
     "nested": cases.NESTED,
 }

@@ -1,4 +1,4 @@
-"""Families of region graphs: random binary trees (RAT) and the image quad tree."""
+"""Random binary trees (RAT): repeated random halves of the variables."""
 
 import dataclasses
 import functools
@@ -72,59 +72,4 @@ class RandomBinaryTrees:
                 ]
                 graph.add_partition(region, *halves)
                 splits += [(half, depth - 1) for half in halves]
-        return graph.build()
-
-
-@dataclasses.dataclass(frozen=True)
-class QuadTree:
-    """The image quad tree: neighboring pixels meet first.
-
-    A rectangle is halved across its longer side (height first on a tie) until it holds
-    a single pixel; two such cuts are one step of a quad tree. Any height and width will
-    do. Variable ``row * width + column`` is a pixel.
-
-    Attributes:
-        height: rows.
-        width: columns.
-        leaf_size: a rectangle with both sides at most this long is an input region.
-
-    Raises:
-        ValueError: a side is smaller than 1.
-
-    References:
-        Mari, Vessio and Vergari, "Unifying and understanding overparameterized circuit
-        representations via low-rank tensor decompositions", TPM 2023 (quad trees).
-    """
-
-    height: int
-    width: int
-    leaf_size: int = 1
-
-    def __post_init__(self):
-        for name in ("height", "width", "leaf_size"):
-            value = whole_number(name, getattr(self, name), least=1)
-            store(self, **{name: value})
-
-    @property
-    def num_variables(self) -> int:
-        """V, the number of pixels."""
-        return self.height * self.width
-
-    @functools.lru_cache(maxsize=16)  # noqa: B019 (frozen and small)
-    def region_graph(self) -> RegionGraph:
-        """The region graph; the same object for the same numbers."""
-        pixels = np.arange(self.num_variables).reshape(self.height, self.width)
-        graph = RegionGraphBuilder(self.num_variables)
-        rectangles = [(0, pixels)]
-        while rectangles:
-            region, pixels = rectangles.pop()
-            if max(pixels.shape) <= self.leaf_size:
-                if region == 0:
-                    graph.add_partition(0, graph.add_region(pixels))
-                continue
-            axis = 0 if pixels.shape[0] >= pixels.shape[1] else 1
-            halves = np.array_split(pixels, 2, axis=axis)
-            children = [graph.add_region(half) for half in halves]
-            graph.add_partition(region, *children)
-            rectangles += list(zip(children, halves, strict=True))
         return graph.build()
