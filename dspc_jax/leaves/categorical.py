@@ -12,7 +12,7 @@ from dspc_jax.leaves.family import flat, impossible, moment_matched
 from dspc_jax.leaves.joining import aligned
 from dspc_jax.leaves.quantiles import categorical_quantile
 from dspc_jax.ops.derivatives import Differentiable
-from dspc_jax.ops.numerics import log_softmax, safe_log
+from dspc_jax.ops.numerics import log_softmax, safe_divide, safe_log
 from dspc_jax.types import Array
 
 
@@ -108,6 +108,12 @@ class Categorical:
     def expected_statistics(self, params):
         """The table of probabilities."""
         return (jax.nn.softmax(self._padded(params.logits, -jnp.inf), -1),)
+
+    def uniform_statistics(self, params):
+        """The table of equal probabilities of all values that are not forbidden."""
+        possible = self._padded(params.logits, -jnp.inf) > -jnp.inf
+        table = possible.astype(params.logits.dtype)
+        return (safe_divide(table, jnp.sum(table, axis=-1, keepdims=True)),)
 
     def mode_log_prob(self, params):  # noqa: D102
         return jnp.max(self.natural(params), axis=-1)
