@@ -7,7 +7,8 @@ from dspc_jax.flows.transformed import (
     transform,
     whole_blocks,
 )
-from dspc_jax.learning.em import em, expected_counts
+from dspc_jax.learning.counts import expected_counts
+from dspc_jax.learning.em import em
 from dspc_jax.leaves import (
     Bernoulli,
     Binomial,

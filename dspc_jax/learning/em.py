@@ -1,29 +1,43 @@
-r"""Expectation-maximization: expected counts by one vjp, applied as an optax update.
+r"""Expectation-maximization: the M-step, as an optax update by expected counts.
 
-The gradient of :math:`\log p(x)` with respect to the *normalized* weight of an edge,
-times that weight, is the posterior probability that :math:`x` came through the edge;
-with respect to a leaf's natural parameters it is the posterior-weighted sufficient
-statistic, and with respect to its log-partition function minus the posterior itself.
-One reverse pass gives all expected counts; the M-step is closed form.
+With :math:`F_e` the expected count of an edge of a sum, :math:`T = \sum_e F_e` that of
+the sum, :math:`\theta` its weights, :math:`a` the pseudocount, :math:`\pi` what it
+smooths towards and :math:`s` the step size,
+
+.. math:: \hat\theta_e = \frac{F_e + a \pi_e}{T + a}, \qquad
+    \theta_e' = (1 - s_T)\, \theta_e + s_T\, \hat\theta_e .
+
+:math:`s_T = s`, or with ``rescale``, for N examples and the probability :math:`p` that
+a sample of the circuit comes through the sum,
+
+.. math:: s_T = \frac{s (T + a) / N}{s (T + a) / N + (1 - s)\, p}, \qquad\text{that is}
+    \qquad \theta_e' \propto s\, \frac{F_e + a \pi_e}{N} + (1 - s)\, p\, \theta_e .
+
+A sum that the batch visits as often as a sample of the circuit would (:math:`T = N p`)
+takes the step :math:`s`, one visited less often a smaller one. Leaves move alike, with
+expected statistics in place of weights.
 
 References:
-    Darwiche, "A differential approach to inference in Bayesian networks", JACM 2003.
     Peharz et al., "Einsum Networks", ICML 2020, section 3.5 (stochastic EM).
+    Liu, Shao and Van den Broeck, AISTATS 2026, arXiv 2505.19982 (the rescaled step,
+    "anemone").
 """
 
 import functools
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 import optax
 
-from dspc_jax import examples, parameters
-from dspc_jax.arguments import instance, real_number, shown
+from dspc_jax import parameters
+from dspc_jax.arguments import real_number, shown
 from dspc_jax.circuit import Circuit
-from dspc_jax.inference import likelihood
-from dspc_jax.leaves import FittableLeaf
+from dspc_jax.learning.averages import averaged_counts
+from dspc_jax.learning.counts import check_leaves, prior_counts
+from dspc_jax.learning.smoothing import Smoothing, smoothing_of
+from dspc_jax.leaves.joining import aligned
 from dspc_jax.ops.float_types import widened
 from dspc_jax.ops.numerics import safe_divide
 from dspc_jax.parameters import CircuitParams, CircuitWeights
@@ -32,123 +46,153 @@ from dspc_jax.types import Array, PyTree
 _LEAST_WEIGHT = 1e-30  # keeps logits finite; far below the rounding of a sum of weights
 
 
-def expected_counts(
+def em(
     circuit: Circuit,
-    params: CircuitParams,
-    x: ArrayLike,
-    observed: ArrayLike | None = None,
-) -> CircuitWeights:
-    """Expected counts of a batch, summed over its examples (the E-step).
-
-    Args:
-        circuit: a circuit with exponential-family or categorical leaves.
-        params: its parameters.
-        x: values ``[N, V, C]``.
-        observed: bool ``[N, V]``, or None.
-
-    Returns:
-        The tree of `CircuitWeights`: edge counts in place of weights; for leaves a pair
-        ``(statistics, mass)`` of posterior-weighted statistics and posterior mass.
-        Examples of probability 0 do not count.
-
-    Raises:
-        ValueError: a leaf family has no closed-form M-step, a shape or type is another,
-            or an observed value is NaN; the message names its row and variable. (A
-            traced one is not seen, and gives counts NaN, and these parameters NaN.)
-    """
-    _check_leaves(circuit)
-    layout = circuit.layout
-    params, dtype = widened(params)
-    x, mask = examples.rows(layout, "x", x, observed, dtype)
-    return _counts(layout, params, x, mask)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _counts(layout, params, x, mask):
-    weights = parameters.normalize(layout, params)
-
-    def total(weights):
-        log_p = likelihood.log_prob(layout, weights, x, mask)
-        return jnp.sum(jnp.where(log_p == -jnp.inf, 0.0, log_p))
-
-    gradient = jax.grad(total)(weights)
-    edges = jax.tree.map(
-        jnp.multiply, weights._replace(leaves=()), gradient._replace(leaves=())
-    )
-    leaves = []
-    for block, *natural_and_gradient in zip(
-        layout.blocks, weights.leaves, gradient.leaves, strict=True
-    ):
-        assert isinstance(block.leaf, FittableLeaf)
-        leaves.append(block.leaf.counts(*natural_and_gradient))
-    return edges._replace(leaves=tuple(leaves))
-
-
-def em(circuit: Circuit, *, step_size: float = 1.0) -> optax.GradientTransformation:
+    *,
+    step_size: optax.ScalarOrSchedule = 1.0,
+    pseudocount: float = 0.0,
+    leaf_pseudocount: float | None = None,
+    smooth_towards: str = "current",
+    momentum: float = 0.0,
+    rescale: bool = False,
+) -> optax.GradientTransformation:
     """The M-step as an optax transformation of expected counts.
 
     ``update(expected_counts(circuit, params, x), state, params)`` gives the change of
-    ``params``. Weights and leaf expectations move to ``(1 - s) old + s fitted``. With
-    ``step_size`` 1 and all training data in ``x`` the likelihood never falls; with
-    mini-batches take less (0.05 to 0.5). A unit without posterior mass keeps its
-    parameters. Changes of bfloat16 parameters are float32, so that
-    ``optax.apply_updates`` rounds their sums only.
+    ``params``; the formulas are above. With ``step_size`` 1, no pseudocounts and all
+    training data in ``x`` the likelihood never falls; with mini-batches take less (0.05
+    to 0.5, or a schedule that falls), and end with a step of 1 on all data
+    (`expected_counts` with a ``batch_size``). A unit without mass, pseudocount
+    included, keeps its parameters; a weight of exactly 0 stays 0. Changes of bfloat16
+    parameters are float32, so that ``optax.apply_updates`` rounds their sums only.
 
     Args:
         circuit: a circuit with exponential-family or categorical leaves.
-        step_size: s in (0, 1].
+        step_size: s in (0, 1], or a schedule ``count -> s``: a function of the traced
+            number of steps so far, so that nothing is compiled again. Its values are
+            clipped to 0 .. 1.
+        pseudocount: a, the number of examples that every sum counts in addition, at
+            least 0.
+        leaf_pseudocount: that of every leaf; None: ``pseudocount``.
+        smooth_towards: what the pseudocount is spread by, one of these.
+            ``"current"``: the weights and leaves as they are; it makes the steps of
+            rarely visited units shorter. ``"uniform"``: equal weights of all edges
+            whose weight is not 0, equally probable values; there is none of Normal
+            leaves. ``"marginal"``: the weights that the units of the same partition
+            (or mixture) have together, and the distribution that the leaves of the same
+            region have together, each by its count.
+        momentum: decay of an exponential moving average of the expected counts, in
+            [0, 1). It is in the state, and its bias towards the 0 at the start is
+            corrected: of the first batch it is the counts themselves.
+        rescale: whether each sum and leaf has its own step, by how often it is visited
+            ("anemone"). It costs one pass of one example.
 
     Returns:
-        The transformation, without state.
+        The transformation. Its state is empty without a schedule and momentum.
 
     Raises:
-        ValueError: the step size is outside (0, 1], or a leaf has no closed-form
-            M-step.
+        ValueError: a number is out of its range, there is no such prior, or a leaf has
+            no closed-form M-step, or no uniform distribution where it needs one.
     """
-    _check_leaves(circuit)
-    step_size = real_number("step_size", step_size)
-    if not 0 < step_size <= 1:
-        raise ValueError(f"step_size must be in (0, 1], got {step_size}")
-    layout = circuit.layout
+    check_leaves(circuit)
+    if not callable(step_size):
+        step_size = real_number("step_size", step_size)
+        if not 0 < step_size <= 1:
+            raise ValueError(f"step_size must be in (0, 1], got {step_size}")
+    momentum = real_number("momentum", momentum)
+    if not 0 <= momentum < 1:
+        raise ValueError(f"momentum must be in [0, 1), got {momentum}")
+    if not isinstance(rescale, bool):
+        raise ValueError(f"rescale must be True or False, got {shown(rescale)}")
+    smoothing = smoothing_of(
+        circuit.layout, smooth_towards, pseudocount, leaf_pseudocount
+    )
+    m_step = _m_step(circuit.layout, step_size, smoothing, rescale)
+    if not momentum:
+        return m_step
+    return optax.chain(averaged_counts(circuit.layout, momentum), m_step)
 
-    def update(updates: PyTree, state: PyTree, params: PyTree = None) -> PyTree:
+
+def _m_step(layout, step_size, smoothing: Smoothing, rescale: bool):
+    """The transformation of counts as they are, see `em`."""
+
+    def init(params):
+        del params
+        if not callable(step_size):
+            return optax.EmptyState()
+        return optax.ScaleByScheduleState(jnp.zeros([], jnp.int32))
+
+    def update(updates: PyTree, state: Any, params: PyTree = None) -> Any:
         if params is None:
             raise ValueError("params must be parameters in an update by EM, got None")
-        params, _ = widened(params)
-        counts: CircuitWeights = updates
+        if not isinstance(updates, CircuitWeights):
+            raise ValueError(
+                "updates must be expected counts (CircuitWeights), got "
+                f"{shown(updates)}"
+            )
+        params, dtype = widened(params)
+        counts = jax.tree.map(lambda count: jnp.asarray(count, dtype), updates)
         weights = parameters.normalize(layout, params)
+        size: Any = step_size
+        if callable(step_size):
+            size = jnp.clip(jnp.asarray(step_size(state.count)), 0, 1)
+            state = optax.ScaleByScheduleState(optax.safe_increment(state.count))
+        size = jnp.asarray(size, dtype)
+        prior = prior_counts(layout, weights) if rescale else None
+        num_examples = jnp.sum(counts.classes)
 
-        def sums(count, weight, axes):
-            total = jnp.sum(count, axis=axes, keepdims=True)
-            fitted = jnp.where(total <= 0, weight, safe_divide(count, total))
-            new = (1 - step_size) * weight + step_size * fitted
+        def share(total, prior):
+            """The step of units with this mass, pseudocount included."""
+            if prior is None:
+                return size
+            visits = size * safe_divide(total, num_examples)
+            return safe_divide(visits, visits + (1 - size) * aligned(prior, total))
+
+        def moved(old, count, total, prior):
+            fitted = jnp.where(total <= 0, old, safe_divide(count, total))
+            step = share(total, prior)
+            return (1 - step) * old + step * fitted
+
+        def sums(count, weight, prior=None, *, axes):
+            added = smoothing.of_sums(count, weight, axes)
+            count = count if added is None else count + added
+            total, prior = (
+                None if a is None else jnp.sum(a, axis=axes, keepdims=True)
+                for a in (count, prior)
+            )
+            new = moved(weight, count, total, prior)
             # The change of logits keeps their normalization; a weight of 0 stays 0.
             change = _log_weight(new) - _log_weight(weight)
             return jnp.where(weight > 0, change, 0.0)
 
-        edges = CircuitParams(
-            leaves=(),
-            sums=jax.tree.map(
-                lambda *a: sums(*a, axes=tuple(range(2, a[0].ndim))),
-                counts.sums,
-                weights.sums,
-            ),
-            mixtures=jax.tree.map(
-                lambda *a: sums(*a, axes=(2,)),
-                counts.mixtures,
-                weights.mixtures,
-            ),
-            classes=sums(counts.classes, weights.classes, (0,)),
-        )
-        leaves = tuple(
-            _leaf_change(block.leaf, leaf, statistics, mass, step_size)
-            for block, leaf, (statistics, mass) in zip(
-                layout.blocks, params.leaves, counts.leaves, strict=True
+        def leaves(block, leaf_params, counts, prior=None):
+            leaf = block.leaf
+            old = leaf.expected_statistics(leaf_params)
+            statistics, mass = smoothing.of_leaves(block, leaf_params, old, *counts)
+            target = tuple(
+                moved(before, count, aligned(mass, count), prior)
+                for before, count in zip(old, statistics, strict=True)
             )
-        )
-        return edges._replace(leaves=leaves), state
+            fitted = leaf.from_statistics(target, leaf_params)
+            change = functools.partial(_leaf_change, mass)
+            return jax.tree.map(change, fitted, leaf_params)
 
-    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
+        def mapped(change, part):
+            trees = (counts, weights) if prior is None else (counts, weights, prior)
+            return jax.tree.map(change, *(getattr(tree, part) for tree in trees))
+
+        priors = (None,) * len(layout.blocks) if prior is None else prior.leaves
+        change = CircuitParams(
+            leaves=tuple(
+                map(leaves, layout.blocks, params.leaves, counts.leaves, priors)
+            ),
+            sums=mapped(lambda *a: sums(*a, axes=tuple(range(2, a[0].ndim))), "sums"),
+            mixtures=mapped(functools.partial(sums, axes=(2,)), "mixtures"),
+            classes=mapped(functools.partial(sums, axes=(0,)), "classes"),
+        )
+        return change, state
+
+    return optax.GradientTransformation(init, update)
 
 
 def _log_weight(weight: Array) -> Array:
@@ -156,31 +200,9 @@ def _log_weight(weight: Array) -> Array:
     return jnp.log(jnp.maximum(weight, _LEAST_WEIGHT))
 
 
-def _leaf_change(leaf, params, statistics, mass, step_size):
-    def per_value(array, like):
-        return array if array.ndim == like.ndim else array[..., None]
-
-    target = tuple(
-        (1 - step_size) * old + step_size * safe_divide(new, per_value(mass, new))
-        for old, new in zip(leaf.expected_statistics(params), statistics, strict=True)
-    )
-    fitted = leaf.from_statistics(target, params)
-
-    def change(new, old):
-        finite_old = jnp.isfinite(old)
-        least = math.log(_LEAST_WEIGHT)
-        new = jnp.maximum(new, least) if new.ndim > mass.ndim else new
-        kept = (per_value(mass, new) <= 0) | ~finite_old
-        return jnp.where(kept, 0.0, new - old)
-
-    return jax.tree.map(change, fitted, params)
-
-
-def _check_leaves(circuit: Circuit) -> None:
-    instance("circuit", circuit, Circuit)
-    for block in circuit.layout.blocks:
-        if not isinstance(block.leaf, FittableLeaf):
-            raise ValueError(
-                "circuit must have leaves with a closed-form M-step for EM, got "
-                f"{shown(block.family)}; train it by gradient"
-            )
+def _leaf_change(mass: Array, new: Array, old: Array) -> Array:
+    """The change of parameters to those that were fitted to leaves of this mass."""
+    least = math.log(_LEAST_WEIGHT)
+    new = jnp.maximum(new, least) if new.ndim > mass.ndim else new
+    kept = (aligned(mass, new) <= 0) | ~jnp.isfinite(old)
+    return jnp.where(kept, 0.0, new - old)

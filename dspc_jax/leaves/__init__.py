@@ -4,6 +4,7 @@ from dspc_jax.leaves.binomial import Bernoulli, Binomial
 from dspc_jax.leaves.categorical import Categorical
 from dspc_jax.leaves.discretized_logistic import DiscretizedLogistic
 from dspc_jax.leaves.family import (
+    CenteredLeaf,
     ContinuousLeaf,
     DirectLeaf,
     ExpandableLeaf,
@@ -11,6 +12,7 @@ from dspc_jax.leaves.family import (
     FittableLeaf,
     JoinableLeaf,
     Leaf,
+    UniformLeaf,
 )
 from dspc_jax.leaves.normal import Normal, UnitNormal
 
@@ -18,6 +20,7 @@ __all__ = [
     "Bernoulli",
     "Binomial",
     "Categorical",
+    "CenteredLeaf",
     "ContinuousLeaf",
     "DirectLeaf",
     "DiscretizedLogistic",
@@ -27,5 +30,6 @@ __all__ = [
     "JoinableLeaf",
     "Leaf",
     "Normal",
+    "UniformLeaf",
     "UnitNormal",
 ]

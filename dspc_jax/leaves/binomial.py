@@ -103,6 +103,11 @@ class Binomial:
         n = aligned(self.num_trials, params.logits)
         return (n * jax.nn.sigmoid(params.logits),)
 
+    def uniform_statistics(self, params):
+        """Half of the trials."""
+        half = aligned(self.num_trials, params.logits) / 2
+        return (half + jnp.zeros_like(params.logits),)
+
     def mode_log_prob(self, params):  # noqa: D102
         x = self.mode(params)
         n = aligned(self.num_trials, x)

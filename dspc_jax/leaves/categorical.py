@@ -1,6 +1,7 @@
 """Categorical leaves."""
 
 import dataclasses
+import functools
 from typing import ClassVar, NamedTuple
 
 import jax
@@ -12,7 +13,7 @@ from dspc_jax.leaves.family import flat, impossible, moment_matched
 from dspc_jax.leaves.joining import aligned
 from dspc_jax.leaves.quantiles import categorical_quantile
 from dspc_jax.ops.derivatives import Differentiable
-from dspc_jax.ops.numerics import log_softmax, safe_log
+from dspc_jax.ops.numerics import finite_or_zero, safe_divide, safe_log
 from dspc_jax.types import Array
 
 
@@ -24,6 +25,18 @@ class CategoricalParams(NamedTuple):
     """
 
     logits: Array
+
+
+class CategoricalForm(NamedTuple):
+    """The parameters as the evaluation takes them: ``logit - top - log_total``.
+
+    There is no table of log-probabilities: it would be one more array of the size of
+    the logits, written and read again in every step.
+    """
+
+    logits: Array
+    top: Array
+    log_total: Array
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,17 +100,19 @@ class Categorical:
         return CategoricalParams(self._padded(jnp.log(table), 0.0))
 
     def natural(self, params):
-        """The table ``log p(value)``, ``[G, K, L, C, M]``."""
-        return log_softmax(self._padded(params.logits, -jnp.inf), -1)
+        """The logits, with what normalizes them."""
+        logits = self._padded(params.logits, -jnp.inf)
+        top = jax.lax.stop_gradient(finite_or_zero(jnp.max(logits, axis=-1)))
+        return CategoricalForm(logits, top, _log_total(logits, top))
 
     def log_prob(self, natural, x):
-        """``x`` ``[G, N]`` in the tables ``[G, K, M]``: ``[G, K, N]``."""
+        """``x`` ``[G, N]`` under leaves ``[G, K]``: ``[G, K, N]``, in nats."""
         return _look_up(natural, x)
 
     def counts(self, natural, gradient):
         """How often each value came."""
         del natural
-        return (gradient,), jnp.sum(gradient, axis=-1)
+        return (gradient.logits,), -gradient.log_total
 
     def from_statistics(self, statistics, params):
         """Logits of the frequencies; a value that never occurs is impossible (-inf)."""
@@ -109,8 +124,15 @@ class Categorical:
         """The table of probabilities."""
         return (jax.nn.softmax(self._padded(params.logits, -jnp.inf), -1),)
 
+    def uniform_statistics(self, params):
+        """The table of equal probabilities of all values that are not forbidden."""
+        possible = self._padded(params.logits, -jnp.inf) > -jnp.inf
+        table = possible.astype(params.logits.dtype)
+        return (safe_divide(table, jnp.sum(table, axis=-1, keepdims=True)),)
+
     def mode_log_prob(self, params):  # noqa: D102
-        return jnp.max(self.natural(params), axis=-1)
+        logits, top, log_total = self.natural(params)
+        return jnp.max(logits, axis=-1) - top - log_total
 
     def components(self, params):
         """Mean, deviation and the table of probabilities."""
@@ -142,18 +164,37 @@ def _values(length, like, dtype=None):
 
 
 @Differentiable
-def _look_up(table: Array, x: Array) -> Array:
-    """``table[g, k, x[g, n]]``; values outside the table are impossible (-inf).
+def _log_total(logits: Array, top: Array) -> Array:
+    """``log sum exp (logits - top)`` over the last axis; 0 where all are -inf."""
+    total = jnp.sum(jnp.exp(logits - top[..., None]), axis=-1)
+    return jnp.log(jnp.where(total == 0, 1.0, total))
 
-    The forward pass is a gather, the backward pass one product with a one-hot matrix: a
-    scatter is slow on every backend, and a product with -inf entries would be NaN.
-    """
-    num_values = table.shape[-1]
-    index = jnp.clip(x, 0, num_values - 1).astype(jnp.int32)
-    index = jnp.broadcast_to(index[:, None], (*table.shape[:2], x.shape[-1]))
-    legal = (x >= 0) & (x <= num_values - 1) & (x == jnp.round(x))
-    values = jnp.take_along_axis(table, index, axis=-1)
-    return jnp.where(legal[:, None], values, impossible(x)[:, None])
+
+def _log_total_fwd(logits, top):
+    total = _log_total(logits, top)
+    return total, (logits, top, total)
+
+
+def _log_total_bwd(residuals, g):
+    logits, top, total = residuals
+    # The table of probabilities is computed again: it is as large as the logits.
+    p = jnp.exp(logits - top[..., None] - total[..., None])
+    gradient = g[..., None] * p
+    return gradient, -jnp.sum(gradient, axis=-1)
+
+
+_log_total.defvjp(_log_total_fwd, _log_total_bwd)
+
+
+@Differentiable
+def _look_up(table: CategoricalForm, x: Array) -> Array:
+    """``log p`` of ``x[g, n]`` in ``table[g, k]``; -inf outside of the table."""
+    num_values = table.logits.shape[-1]
+    index = _index(x, num_values)[:, None]
+    index = jnp.broadcast_to(index, (*table.top.shape, x.shape[-1]))
+    values = jnp.take_along_axis(table.logits, index, axis=-1)
+    values = values - table.top[..., None] - table.log_total[..., None]
+    return jnp.where(_legal(x, num_values)[:, None], values, impossible(x)[:, None])
 
 
 def _look_up_fwd(table, x):
@@ -162,10 +203,37 @@ def _look_up_fwd(table, x):
 
 def _look_up_bwd(residuals, g):
     table, x = residuals
-    index, size = x.astype(jnp.int32), table.shape[-1]
-    one_hot = jax.nn.one_hot(index, size, axis=1, dtype=g.dtype)
-    counts = jnp.einsum("gkn,gmn->gkm", g, one_hot, precision="highest")
-    return counts, jnp.zeros_like(x)
+    size = table.logits.shape[-1]
+    # The cotangent of a NaN is NaN, and so is the mass then.
+    g = jnp.where((_legal(x, size) | jnp.isnan(x))[:, None], g, 0.0)
+    count = functools.partial(_count, size=size), functools.partial(_product, size=size)
+    counts = jax.lax.platform_dependent(
+        g, _index(x, size), cpu=count[0], default=count[1]
+    )
+    mass = jnp.sum(g, axis=-1)
+    return CategoricalForm(counts, -mass, -mass), jnp.zeros_like(x)
 
 
 _look_up.defvjp(_look_up_fwd, _look_up_bwd)
+
+
+def _index(x: Array, size: int) -> Array:
+    return jnp.clip(x, 0, size - 1).astype(jnp.int32)
+
+
+def _legal(x: Array, size: int) -> Array:
+    return (x >= 0) & (x <= size - 1) & (x == jnp.round(x))
+
+
+def _count(g: Array, index: Array, size: int) -> Array:
+    """``sum_n g[g, k, n] [index[g, n] = m]``, ``[G, K, M]``: whole rows of units."""
+    rows = jnp.zeros((g.shape[0], size, g.shape[1]), g.dtype)
+    row = jnp.arange(g.shape[0])[:, None]
+    rows = rows.at[row, index].add(jnp.swapaxes(g, 1, 2))
+    return jnp.swapaxes(rows, 1, 2)
+
+
+def _product(g: Array, index: Array, size: int) -> Array:
+    """As `_count`, one product with a one-hot matrix."""
+    one_hot = jax.nn.one_hot(index, size, axis=1, dtype=g.dtype)
+    return jnp.einsum("gkn,gmn->gkm", g, one_hot, precision="highest")

@@ -129,6 +129,36 @@ class FittableLeaf(Leaf, Protocol):
 
 
 @runtime_checkable
+class CenteredLeaf(FittableLeaf, Protocol):
+    """A family that counts its statistics about a point of each leaf."""
+
+    def center(self, params: Any) -> Array:
+        """The points, ``[G, K, L, C]``."""
+        ...
+
+    def recentered(
+        self, statistics: tuple[Array, ...], mass: Array, shift: Array
+    ) -> tuple[Array, ...]:
+        """Statistics about points that are lower by ``shift``.
+
+        Args:
+            statistics: as of `counts`.
+            mass: as of `counts`.
+            shift: in units of the values.
+        """
+        ...
+
+
+@runtime_checkable
+class UniformLeaf(FittableLeaf, Protocol):
+    """A family with a uniform distribution over its values."""
+
+    def uniform_statistics(self, params: Any) -> tuple[Array, ...]:
+        """The expected statistics of all possible values, equally probable."""
+        ...
+
+
+@runtime_checkable
 class ContinuousLeaf(Leaf, Protocol):
     """A family with a density and a differentiable distribution function ``F``.
 

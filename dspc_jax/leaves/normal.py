@@ -161,6 +161,15 @@ class Normal:
         """``E[x - mean], E[(x - mean)**2]``."""
         return (jnp.zeros_like(params.mean), self._scale(params) ** 2)
 
+    def center(self, params):
+        """Statistics are about the mean of each leaf."""
+        return params.mean
+
+    def recentered(self, statistics, mass, shift):  # noqa: D102
+        first, second = statistics
+        moved = first + shift * mass
+        return (moved, second + shift * (first + moved))
+
     def log_density(self, params, x):  # noqa: D102
         scale = self._scale(params)
         z = (x - params.mean) / scale

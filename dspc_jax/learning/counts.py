@@ -1,0 +1,154 @@
+r"""Expected counts: the E-step of expectation-maximization, by one vjp.
+
+The gradient of :math:`\log p(x)` with respect to the *normalized* weight of an edge,
+times that weight, is the posterior probability that :math:`x` came through the edge;
+with respect to a leaf's natural parameters it is the posterior-weighted sufficient
+statistic, and with respect to its log-partition function minus the posterior itself.
+One reverse pass gives all expected counts.
+
+References:
+    Darwiche, "A differential approach to inference in Bayesian networks", JACM 2003.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from dspc_jax import examples, parameters
+from dspc_jax.arguments import instance, shown, whole_number
+from dspc_jax.circuit import Circuit
+from dspc_jax.inference import likelihood
+from dspc_jax.inference.upward import above
+from dspc_jax.leaves import FittableLeaf
+from dspc_jax.ops.float_types import widened
+from dspc_jax.ops.numerics import logsumexp, safe_log
+from dspc_jax.parameters import CircuitParams, CircuitWeights, Layout
+
+
+def expected_counts(
+    circuit: Circuit,
+    params: CircuitParams,
+    x: ArrayLike,
+    observed: ArrayLike | None = None,
+    *,
+    batch_size: int | None = None,
+) -> CircuitWeights:
+    """Expected counts of a batch, summed over its examples (the E-step).
+
+    With a ``batch_size`` the examples go through the circuit one part after another,
+    so that beside the data and the counts memory is that of one part. A full-batch step
+    of EM, which cleans up after those on mini-batches, is then two lines::
+
+        counts = pc.expected_counts(circuit, params, data, batch_size=500)
+        change, _ = pc.em(circuit).update(counts, optax.EmptyState(), params)
+
+    Args:
+        circuit: a circuit with exponential-family or categorical leaves.
+        params: its parameters.
+        x: values ``[N, V, C]``.
+        observed: bool ``[N, V]``, or None.
+        batch_size: the most examples at once, in parts of equal size; None: all.
+
+    Returns:
+        The tree of `CircuitWeights`: edge counts in place of weights; for leaves a pair
+        ``(statistics, mass)`` of posterior-weighted statistics and posterior mass.
+        Examples of probability 0 do not count.
+
+    Raises:
+        ValueError: a leaf family has no closed-form M-step, a shape or type is another,
+            the batch size is no positive whole number, or an observed value is NaN; the
+            message names its row and variable. (A traced one is not seen, and gives
+            counts NaN, and these parameters NaN.)
+    """
+    check_leaves(circuit)
+    layout = circuit.layout
+    if batch_size is not None:
+        batch_size = whole_number("batch_size", batch_size, least=1)
+    params, dtype = widened(params)
+    x, mask = examples.rows(layout, "x", x, observed, dtype)
+    num_parts = 1 if batch_size is None else -(-len(x) // batch_size)
+    return _counts(layout, num_parts, params, x, mask)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _counts(layout, num_parts, params, x, mask):
+    weights = parameters.normalize(layout, params)
+
+    def gradient(x, mask, is_example=True):
+        def total(weights):
+            log_p = likelihood.log_prob(layout, weights, x, mask)
+            return jnp.sum(jnp.where(is_example & (log_p != -jnp.inf), log_p, 0.0))
+
+        return jax.grad(total)(weights)
+
+    if num_parts <= 1:
+        summed = gradient(x, mask)
+    else:
+        # Part i has the rows i, i + num_parts, ...: where the examples are sharded,
+        # every part is, too.
+        size = -(-len(x) // num_parts)
+        real = jnp.arange(size * num_parts) < len(x)
+
+        def add(summed, part):
+            def rows(array):
+                lacking = size * num_parts - len(array)
+                array = jnp.pad(array, [(0, lacking)] + [(0, 0)] * (array.ndim - 1))
+                array = array.reshape(size, num_parts, *array.shape[1:])
+                return jax.lax.dynamic_index_in_dim(array, part, 1, keepdims=False)
+
+            step = gradient(*jax.tree.map(rows, (x, mask, real)))
+            return jax.tree.map(jnp.add, summed, step), None
+
+        start = jax.tree.map(jnp.zeros_like, weights)
+        summed, _ = jax.lax.scan(add, start, jnp.arange(num_parts))
+    leaves = []
+    for block, *natural_and_gradient in zip(
+        layout.blocks, weights.leaves, summed.leaves, strict=True
+    ):
+        assert isinstance(block.leaf, FittableLeaf)
+        leaves.append(block.leaf.counts(*natural_and_gradient))
+    return _edges(weights, summed)._replace(leaves=tuple(leaves))
+
+
+def _edges(weights: CircuitWeights, gradient: CircuitWeights) -> CircuitWeights:
+    """The expected counts of the edges alone."""
+    return jax.tree.map(
+        jnp.multiply, weights._replace(leaves=()), gradient._replace(leaves=())
+    )
+
+
+def prior_counts(layout: Layout, weights: CircuitWeights) -> CircuitWeights:
+    """Expected counts of one example of which nothing is observed.
+
+    That of an edge is the probability that a sample of the circuit comes through it.
+
+    Args:
+        layout: the circuit.
+        weights: its normalized parameters.
+
+    Returns:
+        The edge counts; for leaves the mass alone, of every block ``[G, K, 1, 1]``.
+    """
+    shape = (len(layout.graph.input_scopes), layout.num_leaves, 1)
+    inputs = jnp.zeros(shape, weights.classes.dtype)
+
+    def log_total(weights, inputs):
+        root = above(layout, weights, inputs).regions[-1][0, :, 0]
+        return logsumexp(root + safe_log(weights.classes), axis=0)
+
+    gradient, mass = jax.grad(log_total, (0, 1))(weights, inputs)
+    masses = (mass[..., None],) * len(layout.blocks)
+    return _edges(weights, gradient)._replace(leaves=masses)
+
+
+def check_leaves(circuit: Circuit) -> None:
+    """Raises ValueError unless all leaves have a closed-form M-step."""
+    instance("circuit", circuit, Circuit)
+    for block in circuit.layout.blocks:
+        if not isinstance(block.leaf, FittableLeaf):
+            raise ValueError(
+                "circuit must have leaves with a closed-form M-step for EM, got "
+                f"{shown(block.family)}; train it by gradient"
+            )
