@@ -32,6 +32,7 @@ _STREAM_BYTES = 64 * 2**20  # rows of one chunk, where the data set stays on the
 _MAX_CHUNK = 128  # steps; at 1 ms a step still many chunks a second
 _EVAL_BATCH = 256  # examples
 _FLIPS = 2**31 - 1  # folded into a seed's key: a stream apart from its splits
+_START = 1  # folded into the key that a state starts from
 
 
 class DeviceLoop:
@@ -147,6 +148,24 @@ class DeviceLoop:
         """The carry before the first step."""
         with self._on_mesh():
             return self._init(self._keys(self._bits.init))
+
+    def started(self, carry: Carry) -> Carry:
+        """The carry after the system has looked at all training images."""
+        if self._system.start is None:
+            return carry
+        keys = jax.vmap(jax.random.fold_in, (0, None))(
+            self._keys(self._bits.init), _START
+        )
+        states = [
+            self._system.start(
+                jax.tree.map(lambda leaf, i=i: leaf[i], carry.state),
+                keys[i],
+                self._dataset.train,
+            )
+            for i in range(len(self._seeds))
+        ]
+        state = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
+        return self.put(carry._replace(state=state))
 
     def abstract(self) -> Carry:
         """Shapes and types of the carry, without computing it."""

@@ -109,6 +109,7 @@ _TEMPERED = {
         "rebar",
     ]
 }
+_EM = {"optimizer": ["em"]}
 _FOREST = {"structure": ["random_binary_trees"]}
 
 
@@ -194,9 +195,39 @@ class Settings:
     )
     em_step_size: float = flag(
         0.1,
-        "weight of the newest batch in EM's running statistics",
+        "weight of the newest batch in EM's running statistics, at the first step "
+        "where it changes",
         within(0, 1),
-        only={"optimizer": ["em"]},
+        only=_EM,
+    )
+    em_last_step_size: float = flag(
+        0.01,
+        "weight after --em_decay_steps",
+        within(0, 1),
+        only=_EM,
+    )
+    em_decay_steps: int = flag(
+        0,
+        "steps in which EM's step size falls exponentially from the first to the last, "
+        "where it stays; 0: it does not change",
+        at_least(0),
+        only=_EM,
+    )
+    em_pseudocount: float = flag(
+        0.0,
+        "examples that are added to each sum in EM, with its weights as they are: the "
+        "rarer a unit is, the shorter its steps",
+        at_least(0),
+        only=_EM,
+    )
+    em_leaf_pseudocount: float = flag(
+        0.0, "the same for each leaf", at_least(0), only=_EM
+    )
+    start: str = flag(
+        "examples",
+        "circuit before the first step: random with leaves at examples, or distill: "
+        "frequencies under clusters of the training images, much better",
+        one_of("examples", "distill"),
     )
     checkpoint_every: int = flag(
         500, "steps between checkpoints", at_least(1), free=True
@@ -215,9 +246,9 @@ class Settings:
     )
     structure: str = flag(
         "quad_tree",
-        "region graph: quad_tree lets neighboring pixels meet first, "
-        "random_binary_trees is the paper's",
-        one_of("random_binary_trees", "quad_tree"),
+        "region graph: quad_tree lets neighboring pixels meet first, quad_graph in two "
+        "orders, random_binary_trees is the paper's",
+        one_of("random_binary_trees", "quad_tree", "quad_graph"),
         shapes=True,
     )
     depth: int = flag(

@@ -45,6 +45,9 @@ class System(NamedTuple):
             ``[B, V]``); None where the model cannot.
         sample_class: ``(state, key, label, num) -> levels``, uint8 ``[num, V, C]`` of
             one class (a traced scalar); None where the model knows no classes.
+        start: ``(state, key, levels) -> state``: the state before the first step, from
+            that of ``init`` and all training images, uint8 ``[N, V, C]``, once and not
+            compiled; None: that of ``init``.
     """
 
     init: Callable[[jax.Array], Any]
@@ -57,6 +60,7 @@ class System(NamedTuple):
     labelled: bool = False
     complete: Callable[..., dict[str, jax.Array]] | None = None
     sample_class: Callable[..., jax.Array] | None = None
+    start: Callable[[Any, jax.Array, Any], Any] | None = None
 
 
 class Failure(NamedTuple):

@@ -185,7 +185,7 @@ def _first_carry(
         return loop.put(checkpoints.restore(step, loop.abstract()))
     carry = loop.init()
     if groups[0].start_from is None:
-        return carry
+        return loop.started(carry)
     return loop.put(starting.started(carry, groups))
 
 

@@ -1,6 +1,6 @@
 """The circuit that the flags ask for, on a data set: what all programs share."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 import contextlib
 import re
 from typing import Any, NamedTuple
@@ -85,6 +85,8 @@ def circuit_config(settings: Settings, dataset: Dataset) -> pc.CircuitConfig:
     with describing_flags():
         if settings.structure == "quad_tree":
             structure = pc.QuadTree(height=dataset.height, width=dataset.width)
+        elif settings.structure == "quad_graph":
+            structure = pc.QuadGraph(height=dataset.height, width=dataset.width)
         else:
             structure = pc.RandomBinaryTrees(
                 num_variables=num_variables,
@@ -182,6 +184,44 @@ def init(model: Model, key: jax.Array) -> Params:
     levels = jax.lax.optimization_barrier(jnp.asarray(model.references))
     references = model.codec.encode(noise_key, levels)
     return {"circuit": model.circuit.init(init_key, references)}
+
+
+def start(
+    settings: Settings, model: Model
+) -> Callable[[Params, jax.Array, np.ndarray], Params] | None:
+    """What replaces the parameters of `init` where all the images are at hand.
+
+    Args:
+        settings: the shared flags.
+        model: the circuit.
+
+    Returns:
+        ``(params, key, levels[N, V, C]) -> params``; None: nothing does.
+
+    Raises:
+        UserError: the circuit has no such start.
+    """
+    if settings.start == "examples":
+        return None
+    if model.labelled:
+        raise UserError("--start must be examples with --labels=roots, got 'distill'")
+    if model.num_latents:
+        raise UserError(
+            "--start must be examples for a circuit with latents, got 'distill'"
+        )
+
+    def distilled(params, key, levels):
+        most = max(1, _MOST_VALUES // levels[0].size)
+        rows = np.linspace(0, len(levels) - 1, min(most, len(levels))).astype(int)
+        noise_key, start_key = jax.random.split(key)
+        x = model.codec.encode(noise_key, jnp.asarray(levels[rows]))
+        own = model.circuit.init(start_key, x, method="distill")
+        return params | {"circuit": own}
+
+    return distilled
+
+
+_MOST_VALUES = 2**28  # of images that a start looks at: 1 GiB
 
 
 def likelihood_loss(

@@ -26,6 +26,15 @@ class Em(NamedTuple):
     step: Callable[[Params, Any, jax.Array], tuple[Params, Any]]
 
 
+def _step_size(settings: Settings) -> optax.ScalarOrSchedule:
+    first, last = settings.em_step_size, settings.em_last_step_size
+    if not settings.em_decay_steps:
+        return first
+    return optax.exponential_decay(
+        first, settings.em_decay_steps, last / first, end_value=last
+    )
+
+
 def make_em(settings: Settings, circuit: Model) -> Em:
     """EM on the expected counts of a batch, with the flags' step size.
 
@@ -42,7 +51,12 @@ def make_em(settings: Settings, circuit: Model) -> Em:
     if circuit.labelled:
         raise UserError("--optimizer must be adam with --labels=roots, got 'em'")
     try:
-        em = pc.em(circuit.circuit, step_size=settings.em_step_size)
+        em = pc.em(
+            circuit.circuit,
+            step_size=_step_size(settings),
+            pseudocount=settings.em_pseudocount,
+            leaf_pseudocount=settings.em_leaf_pseudocount,
+        )
     except ValueError as error:
         raise UserError(
             f"--optimizer=em does not fit --leaf={settings.leaf}: {error}"

@@ -51,6 +51,7 @@ class Generator(NamedTuple):
         complete: ``(params, key, levels, observed) -> {name: gray}``, see `System`.
         sample_class: ``(params, key, label, num) -> levels``, where the likelihood's
             loss takes labels, too.
+        start: ``(params, key, levels) -> params``, see `System`.
     """
 
     codec: Codec
@@ -62,6 +63,7 @@ class Generator(NamedTuple):
     circuit: Model | None = None
     complete: Callable[..., dict[str, jax.Array]] | None = None
     sample_class: Callable[..., jax.Array] | None = None
+    start: Callable[..., Params] | None = None
 
 
 def circuit_generator(
@@ -142,6 +144,7 @@ def of_circuit(
         circuit=circuit,
         complete=own(model.complete),
         sample_class=own(model.sample_class) if circuit.labelled else None,
+        start=model.start(settings, circuit),
     )
 
 
@@ -162,6 +165,10 @@ def system(
     def of_state(function):
         return function and (lambda state, *rest: function(state.params, *rest))
 
+    def start(state, key, levels):
+        assert generator.start is not None
+        return state._replace(params=generator.start(state.params, key, levels))
+
     return System(
         init=init,
         step=step,
@@ -170,4 +177,5 @@ def system(
         labelled=generator.sample_class is not None,
         complete=of_state(generator.complete),
         sample_class=of_state(generator.sample_class),
+        start=generator.start and start,
     )
