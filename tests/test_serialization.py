@@ -211,3 +211,26 @@ def test_files_are_plain_archives_of_numpy(tmp_path):
     np.testing.assert_array_equal(values["params.classes"], params.classes)
     assert len(values) == len(jax.tree.leaves(params))
     assert os.path.getsize(path) < 10_000
+
+
+@pytest.mark.parametrize(
+    "flow", [None, ladder.identity_flow(1, 2)], ids=["plain", "transformed"]
+)
+def test_the_sum_layer_of_an_older_file_has_its_name_of_today(flow, tmp_path):
+    """``cp`` was the layer that is ``cp_t`` since version 3."""
+    config: Any = pc.CircuitConfig(pc.QuadTree(1, 2), pc.Normal(), sum_layer="cp_t")
+    if flow is not None:
+        config = pc.transform(pc.build(config), flow).config
+    circuit = pc.build(config)
+    params = circuit.init(jax.random.key(0), np.zeros((2, 2, 1)))
+    path = tmp_path / "new.npz"
+    pc.save(path, config, params)
+    with np.load(path) as file:
+        arrays = dict(file)
+    header = json.loads(arrays["header"].tobytes())
+    text = json.dumps(header | {"version": 2}).replace('"cp_t"', '"cp"')
+    arrays["header"] = np.frombuffer(text.encode(), np.uint8)
+    np.savez(tmp_path / "old.npz", **arrays)
+    stored, values = pc.load(tmp_path / "old.npz")
+    assert stored == config
+    jax.tree.map(np.testing.assert_array_equal, values, params)

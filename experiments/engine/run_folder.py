@@ -25,6 +25,8 @@ from experiments.console.metrics import as_number, finite_or_text
 from experiments.engine.files import write_atomically
 
 CONFIG = "config.json"
+_VERSION = 2
+"""Of `CONFIG`. In version 1, which is not written in it, ``cp_t`` was called ``cp``."""
 METRICS = "metrics.jsonl"
 RESULT = "result.json"
 FAILURE = "failure.json"
@@ -102,7 +104,8 @@ def write_config(folder: Path, program: str, flags: Mapping[str, Any]) -> None:
         program: the program's module, e.g. ``experiments.ll``.
         flags: every flag by name, values as JSON has them.
     """
-    write_object(folder / CONFIG, {"program": program, "flags": flags})
+    content = {"program": program, "version": _VERSION, "flags": flags}
+    write_object(folder / CONFIG, content)
 
 
 def read_config(folder: Path) -> Config | None:
@@ -123,6 +126,8 @@ def read_config(folder: Path) -> Config | None:
     program, flags = content.get("program"), content.get("flags")
     if not isinstance(program, str) or not isinstance(flags, dict):
         raise Unreadable(f"{CONFIG} has no program and flags")
+    if content.get("version", 1) == 1 and flags.get("sum_layer") == "cp":
+        flags = flags | {"sum_layer": "cp_t"}
     return Config(short_name(program), flags)
 
 

@@ -19,6 +19,14 @@ def test_a_configuration_is_read_back(tmp_path: Path):
     assert run_folder.named_config(tmp_path, "run") == config
 
 
+def test_the_sum_layer_of_an_older_run_has_its_name_of_today(tmp_path: Path):
+    path = tmp_path / "config.json"
+    path.write_text('{"program": "experiments.ll", "flags": {"sum_layer": "cp"}}')
+    assert run_folder.read_config(tmp_path) == Config("ll", {"sum_layer": "cp_t"})
+    run_folder.write_config(tmp_path, "experiments.ll", {"sum_layer": "cp"})
+    assert run_folder.read_config(tmp_path) == Config("ll", {"sum_layer": "cp"})
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [

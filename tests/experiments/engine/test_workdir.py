@@ -35,7 +35,7 @@ def test_a_workdir_belongs_to_one_configuration(tmp_path: Path):
     with claim(path, "p", FLAGS, {"num_steps"}):
         refused(path, "in use by another process")
     stored = json.loads((path / "config.json").read_text())
-    assert stored == {"program": "p", "flags": FLAGS}
+    assert stored == {"program": "p", "version": 2, "flags": FLAGS}
     with claim(path, "p", FLAGS | {"num_steps": 200}, {"num_steps"}):
         assert json.loads((path / "config.json").read_text())["flags"] == FLAGS | {
             "num_steps": 200

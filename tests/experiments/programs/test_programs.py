@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from experiments import ll, mmd
+from experiments.console.errors import UserError
 from experiments.data import Dataset
 from experiments.engine import flags
 from experiments.engine.device_loop import DeviceLoop
@@ -66,6 +67,38 @@ def mmd_system(
     settings = small(**SHALLOW, **changed)
     mmd_settings = mmd_settings or MmdSettings()
     return mmd.make_system(settings, mixture, mmd_settings, TINY_CRITIC, dataset)
+
+
+def test_a_start_by_distillation_is_better(tiny: Dataset):
+    """Before any step; and EM with falling steps goes on from there."""
+    settings = small(
+        structure="quad_graph",
+        sum_layer="cp",
+        leaf="categorical",
+        start="distill",
+        optimizer="em",
+        em_decay_steps=20,
+        em_pseudocount=1.0,
+        em_leaf_pseudocount=2.0,
+        batch_size=64,
+    )
+    loop = loop_of(tiny, ll.make_system(settings, tiny), batch_size=64)
+    carry = loop.init()
+    before = loop.evaluate(carry.state, tiny.valid)["bits_per_dim"]
+    carry = loop.started(carry)
+    start = loop.evaluate(carry.state, tiny.valid)["bits_per_dim"]
+    assert start < before - 0.3
+    again = loop.started(loop.init())
+    jax.tree.map(np.testing.assert_array_equal, carry.state, again.state)
+    carry, failure = loop.run(carry, 0, 40)
+    assert failure is None
+    assert loop.evaluate(carry.state, tiny.valid)["bits_per_dim"] < start - 0.01
+
+
+def test_a_start_that_does_not_fit_is_refused(tiny: Dataset):
+    settings = small(start="distill", labels="roots")
+    with pytest.raises(UserError, match="--start must be examples with --labels"):
+        ll.make_system(settings, tiny)
 
 
 @pytest.mark.parametrize(
