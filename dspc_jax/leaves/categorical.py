@@ -226,11 +226,17 @@ def _legal(x: Array, size: int) -> Array:
 
 
 def _count(g: Array, index: Array, size: int) -> Array:
-    """``sum_n g[g, k, n] [index[g, n] = m]``, ``[G, K, M]``: whole rows of units."""
-    rows = jnp.zeros((g.shape[0], size, g.shape[1]), g.dtype)
-    row = jnp.arange(g.shape[0])[:, None]
-    rows = rows.at[row, index].add(jnp.swapaxes(g, 1, 2))
-    return jnp.swapaxes(rows, 1, 2)
+    """``sum_n g[g, k, n] [index[g, n] = m]``, ``[G, K, M]``.
+
+    Region by region, so that counts are added up and transposed in the cache: each
+    value adds a row of all units.
+    """
+
+    def region(g, index):
+        rows = jnp.zeros((size, g.shape[0]), g.dtype)
+        return rows.at[index].add(g.T, mode="promise_in_bounds").T
+
+    return jax.lax.map(lambda pair: region(*pair), (g, index))
 
 
 def _product(g: Array, index: Array, size: int) -> Array:
