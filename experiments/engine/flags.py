@@ -6,56 +6,21 @@ groups of its own, named with a prefix (``--mmd_kernel``), to the shared `Settin
 
 from collections.abc import Callable, Mapping, Sequence
 import dataclasses
-import math
 from typing import Any, TypeVar
 
 from experiments import data
 from experiments.console.errors import UserError
 from experiments.console.paths import local_path
+from experiments.engine.requirements import (
+    Requirement,
+    above,
+    at_least,
+    one_of,
+    within,
+)
 
 Group = TypeVar("Group")
 """A frozen dataclass whose fields are made by `flag`."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Requirement:
-    """A condition on the values of a flag.
-
-    Attributes:
-        holds: whether a value does.
-        text: for errors, ``must be ...``.
-    """
-
-    holds: Callable[[Any], bool]
-    text: str
-
-
-def at_least(low: float) -> Requirement:
-    """The value is a finite number not below ``low``."""
-    return Requirement(
-        lambda v: math.isfinite(v) and v >= low, f"must be at least {low}"
-    )
-
-
-def above(low: float) -> Requirement:
-    """The value is a finite number greater than ``low``."""
-    return Requirement(
-        lambda v: math.isfinite(v) and v > low, f"must be greater than {low}"
-    )
-
-
-def within(low: float, high: float) -> Requirement:
-    """``low < value <= high``."""
-    return Requirement(
-        lambda v: low < v <= high, f"must be greater than {low} and at most {high}"
-    )
-
-
-def one_of(*names: str | int) -> Requirement:
-    """The value is one of ``names``."""
-    return Requirement(
-        lambda v: v in names, f"must be one of {', '.join(map(str, names))}"
-    )
 
 
 def flag(
@@ -214,14 +179,17 @@ class Settings:
         only=_EM,
     )
     em_pseudocount: float = flag(
-        0.0,
-        "examples that are added to each sum in EM, with its weights as they are: the "
-        "rarer a unit is, the shorter its steps",
-        at_least(0),
-        only=_EM,
+        0.0, "examples that are added to each sum in EM", at_least(0), only=_EM
     )
     em_leaf_pseudocount: float = flag(
         0.0, "the same for each leaf", at_least(0), only=_EM
+    )
+    em_smooth_towards: str = flag(
+        "current",
+        "what these are like: current (the sum as it is: the rarer, the shorter its "
+        "steps), marginal (all units of its region together) or uniform",
+        one_of("current", "marginal", "uniform"),
+        only=_EM,
     )
     start: str = flag(
         "examples",

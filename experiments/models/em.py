@@ -56,6 +56,7 @@ def make_em(settings: Settings, circuit: Model) -> Em:
             step_size=_step_size(settings),
             pseudocount=settings.em_pseudocount,
             leaf_pseudocount=settings.em_leaf_pseudocount,
+            smooth_towards=settings.em_smooth_towards,
         )
     except ValueError as error:
         raise UserError(

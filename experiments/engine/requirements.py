@@ -1,0 +1,47 @@
+"""Conditions on the values of flags."""
+
+from collections.abc import Callable
+import dataclasses
+import math
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Requirement:
+    """A condition on the values of a flag.
+
+    Attributes:
+        holds: whether a value does.
+        text: for errors, ``must be ...``.
+    """
+
+    holds: Callable[[Any], bool]
+    text: str
+
+
+def at_least(low: float) -> Requirement:
+    """The value is a finite number not below ``low``."""
+    return Requirement(
+        lambda v: math.isfinite(v) and v >= low, f"must be at least {low}"
+    )
+
+
+def above(low: float) -> Requirement:
+    """The value is a finite number greater than ``low``."""
+    return Requirement(
+        lambda v: math.isfinite(v) and v > low, f"must be greater than {low}"
+    )
+
+
+def within(low: float, high: float) -> Requirement:
+    """``low < value <= high``."""
+    return Requirement(
+        lambda v: low < v <= high, f"must be greater than {low} and at most {high}"
+    )
+
+
+def one_of(*names: str | int) -> Requirement:
+    """The value is one of ``names``."""
+    return Requirement(
+        lambda v: v in names, f"must be one of {', '.join(map(str, names))}"
+    )
