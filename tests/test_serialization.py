@@ -52,7 +52,12 @@ def test_circuits_come_back_bit_for_bit(name, tmp_path):
     "flow",
     [
         ladder.identity_flow(2, 2),
-        ladder.after_logit(ladder.patch_flow(2, 2, patch=2, num_filters=3), alpha=0.1),
+        pytest.param(
+            ladder.after_logit(
+                ladder.patch_flow(2, 2, patch=2, num_filters=3), alpha=0.1
+            ),
+            marks=pytest.mark.slow,
+        ),
         ladder.multi_scale_flow(2, 2, num_steps=1, num_filters=2),
     ],
     ids=lambda flow: flow.name,

@@ -135,6 +135,7 @@ def test_pathwise_leaves():
     assert np.abs(scored.leaves[0].mean - pathwise.leaves[0].mean).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_rebar():
     """By the formula; leaves have the gradient of the samples, as in score_pathwise."""
     circuit, params = normals()

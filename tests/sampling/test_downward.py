@@ -214,10 +214,10 @@ def test_repetitions_do_not_leak():
         assert set(samples[:, 0].round()) == {0.0, 1.0, 2.0}
 
 
-# A graph with everything, and leaves of every kind; the others by name.
+# In every run the smallest; a graph with everything and leaves of every kind by name.
 LAWS = cases.parameters(
     ["trees-tucker", "quad-2x3", "nested", "mixed"],
-    ("trees-tucker", "quad-2x3", "mixed"),
+    ("nested", "quad-2x3", "mixed"),
 )
 
 
@@ -241,7 +241,9 @@ def test_cold_samples_are_ancestral(name):
     assert agreement(other["gumbel_softmax"], hard) < 0.6
 
 
-@pytest.mark.parametrize("name", [*LAWS, "normal-trees"])
+@pytest.mark.parametrize(
+    "name", [*LAWS, pytest.param("normal-trees", marks=pytest.mark.slow)]
+)
 def test_hard_forward_values_are_ancestral_samples(name):
     """Law 4 at a training temperature; what is soft is soft there, in the support."""
     case = cases.case(name)

@@ -49,7 +49,9 @@ SOME = {
 every_circuit = [
     pytest.param(name, None, marks=pytest.mark.slow) for name in enumeration.CIRCUITS
 ]
-circuits = pytest.mark.parametrize(("name", "only"), [*SOME.items(), *every_circuit])
+circuits = pytest.mark.parametrize(
+    ("name", "only"), [("trees, tucker", SOME["trees, tucker"]), *every_circuit]
+)
 slow_circuits = pytest.mark.parametrize(("name", "only"), every_circuit)
 
 
@@ -136,11 +138,12 @@ def test_hard_samples_have_unbiased_leaf_gradients(name, only):
             assert_as_documented(found.leaf_bias, found.leaf_error, figure)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("other", "temperature", "only"),
     [
         ("straight_through", 0.5, SOME[NORMAL]),
-        pytest.param("score_function", None, None, marks=pytest.mark.slow),
+        ("score_function", None, None),
     ],
 )
 def test_implicit_gradients_have_less_noise(other, temperature, only):

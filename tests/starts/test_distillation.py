@@ -62,6 +62,7 @@ def latent_tree() -> tuple[pc.Circuit, pc.CircuitConfig]:
     return pc.build(config), config
 
 
+@pytest.mark.slow
 def test_data_of_a_latent_tree():
     """Well apart, they are found: the likelihood is nearly that of their own circuit.
 

@@ -22,9 +22,8 @@ NAMES = [*functions.SMOOTH, *functions.RELAXED, *functions.CONDITIONAL]
 
 
 def named(name, circuit):
-    long = (
-        circuit == "discrete" or name == "log_prob"
-    )  # its marginals have all that it has
+    # Marginals have all that log_prob has.
+    long = circuit == "discrete" or name in ("log_prob", "mean")
     long = long or any(word in name for word in LONG)
     return pytest.param(name, circuit, marks=pytest.mark.slow if long else ())
 

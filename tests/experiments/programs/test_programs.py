@@ -109,8 +109,11 @@ def test_a_start_that_does_not_fit_is_refused(tiny: Dataset):
             {"leaf": "discretized_logistic", "sum_layer": "tucker", "num_classes": 2},
             marks=pytest.mark.slow,
         ),
-        {"optimizer": "em", "leaf": "binomial", "structure": "random_binary_trees"}
-        | {"depth": 2, "em_step_size": 0.2},
+        pytest.param(
+            {"optimizer": "em", "leaf": "binomial", "structure": "random_binary_trees"}
+            | {"depth": 2, "em_step_size": 0.2},
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_maximum_likelihood_lowers_the_bits(tiny: Dataset, changed: dict[str, Any]):

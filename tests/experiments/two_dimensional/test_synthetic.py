@@ -92,15 +92,8 @@ def test_measures_see_a_lost_mode():
     assert image.mean() * area == pytest.approx(1, abs=0.05)
 
 
-@pytest.mark.parametrize(
-    "objective",
-    [
-        "ll",
-        pytest.param("exact_mmd", marks=pytest.mark.slow),
-        pytest.param("mmd", marks=pytest.mark.slow),
-        pytest.param("adv", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("objective", ["ll", "exact_mmd", "mmd", "adv"])
 def test_objectives_learn(objective: str):
     points = synthetic_data.load("two_clusters")
     circuit = training.make_circuit(points)
