@@ -97,6 +97,16 @@ def run(
             f"--batch_size must be a multiple of the {num_devices} devices, "
             f"got {settings.batch_size}"
         )
+    if settings.start != "examples":
+        if system.start is None:
+            raise UserError(
+                f"--start must be examples with this program, got {settings.start!r}"
+            )
+        if settings.start_from is not None:
+            raise UserError(
+                "--start must be examples with --start_from, whose circuit it would "
+                f"replace, got {settings.start!r}"
+            )
     name = run_folder.short_name(program)
     folder = Path(settings.workdir or f"out/{name}-{settings.dataset}")
     with claim(

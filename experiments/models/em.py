@@ -8,6 +8,7 @@ import optax
 
 import dspc_jax as pc
 from experiments.console.errors import UserError
+from experiments.engine import flags
 from experiments.engine.flags import Settings
 from experiments.models import circuit as model
 from experiments.models.circuit import Model, Params
@@ -26,9 +27,17 @@ class Em(NamedTuple):
     step: Callable[[Params, Any, jax.Array], tuple[Params, Any]]
 
 
+_LAST_STEP_SIZE = flags.defaults_of([Settings])["em_last_step_size"]
+
+
 def _step_size(settings: Settings) -> optax.ScalarOrSchedule:
     first, last = settings.em_step_size, settings.em_last_step_size
     if not settings.em_decay_steps:
+        if last != _LAST_STEP_SIZE:
+            raise UserError(
+                "--em_last_step_size must go with --em_decay_steps of at least 1, got "
+                f"{last} with 0"
+            )
         return first
     return optax.exponential_decay(
         first, settings.em_decay_steps, last / first, end_value=last

@@ -36,22 +36,16 @@ UNBIASED = {
 WITH_NORMAL_LEAVES = ("score_pathwise", "rebar")
 
 NORMAL = "two variables, normal"
-# In every run some estimators of a continuous and of a discrete circuit. Of the others,
-# gumbel_softmax and dense are biased by design (and equal on the continuous one),
-# test_rebar and test_relaxation have the means of rebar and of gumbel_rao, and
-# test_relaxation and tests/objectives/test_score.py the gradients of reinmax and of
-# score_pathwise by formula; score_function has its mean in
-# tests/objectives/test_score_function.py.
-SOME = {
-    NORMAL: ("straight_through", "implicit"),
-    "trees, tucker": ("straight_through", "simple"),
-}
+# In every run two estimators of a discrete circuit. Of the others, gumbel_softmax and
+# dense are biased by design, test_implicit has the derivative of implicit, test_rebar
+# and test_relaxation have the means of rebar and of gumbel_rao, test_relaxation and
+# tests/objectives/test_score.py the gradients of reinmax and of score_pathwise by
+# formula, tests/objectives/test_score_function.py the mean of score_function.
+SOME = ("trees, tucker", ("straight_through", "simple"))
 every_circuit = [
     pytest.param(name, None, marks=pytest.mark.slow) for name in enumeration.CIRCUITS
 ]
-circuits = pytest.mark.parametrize(
-    ("name", "only"), [("trees, tucker", SOME["trees, tucker"]), *every_circuit]
-)
+circuits = pytest.mark.parametrize(("name", "only"), [SOME, *every_circuit])
 slow_circuits = pytest.mark.parametrize(("name", "only"), every_circuit)
 
 
@@ -140,15 +134,11 @@ def test_hard_samples_have_unbiased_leaf_gradients(name, only):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("other", "temperature", "only"),
-    [
-        ("straight_through", 0.5, SOME[NORMAL]),
-        ("score_function", None, None),
-    ],
+    ("other", "temperature"), [("straight_through", 0.5), ("score_function", None)]
 )
-def test_implicit_gradients_have_less_noise(other, temperature, only):
+def test_implicit_gradients_have_less_noise(other, temperature):
     """Than any other of the same circuit with as little bias, half of it at most."""
-    rows = measured(NORMAL, only)
+    rows = measured(NORMAL, None)
     for function in enumeration.FUNCTIONS:
         ours = rows["implicit", None, function].variance
         assert ours < 0.55 * rows[other, temperature, function].variance
@@ -231,7 +221,7 @@ def test_a_wrong_gradient_is_seen():
         flat(gradient(cases.randomize(params, 0, 0.1))),
     )
     off = np.linalg.norm(exact - other) / np.linalg.norm(exact)
-    rows = measured(name, SOME[name])
+    rows = measured(*SOME)
     assert off > 3 * 3 * rows["simple", None, "linear"].error
 
 

@@ -13,7 +13,7 @@ import pytest
 from experiments import ll, mmd
 from experiments.console.errors import UserError
 from experiments.data import Dataset
-from experiments.engine import flags
+from experiments.engine import flags, training
 from experiments.engine.device_loop import DeviceLoop
 from experiments.engine.flags import Settings
 from experiments.engine.system import System
@@ -95,9 +95,24 @@ def test_a_start_by_distillation_is_better(tiny: Dataset):
     assert loop.evaluate(carry.state, tiny.valid)["bits_per_dim"] < start - 0.01
 
 
-def test_a_start_that_does_not_fit_is_refused(tiny: Dataset):
+def test_a_start_that_does_not_fit_is_refused(tiny: Dataset, tmp_path: Path):
     settings = small(start="distill", labels="roots")
     with pytest.raises(UserError, match="--start must be examples with --labels"):
+        ll.make_system(settings, tiny)
+    workdir = str(tmp_path)
+    settings = small(start="distill", workdir=workdir)
+    system = ll.make_system(settings, tiny)
+    with pytest.raises(UserError, match="--start must be examples with this program"):
+        training.run("x", system._replace(start=None), tiny, [settings])
+    settings = small(start="distill", workdir=workdir, start_from="other")
+    with pytest.raises(UserError, match="--start must be examples with --start_from"):
+        training.run("x", system, tiny, [settings])
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_last_step_size_without_decay_is_refused(tiny: Dataset):
+    settings = small(optimizer="em", leaf="binomial", em_last_step_size=0.02)
+    with pytest.raises(UserError, match="must go with --em_decay_steps of at least 1"):
         ll.make_system(settings, tiny)
 
 
