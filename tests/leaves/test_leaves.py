@@ -195,7 +195,9 @@ def test_draws_follow_the_distribution(name):
         assert (np.abs(counts - GRID * probs) <= 2.1).all()
 
 
-@pytest.mark.parametrize("name", cases.parameters(FAMILIES, ("binomial-255",)))
+@pytest.mark.parametrize(
+    "name", cases.parameters(FAMILIES, ("binomial-255", "normal", "logistic"))
+)
 def test_gradients_of_moments(name):
     """The mean over all noise of the draw's gradient is the gradient of the moments.
 

@@ -8,8 +8,15 @@ import pytest
 from dspc_jax.networks.convolutions import convolve, convolve_transposed
 from tests import cases
 
-SIZES = [(7, 5, 4, 2), (2, 4, 3, 2), (3, 3, 4, 1), (7, 7, 3, 3)]
-MORE = [(8, 8, 3, 1), (5, 4, 3, 2), (6, 7, 5, 2), (4, 4, 2, 2)]
+SIZES = [(7, 5, 4, 2), (3, 3, 4, 1)]
+MORE = [
+    (2, 4, 3, 2),
+    (7, 7, 3, 3),
+    (8, 8, 3, 1),
+    (5, 4, 3, 2),
+    (6, 7, 5, 2),
+    (4, 4, 2, 2),
+]
 MORE = [pytest.param(*size, marks=pytest.mark.slow) for size in MORE]
 NUMBERS = ("NHWC", "HWIO", "NHWC")
 

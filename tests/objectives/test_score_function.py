@@ -104,7 +104,7 @@ def advantages_of_mmd(loss, y):
     ("name", "advantages", "unbiased"),
     [
         pytest.param("mmd", set_advantages, True, marks=pytest.mark.slow),
-        ("mmd", advantages_of_mmd, True),
+        pytest.param("mmd", advantages_of_mmd, True, marks=pytest.mark.slow),
         ("products", set_advantages, True),
         ("mmd", leaving_out_nothing, False),
     ],

@@ -108,11 +108,14 @@ ENTRIES = {
 }
 
 
+LONG = ("critic", "auto_encoding", "discriminator", "augmentation")
+
+
 # Halves take the way of 8-bit pixels through every entry (tests/ops/test_values.py).
 @pytest.mark.parametrize(
     "dtype", ["uint8", pytest.param("float16", marks=pytest.mark.slow)]
 )
-@pytest.mark.parametrize("name", cases.parameters(ENTRIES, ("critic", "auto_encoding")))
+@pytest.mark.parametrize("name", cases.parameters(ENTRIES, LONG))
 def test_values_of_any_type_give_what_floats_give(name, dtype):
     pixels = np.random.default_rng(0).integers(0, 256, (N, V, 1))
     both = cases.jit(lambda *values: [ENTRIES[name](x) for x in values])

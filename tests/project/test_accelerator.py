@@ -77,10 +77,10 @@ def test_a_stage_that_takes_too_long_is_ended(tmp_path, monkeypatch):
 
 def test_programs_of_a_stage_end_with_it(tmp_path):
     late = tmp_path / "late"
-    child = f"import time; time.sleep(3); open({str(late)!r}, 'w')"
+    child = f"import time; time.sleep(1.5); open({str(late)!r}, 'w')"
     fault = f"import subprocess; subprocess.run([sys.executable, '-c', {child!r}])"
-    run_worker(tmp_path, fault, silence=1.0)
-    time.sleep(3.0)
+    run_worker(tmp_path, fault, silence=0.5)
+    time.sleep(1.5)
     assert not late.exists()
 
 

@@ -165,7 +165,9 @@ def two_images(by: str):
     return case, params._replace(leaves=(leaf._replace(mean=mean),))
 
 
-@pytest.mark.parametrize("by", ["repetition", "class"])
+@pytest.mark.parametrize(
+    "by", [pytest.param("repetition", marks=pytest.mark.slow), "class"]
+)
 def test_evidence_reaches_the_root(by):
     """Law 3: given one bright pixel, all of 200 samples are bright, hard and soft."""
     case, params = two_images(by)

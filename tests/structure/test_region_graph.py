@@ -45,7 +45,7 @@ STRUCTURES = {
 each = pytest.mark.parametrize("structure", STRUCTURES.values(), ids=STRUCTURES)
 
 
-@settings(max_examples=200, derandomize=True, deadline=None, database=None)
+@settings(max_examples=80, derandomize=True, deadline=None, database=None)
 @given(st.integers(2, 6).flatmap(lambda v: strategies.region_graphs(v, 12)))
 def test_random_graphs_are_folded_alike(graph):
     check_folding(graph)

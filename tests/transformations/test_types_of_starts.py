@@ -44,6 +44,7 @@ def test_new_parameters_have_the_type_that_is_asked_for():
                 assert np.isin(start.leaves[0].mean, data).all()
 
 
+@pytest.mark.slow
 def test_one_class_has_the_type_of_all():
     circuit = small()
     x = functions.example(circuit).x

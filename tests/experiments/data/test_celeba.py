@@ -187,6 +187,7 @@ def test_any_cut_or_flipped_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         assert (np.asarray(images.train) == pixels).all()
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_images(tmp_path: Path):
     """At most a tenth of an image's 12288 bytes stays: its entry in the zip."""
     picture_file = tmp_path / "x"
