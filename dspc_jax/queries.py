@@ -215,15 +215,16 @@ def _draw(params_and_temperature, keys, x, observed, *, layout, relaxation, leaf
         observed = jnp.broadcast_to(observed, (size, *observed.shape[1:]))
     numbers = noise.draw(layout, keys, params.classes.dtype)
     exact = relaxation in ("hard", "implicit")
-    if exact and layout.graph.alternatives is not None:
+    if exact:
         values = path.sample(layout, params, weights, evidence, numbers, leaf_mode)
     elif relaxation == "dense":
         values = dense.sample(
             layout, params, weights, evidence, numbers, temperature, leaf_mode
         )
     else:
-        choices = ("hard", 1.0) if exact else (relaxation, temperature)
-        chosen = downward.select(layout, weights, evidence, numbers, *choices)
+        chosen = downward.select(
+            layout, weights, evidence, numbers, relaxation, temperature
+        )
         values = downward.blend(layout, params, chosen, numbers.leaves, leaf_mode)
     if observed is not None:
         values = downward.keep_observed(values, x, observed)
@@ -241,11 +242,7 @@ def _explain(params, x, observed, *, layout):
     )
     evidence = upward(layout, weights, x, observed, modes)
     silence = noise.none(layout, x.shape[0], x.dtype)
-    if layout.graph.alternatives is not None:
-        values = path.mpe(layout, params, weights, evidence, silence)
-    else:
-        chosen = downward.select(layout, weights, evidence, silence, "hard", 1.0)
-        values = downward.modes(layout, params, chosen)
+    values = path.mpe(layout, params, weights, evidence, silence)
     return downward.keep_observed(values, x, observed)
 
 

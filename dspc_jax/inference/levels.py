@@ -282,13 +282,11 @@ def joined(states: Sequence[PyTree], count: int) -> PyTree:
 
 
 def _cut(pieces: Sequence[Piece], states: PyTree) -> list[tuple[Piece, PyTree]]:
-    """The states of each piece; one for all R regions where alternatives share it."""
+    """The states of each piece."""
     sizes = [
         rows.stop - rows.start if isinstance(rows, slice) else len(rows)
         for _, rows in pieces
     ]
-    repeats = sum(sizes) // len(jax.tree.leaves(states)[0])
-    sizes = [size // repeats for size in sizes]
     ends = np.cumsum(sizes)
     return [
         (piece, jax.tree.map(lambda a, part=slice(end - size, end): a[part], states))

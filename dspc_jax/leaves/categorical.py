@@ -11,7 +11,7 @@ import numpy as np
 from dspc_jax.arguments import store, whole_number
 from dspc_jax.leaves.family import flat, impossible, moment_matched
 from dspc_jax.leaves.joining import aligned
-from dspc_jax.leaves.quantiles import categorical_quantile
+from dspc_jax.leaves.quantiles import categorical_quantile, table_quantile
 from dspc_jax.ops.derivatives import Differentiable
 from dspc_jax.ops.numerics import finite_or_zero, safe_divide, safe_log
 from dspc_jax.types import Array
@@ -148,6 +148,13 @@ class Categorical:
         draw = categorical_quantile(uniform, p)
         _, variance = self._moments(p)
         return moment_matched(draw, mean, std, jnp.sqrt(variance))
+
+    def draw_at(self, uniform, components, index):  # noqa: D102
+        mean, std, p = components
+        cumulative = jnp.cumsum(jax.lax.stop_gradient(p), axis=-1)
+        draw = table_quantile(uniform, cumulative, index)
+        std = std[index]
+        return moment_matched(draw, mean[index], std, std)
 
     def mean(self, components):  # noqa: D102
         return components[0]

@@ -189,6 +189,26 @@ class ExpandableLeaf(DirectLeaf, Protocol):
 
 
 @runtime_checkable
+class TableLeaf(Leaf, Protocol):
+    """A family that draws faster from tables of all leaves than from chosen ones."""
+
+    def draw_at(
+        self,
+        uniform: Array,
+        components: tuple[Array, ...],
+        index: tuple[Array, ...],
+    ) -> Array:
+        """As `draw` from the components of the leaves that ``index`` chooses.
+
+        Args:
+            uniform: numbers in (0, 1), ``[V, N, C]``.
+            components: of all leaves, not blended.
+            index: regions, units and positions, ``[V, N]`` each.
+        """
+        ...
+
+
+@runtime_checkable
 class JoinableLeaf(Leaf, Protocol):
     """A family that may be evaluated for several configurations at once.
 

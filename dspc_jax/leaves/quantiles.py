@@ -130,3 +130,32 @@ def categorical_quantile(uniform: Array, p: Array) -> Array:
     return jax.lax.stop_gradient(
         jnp.sum((cumulative <= target).astype(p.dtype), axis=-1)
     )
+
+
+def table_quantile(
+    uniform: Array, cumulative: Array, index: tuple[Array, ...]
+) -> Array:
+    """Turns uniform numbers into draws from rows of a table, as `categorical_quantile`.
+
+    Each row is bisected: a draw reads ``log2 M`` numbers, not M.
+
+    Args:
+        uniform: in (0, 1), shape ``[..., C]``.
+        cumulative: sums of probabilities, ``[*A, C, M]``, M values on the last axis.
+        index: an index into each of the axes A, ``[...]``.
+
+    Returns:
+        Values ``0..M-1`` as floats, ``[..., C]``.
+    """
+    *rows, num_channels, size = cumulative.shape
+    channels = jnp.arange(num_channels).reshape(*[1] * index[0].ndim, -1)
+    row = jnp.ravel_multi_index(index, rows, mode="clip")[..., None]
+    row = (row * num_channels + channels) * size
+    flat = cumulative.reshape(-1)
+    target = uniform * flat[row + size - 1]
+    below = jnp.zeros_like(row)
+    for step in (2**n for n in reversed(range(size.bit_length()))):
+        place = below + (step - 1)
+        is_below = flat[row + jnp.minimum(place, size - 1)] <= target
+        below = jnp.where(is_below & (place < size), below + step, below)
+    return jax.lax.stop_gradient(below.astype(uniform.dtype))

@@ -242,17 +242,6 @@ def blend(
     )
 
 
-def modes(layout: Layout, params: CircuitParams, selectors: Array) -> Array:
-    """The modes of hard-selected leaves, ``[N, V, C]``."""
-    values = [
-        input_layer.blend(block, block.leaf.mode(leaf), selectors)
-        for block, leaf in zip(layout.blocks, params.leaves, strict=True)
-    ]
-    return jnp.transpose(
-        input_layer.in_variable_order(layout.blocks, values), (2, 0, 1)
-    )
-
-
 def keep_observed(sample: Array, x: Array, observed: Array) -> Array:
     """The sample with the observed values in their places, ``[N, V, C]``.
 

@@ -28,9 +28,9 @@ class FoldedPartitions:
         size: P, the number of partitions.
         from_inputs: whether the children are input regions (or else inner regions).
         children: per side (one or two), the pieces that concatenate to the P children.
-        slots: ``[P]`` noise slots; partitions that can never be taken together (they
-            lie under different alternatives of a mixture) share one.
-        num_slots: S, the number of slots.
+        slots: ``[P]`` noise slots; partitions that share one can never be taken
+            together, see `_numbers_of_slots`.
+        members: ``[S, A]`` partitions of every slot, -1 where it has fewer than A.
         steps: how the partitions follow one another, if some of the children are
             regions of the same level; it has no other fold then.
     """
@@ -39,8 +39,13 @@ class FoldedPartitions:
     from_inputs: bool
     children: tuple[tuple[Piece, ...], ...]
     slots: np.ndarray
-    num_slots: int
+    members: np.ndarray
     steps: Steps | None
+
+    @property
+    def num_slots(self) -> int:
+        """S."""
+        return len(self.members)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -252,9 +257,16 @@ def _group(graph: RegionGraph, regions: list[int]) -> list[list[Partition]]:
 
 
 def _fold_level(graph, rows, slot_of, regions, groups, number, num_steps) -> Level:
+    def slots_of(regions: list[int]) -> np.ndarray:
+        paths = [slot_of[region] for region in regions]
+        # Of several heights, one region may lie in another.
+        scopes = [graph.scopes[region] for region in regions] if num_steps == 1 else []
+        return _numbers_of_slots(paths, scopes)
+
     folds = []
     for partitions in groups:
-        slots, num_slots = _numbered([slot_of[p.region] for p in partitions])
+        slots = slots_of([p.region for p in partitions])
+        members = _positions(slots.tolist(), list(range(slots.max() + 1)))
         folds.append(
             FoldedPartitions(
                 size=len(partitions),
@@ -264,7 +276,7 @@ def _fold_level(graph, rows, slot_of, regions, groups, number, num_steps) -> Lev
                     for side in zip(*(p.children for p in partitions), strict=True)
                 ),
                 slots=slots,
-                num_slots=num_slots,
+                members=_padded(members),
                 steps=make_steps(graph, rows, partitions, number)
                 if num_steps > 1
                 else None,
@@ -272,8 +284,7 @@ def _fold_level(graph, rows, slot_of, regions, groups, number, num_steps) -> Lev
         )
     flat = [p.region for partitions in groups for p in partitions]
     mixture = _padded(_positions(flat, regions)) if flat != regions else None
-    slots, _ = _numbered([slot_of[region] for region in regions])
-    return Level(tuple(folds), mixture, len(regions), slots)
+    return Level(tuple(folds), mixture, len(regions), slots_of(regions))
 
 
 def _slots(graph, order, groups) -> dict[int, tuple]:
@@ -299,6 +310,33 @@ def _slots(graph, order, groups) -> dict[int, tuple]:
             else:
                 paths[region] = ("shared", region)
     return paths
+
+
+def _numbers_of_slots(paths: list[tuple], scopes: list[tuple[int, ...]]) -> np.ndarray:
+    """Numbers the slots of regions of which no two of one slot are sampled together.
+
+    Args:
+        paths: of the regions, see `_slots`; those of one path share a slot.
+        scopes: of the same regions, none in another, or nothing. Paths whose regions
+            all have a variable in common share a slot: one region is sampled for it.
+    """
+    numbers, _ = _numbered(paths)
+    common: dict[int, set[int]] = {}
+    for number, scope in zip(numbers.tolist(), scopes, strict=bool(scopes)):
+        common[number] = common.get(number, set(scope)) & set(scope)
+    slot_of_variable: dict[int, int] = {}
+    joined: dict[int, int] = {}
+    for number, variables in common.items():
+        slots = [slot_of_variable[v] for v in variables if v in slot_of_variable]
+        joined[number] = slot = min(slots, default=number)
+        if slots:
+            variables = {v for v in variables if slot_of_variable.get(v) == slot}
+            for v in common[slot] - variables:
+                slot_of_variable.pop(v, None)
+            common[slot] = variables
+        else:
+            slot_of_variable |= dict.fromkeys(variables, slot)
+    return _numbered([joined.get(number, number) for number in numbers.tolist()])[0]
 
 
 def _alternatives(graph: RegionGraph, levels: tuple[Level, ...]) -> int | None:

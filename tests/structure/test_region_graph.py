@@ -276,3 +276,12 @@ def test_structures_do_not_touch_jax():
     """Plain data: building one needs no device."""
     with jax.transfer_guard("disallow"):
         fold(pc.QuadTree(3, 4).region_graph())
+
+
+def test_shared_regions_have_as_many_slots_as_one_sample_takes():
+    """Of an even quad graph: at each level half of the regions, or fewer."""
+    folded = fold(pc.QuadGraph(4, 4).region_graph())
+    sizes = [sum(f.size for f in level.folds) for level in folded.levels]
+    slots = [sum(f.num_slots for f in level.folds) for level in folded.levels]
+    assert sizes == [16, 8, 4, 2]
+    assert slots == [8, 4, 2, 1]
