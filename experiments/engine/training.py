@@ -33,6 +33,8 @@ from experiments.engine.workdir import claim
 
 _NUM_PICTURES = 64  # images in a grid
 
+_Metrics = dict[str, np.ndarray]
+
 
 class _Run(NamedTuple):
     """The parts of a run that its steps share.
@@ -153,7 +155,7 @@ def _run(
         pace = Pace(loop.max_chunk)
         run = _Run(name, folder, settings, dataset, loop, checkpoints, writer, pace)
         with Signals() as signals:
-            carry, step = _train(run, carry, first_step, signals)
+            carry, step, valid = _train(run, carry, first_step, signals)
         if step < settings.num_steps:
             assert signals.received is not None
             summary.write(
@@ -161,7 +163,7 @@ def _run(
                 f"step {step}; saved in {folder}, the same command continues\n"
             )
             return 128 + signals.received
-        result = _result(run, carry, first_step, start)
+        result = _result(run, carry, valid, first_step, start)
         writer.write_result(result)
     summary.write(summary.summary(result, folder))
     return 0
@@ -199,13 +201,11 @@ def _first_carry(
     return loop.put(starting.started(carry, groups))
 
 
-def _result(run: _Run, carry: Carry, first_step: int, start: float) -> dict[str, Any]:
-    """The result of a finished run."""
-    final = {
-        f"{split}/{k}": v
-        for split in ("valid", "test")
-        for k, v in run.loop.evaluate(carry.state, run.loop.examples(split)).items()
-    }
+def _result(
+    run: _Run, carry: Carry, valid: _Metrics, first_step: int, start: float
+) -> dict[str, Any]:
+    """The result of a finished run, whose metrics on validation are there already."""
+    final = (valid or _evaluated(run, carry, "valid")) | _evaluated(run, carry, "test")
     return {
         "program": run.name,
         "dataset": run.dataset.name,
@@ -222,12 +222,24 @@ def _result(run: _Run, carry: Carry, first_step: int, start: float) -> dict[str,
     }
 
 
+def _evaluated(run: _Run, carry: Carry, split: str) -> _Metrics:
+    values = run.loop.evaluate(carry.state, run.loop.examples(split))
+    return {f"{split}/{name}": value for name, value in values.items()}
+
+
 # ---- steps -----------------------------------------------------------------------
 
 
-def _train(run: _Run, carry: Carry, step: int, signals: Signals) -> tuple[Carry, int]:
-    """Trains from ``step`` to the last step, or until a signal; saves at the end."""
+def _train(
+    run: _Run, carry: Carry, step: int, signals: Signals
+) -> tuple[Carry, int, _Metrics]:
+    """Trains from ``step`` to the last step, or until a signal; saves at the end.
+
+    Returns:
+        The state, its step, and the metrics on validation if they are of this state.
+    """
     num_steps, saved = run.settings.num_steps, step
+    valid: _Metrics = {}
     with tqdm.tqdm(
         total=num_steps,
         initial=step,
@@ -241,13 +253,13 @@ def _train(run: _Run, carry: Carry, step: int, signals: Signals) -> tuple[Carry,
             step += num
             bar.update(num)
             due = _due(run.settings, step)
-            carry = _report(run, carry, step, due, bar)
+            carry, valid = _report(run, carry, step, due, bar)
             if due.save:
                 _save(run, carry, step)
                 saved = step
         if step > saved:
             _save(run, carry, step)
-    return carry, step
+    return carry, step, valid
 
 
 def _intervals(settings: Settings) -> tuple[int, int, int]:
@@ -277,21 +289,24 @@ def _advance(run: _Run, carry: Carry, step: int, num: int) -> Carry:
     return carry
 
 
-def _report(run: _Run, carry: Carry, step: int, due: _Due, bar: tqdm.tqdm) -> Carry:
-    """Writes the metrics and pictures that are due."""
-    scalars: dict[str, np.ndarray] = {}
+def _report(
+    run: _Run, carry: Carry, step: int, due: _Due, bar: tqdm.tqdm
+) -> tuple[Carry, _Metrics]:
+    """Writes the metrics and pictures that are due; returns those on validation."""
+    scalars: _Metrics = {}
+    valid: _Metrics = {}
     if due.log:
         carry, means = run.loop.drain(carry)
         scalars |= {f"train/{k}": v for k, v in means.items()}
         bar.set_postfix({k: f"{v.mean():.4g}" for k, v in means.items()})
     if due.evaluate:
-        values = run.loop.evaluate(carry.state, run.loop.examples("valid"))
-        scalars |= {f"valid/{k}": v for k, v in values.items()}
+        valid = _evaluated(run, carry, "valid")
+        scalars |= valid
     if scalars:  # before the checkpoint: its steps must be on disk
         run.writer.write_scalars(step, metrics.over_seeds(scalars))
     if due.evaluate:
         _draw(run, carry, step)
-    return carry
+    return carry, valid
 
 
 def _draw(run: _Run, carry: Carry, step: int) -> None:
