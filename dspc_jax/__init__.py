@@ -21,6 +21,7 @@ from dspc_jax.parameters import given_class
 from dspc_jax.registry import register
 from dspc_jax.rows import ParameterRows, parameter_rows
 from dspc_jax.serialization import load, save
+from dspc_jax.sharpening import sharpened
 from dspc_jax.structure.image_families import PoonDomingos, QuadGraph, QuadTree
 from dspc_jax.structure.latents import with_latents
 from dspc_jax.structure.random_trees import RandomBinaryTrees
@@ -59,6 +60,7 @@ __all__ = [
     "parameter_rows",
     "register",
     "save",
+    "sharpened",
     "transform",
     "whole_blocks",
     "with_latents",

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from typing import Any, NamedTuple, SupportsIndex
 
 import jax
@@ -9,11 +10,12 @@ from jax.core import Tracer
 import jax.numpy as jnp
 import numpy as np
 
-from dspc_jax.arguments import instance, shown, whole_number
+from dspc_jax.arguments import instance, real_number, shown, whole_number
 from dspc_jax.layers import input_layer, mixing_layer, sum_layer
 from dspc_jax.layers.input_layer import InputBlock
 from dspc_jax.ops import divisions
-from dspc_jax.ops.numerics import log_softmax
+from dspc_jax.ops.float_types import computed_in
+from dspc_jax.ops.numerics import finite_or_zero, log_softmax
 from dspc_jax.structure.folding import FoldedGraph
 from dspc_jax.types import Array, Key, PyTree
 
@@ -205,6 +207,57 @@ def given_class(params: CircuitParams, label: Array | SupportsIndex) -> CircuitP
     chosen = jnp.arange(num_classes) == label
     classes = jnp.where(chosen, 0.0, -jnp.inf).astype(params.classes.dtype)
     return params._replace(classes=classes)
+
+
+def sharpened(
+    layout: Layout, params: CircuitParams, sharpness: Array | float
+) -> CircuitParams:
+    """As `dspc_jax.sharpened`, of a layout."""
+    if shape := getattr(sharpness, "shape", ()):
+        raise ValueError(
+            f"sharpness must be a scalar (batch with jax.vmap), got shape {shape}"
+        )
+    if not isinstance(sharpness, Tracer):
+        if sharpness != math.inf:
+            sharpness = real_number("sharpness", sharpness)
+        sharpness = float(sharpness)
+        if sharpness < 0:
+            raise ValueError(f"sharpness must not be negative, got {sharpness}")
+    return _sharpened(layout, params, sharpness)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _sharpened(layout, params, sharpness):
+    check(layout, params)
+    return params._replace(
+        sums=jax.tree.map(
+            lambda logits: _powers(logits, sharpness, range(2, logits.ndim)),
+            params.sums,
+        ),
+        mixtures=tuple(
+            None
+            if level.mixture is None
+            else _powers(logits, sharpness, (-1,), mixing_layer.exists(level.mixture))
+            for level, logits in zip(layout.graph.levels, params.mixtures, strict=True)
+        ),
+        classes=_powers(params.classes, sharpness, (0,)),
+    )
+
+
+def _powers(logits, sharpness, axes, exists: Any = True):
+    """Logits of weights to a power; the greatest along the axes stays finite."""
+    wide = logits.astype(computed_in(logits.dtype))
+    power = jnp.asarray(sharpness, wide.dtype)
+    is_limit = power == jnp.inf
+    possible = (wide != -jnp.inf) & exists
+    top = jnp.max(jnp.where(possible, wide, -jnp.inf), tuple(axes), keepdims=True)
+    top = jax.lax.stop_gradient(finite_or_zero(top))
+    # From the top down, or a great power would overflow; with the power 1 as they are.
+    below = jnp.where(possible, wide - jnp.where(power == 1, 0.0, top), 0.0)
+    powers = jnp.where(is_limit, 1.0, power) * below
+    limits = jnp.where(wide < top, -jnp.inf, 0.0)
+    chosen = jnp.where(is_limit, limits, powers)
+    return jnp.where(possible, chosen, wide).astype(logits.dtype)
 
 
 def normalize(layout: Layout, params: CircuitParams) -> CircuitWeights:

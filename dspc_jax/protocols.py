@@ -137,6 +137,7 @@ class Sample(Protocol):
         observed: Any = None,
         *,
         leaf_mode: str = "sample",
+        sharpness: Array | float = 1.0,
     ) -> Array:
         """An exact sample: ancestral, given the observed values if there are any.
 
@@ -147,12 +148,16 @@ class Sample(Protocol):
             observed: bool ``[V]``, given together with ``x``.
             leaf_mode: ``"sample"``, or ``"mean"`` for the means of the chosen leaves
                 (behind a flow, as features).
+            sharpness: the power of the weights of every sum, a scalar that is not
+                negative, may be traced. Above 1 samples are more typical: exact ones
+                of the sharper circuit (`dspc_jax.sharpened`), given the observed
+                values as well; leaves stay as they are.
 
         Returns:
             ``[V, C]``; NaN where an observed value is NaN.
 
         Raises:
-            ValueError: a shape, type or mode is another.
+            ValueError: a shape, type or mode is another, or the sharpness is negative.
         """
         ...
 

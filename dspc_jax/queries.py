@@ -128,8 +128,12 @@ def sample(
     observed: Any = None,
     *,
     leaf_mode: str = "sample",
+    sharpness: Array | float = 1.0,
 ) -> Array:
     """As `dspc_jax.protocols.Sample`."""
+    if not (isinstance(sharpness, float | int) and sharpness == 1):
+        params, _ = widened(params)
+        params = parameters.sharpened(layout, params, sharpness)
     return _sample(layout, key, params, "hard", None, x, observed, leaf_mode)
 
 

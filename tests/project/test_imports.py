@@ -36,6 +36,7 @@ LIBRARY = {
     "queries": _QUERIES,
     "circuit": (*_LAYERS, "queries", "protocols"),
     "rows": _CIRCUIT,
+    "sharpening": _CIRCUIT,
     "registry": (),
     "protocols": ("types",),
     "serialization": (*_CIRCUIT, "registry", "flows", "safe_files"),

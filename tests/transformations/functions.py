@@ -57,6 +57,9 @@ EXACT: dict[str, Function] = {
     "sample, given": lambda c, p, e: c.sample(
         jax.random.clone(e.key), p, x=e.x, observed=e.observed
     ),
+    "sample, sharpened": lambda c, p, e: c.sample(
+        jax.random.clone(e.key), p, sharpness=2.0
+    ),
     "mpe": lambda c, p, e: c.mpe(p, x=e.x, observed=e.observed),
 }
 ROWS = SMOOTH | RELAXED | CONDITIONAL | EXACT
