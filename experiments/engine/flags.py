@@ -166,10 +166,7 @@ class Settings:
         only=_EM,
     )
     em_last_step_size: float = flag(
-        0.01,
-        "weight after --em_decay_steps",
-        within(0, 1),
-        only=_EM,
+        0.01, "weight after --em_decay_steps", within(0, 1), only=_EM
     )
     em_decay_steps: int = flag(
         0,
@@ -207,10 +204,15 @@ class Settings:
         free=True,
     )
     log_every: int = flag(
-        50,
-        "steps whose mean is one training line in metrics.jsonl",
-        at_least(1),
+        50, "steps of one training line in metrics.jsonl", at_least(1), free=True
+    )
+    sharpness: float = flag(
+        1.0,
+        "not 1: pictures of samples show also those of the circuit with all weights to "
+        "this power (above 1: more typical ones); nothing is trained by it",
+        at_least(0),
         free=True,
+        only={"density": ["circuit"]},
     )
     structure: str = flag(
         "quad_tree",

@@ -264,6 +264,19 @@ def is_sample(title: str) -> bool:
     return title.startswith(("sampled", "dec"))
 
 
+def sharpened_title(title: str, sharpness: float) -> str:
+    """The title of such images where the weights of all sums are to a power."""
+    return f"{title}{_SHARPENED}{sharpness:g}"
+
+
+def is_sharpened(title: str) -> bool:
+    """Whether the title of images says that they are of a sharper circuit."""
+    return _SHARPENED in title
+
+
+_SHARPENED = ", sharpness "
+
+
 def sample_path(folder: Path, kind: str, step: int) -> Path:
     """The picture of one kind after a step."""
     return folder / SAMPLES / f"{kind}_{step:07d}.png"

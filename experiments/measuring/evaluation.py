@@ -84,6 +84,13 @@ class EvaluateSettings:
         "the classification accuracy score, where the run knows classes; 0: none",
         flags.at_least(0),
     )
+    sharpness: float | None = flags.flag(
+        None,
+        "not 1: samples of the circuit with all weights to this power are measured as "
+        "well, in rows of their own (default: that of the run)",
+        flags.at_least(0),
+        kind=float,
+    )
     sample_seed: int = flags.flag(0, "seed of the samples", flags.at_least(0))
 
 
@@ -107,7 +114,7 @@ def evaluate(settings: EvaluateSettings) -> tuple[dict[str, Any], Levels]:
     if settings.classifier is None and settings.inception is None:
         raise UserError("--classifier or --inception must be given")
     start = time.perf_counter()
-    run = trained.load(settings.run, "run", settings.data_dir)
+    run = trained.load(settings.run, "run", settings.data_dir, settings.sharpness)
     check_judge(settings.classifier, run.groups)
     data_dir = settings.data_dir or run.groups[0].data_dir
     maps = _feature_maps(settings, run.dataset, data_dir)
@@ -157,12 +164,18 @@ def _sample_rows(
     for place in range(len(run.seeds)):
         drawn = measures.samples(run, place, settings.num_samples, settings.sample_seed)
         if settings.protocol == "paper" and _MEANS in drawn:
-            drawn = {_MEANS: drawn[_MEANS]}
+            drawn = {t: drawn[t] for t in drawn if t.startswith(_MEANS)}
         for title, levels in drawn.items():
             rows.setdefault(title, []).append(distances(levels))
             pictures.setdefault(title, levels[:_NUM_PICTURES])
     if not rows:
         raise UserError(f"--run must draw samples, got a run of {run.program}")
+    sharpness = settings.sharpness
+    if sharpness not in (None, 1) and not any(map(run_folder.is_sharpened, rows)):
+        raise UserError(
+            f"--sharpness must be 1 for a run without samples of a circuit, got "
+            f"{sharpness:g} and a run of {run.program}"
+        )
     return rows, pictures
 
 

@@ -14,7 +14,7 @@ from experiments.engine.run_folder import Unreadable
 # of one setting.
 IRRELEVANT = frozenset(
     ("workdir", "data_dir", "seed", "num_seeds")
-    + ("checkpoint_every", "eval_every", "log_every")
+    + ("checkpoint_every", "eval_every", "log_every", "sharpness")
 )
 
 

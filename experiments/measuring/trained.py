@@ -44,13 +44,19 @@ class Trained(NamedTuple):
         return jax.tree.map(lambda leaf: leaf[place], self.states)
 
 
-def load(workdir: str | Path, flag: str, data_dir: str | None = None) -> Trained:
+def load(
+    workdir: str | Path,
+    flag: str,
+    data_dir: str | None = None,
+    sharpness: float | None = None,
+) -> Trained:
     """Reads a run back.
 
     Args:
         workdir: the run's folder.
         flag: the flag that named it, for errors.
         data_dir: folder of the data set's files, if not that of the run.
+        sharpness: of its samples, if not that of the run.
 
     Returns:
         The run.
@@ -66,7 +72,8 @@ def load(workdir: str | Path, flag: str, data_dir: str | None = None) -> Trained
             f"--{flag} must be a run of {', '.join(PROGRAMS)}, got one of "
             f"{config.program!r}"
         )
-    values = config.flags | ({} if data_dir is None else {"data_dir": data_dir})
+    others = {"data_dir": data_dir, "sharpness": sharpness}
+    values = config.flags | {k: v for k, v in others.items() if v is not None}
     groups = [flags.from_values(group, values) for group in program.groups]
     settings = groups[0]
     dataset = data.load(settings.dataset, settings.data_dir, settings.data_options())

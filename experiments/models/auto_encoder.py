@@ -244,16 +244,25 @@ class AutoEncoder:
         real_key, own_key, prior_key, sample_key, decode_key = jax.random.split(key, 5)
         circuit, dataset = self.joint.circuit, self._dataset
         num_pixels = dataset.height * dataset.width
-        own = jax.vmap(lambda k: circuit.sample(k, params["circuit"])[num_pixels:])(
-            jax.random.split(own_key, num)
+        ways = model.with_sharpness(
+            self._shared.sharpness, {"decoded, z of the circuit": {}}
         )
+
+        def codes(options):
+            def sample(key):
+                return circuit.sample(key, params["circuit"], **options)[num_pixels:]
+
+            return jax.vmap(sample)(jax.random.split(jax.random.clone(own_key), num))
+
+        drawn = {title: (sample_key, codes(way)) for title, way in ways.items()}
+        own = drawn["decoded, z of the circuit"][1]
         prior = jax.random.normal(prior_key, own.shape)
+        drawn["decoded, z from N(0, 1)"] = decode_key, prior
         decoded = {
-            title: reconstruction.to_levels(dataset, self._decode(params, k, z))
-            for title, k, z in (
-                ("decoded, z of the circuit", sample_key, own),
-                ("decoded, z from N(0, 1)", decode_key, prior),
+            title: reconstruction.to_levels(
+                dataset, self._decode(params, jax.random.clone(k), z)
             )
+            for title, (k, z) in drawn.items()
         }
         return (
             reconstruction.pictures(

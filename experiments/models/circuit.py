@@ -1,6 +1,6 @@
 """The circuit that the flags ask for, on a data set: what all programs share."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 import contextlib
 import re
 from typing import Any, NamedTuple
@@ -21,6 +21,7 @@ from dspc_jax.objectives import (
 from experiments.console.errors import UserError
 from experiments.data import Dataset
 from experiments.engine.flags import Settings
+from experiments.engine.run_folder import sharpened_title
 from experiments.engine.system import levels_and_labels
 from experiments.models.pixel_kernels import pixel_kernel, references
 from experiments.models.preprocessing import (
@@ -280,7 +281,7 @@ def evaluate(
     noise_key, sample_key = jax.random.split(key)
     x = model.codec.encode(noise_key, levels)
     log_p = jax.vmap(model.circuit.log_prob, (None, 0))(params["circuit"], x)
-    samples = sample(model, params, sample_key, len(levels), "sample")
+    samples = sample(model, params, sample_key, len(levels))
     real, samples = model.codec.to_unit(x), model.codec.to_unit(samples)
     metrics = {
         "bits_per_dim": bits_per_example(model.codec, x, log_p),
@@ -296,18 +297,42 @@ def evaluate(
 
 
 def sample(
-    model: Model, params: Params, key: jax.Array, num: int, leaf_mode: str
+    model: Model, params: Params, key: jax.Array, num: int, **options: Any
 ) -> jax.Array:
     """Ancestral samples, ``[num, V, C]`` in the leaves' units."""
 
     def draw(key):
-        return model.circuit.sample(key, params["circuit"], leaf_mode=leaf_mode)
+        return model.circuit.sample(key, params["circuit"], **options)
 
     return jax.vmap(draw)(jax.random.split(key, num))
 
 
+def with_sharpness(
+    sharpness: float, ways: Mapping[str, dict[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """Ways to draw samples, and those of the sharper circuit beside them.
+
+    Args:
+        sharpness: of ``--sharpness``; 1: there are no others.
+        ways: title to options of ``circuit.sample``.
+
+    Returns:
+        More of them; titles say the sharpness.
+    """
+    sharper = {
+        sharpened_title(title, sharpness): options | {"sharpness": sharpness}
+        for title, options in ways.items()
+        if sharpness != 1
+    }
+    return dict(ways) | sharper
+
+
+WAYS = {"sampled": {}, "sampled, leaf means": {"leaf_mode": "mean"}}
+"""Titles of pictures, and the options of ``circuit.sample`` that make them."""
+
+
 def pictures(
-    model: Model, params: Params, key: jax.Array, num: int
+    model: Model, params: Params, key: jax.Array, num: int, sharpness: float = 1.0
 ) -> dict[str, jax.Array]:
     """Sampled images with leaf noise, and the same choices with the leaves' means.
 
@@ -316,14 +341,15 @@ def pictures(
         params: the circuit's parameters, and more.
         key: one key for both, so that they show the same images.
         num: how many.
+        sharpness: not 1: of the sharper circuit as well.
 
     Returns:
         Title to levels, ``[num, V, C]`` uint8.
     """
     to_levels = model.codec.to_levels
     return {
-        title: to_levels(sample(model, params, jax.random.clone(key), num, leaf_mode))
-        for title, leaf_mode in (("sampled", "sample"), ("sampled, leaf means", "mean"))
+        title: to_levels(sample(model, params, jax.random.clone(key), num, **options))
+        for title, options in with_sharpness(sharpness, WAYS).items()
     }
 
 
@@ -332,7 +358,7 @@ def sample_class(
 ) -> jax.Array:
     """Samples of one class, ``[num, V, C]`` uint8 levels."""
     given = params | {"circuit": pc.given_class(params["circuit"], label)}
-    return model.codec.to_levels(sample(model, given, key, num, "sample"))
+    return model.codec.to_levels(sample(model, given, key, num))
 
 
 def complete(

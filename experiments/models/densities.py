@@ -132,13 +132,14 @@ def circuit_density(
         return Sampler(jax.vmap(draw, (0, None)), heat)
 
     def draw(params, key, num):
-        def samples(leaf_mode):
+        def samples(options):
             def sample(key):
-                return through.sample(key, params, leaf_mode=leaf_mode)
+                return through.sample(key, params, **options)
 
             return jax.vmap(sample)(jax.random.split(jax.random.clone(key), num))
 
-        return {"sampled": samples("sample"), "sampled, leaf means": samples("mean")}
+        ways = model.with_sharpness(settings.sharpness, model.WAYS)
+        return {title: samples(options) for title, options in ways.items()}
 
     def complete(params, x, observed):
         queries = {"mpe": through.mpe, "mean": through.mean}

@@ -139,7 +139,7 @@ def of_circuit(
         init=init,
         sampler=sampler,
         evaluate=own(model.evaluate),
-        pictures=own(model.pictures),
+        pictures=functools.partial(own(model.pictures), sharpness=settings.sharpness),
         likelihood_loss=own(model.likelihood_loss),
         circuit=circuit,
         complete=own(model.complete),

@@ -6,7 +6,7 @@ import functools
 from pathlib import Path
 
 from experiments.engine.pictures import Panel, read_panels
-from experiments.engine.run_folder import is_sample
+from experiments.engine.run_folder import is_sample, is_sharpened
 from experiments.measuring.collection import Collected
 from experiments.measuring.runs import Run, Setting
 from experiments.report.document import Figure, Gallery, Section
@@ -52,7 +52,8 @@ def picture_of(setting: Setting, caption: str) -> Figure:
     if path is None:
         return Figure(f"{caption}: no picture")
     panels, problem = open_panels(path)
-    candidates = [p for p in panels if is_sample(p.title)] or list(panels)
+    plain = [p for p in panels if not is_sharpened(p.title)]
+    candidates = [p for p in plain if is_sample(p.title)] or list(panels)
     if not candidates:
         return Figure(f"{caption}: {problem}")
     return image_figure(caption, candidates[-1].image)

@@ -15,6 +15,7 @@ from experiments.measuring import class_samples, measures, trained
 from experiments.measuring.evaluation import check_judge
 from experiments.models import features, weights
 from experiments.models.classifier import ClassifierSettings, network
+from experiments.report.pictures import open_panels
 from tests.evaluation.inception.random_weights import random_tensors
 from tests.experiments import runs
 
@@ -81,6 +82,7 @@ def test_a_classifier_of_other_images_sees_these(judge: Path, tmp_path: Path):
 
 def test_a_run_is_measured(judge: Path, circuit: Path):
     words = [f"--run={circuit}", f"--classifier={judge}", "--num_samples=300"]
+    words += ["--sharpness=0.5"]
     assert evaluate.main(evaluate.parse(["evaluate", *words])) == 0
     result = json.loads((circuit / "evaluation.json").read_text())
     assert result["seeds"] == [0, 1]
@@ -93,6 +95,7 @@ def test_a_run_is_measured(judge: Path, circuit: Path):
     rows = result["rows"]
     assert set(rows) == {
         *("sampled", "sampled, leaf means"),
+        *("sampled, sharpness 0.5", "sampled, leaf means, sharpness 0.5"),
         *("real, training set", "mean image", "independent pixels"),
     }
     for row in rows.values():
@@ -103,6 +106,21 @@ def test_a_run_is_measured(judge: Path, circuit: Path):
         assert real < 0.5 * rows[other]["fd_classifier"]
     seeds = rows["sampled"]["fd_classifier_seeds"]
     assert seeds[0] != seeds[1]
+    flatter = rows["sampled, sharpness 0.5"]["fd_classifier"]
+    assert flatter > rows["sampled"]["fd_classifier"]
+    panels, _ = open_panels(circuit / "evaluation.png")
+    assert "sampled, sharpness 0.5" in [panel.title for panel in panels]
+
+
+def test_only_circuits_are_sharpened(
+    judge: Path, circuit: Path, monkeypatch: pytest.MonkeyPatch
+):
+    network = {"sampled": np.zeros((20, 64, 1), np.uint8)}
+    monkeypatch.setattr(measures, "samples", lambda *_: network)
+    words = [f"--run={circuit}", f"--classifier={judge}", "--num_samples=20"]
+    groups = evaluate.parse(["evaluate", *words, "--sharpness=2"])
+    with pytest.raises(UserError, match="--sharpness must be 1 for a run without"):
+        evaluate.main(groups)
 
 
 @pytest.mark.parametrize(

@@ -164,7 +164,7 @@ def test_uniform_noise_has_the_bits_of_the_uniform_code(key, tmp_path):
     [
         # The default discriminator, convolutions, takes long to compile.
         ("--density=circuit", "--flow=patch", "--preprocess=logit")
-        + ("--flow_steps=1", "--adv_discriminator=mlp"),
+        + ("--flow_steps=1", "--adv_discriminator=mlp", "--sharpness=2"),
         pytest.param(
             ("--density=vae", "--flow=multi_scale", "--sample_loss=mmd"),
             marks=pytest.mark.slow,
@@ -187,6 +187,7 @@ def test_the_program_trains_and_is_read_back(words, tmp_path: Path):
     assert (found.program, found.step) == ("ade", 4)
     drawn = found.system.sample(found.state(0), jax.random.key(0), 3)
     assert drawn["sampled"].shape == (3, 8, 1)
+    assert ("sampled, sharpness 2" in drawn) == ("--density=circuit" in words)
 
 
 @pytest.mark.parametrize(

@@ -127,7 +127,8 @@ def test_pae_learns_one_batch_by_heart(one_batch: Dataset):
 @pytest.mark.slow
 def test_pictures(one_batch: Dataset):
     """What they are called, and that reconstructions are those of the real images."""
-    loop, carry, _ = check_overfit(one_batch, pae_system(one_batch), 200, 0.3)
+    system = pae_system(one_batch, shared={"sharpness": 3.0})
+    loop, carry, _ = check_overfit(one_batch, system, 200, 0.3)
     pictures = loop.sample(carry.state, 5)
     assert set(pictures) == {
         "reconstructed",
@@ -135,6 +136,7 @@ def test_pictures(one_batch: Dataset):
         "reconstructed from the rest",
         "mean given the rest",
         "decoded, z of the circuit",
+        "decoded, z of the circuit, sharpness 3",
         "decoded, z from N(0, 1)",
     }
     for levels in pictures.values():

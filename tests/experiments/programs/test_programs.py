@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 import numpy as np
 import pytest
 
+import dspc_jax as pc
 from experiments import ll, mmd
 from experiments.console.errors import UserError
 from experiments.data import Dataset
@@ -145,6 +146,38 @@ def test_maximum_likelihood_lowers_the_bits(tiny: Dataset, changed: dict[str, An
     for levels in pictures.values():
         assert levels.shape == (3, 8, 1)
         assert levels.dtype == np.uint8
+
+
+def test_pictures_of_sharper_circuits_stand_beside_the_others(tiny: Dataset):
+    """The flag changes nothing else: the same images, and metrics of these alone."""
+
+    def drawn(sharpness):
+        system = ll.make_system(small(**SHALLOW, sharpness=sharpness), tiny)
+        state = system.init(jax.random.key(0))
+        spread = cases.randomize(state.params["circuit"], seed=0, scale=3.0)
+        own = spread._replace(leaves=state.params["circuit"].leaves)
+
+        @cases.jit
+        def shown(params, key):
+            now = state._replace(params=params)
+            metrics = system.evaluate(now, jax.random.clone(key), tiny.valid[:8])
+            return system.sample(now, key, 40), metrics
+
+        return shown, own
+
+    (plain, own), (both, _) = drawn(1.0), drawn(50.0)
+    circuit = model.make_model(small(**SHALLOW), tiny).circuit
+    key = jax.random.key(1)
+    pictures, metrics = both({"circuit": own}, jax.random.clone(key))
+    expected, same = plain({"circuit": own}, jax.random.clone(key))
+    jax.tree.map(np.testing.assert_array_equal, metrics, same)
+    sharp, _ = plain({"circuit": pc.sharpened(circuit, own, 50.0)}, key)
+    for title in ("sampled", "sampled, leaf means"):
+        np.testing.assert_array_equal(pictures[title], expected[title])
+        sharper = pictures.pop(f"{title}, sharpness 50")
+        np.testing.assert_array_equal(sharper, sharp[title])
+        assert (sharper != expected[title]).any()
+    assert pictures.keys() == expected.keys()
 
 
 def test_the_reported_loss_is_that_of_the_library(tiny: Dataset):

@@ -2,12 +2,14 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from experiments import report
 from experiments.measuring.collection import Collected, collect
 from experiments.measuring.last_values import pooled
+from experiments.measuring.runs import settings_of
 from experiments.report import (
     failures,
     grids,
@@ -167,6 +169,21 @@ def test_pictures_are_cut_by_what_they_show(collected: Collected):
     assert isinstance(completions, Gallery)
     captions = [figure.caption for figure in completions.figures]
     assert captions == ["two_seeds (ll): reconstructed"]
+
+
+def test_a_picture_that_stands_for_a_run_is_of_its_own_circuit(tmp_path: Path):
+    """Not of a sharper one, which comes after it; galleries say which it is."""
+    panels: Any = {"sampled": 20, "sampled, sharpness 2": 200}
+    make(tmp_path / "run", panels=panels, sharpness=2.0)
+    make(tmp_path / "plain", panels={"sampled": 20})
+    collected = collect([tmp_path / "run", tmp_path / "plain"])
+    (setting,) = settings_of(collected.runs)  # nothing else was learned
+    plain = report.pictures.picture_of(setting, "")
+    (gallery,) = report.pictures.samples(collected).blocks
+    assert isinstance(gallery, Gallery)
+    figures = {figure.caption: figure.data for figure in gallery.figures}
+    assert figures["run (ll): sampled"] == plain.data
+    assert figures["run (ll): sampled, sharpness 2"] != plain.data
 
 
 def test_the_synthetic_study(collected: Collected):
