@@ -334,9 +334,10 @@ def test_the_command_of_the_readme_in_small(tmp_path: Path):
 
 
 def test_parameters_do_not_depend_on_the_length_of_the_run():
-    """No flag that may be raised on continuing enters a system."""
+    """No flag that may be raised on continuing enters a system, but in its pictures."""
     free = flags.free_flags([Settings, MixtureSettings, MmdSettings, CriticSettings])
     assert free == {
         *("data_dir", "cache_dir", "workdir", "num_steps"),
         *("checkpoint_every", "eval_every", "log_every"),
+        "sharpness",  # of pictures alone
     }
