@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dspc_jax.ops.derivatives import Differentiable, varying_alike
+from dspc_jax.ops.rows import take
 from dspc_jax.structure.folding import FoldedPartitions
 from dspc_jax.structure.pieces import Piece
 from dspc_jax.structure.steps import Steps
@@ -35,10 +36,14 @@ def children_of(fold: FoldedPartitions, regions: Sequence[PyTree]) -> list[PyTre
 
 def _rows_of(pieces: Sequence[Piece], regions: Sequence[PyTree]) -> PyTree:
     parts = [
-        jax.tree.map(lambda a, rows=piece.rows: a[rows], regions[piece.level])
+        jax.tree.map(functools.partial(_rows, rows=piece.rows), regions[piece.level])
         for piece in pieces
     ]
     return parts[0] if len(parts) == 1 else _concatenated(parts)
+
+
+def _rows(array: Array, rows: np.ndarray | slice) -> Array:
+    return array[rows] if isinstance(rows, slice) else take(array, rows)
 
 
 def _concatenated(parts: Sequence[PyTree]) -> PyTree:

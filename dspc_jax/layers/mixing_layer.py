@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dspc_jax.ops.numerics import log_softmax, logsumexp, safe_log
+from dspc_jax.ops.rows import take
 from dspc_jax.types import Array
 
 
@@ -26,10 +27,10 @@ def weights(mixture: np.ndarray, logits: Array) -> Array:
 
 
 def gather(mixture: np.ndarray, partitions: Array) -> Array:
-    """Each region's partitions: ``[P, K, N]`` to ``[G, M, K, N]`` (padding: row 0)."""
+    """Each region's partitions: ``[P, K, N]`` to ``[G, M, K, N]`` (padding: 0)."""
     if np.array_equal(mixture.ravel(), np.arange(mixture.size)):
         return partitions.reshape(*mixture.shape, *partitions.shape[1:])
-    return partitions[np.maximum(mixture, 0)]
+    return take(partitions, mixture)
 
 
 def log_mix(mixture: np.ndarray, weights: Array, log_probs: Array) -> Array:

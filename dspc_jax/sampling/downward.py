@@ -31,6 +31,7 @@ from dspc_jax.inference.upward import Evidence
 from dspc_jax.layers import input_layer, mixing_layer, sum_layer
 from dspc_jax.ops.numerics import finite_or_zero, safe_divide, safe_log
 from dspc_jax.ops.products import expand
+from dspc_jax.ops.rows import take
 from dspc_jax.ops.storage import stored
 from dspc_jax.parameters import CircuitParams, CircuitWeights, Layout
 from dspc_jax.sampling import relaxation as rx
@@ -125,9 +126,9 @@ def _collect(parents: np.ndarray, requests: Sequence[tuple[Array, Array]]):
         order = parents[:, 0]
         if np.array_equal(order, np.arange(len(order))):
             return selectors, masses
-        return selectors[order], masses[order]
+        return take(selectors, order), take(masses, order)
     exists = jnp.asarray(parents >= 0, masses.dtype)[..., None]
-    per_parent = exists * masses[parents]
+    per_parent = exists * take(masses, parents)
     total = jnp.sum(per_parent, axis=1)
     # A region out of reach keeps a counterfactual selector, the mean of its parents'.
     share = jnp.where(
@@ -135,7 +136,7 @@ def _collect(parents: np.ndarray, requests: Sequence[tuple[Array, Array]]):
         safe_divide(per_parent, total[:, None]),
         exists / jnp.sum(exists, axis=1, keepdims=True),
     )
-    return jnp.einsum("gan,gakn->gkn", share, selectors[parents]), total
+    return jnp.einsum("gan,gakn->gkn", share, take(selectors, parents)), total
 
 
 def _through_mixture(level: Level, weights, region_state, evidence, noise, choose_one):
@@ -163,7 +164,7 @@ def _through_mixture(level: Level, weights, region_state, evidence, noise, choos
     shares = (chosen * masses[:, None]).reshape(-1, masses.shape[-1])
     if np.array_equal(order, np.arange(mixture.size)):
         return posterior, shares
-    return posterior[order], shares[order]
+    return take(posterior, order), take(shares, order)
 
 
 def _choose_product(relaxation, kind, num_sides, states, operands):
