@@ -110,6 +110,7 @@ def train(
     rng = np.random.default_rng(settings.seed)
     num_trees, num_units = map(int, model.split("x"))
     start_key = jax.random.key(settings.seed)
+    params: Any
     circuit, params = tree_mixture.started(start_key, x, num_trees, num_units)
     batch_size = min(settings.batch_size, len(x))
     num_steps = len(x) // batch_size
