@@ -28,6 +28,7 @@ from experiments.models.pixel_kernels import pixel_kernel, references
 from experiments.models.preprocessing import (
     preprocessing,
 )
+from experiments.models.structures import structure_of
 
 
 class Model(NamedTuple):
@@ -85,46 +86,16 @@ def circuit_config(settings: Settings, dataset: Dataset) -> pc.CircuitConfig:
     Raises:
         UserError: the flags describe no circuit on these images; one line.
     """
-    num_variables, num_channels = dataset.train.shape[1:]
     with describing_flags():
-        if settings.structure == "quad_tree":
-            structure = pc.QuadTree(height=dataset.height, width=dataset.width)
-        elif settings.structure == "quad_graph":
-            structure = pc.QuadGraph(height=dataset.height, width=dataset.width)
-        elif settings.structure == "hidden_chow_liu":
-            structure = _hidden_tree(dataset)
-        else:
-            structure = pc.RandomBinaryTrees(
-                num_variables=num_variables,
-                depth=settings.depth,
-                num_repetitions=settings.num_repetitions,
-                seed=settings.structure_seed,
-            )
         return pc.CircuitConfig(
-            structure=structure,
+            structure=structure_of(settings, dataset),
             leaf=_leaf(settings, dataset.num_values),
-            num_channels=num_channels,
+            num_channels=dataset.num_channels,
             num_leaves=settings.num_leaves,
             num_sums=settings.num_sums,
             num_classes=_num_classes(settings, dataset),
             sum_layer=settings.sum_layer,
         )
-
-
-_MOST_ROWS = 20_000  # of images, whose many levels take long to count
-
-
-def _hidden_tree(dataset: Dataset) -> pc.RegionGraph:
-    """A function of the training data: a run that is read back has the same."""
-    if dataset.num_channels > 1:
-        raise UserError(
-            "--structure must be another than hidden_chow_liu where pixels have "
-            f"several channels, got {dataset.num_channels}"
-        )
-    rows = dataset.train[..., 0]
-    if not dataset.is_table:
-        rows = rows[:: -(-len(rows) // _MOST_ROWS)]
-    return pc.hidden_chow_liu_tree(rows)
 
 
 @contextlib.contextmanager
