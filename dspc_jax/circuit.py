@@ -14,7 +14,9 @@ from dspc_jax.leaves import DirectLeaf, ExponentialLeaf, Leaf
 from dspc_jax.parameters import Layout
 from dspc_jax.queries import QUERIES
 from dspc_jax.structure.folding import fold
-from dspc_jax.structure.region_graph import Structure
+from dspc_jax.structure.lifted_inputs import lift_inputs
+from dspc_jax.structure.pairs import in_pairs
+from dspc_jax.structure.region_graph import RegionGraph, Structure
 from dspc_jax.structure.sums_first import sums_first
 
 T = TypeVar("T", covariant=True)
@@ -211,8 +213,7 @@ def _build(config: CircuitConfig) -> Circuit:
 
 def make_layout(config: CircuitConfig) -> Layout:
     """The static side of a circuit: its folded region graph, leaves and sizes."""
-    graph = config.structure.region_graph()
-    graph = fold(sums_first(graph) if config.sum_layer == "cp" else graph)
+    graph = fold(product_graph(config))
     return Layout(
         graph=graph,
         blocks=input_layer.make_blocks(graph.input_scopes, config.leaves),
@@ -222,3 +223,26 @@ def make_layout(config: CircuitConfig) -> Layout:
         num_classes=config.num_classes,
         sum_layer="tucker" if config.sum_layer == "tucker" else "hadamard",
     )
+
+
+def product_graph(config: CircuitConfig) -> RegionGraph:
+    """The region graph whose products are those of the circuit, one by one.
+
+    Products unit by unit have any number of factors, leaves and sums if these are
+    equally many. For all pairs of units, and for leaves of another number, the graph
+    gets more regions, with sum layers of their own.
+
+    Args:
+        config: of the circuit.
+
+    Returns:
+        The graph, what is added at the ends of its lists.
+    """
+    graph = config.structure.region_graph()
+    if config.sum_layer == "cp":
+        graph = sums_first(graph)
+    if config.sum_layer == "tucker":
+        graph = in_pairs(graph)
+    if config.sum_layer == "tucker" or config.num_leaves != config.num_sums:
+        graph = lift_inputs(graph)
+    return graph

@@ -9,14 +9,15 @@ from dspc_jax.structure.region_graph import RegionGraph
 class ParameterRows(NamedTuple):
     """Where the parameters of every region and partition are.
 
-    Numbers of regions and partitions are those of the circuit's region graph. What
-    folding adds to it comes after them, in ``graph``.
+    Numbers of regions and partitions are those of the circuit's region graph. What its
+    sum layer adds to it comes after them, in ``graph``.
 
     Attributes:
         graph: the circuit's region graph, with more regions and partitions at the ends
-            of its lists: a product of more than two regions is one of two, whose
-            children are products again, and an input region beside an inner one has a
-            sum layer over it.
+            of its lists. With ``tucker`` a product of more than two regions is one of
+            two, whose children are products again. There, and where ``num_leaves`` is
+            not ``num_sums``, an input region beside an inner one has a sum layer over
+            it; with ``cp`` every factor has.
         leaves: for each input region and variable in it, ``(i, row, place)``: the
             leaves of its units are ``[row, :, place]`` of the arrays of
             ``params.leaves[i]``, that is ``[K, C]``, or tables ``[K, C, M]`` (of a

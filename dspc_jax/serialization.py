@@ -17,7 +17,7 @@ import numpy as np
 
 from dspc_jax import leaves, parameters, registry
 from dspc_jax.arguments import instance, shown
-from dspc_jax.circuit import CircuitConfig, build
+from dspc_jax.circuit import CircuitConfig, build, product_graph
 from dspc_jax.flows.flow import FlowConfig
 from dspc_jax.flows.transformed import TransformedConfig
 from dspc_jax.layers import input_layer
@@ -26,13 +26,17 @@ from dspc_jax.ops.float_types import FLOAT_TYPES, float_type, widened
 from dspc_jax.safe_files.numpy_archives import NumpyArchive
 from dspc_jax.structure import image_families, random_trees, region_graph
 from dspc_jax.structure.folding import fold
+from dspc_jax.structure.lifted_inputs import lift_inputs
+from dspc_jax.structure.pairs import in_pairs
+from dspc_jax.structure.sums_first import sums_first
 from dspc_jax.types import PyTree
 
 FORMAT = "dspc_jax circuit"
-VERSION = 3
+VERSION = 4
 """In files of version 1 every distinct leaf has arrays of its own; since version 2 the
 leaves of a family share theirs (`dspc_jax.leaves.joining`). Until version 2 the sum
-layer ``cp_t`` was called ``cp``."""
+layer ``cp_t`` was called ``cp``. Until version 3 all products were of two, and an input
+region that met an inner one always had a sum layer."""
 _MOST_HEADER_BYTES = 2**24
 """16 MiB: a region graph of 10,000 regions with 200 variables each takes half of it."""
 
@@ -131,6 +135,8 @@ def load(
             archive = NumpyArchive(file)
             stored, version = _read_header(archive)
             _check_size(stored, archive)
+            if version < 4:
+                stored = registry.checked(lambda: _in_pairs(stored), "structure")
             expected = registry.checked(lambda: _shapes(stored, version), "config")
             names = _named(expected)
             _check_arrays("its arrays", names, _parameters(archive))
@@ -183,6 +189,25 @@ def _renamed(
         return dataclasses.replace(config, circuit=_renamed(config.circuit))
     old = config.sum_layer == "cp"
     return dataclasses.replace(config, sum_layer="cp_t") if old else config
+
+
+def _in_pairs(
+    config: CircuitConfig | TransformedConfig,
+) -> CircuitConfig | TransformedConfig:
+    """The configuration of an older file, with the products that it had in its graph.
+
+    It stays as it is where today's circuit has the same.
+    """
+    if isinstance(config, TransformedConfig):
+        circuit = _in_pairs(config.circuit)
+        return dataclasses.replace(config, circuit=circuit)
+    graph = config.structure.region_graph()
+    if config.sum_layer == "cp":
+        graph = sums_first(graph)
+    old = lift_inputs(in_pairs(graph))
+    if old == product_graph(config):
+        return config
+    return dataclasses.replace(config, structure=old, sum_layer="cp_t")
 
 
 def _import_flows() -> object:
@@ -263,7 +288,7 @@ def _layout(config: CircuitConfig, version: int) -> parameters.Layout:
     blocks = input_layer.make_blocks(
         layout.graph.input_scopes, config.leaves, joining.equal(config.leaves)
     )
-    graph = fold(config.structure.region_graph(), in_steps=False)
+    graph = fold(product_graph(config), in_steps=False)
     return dataclasses.replace(layout, blocks=blocks, graph=graph)
 
 

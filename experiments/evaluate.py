@@ -32,7 +32,8 @@ def main(groups: list[Any]) -> int:
     title = f"{result['program']} on {result['dataset']}, step {result['step']}"
     summary.write(title + "\n\n")
     summary.write(summary.table({"model": result["model"]}) + "\n")
-    summary.write(summary.table(result["rows"]))
+    if result["rows"]:
+        summary.write(summary.table(result["rows"]))
     summary.write(f"\n  written to {path} and {picture.name}\n")
     return 0
 

@@ -32,8 +32,8 @@ class Location(NamedTuple):
     Attributes:
       regions: per region, its level and its row.
       partitions: per partition, its row and its place among the region's partitions.
-      lifted: per input region that meets an inner one, the row of the sum layer that
-        folding puts over it.
+      lifted: per input region that meets an inner one, the row of the sum layer over
+        it; empty where the circuit has none.
     """
 
     regions: dict[int, tuple[int, int]]
@@ -48,13 +48,18 @@ def locate(graph: RegionGraph, folded: FoldedGraph) -> Location:
     below): under each of them, parameters are those of a circuit of this structure.
     """
     start = ((graph.root, (len(folded.levels), 0)),)
-    for found in _matches(graph, folded, start, Location({}, {}, {})):
-        return found
+    for lifts in (False, True):
+        for found in _matches(graph, folded, lifts, start, Location({}, {}, {})):
+            return found
     raise AssertionError("regions and rows are not one to one")
 
 
 def _matches(
-    graph: RegionGraph, folded: FoldedGraph, pending: tuple, partial: Location
+    graph: RegionGraph,
+    folded: FoldedGraph,
+    lifts: bool,
+    pending: tuple,
+    partial: Location,
 ) -> Iterator[Location]:
     """All ways to complete a match in which the pending (region, place) are pairs."""
     if not pending:
@@ -64,14 +69,14 @@ def _matches(
     (region, place), rest = pending[0], pending[1:]
     if region in partial.regions or place in partial.regions.values():
         if partial.regions.get(region) == place:
-            yield from _matches(graph, folded, rest, partial)
+            yield from _matches(graph, folded, lifts, rest, partial)
         return
     numbers, rows = graph.partitions_of[region], folded_partitions(folded, place)
     if len(numbers) != len(rows):
         return
     for order in itertools.permutations(range(len(rows))):
         chosen = {n: (rows[at], at) for n, at in zip(numbers, order, strict=True)}
-        below = [_below(graph, folded, n, row) for n, (row, _) in chosen.items()]
+        below = [_below(graph, folded, lifts, n, row) for n, (row, _) in chosen.items()]
         matched = [pairs for pairs in below if pairs is not None]
         if len(matched) == len(below):
             grown = Location(
@@ -80,16 +85,16 @@ def _matches(
                 partial.lifted | dict(pair for _, lifted in matched for pair in lifted),
             )
             children = [pair for pairs, _ in matched for pair in pairs]
-            yield from _matches(graph, folded, (*rest, *children), grown)
+            yield from _matches(graph, folded, lifts, (*rest, *children), grown)
 
 
-def _below(graph, folded, number, row):
+def _below(graph, folded, lifts, number, row):
     """The children of a partition with their places, and which of them are lifted.
 
     None if the folded partition ``row`` has another shape.
     """
     children = graph.partitions[number].children
-    wanted = tuple(_shape_of(graph, c, children) for c in children)
+    wanted = tuple(_shape_of(graph, lifts, c, children) for c in children)
     if _shapes_below(folded, row) != wanted:
         return None
     pairs, lifted = [], []
@@ -136,18 +141,18 @@ def _level_scopes(folded, level):
     )
 
 
-def _shape_of(graph, region, siblings):
+def _shape_of(graph, lifts, region, siblings):
     """The structure at and below a region of the graph, as nested tuples."""
     below = sorted(
         tuple(
-            _shape_of(graph, c, graph.partitions[n].children)
+            _shape_of(graph, lifts, c, graph.partitions[n].children)
             for c in graph.partitions[n].children
         )
         for n in graph.partitions_of[region]
     )
     scope = graph.scopes[region]
     inner = [bool(graph.partitions_of[s]) for s in siblings]
-    if not below and any(inner):  # lifted
+    if lifts and not below and any(inner):
         return (scope, (((scope, ()),),))
     return (scope, tuple(below))
 
@@ -253,7 +258,7 @@ class Oracle:
             if region not in done:
                 done[region] = self._region(region, x, observed, reduce, below)
             inner = [bool(self.graph.partitions_of[s]) for s in siblings]
-            if self.graph.partitions_of[region] or not any(inner):
+            if region not in self.location.lifted or not any(inner):
                 return done[region]
             return self._sum(self.location.lifted[region], [done[region]], reduce)
 

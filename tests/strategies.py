@@ -36,16 +36,18 @@ def region_graphs(
 
 @st.composite
 def _children(draw: st.DrawFn, graph: RegionGraphBuilder, region: int) -> list[int]:
-    """Two children of a region, or a single one of the same scope."""
+    """Two or three children of a region, or a single one of the same scope."""
     scope = graph.scopes[region]
     if len(scope) == 1 or draw(st.sampled_from([False] * 5 + [True])):
         parts = [scope]
     else:
-        split = draw(st.sampled_from(range(1, 2 ** (len(scope) - 1))))
-        sides = [split >> place & 1 for place in range(len(scope))]
+        count = draw(st.sampled_from([2, 3] if len(scope) > 2 else [2]))
+        first = draw(st.permutations(range(count)))  # no side is empty
+        rest = [draw(st.sampled_from(range(count))) for _ in scope[count:]]
+        sides = [*first, *rest]
         parts = [
             tuple(v for v, at in zip(scope, sides, strict=True) if at == side)
-            for side in draw(st.permutations([0, 1]))
+            for side in range(count)
         ]
     children = []
     for part in parts:
@@ -86,7 +88,8 @@ def configs(draw: st.DrawFn, max_partitions: int) -> pc.CircuitConfig:
         leaf = draw(st.sampled_from([leaf for leaf in LEAVES if values[leaf] <= most]))
         leaves.append(leaf)
         left //= values[leaf]
-    num_leaves, num_sums = draw(st.sampled_from([(2, 3), (3, 2), (1, 2), (2, 1)]))
+    sizes = [(2, 3), (2, 2), (3, 2), (1, 2), (2, 1)]
+    num_leaves, num_sums = draw(st.sampled_from(sizes))
     return pc.CircuitConfig(
         structure=draw(region_graphs(num_variables, max_partitions)),
         leaf=tuple(leaves),

@@ -109,7 +109,11 @@ def test_larger_products_are_products_of_two():
     builder.add_partition(pair, coins[0], coins[1])
     builder.add_partition(rest, coins[3], coins[4])
     circuits = [
-        pc.build(pc.CircuitConfig(graph, pc.Bernoulli(), num_leaves=2, num_sums=3))
+        pc.build(
+            pc.CircuitConfig(
+                *(graph, pc.Bernoulli()), num_leaves=2, num_sums=3, sum_layer="tucker"
+            )
+        )
         for graph in (wide, builder.build())
     ]
     params = cases.random_params(circuits[0], seed=1)

@@ -12,9 +12,12 @@ import numpy as np
 import pytest
 
 import dspc_jax as pc
-from dspc_jax import serialization
+from dspc_jax import registry, serialization
 from dspc_jax.flows import ladder
 from dspc_jax.leaves.normal import NormalParams
+from dspc_jax.structure.lifted_inputs import lift_inputs
+from dspc_jax.structure.pairs import in_pairs
+from dspc_jax.structure.sums_first import sums_first
 from tests import cases
 
 CIRCUIT = pc.build(
@@ -239,3 +242,45 @@ def test_the_sum_layer_of_an_older_file_has_its_name_of_today(flow, tmp_path):
     stored, values = pc.load(tmp_path / "old.npz")
     assert stored == config
     jax.tree.map(np.testing.assert_array_equal, values, params)
+
+
+@pytest.mark.parametrize(
+    ("structure", "sum_layer", "num_partitions"),
+    [
+        (pc.hidden_chow_liu_tree(np.eye(4)), "cp_t", 7),
+        (pc.QuadTree(2, 2, arity=4), "cp", 7),
+        (pc.QuadTree(2, 2, arity=4), "tucker", None),
+        (pc.QuadTree(3, 3), "cp_t", None),
+    ],
+)
+def test_products_of_an_older_file_are_of_two(
+    structure, sum_layer, num_partitions, tmp_path
+):
+    """Until version 3; None: today's are, too."""
+    config = pc.CircuitConfig(
+        *(structure, pc.Bernoulli()), num_leaves=2, num_sums=2, sum_layer=sum_layer
+    )
+    graph = structure.region_graph()
+    if sum_layer == "cp":
+        graph = sums_first(graph)
+    old = dataclasses.replace(
+        config,
+        structure=lift_inputs(in_pairs(graph)),
+        sum_layer="tucker" if sum_layer == "tucker" else "cp_t",
+    )
+    path = file_of(tmp_path, old)
+    with np.load(path) as file:
+        arrays = dict(file)
+    header = json.loads(arrays["header"].tobytes())
+    header |= {"version": 3, "config": registry.to_json(config)}
+    arrays["header"] = np.frombuffer(json.dumps(header).encode(), np.uint8)
+    np.savez(tmp_path / "old.npz", **arrays)
+    stored, params = pc.load(tmp_path / "old.npz")
+    assert_equal(params, cases.random_params(pc.build(old), seed=3))
+    if num_partitions is None:
+        assert stored == config
+    else:
+        assert stored == old
+        assert len(stored.structure.region_graph().partitions) == num_partitions
+        with pytest.raises(ValueError, match="its config must be config"):
+            pc.load(tmp_path / "old.npz", config)

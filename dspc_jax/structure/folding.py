@@ -17,7 +17,13 @@ import numpy as np
 
 from dspc_jax.structure.pieces import ROW_TYPE, Piece, in_pieces
 from dspc_jax.structure.region_graph import Partition, RegionGraph
-from dspc_jax.structure.steps import Steps, make_steps, runs_of_heights, sides
+from dspc_jax.structure.steps import (
+    Steps,
+    has_inputs_alone,
+    make_steps,
+    runs_of_heights,
+    sides,
+)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -26,8 +32,9 @@ class FoldedPartitions:
 
     Attributes:
         size: P, the number of partitions.
-        from_inputs: whether the children are input regions (or else inner regions).
-        children: per side (one or two), the pieces that concatenate to the P children.
+        from_inputs: whether the children are input regions; or else inner regions,
+            perhaps with input regions among them, which have as many units.
+        children: per side, the pieces that concatenate to the P children.
         slots: ``[P]`` noise slots; partitions that share one can never be taken
             together, see `_numbers_of_slots`.
         members: ``[S, A]`` partitions of every slot, -1 where it has fewer than A.
@@ -72,9 +79,7 @@ class Places(NamedTuple):
     """Where the regions and partitions of a graph went.
 
     Attributes:
-        graph: the graph with the regions and partitions that folding adds at the ends
-            of its lists: products of two in place of larger ones, and sum layers over
-            input regions that meet inner ones.
+        graph: the graph that was folded.
         regions: per region, its level (0: inputs) and row.
         partitions: per partition, its level, fold and row in the fold.
     """
@@ -115,13 +120,12 @@ def fold(graph: RegionGraph, *, in_steps: bool = True) -> FoldedGraph:
     """Folds a region graph; pure bookkeeping, done once per circuit.
 
     Args:
-        graph: any.
+        graph: any; see `dspc_jax.circuit.product_graph` for what a sum layer needs.
         in_steps: whether a level may have `Steps`.
 
     Returns:
         The levels.
     """
-    graph = _lift_inputs(_in_pairs(graph))
     top = graph.heights[graph.root]
     order: list[list[int]] = [[] for _ in range(top + 1)]  # regions per level
     order[top] = [graph.root]
@@ -189,30 +193,6 @@ def _references(rows, partitions) -> list[list[int]]:
     return references
 
 
-def _in_pairs(graph: RegionGraph) -> RegionGraph:
-    """Makes products of two of larger ones: halves of the children, halved again."""
-    scopes, added = list(graph.scopes), []
-
-    def pair(children: tuple[int, ...]) -> tuple[int, ...]:
-        if len(children) <= 2:
-            return children
-        middle = (len(children) + 1) // 2
-        return joined(children[:middle]), joined(children[middle:])
-
-    def joined(children: tuple[int, ...]) -> int:
-        if len(children) == 1:
-            return children[0]
-        region = len(scopes)
-        scopes.append(tuple(sorted(v for child in children for v in scopes[child])))
-        added.append(Partition(region, pair(children)))
-        return region
-
-    partitions = [Partition(p.region, pair(p.children)) for p in graph.partitions]
-    if not added:
-        return graph
-    return RegionGraph(graph.num_variables, tuple(scopes), (*partitions, *added))
-
-
 def _partition_rows(graph, groups) -> tuple[tuple[int, int, int], ...]:
     """Computes `Places.partitions`; of equal partitions, the first comes first."""
     rows: dict[Partition, list[tuple[int, int, int]]] = {}
@@ -223,32 +203,13 @@ def _partition_rows(graph, groups) -> tuple[tuple[int, int, int], ...]:
     return tuple(rows[partition].pop(0) for partition in graph.partitions)
 
 
-def _lift_inputs(graph: RegionGraph) -> RegionGraph:
-    """Puts a sum layer over each input region whose sibling is an inner region."""
-    scopes, partitions = list(graph.scopes), []
-    lifted: dict[int, int] = {}
-    for p in graph.partitions:
-        is_input = [not graph.partitions_of[child] for child in p.children]
-        if any(is_input) and not all(is_input):
-            for child in p.children:
-                if not graph.partitions_of[child] and child not in lifted:
-                    lifted[child] = len(scopes)
-                    scopes.append(graph.scopes[child])
-            p = Partition(p.region, tuple(lifted.get(c, c) for c in p.children))
-        partitions.append(p)
-    if not lifted:
-        return graph
-    partitions += [Partition(region, (child,)) for child, region in lifted.items()]
-    return RegionGraph(graph.num_variables, tuple(scopes), tuple(partitions))
-
-
 def _group(graph: RegionGraph, regions: list[int]) -> list[list[Partition]]:
     """The partitions of a level's regions by number and kind of their children."""
     groups: dict[tuple[int, bool], list[Partition]] = {}
     for region in regions:
         for number in graph.partitions_of[region]:
             p = graph.partitions[number]
-            key = (len(p.children), not graph.partitions_of[p.children[0]])
+            key = (len(p.children), has_inputs_alone(graph, p))
             groups.setdefault(key, []).append(p)
     return [
         sorted(group, key=lambda p: tuple(graph.heights[c] for c in p.children))
@@ -270,7 +231,7 @@ def _fold_level(graph, rows, slot_of, regions, groups, number, num_steps) -> Lev
         folds.append(
             FoldedPartitions(
                 size=len(partitions),
-                from_inputs=not graph.partitions_of[partitions[0].children[0]],
+                from_inputs=has_inputs_alone(graph, partitions[0]),
                 children=tuple(
                     in_pieces([rows[child] for child in side])
                     for side in zip(*(p.children for p in partitions), strict=True)

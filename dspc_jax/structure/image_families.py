@@ -1,6 +1,7 @@
 """Region graphs of images, whose regions are rectangles of neighboring pixels.
 
-Variable ``row * width + column`` is a pixel. Any height and width will do.
+Variable ``row * width + column`` is a pixel. Any height and width will do. An input
+region that meets larger ones has a sum layer of its own, where products are of two.
 """
 
 import dataclasses
@@ -10,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dspc_jax.arguments import shown, store, whole_number, whole_numbers
+from dspc_jax.structure.lifted_inputs import lift_inputs
 from dspc_jax.structure.region_graph import RegionGraph, RegionGraphBuilder
 
 _MOST_PARTITIONS = 200_000
@@ -44,9 +46,8 @@ class QuadTree(_Image):
     With ``arity=2`` a rectangle is halved across its longer side (height first on a
     tie) until it holds a single pixel; two such cuts are one step of a quad tree. With
     ``arity=4`` every side is halved at once, so a region is the product of up to four.
-    Products are of two when a circuit is built (`Partition`): four become two rows of
-    two, each with a sum layer. On a square whose side is a power of two, that is the
-    circuit of ``arity=2``.
+    (For pairs of units, ``sum_layer="tucker"``, four become two rows of two, each with
+    a sum layer: on a square whose side is a power of two, the circuit of ``arity=2``.)
 
     Attributes:
         height: rows.
@@ -86,7 +87,8 @@ class QuadTree(_Image):
             if sides:
                 builder.add_partition(rectangle, *pieces)
                 rectangles += pieces
-        return builder.build()
+        graph = builder.build()
+        return lift_inputs(graph) if self.arity == 2 else graph
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,7 +137,7 @@ class QuadGraph(_Image):
                     if half not in known
                 ]
                 known.update(halves)
-        return builder.build()
+        return lift_inputs(builder.build())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -188,7 +190,7 @@ class PoonDomingos(_Image):
         for rectangle, pairs in cuts.items():
             for pair in pairs:
                 builder.add_partition(rectangle, *pair)
-        return builder.build()
+        return lift_inputs(builder.build())
 
     def _cuts(self) -> dict["_Rectangle", list[tuple["_Rectangle", "_Rectangle"]]]:
         """All rectangles, with the pairs that they are cut into; checks how many."""

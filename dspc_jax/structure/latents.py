@@ -1,6 +1,7 @@
 """Latent variables inside the region graph of an image."""
 
 from dspc_jax.arguments import shown, whole_number
+from dspc_jax.structure.lifted_inputs import lift_inputs
 from dspc_jax.structure.region_graph import (
     RegionGraph,
     RegionGraphBuilder,
@@ -56,7 +57,7 @@ def with_latents(structure: Structure, num_latents: int) -> RegionGraph:
     builder = RegionGraphBuilder(graph.num_variables + num_latents)
     for number in graph.partitions_of[graph.root]:
         _Tree(graph, number, latents, builder).add()
-    return builder.build()
+    return lift_inputs(builder.build())
 
 
 class _Tree:
@@ -123,6 +124,8 @@ class _Tree:
         add = self._builder.add_region
         codes = self._codes.get(region)
         children = self._children(region)
+        if codes is None and len(children) == 1 and children[0] in self._codes:
+            return self._region(children[0])  # it has a sum layer over it anyway
         if codes is None:
             new = add(self._scope(region) + self._below(region))
             if children:

@@ -6,6 +6,7 @@ import functools
 import numpy as np
 
 from dspc_jax.arguments import store, whole_number
+from dspc_jax.structure.lifted_inputs import lift_inputs
 from dspc_jax.structure.region_graph import RegionGraph, RegionGraphBuilder
 
 
@@ -72,4 +73,4 @@ class RandomBinaryTrees:
                 ]
                 graph.add_partition(region, *halves)
                 splits += [(half, depth - 1) for half in halves]
-        return graph.build()
+        return lift_inputs(graph.build())

@@ -32,9 +32,10 @@ class Partition:
     Attributes:
         region: number of the region that is split.
         children: numbers of the child regions, in a tuple, list or array. A single
-            child of the same scope is a plain sum layer over that child. More than two
-            become products of two when a circuit is built: halves of the list, halved
-            again, each with a sum layer of its own.
+            child of the same scope is a plain sum layer over that child. With
+            ``sum_layer="tucker"`` more than two become products of two when a circuit
+            is built: halves of the list, halved again, each with a sum layer of its
+            own.
 
     Raises:
         ValueError: a number is no whole number.

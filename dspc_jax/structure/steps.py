@@ -54,13 +54,12 @@ def runs_of_heights(
     tree = len(set(children)) == len(children)
     tree = tree and len({p.region for p in graph.partitions}) == len(graph.partitions)
 
-    def kind(height: int) -> tuple[int, bool] | None:
+    def kind(height: int) -> int | None:
         """Of a height that steps can have; else None."""
         if not tree or height in (0, len(groups) - 1) or len(groups[height]) > 1:
             return None
         first = groups[height][0][0]
-        from_inputs = not graph.partitions_of[first.children[0]]
-        return None if from_inputs else (len(first.children), False)
+        return None if has_inputs_alone(graph, first) else len(first.children)
 
     runs: list[list[int]] = []
     height = len(groups) - 1
@@ -106,6 +105,11 @@ def make_steps(graph, rows, partitions: list[Partition], number: int) -> Steps:
         outside=in_pieces([rows[child] for child in outside]),
         num_outside=len(outside),
     )
+
+
+def has_inputs_alone(graph: RegionGraph, partition: Partition) -> bool:
+    """Whether all children are input regions."""
+    return not any(graph.partitions_of[child] for child in partition.children)
 
 
 def sides(partitions: list[Partition]) -> list[int]:

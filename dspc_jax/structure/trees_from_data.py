@@ -24,15 +24,13 @@ def hidden_chow_liu_tree(
     Latents are joined as the variables are in their `chow_liu_tree`. The region of a
     variable, whose units are the values of its parent's latent, has one partition: the
     input region of the variable and the regions of its neighbors below. With
-    ``sum_layer="cp"`` and ``num_leaves=num_sums`` the sum over it is the distribution
-    of the variable's own latent.
+    ``sum_layer="cp_t"`` and ``num_leaves=num_sums`` it is the literature's circuit: the
+    sum over it is the distribution of the variable's own latent.
 
-    Products are of two when a circuit is built (`dspc_jax.Partition`), and an input
-    region beside inner ones has a sum layer of its own. So there are more latents than
-    in the literature: one between each variable and its latent, except at the ends of
-    the tree, and one for each neighbor below after the first. With sums that select
-    their units one by one, the identity, it is the literature's circuit. Deep neighbors
-    come last, where they get the fewest of these sums.
+    With other sum layers, and with leaves of another number, there are more latents:
+    one between each variable and its latent, except at the ends of the tree, and with
+    ``"tucker"`` one for each neighbor below after the first (`dspc_jax.Partition`).
+    Deep neighbors come last, where they get the fewest of these.
 
     Columns of one value are independent of all others and hang from them in turn, one
     each.

@@ -1,4 +1,4 @@
-"""Image data sets as uint8 arrays on the host, with fixed splits: docs/data.md.
+"""Image data sets and binary tables: uint8 arrays, in fixed splits: docs/data.md.
 
 A source is one module from files to a `Dataset`; `load` chooses among them.
 """
@@ -10,7 +10,17 @@ from typing import NamedTuple
 import numpy as np
 
 from experiments.console.errors import UserError
-from experiments.data import celeba, cifar, embedded, files, folder, idx, svhn, tfds
+from experiments.data import (
+    celeba,
+    cifar,
+    debd,
+    embedded,
+    files,
+    folder,
+    idx,
+    svhn,
+    tfds,
+)
 from experiments.data.dataset import Dataset, Options, describe, to_images
 
 __all__ = [
@@ -37,7 +47,7 @@ _SOURCES = {
     "cifar10": _Source(cifar.MARKS, cifar.load),
     "celeba": _Source(celeba.MARKS, celeba.load),
 }
-NAMES = ("digits", *_SOURCES, "folder")
+NAMES = ("digits", *_SOURCES, "folder", "debd")
 
 
 def load(name: str, data_dir: str | None, options: Options | None = None) -> Dataset:
@@ -73,14 +83,14 @@ def load(name: str, data_dir: str | None, options: Options | None = None) -> Dat
 
 def _load(name: str, data_dir: str | None, options: Options) -> Dataset:
     """Loads the whole of a data set."""
-    if name == "digits":
-        if options != Options(source=options.source, cache_dir=options.cache_dir):
+    if name in ("digits", "debd"):
+        if options != options.without_images:
             raise UserError(
                 "--image_size, --image_mode and --image_resize must have their "
-                f"defaults where --dataset=digits, got {options.image_size}, "
+                f"defaults where --dataset={name}, got {options.image_size}, "
                 f"{options.image_mode} and {options.image_resize}"
             )
-        return embedded.digits()
+        return embedded.digits() if name == "digits" else debd.load(data_dir, options)
     if name == "folder":
         return folder.load(data_dir, options)
     if name not in _SOURCES:

@@ -1,19 +1,14 @@
 """CIFAR-10 from its official archive of Python pickles."""
 
 from collections.abc import Iterator
-import gzip
 import hashlib
-import io
 from pathlib import Path
-import tarfile
-from typing import Any, BinaryIO, cast
-import zlib
 
 import numpy as np
 
 from dspc_jax.safe_files import UnsafePickle, read_dict
 from experiments.console.errors import UserError
-from experiments.data import files
+from experiments.data import archives, files
 from experiments.data.arrays import finish
 from experiments.data.dataset import Dataset, Options
 
@@ -100,41 +95,12 @@ def _from_folder(folder: Path) -> Iterator[tuple[str, str, bytes]]:
 
 def _from_archive(path: Path) -> Iterator[tuple[str, str, bytes]]:
     """Name, location and content of batches in a gzipped tar; nothing is unpacked."""
-    names = set()
-    try:
-        with gzip.open(path) as unpacked:
-            limited = _Limited(cast(BinaryIO, unpacked), _MAX_UNPACKED)
-            with tarfile.open(fileobj=cast(Any, limited), mode="r|") as archive:
-                for member in archive:
-                    name = member.name.removeprefix("./").removeprefix(f"{_FOLDER}/")
-                    if name not in _OFFICIAL:
-                        continue
-                    file = archive.extractfile(member) if member.isreg() else None
-                    if file is None or name in names or member.size > _MAX_MEMBER:
-                        raise UserError(
-                            f"{member.name} of {path} must be one file of at most "
-                            f"{_MAX_MEMBER} bytes, got another or {member.size}"
-                        )
-                    names.add(name)
-                    yield name, f"{path}: {member.name}", file.read()
-            while limited.read(2**20):  # to gzip's check sum, which is at the end
-                pass
-    except (OSError, EOFError, zlib.error, tarfile.TarError, ValueError) as error:
-        raise UserError(f"{path} is truncated or damaged: {error}") from None
 
+    def key(member: str) -> str | None:
+        name = member.removeprefix("./").removeprefix(f"{_FOLDER}/")
+        return name if name in _OFFICIAL else None
 
-class _Limited(io.RawIOBase):
-    """A file that ends in an error where it unpacks to too much."""
-
-    def __init__(self, file: BinaryIO, limit: int):
-        self._file, self._left = file, limit
-
-    def read(self, size: int = -1) -> bytes:
-        content = self._file.read(size)
-        self._left -= len(content)
-        if self._left < 0:
-            raise OSError("it unpacks to more than any such archive has")
-        return content
+    return archives.members(path, key, _MAX_MEMBER, _MAX_UNPACKED)
 
 
 def _checked(

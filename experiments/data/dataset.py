@@ -9,7 +9,7 @@ class Dataset(NamedTuple):
     """Images with values ``0 .. num_values - 1``, pixels in row-major order.
 
     Attributes:
-        name: as given to ``--dataset``.
+        name: as given to ``--dataset``; of a table, its own after it.
         train: ``[n, V, C]`` uint8; V = height * width variables, C channels. May be a
             view of a file that is mapped into memory: take rows of it, not all of it.
         valid: ``[n, V, C]`` uint8, never trained on.
@@ -23,6 +23,7 @@ class Dataset(NamedTuple):
         test_labels: the same of the test images.
         source: where the images came from, as ``result.json`` has it: see
             `experiments.data.files.source`.
+        is_table: whether an image is a row of a table, so that neighbors mean nothing.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Dataset(NamedTuple):
     valid_labels: np.ndarray | None = None
     test_labels: np.ndarray | None = None
     source: dict[str, Any] | None = None
+    is_table: bool = False
 
     @property
     def num_channels(self) -> int:
@@ -67,6 +69,7 @@ class Options(NamedTuple):
             (bicubic); ``squash``: the whole image, its sides not kept in proportion
             (bilinear with antialiasing).
         train_fraction: share of the training images that is used.
+        debd_name: of a table of debd.
     """
 
     source: str = "auto"
@@ -75,6 +78,13 @@ class Options(NamedTuple):
     image_mode: str = "auto"
     image_resize: str = "crop"
     train_fraction: float = 1.0
+    debd_name: str = "nltcs"
+
+    @property
+    def without_images(self) -> "Options":
+        """The same with the defaults of everything that says what images are like."""
+        own = {name: getattr(self, name) for name in ("source", "cache_dir")}
+        return Options(**own, debd_name=self.debd_name)
 
 
 SPLITS = ("train", "valid", "test")
@@ -89,8 +99,14 @@ def describe(dataset: Dataset) -> str:
     return (
         f"data: {dataset.name}, "
         + (f"{status}, " if status else "")
-        + f"{sizes[0]} / {sizes[1]} / {sizes[2]} images for training, validation and "
-        f"test, {dataset.height}x{dataset.width}x{dataset.num_channels}"
+        + f"{sizes[0]} / {sizes[1]} / {sizes[2]} "
+        + ("rows" if dataset.is_table else "images")
+        + " for training, validation and test, "
+        + (
+            f"{dataset.width} variables"
+            if dataset.is_table
+            else f"{dataset.height}x{dataset.width}x{dataset.num_channels}"
+        )
     )
 
 
@@ -102,8 +118,11 @@ def to_images(dataset: Dataset, levels: np.ndarray) -> np.ndarray:
         levels: ``[n, V, C]`` uint8 with V = height * width.
 
     Returns:
-        ``[n, height, width, C]`` uint8; the highest level becomes 255.
+        ``[n, height, width, C]`` uint8; the highest level becomes 255. Rows of a table
+        are those of one picture, ``[1, n, V, C]``.
     """
     gray = np.round(levels.astype(np.float32) * (255.0 / (dataset.num_values - 1)))
     shape = len(levels), dataset.height, dataset.width, levels.shape[-1]
+    if dataset.is_table:
+        shape = 1, *levels.shape
     return gray.astype(np.uint8).reshape(shape)

@@ -9,7 +9,8 @@ from experiments.console import summary
 from experiments.console.errors import UserError
 from experiments.console.paths import local_path
 from experiments.engine import flags_in_use
-from experiments.engine.flags import Requirement, fields_of, from_values
+from experiments.engine.flags import fields_of, from_values
+from experiments.engine.requirements import Requirement
 
 
 class _CheckedParser(absl_flags.ArgumentParser):

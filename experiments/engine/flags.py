@@ -4,68 +4,18 @@ A group of flags is a frozen dataclass whose fields are made by `flag`; a progra
 groups of its own, named with a prefix (``--mmd_kernel``), to the shared `Settings`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 import dataclasses
 from typing import Any, TypeVar
 
 from experiments import data
 from experiments.console.errors import UserError
 from experiments.console.paths import local_path
-from experiments.engine.requirements import (
-    Requirement,
-    above,
-    at_least,
-    one_of,
-    within,
-)
+from experiments.engine.flag_fields import flag
+from experiments.engine.requirements import above, at_least, one_of, within
 
 Group = TypeVar("Group")
 """A frozen dataclass whose fields are made by `flag`."""
-
-
-def flag(
-    default: Any,
-    explanation: str,
-    requirement: Requirement | None = None,
-    *,
-    kind: Callable[[Any], Any] | None = None,
-    free: bool = False,
-    shapes: bool = False,
-    only: Mapping[str, Sequence[Any]] | None = None,
-) -> Any:
-    """A dataclass field that is a flag.
-
-    Args:
-        default: the value without the flag; its type is the flag's type, except that
-            None stands for text or, with ``kind=``, for another type.
-        explanation: the line of ``--help``.
-        requirement: for given and default values; None is not checked.
-        kind: the type of the values where ``default`` is None, or `local_path`.
-        free: whether a run may be continued with another value: see
-            `experiments.engine.workdir`.
-        shapes: whether the value shapes the circuit, the flow before it, or the units
-            of its data, so that a run that starts from another's circuit must have
-            the same: see `experiments.engine.starting`.
-        only: other flags, with the values with any of which this flag does something;
-            those that a program does not have do not count: see
-            `experiments.engine.flags_in_use`.
-
-    Returns:
-        The field.
-    """
-    if kind is None:
-        kind = str if default is None else type(default)
-    return dataclasses.field(
-        default=default,
-        metadata={
-            "help": explanation,
-            "requirement": requirement,
-            "kind": kind,
-            "free": free,
-            "shapes": shapes,
-            "only": dict(only or {}),
-        },
-    )
 
 
 _TEMPERED = {
@@ -85,7 +35,8 @@ class Settings:
     dataset: str = flag("digits", "data set", one_of(*data.NAMES), shapes=True)
     data_dir: str | None = flag(
         None,
-        "folder with the files of a data set that has files, or of images for folder; "
+        "folder with the files of a data set that has files, or of images for folder, "
+        "or an archive of debd; "
         "tensorflow-datasets' own by default",
         free=True,
         kind=local_path,
@@ -101,6 +52,12 @@ class Settings:
         "folder of prepared images; beside the data by default",
         free=True,
         kind=local_path,
+    )
+    debd_name: str = flag(
+        "nltcs",
+        "the table of debd, e.g. plants or accidents",
+        shapes=True,
+        only={"dataset": ["debd"]},
     )
     image_size: int = flag(
         0,
@@ -217,8 +174,9 @@ class Settings:
     structure: str = flag(
         "quad_tree",
         "region graph: quad_tree lets neighboring pixels meet first, quad_graph in two "
-        "orders, random_binary_trees is the paper's",
-        one_of("random_binary_trees", "quad_tree", "quad_graph"),
+        "orders, random_binary_trees is the paper's; hidden_chow_liu is learned from "
+        "the training data: for tables",
+        one_of("random_binary_trees", "quad_tree", "quad_graph", "hidden_chow_liu"),
         shapes=True,
     )
     depth: int = flag(
@@ -341,6 +299,7 @@ class Settings:
             image_mode=self.image_mode,
             image_resize=self.image_resize,
             train_fraction=self.train_fraction,
+            debd_name=self.debd_name,
         )
 
 

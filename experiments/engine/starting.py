@@ -14,6 +14,7 @@ from experiments.engine.checkpointing import OtherState, Stored
 from experiments.engine.flags import Settings
 
 _PARAMS = ".state.params"  # of a `Carry`, for all seeds
+_OF_DATA = "train_fraction"  # the flag that shapes what is learned from the data
 _FLOW = "flow"  # the flag, and the parameters, of the flow before a circuit
 
 
@@ -69,9 +70,11 @@ def _passed_on(params: Mapping[str, Any]) -> dict[str, Any]:
 def _check_flags(groups: Sequence[Any], source: Mapping[str, Any]) -> None:
     """Refuses a run whose circuit, or the flow before it, is of another shape."""
     values = flags.by_name(groups)
+    learned = values["structure"] == "hidden_chow_liu"
     for field in flags.fields_of(groups):
         value, needed = values[field.name], source.get(field.name, field.default)
-        if field.metadata["shapes"] and value != needed:
+        shapes = field.metadata["shapes"] or (learned and field.name == _OF_DATA)
+        if shapes and value != needed:
             raise UserError(
                 f"--{field.name} must be that of --start_from, {needed!r}, got "
                 f"{value!r}"

@@ -110,7 +110,7 @@ def run(
                 f"replace, got {settings.start!r}"
             )
     name = run_folder.short_name(program)
-    folder = Path(settings.workdir or f"out/{name}-{settings.dataset}")
+    folder = Path(settings.workdir or f"out/{name}-{dataset.name}")
     with claim(
         folder,
         program,

@@ -25,6 +25,7 @@ from experiments.console.errors import UserError
 from experiments.data import Dataset
 from experiments.engine import flags
 from experiments.engine.flags import Settings
+from experiments.engine.requirements import Requirement
 from experiments.losses import perceptual
 from experiments.losses.discriminator import discriminator_term
 from experiments.losses.term import Term
@@ -126,7 +127,7 @@ class AdversarySettings:
         "none",
         "differentiable augmentation of what the discriminator sees: none, all, or "
         f"some of {','.join(AUGMENTATIONS)}, joined by commas",
-        flags.Requirement(
+        Requirement(
             lambda v: set(_policy(v)) <= set(AUGMENTATIONS),
             f"must be none, all, or some of {','.join(AUGMENTATIONS)}",
         ),
@@ -141,7 +142,7 @@ class AdversarySettings:
     adv_dropout: float = flags.flag(
         0.3,
         "dropout rate of mlp in training",
-        flags.Requirement(lambda v: 0 <= v < 1, "must be at least 0 and less than 1"),
+        Requirement(lambda v: 0 <= v < 1, "must be at least 0 and less than 1"),
         only={"adv_discriminator": ["mlp"]},
     )
     adv_units: int = flags.flag(

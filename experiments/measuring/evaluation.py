@@ -103,7 +103,8 @@ def evaluate(settings: EvaluateSettings) -> tuple[dict[str, Any], Levels]:
     Returns:
         The content of the file: settings; ``model``, the run's own metrics on the real
         images and its errors of completion; ``rows``, title to the distances of its
-        samples; numbers over seeds as `metrics.over_seeds` has them. And pictures of
+        samples (none of a table without features); numbers over seeds as
+        `metrics.over_seeds` has them. And pictures of
         the first seed: title to uint8 images.
 
     Raises:
@@ -111,10 +112,11 @@ def evaluate(settings: EvaluateSettings) -> tuple[dict[str, Any], Levels]:
     """
     if settings.run is None:
         raise UserError("--run must be given")
-    if settings.classifier is None and settings.inception is None:
-        raise UserError("--classifier or --inception must be given")
     start = time.perf_counter()
     run = trained.load(settings.run, "run", settings.data_dir, settings.sharpness)
+    measured = settings.classifier is not None or settings.inception is not None
+    if not measured and not run.dataset.is_table:
+        raise UserError("--classifier or --inception must be given")
     check_judge(settings.classifier, run.groups)
     data_dir = settings.data_dir or run.groups[0].data_dir
     maps = _feature_maps(settings, run.dataset, data_dir)
@@ -123,6 +125,7 @@ def evaluate(settings: EvaluateSettings) -> tuple[dict[str, Any], Levels]:
     rows, samples = _sample_rows(settings, run, distances)
     floors = measures.floors(run.dataset, len(real), settings.sample_seed)
     rows |= {title: [distances(levels)] for title, levels in floors.items()}
+    rows = rows if maps else {}  # of a table: there is nothing to measure them on
     model = _own_metrics(run, Path(settings.run), settings.split)
     errors, completions = _completions(settings, run, real)
     model |= errors | _class_scores(settings, run, maps)

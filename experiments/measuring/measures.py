@@ -124,9 +124,11 @@ def completions(
 
 def _masks(dataset: Dataset, num: int, seed: int) -> dict[str, jax.Array]:
     """Which pixels of so many images are observed, bool ``[num, V]``, by kind."""
-    stripes = stripe_masks(dataset.height, dataset.width)
     num_pixels = dataset.height * dataset.width
     random = random_masks(jax.random.key(seed), num, num_pixels, missing=0.5)
+    if dataset.is_table:
+        return {"random": random}
+    stripes = stripe_masks(dataset.height, dataset.width)
     return {"stripes": stripes[np.arange(num) % len(stripes)], "random": random}
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 import contextlib
+import math
 import re
 from typing import Any, NamedTuple
 
@@ -27,6 +28,7 @@ from experiments.models.pixel_kernels import pixel_kernel, references
 from experiments.models.preprocessing import (
     preprocessing,
 )
+from experiments.models.structures import structure_of
 
 
 class Model(NamedTuple):
@@ -42,6 +44,7 @@ class Model(NamedTuple):
         labelled: whether the roots are the classes of the data.
         num_latents: variables of the circuit beyond those of an image, which come
             after; ``circuit`` integrates them out.
+        is_table: whether an image is a row of a table.
     """
 
     circuit: pc.Circuit
@@ -51,6 +54,7 @@ class Model(NamedTuple):
     num_dims: int
     labelled: bool = False
     num_latents: int = 0
+    is_table: bool = False
 
 
 def make_model(settings: Settings, dataset: Dataset) -> Model:
@@ -82,23 +86,11 @@ def circuit_config(settings: Settings, dataset: Dataset) -> pc.CircuitConfig:
     Raises:
         UserError: the flags describe no circuit on these images; one line.
     """
-    num_variables, num_channels = dataset.train.shape[1:]
     with describing_flags():
-        if settings.structure == "quad_tree":
-            structure = pc.QuadTree(height=dataset.height, width=dataset.width)
-        elif settings.structure == "quad_graph":
-            structure = pc.QuadGraph(height=dataset.height, width=dataset.width)
-        else:
-            structure = pc.RandomBinaryTrees(
-                num_variables=num_variables,
-                depth=settings.depth,
-                num_repetitions=settings.num_repetitions,
-                seed=settings.structure_seed,
-            )
         return pc.CircuitConfig(
-            structure=structure,
+            structure=structure_of(settings, dataset),
             leaf=_leaf(settings, dataset.num_values),
-            num_channels=num_channels,
+            num_channels=dataset.num_channels,
             num_leaves=settings.num_leaves,
             num_sums=settings.num_sums,
             num_classes=_num_classes(settings, dataset),
@@ -135,6 +127,7 @@ def of_circuit(
         num_dims=dataset.train[0].size,
         labelled=settings.labels == "roots",
         num_latents=num_latents,
+        is_table=dataset.is_table,
     )
 
 
@@ -275,7 +268,8 @@ def evaluate(
     Returns:
         ``bits_per_dim`` ``[B]``, ``mmd2``, the unbiased estimate on pixels,
         ``sample_spread``: near 0 the samples have collapsed, and ``num_params``. With
-        labels ``accuracy`` ``[B]``, of the most probable class.
+        labels ``accuracy`` ``[B]``, of the most probable class; of a table
+        ``log_likelihood`` ``[B]`` of a row, in nats.
     """
     levels, labels = levels_and_labels(batch)
     noise_key, sample_key = jax.random.split(key)
@@ -289,6 +283,9 @@ def evaluate(
         "sample_spread": sample_spread(samples, real),
         "num_params": jnp.float32(count_params(model.circuit.init)),
     }
+    if model.is_table:
+        scale = -math.log(2) * model.num_dims
+        metrics["log_likelihood"] = scale * metrics["bits_per_dim"]
     if labels is not None:
         class_posterior = jax.vmap(model.circuit.class_posterior, (None, 0))
         right = jnp.argmax(class_posterior(params["circuit"], x), -1) == labels

@@ -18,6 +18,7 @@ from experiments.console.errors import UserError
 from experiments.data import Dataset
 from experiments.engine import checkpointing, flags, run_folder
 from experiments.engine.flags import Settings
+from experiments.engine.requirements import Requirement
 from experiments.engine.system import System
 from experiments.models.reconstruction import unit
 
@@ -37,7 +38,7 @@ class ClassifierSettings:
     classifier_dropout: float = flags.flag(
         0.5,
         "dropout rate of the hidden layer in training",
-        flags.Requirement(lambda v: 0 <= v < 1, "must be at least 0 and less than 1"),
+        Requirement(lambda v: 0 <= v < 1, "must be at least 0 and less than 1"),
     )
 
 

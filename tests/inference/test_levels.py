@@ -10,7 +10,7 @@ import pytest
 
 import dspc_jax as pc
 from dspc_jax import parameters, queries, serialization
-from dspc_jax.circuit import make_layout
+from dspc_jax.circuit import make_layout, product_graph
 from dspc_jax.structure import steps
 from dspc_jax.structure.folding import fold
 from tests import cases
@@ -130,10 +130,10 @@ def test_steps_change_nothing(num_hairs, sum_layer, names):
 
 
 def test_files_with_an_array_for_every_height(tmp_path, monkeypatch):
-    config = pc.CircuitConfig(comb(0), pc.Bernoulli(), num_leaves=2, num_sums=2)
+    config = pc.CircuitConfig(comb(0), pc.Bernoulli(), num_leaves=3, num_sums=2)
     circuit = pc.build(config)
     assert len(circuit.layout.graph.levels) == 3
-    graph = fold(config.structure.region_graph(), in_steps=False)
+    graph = fold(product_graph(config), in_steps=False)
     plain = dataclasses.replace(circuit.layout, graph=graph)
     params = parameters.init(plain, jax.random.key(0), None, 0.5)
     with monkeypatch.context() as patch:

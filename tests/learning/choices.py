@@ -13,6 +13,7 @@ from scipy import special
 import dspc_jax as pc
 from dspc_jax.leaves import FittableLeaf
 from dspc_jax.parameters import CircuitWeights
+from dspc_jax.structure.trees_from_data import _latent_tree
 from tests import cases, oracles
 
 CONFIGS = {
@@ -26,6 +27,10 @@ CONFIGS = {
     ),
     "shared": pc.CircuitConfig(
         cases.SHARED, pc.Categorical(3), num_leaves=2, num_sums=3
+    ),
+    # A leaf beside two sums in one product.
+    "hidden-tree": pc.CircuitConfig(
+        _latent_tree(np.array([-1, 0, 0, 1])), pc.Bernoulli(), num_leaves=2, num_sums=2
     ),
     "channels": pc.CircuitConfig(
         pc.RandomBinaryTrees(2, 0, 2),
@@ -66,7 +71,7 @@ class Trees:
 
     def _region(self, region, unit, leaves, lifted=False) -> Iterator[Any]:
         numbers = self._graph.partitions_of[region]
-        if not numbers and lifted:
+        if not numbers and lifted and region in self._location.lifted:
             yield from self._sum(
                 self._location.lifted[region], unit, [region], leaves, False
             )

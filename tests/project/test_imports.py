@@ -61,6 +61,7 @@ PROGRAMS = {
     **dict.fromkeys(_COMMANDS, _TRAINABLE),
     "two_dimensional": _TRAINABLE,
     "synthetic": ("console", "engine", "two_dimensional"),
+    "binary_tables": _TRAINABLE,
     "measuring": (*_TRAINABLE, *_COMMANDS),
     "evaluate": (*_TRAINABLE, "measuring"),
     "report": (*_ENGINE, "measuring"),

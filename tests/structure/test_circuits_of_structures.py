@@ -7,8 +7,14 @@ import numpy as np
 import pytest
 
 import dspc_jax as pc
+from dspc_jax import parameters
 from dspc_jax.structure.trees_from_data import _latent_tree
 from tests import cases, oracles
+from tests.structure.test_random_graphs import (
+    Drawn,
+    check_conditional_queries,
+    check_joint_queries,
+)
 
 HIDDEN = _latent_tree(np.array([-1, 0, 0, 0, 1]))
 STRUCTURES = {
@@ -18,13 +24,19 @@ STRUCTURES = {
     "hidden-tree": HIDDEN,
 }
 LONG = ("quad-of-four", "poon-domingos")
+WIDE = {"hidden-tree": HIDDEN, "quad-of-four": pc.QuadTree(2, 3, arity=4)}
 
 
 @pytest.mark.parametrize("name", cases.parameters(STRUCTURES, LONG))
 def test_the_law_and_its_marginals(name):
-    """Folded products of two are the graph that the oracle walks."""
+    """The graph of the parameters' rows is the one that the oracle walks."""
     circuit = pc.build(
-        pc.CircuitConfig(STRUCTURES[name], pc.Bernoulli(), num_leaves=2, num_sums=3)
+        pc.CircuitConfig(
+            *(STRUCTURES[name], pc.Bernoulli()),
+            num_leaves=2,
+            num_sums=3,
+            sum_layer="cp_t" if name == "quad-graph" else "tucker",
+        )
     )
     params = cases.random_params(circuit, seed=1)
     graph = pc.parameter_rows(circuit).graph
@@ -40,3 +52,38 @@ def test_the_law_and_its_marginals(name):
     wanted = [table.marginal(*pair) for pair in zip(x, some, strict=True)]
     np.testing.assert_allclose(found, wanted, rtol=1e-4)
     np.testing.assert_allclose(found[: len(table.values)].sum(), 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize("zeros", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("check", [check_conditional_queries, check_joint_queries])
+@pytest.mark.parametrize("name", WIDE)
+def test_queries_where_products_are_wide(name, check, zeros):
+    """One sum for each product, with leaves and sums among its factors."""
+    config = pc.CircuitConfig(
+        WIDE[name], pc.Bernoulli(), num_leaves=2, num_sums=2, num_classes=2
+    )
+    layout = pc.build(config).layout
+    graph = WIDE[name].region_graph()
+    assert layout.graph.places.graph == graph
+    assert sum(table.shape[0] for table in _tables(layout)) == len(graph.partitions)
+    check(Drawn(config, zeros=zeros, seed=2))
+
+
+def _tables(layout):
+    return [table for level in parameters.shapes(layout).sums for table in level]
+
+
+@pytest.mark.parametrize("name", WIDE)
+@pytest.mark.parametrize("sum_layer", ["cp", "cp_t"])
+def test_hard_relaxations_are_the_samples_where_products_are_wide(name, sum_layer):
+    """Node by node, too, as the temperature falls."""
+    case = cases.compiled(
+        pc.CircuitConfig(
+            *(WIDE[name], pc.Bernoulli()), num_leaves=2, num_sums=2, sum_layer=sum_layer
+        )
+    )
+    hard = case.sample(cases.fresh_keys(3, 50), case.params)
+    drawn = case.soft(cases.fresh_keys(3, 50), case.params, 1e-4, cases.RELAXATIONS)
+    for relaxation, x in drawn.items():
+        close = np.isclose(x, hard, atol=0.05).all((1, 2))
+        assert close.mean() >= 0.9, relaxation

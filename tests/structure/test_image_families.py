@@ -10,11 +10,20 @@ import dspc_jax as pc
 from dspc_jax.structure import image_families
 from dspc_jax.structure import region_graph as rg
 from dspc_jax.structure.folding import fold
+from dspc_jax.structure.pairs import in_pairs
 
 
 def counts(structure) -> tuple[int, int]:
+    """Regions and partitions, without the sums over inputs that meet inner regions."""
     graph = structure.region_graph()
-    return len(graph.scopes), len(graph.partitions)
+    num_sums = len(lifted(graph))
+    return len(graph.scopes) - num_sums, len(graph.partitions) - num_sums
+
+
+def lifted(graph: pc.RegionGraph) -> list[int]:
+    """The regions that are nothing but a sum over an input region."""
+    owners = [p.region for p in graph.partitions if len(p.children) == 1]
+    return [region for region in owners if region != graph.root]
 
 
 def inputs(graph: pc.RegionGraph) -> list[tuple[int, ...]]:
@@ -27,7 +36,7 @@ def inputs(graph: pc.RegionGraph) -> list[tuple[int, ...]]:
 
 def assert_rectangles(graph: pc.RegionGraph, width: int) -> None:
     """One region for each rectangle, and nothing else."""
-    assert len(set(graph.scopes)) == len(graph.scopes)
+    assert len(set(graph.scopes)) == len(graph.scopes) - len(lifted(graph))
     for scope in graph.scopes:
         rows, columns = np.divmod(scope, width)
         assert len(scope) == (np.ptp(rows) + 1) * (np.ptp(columns) + 1)
@@ -41,15 +50,19 @@ def test_quad_trees_of_four_cut_both_sides_at_once(exponent):
     assert counts(structure) == (inner + 4**exponent, inner)
     graph = structure.region_graph()
     assert {len(p.children) for p in graph.partitions} == {4}
-    # Folded they are the binary tree, with the same numbers of everything.
+    # Folded in pairs they are the binary tree, with the same numbers of everything.
     folded, binary = (
-        fold(s.region_graph()) for s in (structure, pc.QuadTree(size, size))
+        fold(in_pairs(s.region_graph())) for s in (structure, pc.QuadTree(size, size))
     )
     sizes = [
         [f.size for level in g.levels for f in level.folds] for g in (folded, binary)
     ]
     assert sizes[0] == sizes[1]
     np.testing.assert_array_equal(folded.input_scopes, binary.input_scopes)
+    levels = fold(graph).levels  # as they are: one sum for each product of four
+    assert [f.size for level in levels for f in level.folds] == [
+        4**e for e in reversed(range(exponent))
+    ]
 
 
 @pytest.mark.parametrize(("height", "width"), [(5, 3), (1, 7), (6, 1), (7, 7), (1, 1)])
@@ -132,8 +145,10 @@ def test_poon_domingos_from_coarse_to_fine():
     graph = pc.PoonDomingos(1, 8, (4, 1)).region_graph()
     splits = [[graph.scopes[c] for c in p.children] for p in graph.partitions]
     assert splits[0] == [(0, 1, 2, 3), (4, 5, 6, 7)]
-    # The root once, and each half in all ways: triples of its five borders.
-    assert len(splits) == 1 + 2 * 10
+    # The root once, and each half in all ways: triples of its five borders. Every
+    # pixel meets larger pieces.
+    assert len(splits) - len(lifted(graph)) == 1 + 2 * 10
+    assert len(lifted(graph)) == 8
     assert len(inputs(graph)) == 8
     assert pc.PoonDomingos(2, 2, [1]) == pc.PoonDomingos(2, 2, (1,))
     assert not rg.is_structured_decomposable(graph)
@@ -167,14 +182,18 @@ def test_what_is_refused(make, message):
 
 
 @pytest.mark.parametrize(
-    "structure",
-    [pc.QuadTree(64, 64, arity=4), pc.QuadGraph(64, 64), pc.PoonDomingos(28, 28, 4)],
+    ("structure", "num_levels"),
+    [
+        (pc.QuadTree(64, 64, arity=4), 6),
+        (pc.QuadGraph(64, 64), 12),
+        (pc.PoonDomingos(28, 28, 4), 12),
+    ],
     ids=repr,
 )
-def test_large_images_stay_few_levels(structure):
+def test_large_images_stay_few_levels(structure, num_levels):
     """Building takes half a second; it took minutes if every split were compared."""
     folded = fold(structure.region_graph())
-    assert len(folded.levels) == 12
+    assert len(folded.levels) == num_levels
     with jax.transfer_guard("disallow"):
         assert len(folded.input_scopes) in (64 * 64, 49)
 
