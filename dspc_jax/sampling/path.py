@@ -283,8 +283,11 @@ def _mode(leaf: Any, params: Any) -> Array:
 
 
 def _are_many(index: tuple[Array, ...], params: Any) -> bool:
-    """Whether no fewer leaves are chosen than there are."""
-    return index[0].size >= math.prod(jax.tree.leaves(params)[0].shape[:3])
+    """Whether no fewer leaves are chosen than there are, or an unknown number."""
+    num_chosen = index[0].size
+    if not isinstance(num_chosen, int):  # exported with a symbolic batch
+        return True
+    return num_chosen >= math.prod(jax.tree.leaves(params)[0].shape[:3])
 
 
 def _at(
