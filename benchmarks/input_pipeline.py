@@ -32,7 +32,7 @@ def step_seconds(settings: Settings, dataset: data.Dataset, resident: bool) -> f
     Returns:
         Seconds, compilation left out.
     """
-    system = ll.make_system(settings, dataset)
+    system = ll.make_system(settings, ll.RecipeSettings(), dataset)
     mesh = Mesh(np.array(jax.devices()[:1]), ("batch",))
     size, limit = settings.batch_size, 2**62 if resident else 0
     loop = DeviceLoop(system, dataset, 0, 1, size, mesh, resident_bytes=limit)
@@ -61,7 +61,7 @@ def row_seconds(settings: Settings, dataset: data.Dataset) -> float:
 
 def main(argv: list[str]) -> None:
     """Prints milliseconds a step; flags are those of `experiments.ll`."""
-    (settings,) = ll.parse(argv, absl_flags.FLAGS)
+    settings, _ = ll.parse([*argv, "--recipe=none"], absl_flags.FLAGS)
     dataset = data.load(settings.dataset, settings.data_dir, settings.data_options())
     for name, seconds in (
         ("images on the device", step_seconds(settings, dataset, resident=True)),

@@ -1,5 +1,6 @@
 """Maximum likelihood: ``python -m experiments.ll --dataset=digits``."""
 
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -8,6 +9,7 @@ import optax
 from experiments import data
 from experiments.engine.flags import Settings
 from experiments.engine.program import training_program
+from experiments.engine.recipes import RecipeSettings
 from experiments.engine.system import System, levels_and_labels
 from experiments.models import generators
 from experiments.models.em import make_em
@@ -20,11 +22,14 @@ class State(NamedTuple):
     opt_state: Any
 
 
-def make_system(settings: Settings, dataset: data.Dataset) -> System:
+def make_system(
+    settings: Settings, recipe: RecipeSettings, dataset: data.Dataset
+) -> System:
     """Maximum likelihood as the training loop sees it.
 
     Args:
         settings: the shared flags.
+        recipe: where their defaults come from, which is settled.
         dataset: the images.
 
     Returns:
@@ -33,6 +38,7 @@ def make_system(settings: Settings, dataset: data.Dataset) -> System:
     Raises:
         UserError: the flags describe no circuit on these images, or EM does not fit it.
     """
+    del recipe
     generator = generators.circuit_generator(settings, dataset)
     circuit, loss = generator.circuit, generator.likelihood_loss
     assert circuit is not None
@@ -66,6 +72,8 @@ PROGRAM = training_program(
     "Trains a probabilistic circuit by maximum likelihood.",
     make_system,
     Settings,
+    RecipeSettings,
+    recipes=Path(__file__).with_name("recipes"),
 )
 parse, main, run = PROGRAM.parse, PROGRAM.main, PROGRAM.run
 

@@ -1,6 +1,7 @@
 """The entry of every program: absl's, with our errors."""
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 import sys
 from typing import Any, NoReturn
 
@@ -21,6 +22,7 @@ def parser(
     description: str,
     *groups: type,
     defaults: Mapping[str, Any] | None = None,
+    recipes: Path | None = None,
 ) -> Parse:
     """A program's flags as a function.
 
@@ -29,13 +31,16 @@ def parser(
         description: what it does, for ``--help``.
         *groups: dataclasses whose fields are made by `flags.flag`.
         defaults: the program's own defaults for flags of the groups, by name.
+        recipes: a folder of those of data sets, see `recipes.set_defaults`.
 
     Returns:
         ``(argv, also=None) -> groups``, see `command_line.parse`.
     """
 
     def parse(argv: Sequence[str], also: absl_flags.FlagValues | None = None):
-        return command_line.parse(argv, program, description, groups, defaults, also)
+        return command_line.parse(
+            argv, program, description, groups, defaults, also, recipes
+        )
 
     return parse
 

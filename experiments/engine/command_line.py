@@ -1,6 +1,7 @@
 """The command line of a program: its flags as absl's, read into frozen dataclasses."""
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from absl import flags as absl_flags
@@ -10,6 +11,7 @@ from experiments.console.errors import UserError
 from experiments.console.paths import local_path
 from experiments.engine import flags_in_use
 from experiments.engine.flags import fields_of, from_values
+from experiments.engine.recipes import set_defaults
 from experiments.engine.requirements import Requirement
 
 
@@ -108,6 +110,7 @@ def parse(
     groups: Sequence[type],
     defaults: Mapping[str, Any] | None = None,
     also: absl_flags.FlagValues | None = None,
+    recipes: Path | None = None,
 ) -> list[Any]:
     """Reads the command line into one frozen dataclass a group.
 
@@ -119,6 +122,7 @@ def parse(
         defaults: the program's own defaults for flags of the groups, by name.
         also: other flags that the words may name and that are set in place: absl's
             own (``--verbosity``).
+        recipes: a folder, see `recipes.set_defaults`.
 
     Returns:
         An instance of each group, in order.
@@ -149,6 +153,8 @@ def parse(
         raise UserError(
             f"unrecognized arguments: {' '.join(rest)} (--help lists the flags)"
         )
+    if recipes is not None:
+        set_defaults(values, recipes)
     parsed = {field.name: values[field.name].value for field in fields_of(groups)}
     flags_in_use.check(groups, parsed, {name: values[name].default for name in parsed})
     return [from_values(group, parsed) for group in groups]

@@ -1,6 +1,7 @@
 """A program that trains: flags, data set and system, joined once for all."""
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from experiments import data
@@ -32,6 +33,7 @@ def training_program(
     make_system: Callable[..., System],
     *groups: type,
     defaults: Mapping[str, Any] | None = None,
+    recipes: Path | None = None,
 ) -> Program:
     """Joins the parts of a program.
 
@@ -42,11 +44,12 @@ def training_program(
         *groups: dataclasses whose fields are made by `flags.flag`; `flags.Settings`
             first.
         defaults: the program's own defaults for flags of the groups, by name.
+        recipes: a folder of those of data sets, see `recipes.set_defaults`.
 
     Returns:
         The program.
     """
-    parse = app.parser(name, description, *groups, defaults=defaults)
+    parse = app.parser(name, description, *groups, defaults=defaults, recipes=recipes)
 
     def main(values: list[Any]) -> int:
         settings = values[0]

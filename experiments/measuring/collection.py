@@ -11,6 +11,7 @@ from typing import Any
 
 from experiments.console.errors import UserError
 from experiments.engine import flags
+from experiments.engine.recipes import RecipeSettings
 from experiments.engine.run_folder import CONFIG, Unreadable, read_object
 from experiments.measuring.programs import PROGRAMS
 from experiments.measuring.runs import Run, Setting, read_run, settings_of
@@ -89,7 +90,10 @@ def defaults_of(program: str) -> dict[str, Any] | None:
     """A program's default flags as ``config.json`` has them; None for a foreign one."""
     if program not in PROGRAMS:
         return None
-    return flags.by_name(PROGRAMS[program].parse([program]))
+    of_all_data = (
+        ["--recipe=none"] if RecipeSettings in PROGRAMS[program].groups else []
+    )
+    return flags.by_name(PROGRAMS[program].parse([program, *of_all_data]))
 
 
 def collect(

@@ -23,6 +23,8 @@ def job_of(
     flags.setdefault("batch_size", context.scale.batch_size)
     flags.setdefault("eval_every", flags["num_steps"])
     flags.setdefault("checkpoint_every", max(flags["num_steps"] // 4, 1))
+    if program == "ll":
+        flags.setdefault("recipe", "none")
     flags = {name: value for name, value in flags.items() if value is not None}
     return Job(name, program, flags, label)
 

@@ -103,7 +103,7 @@ class Job:
         return isinstance(flags, dict) and all(
             flags.get(name) == value
             for name, value in self.values(root).items()
-            if name not in ("workdir", "data_dir", "num_steps")
+            if name not in ("workdir", "data_dir", "num_steps", "recipe")
         )
 
 

@@ -194,7 +194,7 @@ def test_a_run_from_training_to_evaluation(tmp_path, capsys):
         *("--num_leaves=2", "--optimizer=em", "--num_steps=2", "--batch_size=8"),
         f"--workdir={workdir}",
     ]
-    assert ll.main(ll.parse(["ll", *words])) == 0
+    assert ll.main(ll.parse(["ll", "--recipe=none", *words])) == 0
     metrics = json.loads((workdir / "result.json").read_text())["metrics"]
     nats = -metrics["test/bits_per_dim"] * 5 * np.log(2)
     np.testing.assert_allclose(metrics["test/log_likelihood"], nats, rtol=1e-5)

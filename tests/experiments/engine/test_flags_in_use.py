@@ -24,7 +24,7 @@ def program(name: str) -> Program:
             "ll",
             "--depth=40",
             "--depth must go with --structure=random_binary_trees, got 40 with "
-            "--structure=quad_tree",
+            "--structure=quad_graph",
         ),
         (
             "ll",

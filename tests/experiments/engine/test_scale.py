@@ -44,7 +44,7 @@ def trained(program: str, seed: int, num_seeds: int) -> tuple[Any, dict]:
     settings = Settings(seed=seed, num_seeds=num_seeds, **SMALL)
     tiny = tiny_digits()
     if program == "ll":
-        system = ll.make_system(settings, tiny)
+        system = ll.make_system(settings, ll.RecipeSettings(), tiny)
     else:
         half = MixtureSettings(pretrain_steps=2)
         system = mmd.make_system(settings, half, MmdSettings(), CriticSettings(), tiny)
@@ -104,7 +104,7 @@ def test_eight_devices_train_the_circuit_of_one(words: list[str], tmp_path: Path
 
 
 SMALL_FLAGS = {
-    "ll": [],
+    "ll": ["--recipe=none"],
     "mmd": ["--pretrain_steps=1"],
     "adv": ["--pretrain_steps=1", "--adv_filters=2"],
     "pae": [],
@@ -150,7 +150,7 @@ def test_every_program_runs_on_mnist(name: str, tmp_path: Path):
 def test_mnist_trains_at_full_size(tmp_path: Path):
     code, out, err = runs.run(
         *("--dataset=mnist", f"--data_dir={REAL}", f"--workdir={tmp_path}"),
-        *("--num_steps=6", "--log_every=3", *FLAGS, "--learning_rate=0.03"),
+        *("--num_steps=6", "--log_every=3", *FLAGS, "--recipe=none"),
         program="experiments.ll",
     )
     assert (code, err) == (0, "")

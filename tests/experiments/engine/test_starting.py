@@ -43,7 +43,7 @@ def source(tiny: data.Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path
     workdir = tmp_path_factory.mktemp("source") / "run"
     words = [f"--{name}={value}" for name, value in SMALL.items()]
     words += ["--seed=4", "--num_seeds=2", "--num_steps=2", f"--workdir={workdir}"]
-    assert ll.main(ll.parse(["ll", *words])) == 0
+    assert ll.main(ll.parse(["ll", "--recipe=none", *words])) == 0
     return workdir
 
 
@@ -83,7 +83,7 @@ def test_the_circuit_is_that_of_the_run_seed_by_seed(source: Path):
 
 def loop_of_ll(settings: Settings) -> DeviceLoop:
     dataset = data.load("digits", None)
-    return loop_of(ll.make_system(settings, dataset), settings)
+    return loop_of(ll.make_system(settings, ll.RecipeSettings(), dataset), settings)
 
 
 @pytest.fixture(scope="module")

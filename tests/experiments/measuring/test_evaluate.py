@@ -38,7 +38,7 @@ def circuit(tmp_path_factory: pytest.TempPathFactory) -> Path:
     # Fewer levels than the quad tree has: evaluation compiles every query.
     words += ["--structure=random_binary_trees", "--depth=2", "--num_repetitions=2"]
     words += ["--num_seeds=2", f"--workdir={workdir}"]
-    assert ll.main(ll.parse(["ll", *words])) == 0
+    assert ll.main(ll.parse(["ll", "--recipe=none", *words])) == 0
     return workdir
 
 
@@ -179,7 +179,7 @@ def test_classes_are_roots(tmp_path: Path, judge: Path):
     workdir = tmp_path / "run"
     words = ["--labels=roots", "--num_sums=8", "--num_leaves=8", "--num_steps=200"]
     words += ["--batch_size=64", f"--workdir={workdir}"]
-    assert ll.main(ll.parse(["ll", *words])) == 0
+    assert ll.main(ll.parse(["ll", "--recipe=none", *words])) == 0
     result = json.loads((workdir / "result.json").read_text())
     assert result["metrics"]["test/accuracy"] > 0.5
     run = trained.load(workdir, "run")
@@ -199,9 +199,9 @@ def test_classes_are_roots(tmp_path: Path, judge: Path):
     ],
 )
 def test_labels_that_do_not_fit_are_refused(words: list[str], complaint: str):
-    (settings,) = ll.parse(["ll", "--labels=roots", *words])
+    (settings, recipe) = ll.parse(["ll", "--recipe=none", "--labels=roots", *words])
     with pytest.raises(UserError, match=complaint):
-        ll.make_system(settings, data.load("digits", None))
+        ll.make_system(settings, recipe, data.load("digits", None))
 
 
 def test_weights_are_fetched_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
