@@ -20,8 +20,11 @@ def summary(result: Mapping[str, Any], workdir: Path) -> str:
         f"{num_seeds} seed{'s' * (num_seeds > 1)}"
         + ("" if rate is None else f", {rate:.1f} steps/s"),
         f"  on {result['device']}",
-        "",
     ]
+    if "best_step" in result:
+        steps = ", ".join(map(str, result["best_step"]))
+        lines.append(f"  the states with the best validation: after {steps} steps")
+    lines.append("")
     width = max([len(name) for name in names], default=0)
     for name in names:
         std = deviation(metrics, name)

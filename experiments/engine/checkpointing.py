@@ -33,6 +33,11 @@ class Stored(NamedTuple):
     step: int
     arrays: Mapping[str, np.ndarray]
 
+    @property
+    def outcome(self) -> str:
+        """The path of the state that the run stands for: the best, where it is kept."""
+        return ".best.state" if ".best.step" in self.arrays else ".state"
+
     def part(self, target: Any, prefix: str = "") -> Any:
         """A part of the state.
 

@@ -85,12 +85,17 @@ def define(
     defaults = dict(defaults or {})
     values = absl_flags.FlagValues()
     for field in fields_of(groups):
+        default = defaults.pop(field.name, field.default)
+        if field.metadata["kind"] is bool:
+            text = field.metadata["help"]
+            absl_flags.DEFINE_bool(field.name, default, text, values, program)
+            continue
         absl_flags.DEFINE(
             _CheckedParser(
                 field.name, field.metadata["kind"], field.metadata["requirement"]
             ),
             field.name,
-            defaults.pop(field.name, field.default),
+            default,
             field.metadata["help"],
             flag_values=values,
             serializer=absl_flags.ArgumentSerializer(),

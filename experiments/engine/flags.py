@@ -160,6 +160,18 @@ class Settings:
         at_least(1),
         free=True,
     )
+    keep_best: bool = flag(
+        False,
+        "end with the state of the best bits per dimension on the validation images, "
+        "seed by seed, in place of the last (--num_steps and --eval_every are then "
+        "fixed)",
+    )
+    patience: int = flag(
+        0,
+        "evaluations without improvement of any seed after which the run ends, with "
+        "--keep_best; 0: it never ends early",
+        at_least(0),
+    )
     log_every: int = flag(
         50, "steps of one training line in metrics.jsonl", at_least(1), free=True
     )
@@ -279,6 +291,8 @@ class Settings:
     )
 
     def __post_init__(self):
+        if self.patience:
+            object.__setattr__(self, "keep_best", True)  # the one implies the other
         if self.seed + self.num_seeds > 2**32:
             raise UserError(
                 "--seed must be less than 2**32, with --num_seeds - 1 added, got "

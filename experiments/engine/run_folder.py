@@ -234,6 +234,13 @@ def finished_result(folder: Path, step: int) -> dict[str, Any] | None:
     return result if result.get("step") == step else None
 
 
+def is_finished(result: Mapping[str, Any], num_steps: int) -> bool:
+    """Whether a result is that of a whole run: all steps done, or ended early."""
+    step = as_number(result.get("step"))
+    early = as_number(result.get("stopped_step"))
+    return step is not None and (step >= num_steps or step == early)
+
+
 def clear_failure(folder: Path) -> None:
     """Removes the reason of an earlier failure."""
     (folder / FAILURE).unlink(missing_ok=True)

@@ -13,7 +13,6 @@ from experiments.engine import checkpointing, flags, run_folder
 from experiments.engine.checkpointing import OtherState, Stored
 from experiments.engine.flags import Settings
 
-_PARAMS = ".state.params"  # of a `Carry`, for all seeds
 _OF_DATA = "train_fraction"  # the flag that shapes what is learned from the data
 _FLOW = "flow"  # the flag, and the parameters, of the flow before a circuit
 
@@ -97,5 +96,6 @@ def _read(stored: Stored, parts: Mapping[str, Any], num_seeds: int) -> dict[str,
         parts,
     )
     return {
-        name: stored.part(part, f"{_PARAMS}[{name!r}]") for name, part in target.items()
+        name: stored.part(part, f"{stored.outcome}.params[{name!r}]")
+        for name, part in target.items()
     }

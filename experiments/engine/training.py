@@ -21,7 +21,9 @@ from dspc_jax.learning.loop import Carry
 from experiments.console import metrics, summary
 from experiments.console.errors import RunFailed, UserError
 from experiments.data import Dataset, describe, to_images
+from experiments.engine import best as best_states
 from experiments.engine import flags, run_folder, starting
+from experiments.engine.best import Best, Progress
 from experiments.engine.checkpointing import Checkpoints
 from experiments.engine.device_loop import DeviceLoop
 from experiments.engine.flags import Settings
@@ -109,13 +111,17 @@ def run(
                 "--start must be examples with --start_from, whose circuit it would "
                 f"replace, got {settings.start!r}"
             )
+    free = flags.free_flags(groups)
+    if settings.keep_best:
+        best_states.check(system, dataset)
+        free -= {"num_steps", "eval_every"}  # they decide which state is the best
     name = run_folder.short_name(program)
     folder = Path(settings.workdir or f"out/{name}-{dataset.name}")
     with claim(
         folder,
         program,
         flags.by_name(groups),
-        flags.free_flags(groups),
+        free,
         flags.defaults_of(groups, defaults),
     ):
         run_folder.clear_failure(folder)
@@ -141,13 +147,13 @@ def _run(
                 f"{str(folder)!r} already has, got {settings.num_steps}"
             )
         result = run_folder.finished_result(folder, first_step)
-        if first_step == settings.num_steps and result:
+        if result and run_folder.is_finished(result, settings.num_steps):
             summary.write(f"{name}: finished before, nothing left to do\n")
             summary.write(summary.summary(result, folder))
             return 0
         loop = _make_loop(system, dataset, settings)
         summary.write(describe(dataset) + "\n")
-        carry = _first_carry(loop, checkpoints, groups)
+        carry, best = _first_states(loop, checkpoints, groups)
         if first_step:
             summary.write(f"{name}: continues {folder} after step {first_step}\n")
         writer = MetricWriter(folder, first_step)
@@ -155,15 +161,19 @@ def _run(
         pace = Pace(loop.max_chunk)
         run = _Run(name, folder, settings, dataset, loop, checkpoints, writer, pace)
         with Signals() as signals:
-            carry, step, valid = _train(run, carry, first_step, signals)
-        if step < settings.num_steps:
+            carry, best, step, valid = _train(run, carry, best, first_step, signals)
+        if not _is_over(run, best, step):
             assert signals.received is not None
             summary.write(
                 f"{name}: stopped by {signal.Signals(signals.received).name} after "
                 f"step {step}; saved in {folder}, the same command continues\n"
             )
             return 128 + signals.received
-        result = _result(run, carry, valid, first_step, start)
+        state = carry.state
+        if best is not None:
+            state, valid = loop.put(best.state), {}
+        result = _result(run, state, valid, step, first_step, start)
+        result |= _choice(run, best, step)
         writer.write_result(result)
     summary.write(summary.summary(result, folder))
     return 0
@@ -188,29 +198,43 @@ def _resident_bytes() -> int:
     return stats.get("bytes_limit", 8 * 2**30) // 4  # the rest is for training
 
 
-def _first_carry(
+def _first_states(
     loop: DeviceLoop, checkpoints: Checkpoints, groups: Sequence[Any]
-) -> Carry:
-    """The state of the newest checkpoint, or that before the first step."""
+) -> tuple[Carry, Best | None]:
+    """The states of the newest checkpoint, or those before the first step."""
+    settings: Settings = groups[0]
+
+    def no_best(state: Any) -> Best | None:
+        if not settings.keep_best:
+            return None
+        return best_states.nothing(settings.num_seeds, state)
+
     step = checkpoints.latest_step()
     if step is not None:
-        return loop.put(checkpoints.restore(step, loop.abstract()))
+        carry = loop.abstract()
+        target = Progress(*carry, no_best(carry.state))
+        stored = checkpoints.restore(step, target)
+        return loop.put(stored.carry), stored.best
     carry = loop.init()
-    if groups[0].start_from is None:
-        return loop.started(carry)
-    return loop.put(starting.started(carry, groups))
+    if settings.start_from is None:
+        carry = loop.started(carry)
+    else:
+        carry = loop.put(starting.started(carry, groups))
+    best = no_best(carry.state)
+    # The carry is donated to its first step.
+    return carry, best and best._replace(state=best_states.on_host(carry.state))
 
 
 def _result(
-    run: _Run, carry: Carry, valid: _Metrics, first_step: int, start: float
+    run: _Run, state: Any, valid: _Metrics, step: int, first_step: int, start: float
 ) -> dict[str, Any]:
-    """The result of a finished run, whose metrics on validation are there already."""
-    final = (valid or _evaluated(run, carry, "valid")) | _evaluated(run, carry, "test")
+    """The result of a finished run, whose metrics on validation may be there."""
+    final = (valid or _evaluated(run, state, "valid")) | _evaluated(run, state, "test")
     return {
         "program": run.name,
         "dataset": run.dataset.name,
         "data": run.dataset.source,
-        "step": run.settings.num_steps,
+        "step": step,
         "seeds": run.settings.seeds,
         "steps_per_second": run.pace.rate,
         # Of this process, compilation and evaluation included; the time before
@@ -222,8 +246,16 @@ def _result(
     }
 
 
-def _evaluated(run: _Run, carry: Carry, split: str) -> _Metrics:
-    values = run.loop.evaluate(carry.state, run.loop.examples(split))
+def _choice(run: _Run, best: Best | None, step: int) -> dict[str, Any]:
+    """Of which steps the states of the result are, and whether the run ended early."""
+    if best is None:
+        return {}
+    early = {"stopped_step": step} if step < run.settings.num_steps else {}
+    return {"best_step": best.step.tolist()} | early
+
+
+def _evaluated(run: _Run, state: Any, split: str) -> _Metrics:
+    values = run.loop.evaluate(state, run.loop.examples(split))
     return {f"{split}/{name}": value for name, value in values.items()}
 
 
@@ -231,12 +263,13 @@ def _evaluated(run: _Run, carry: Carry, split: str) -> _Metrics:
 
 
 def _train(
-    run: _Run, carry: Carry, step: int, signals: Signals
-) -> tuple[Carry, int, _Metrics]:
-    """Trains from ``step`` to the last step, or until a signal; saves at the end.
+    run: _Run, carry: Carry, best: Best | None, step: int, signals: Signals
+) -> tuple[Carry, Best | None, int, _Metrics]:
+    """Trains from ``step`` until the run is over, or a signal comes; saves at the end.
 
     Returns:
-        The state, its step, and the metrics on validation if they are of this state.
+        The state, the best one, the step of the former, and its metrics on validation
+        if there are any.
     """
     num_steps, saved = run.settings.num_steps, step
     valid: _Metrics = {}
@@ -247,19 +280,27 @@ def _train(
         unit="step",
         disable=not sys.stderr.isatty(),
     ) as bar:
-        while step < num_steps and signals.received is None:
+        while not _is_over(run, best, step) and signals.received is None:
             num = min(_steps_to_next_stop(run.settings, step), run.pace.steps)
             carry = _advance(run, carry, step, num)
             step += num
             bar.update(num)
             due = _due(run.settings, step)
-            carry, valid = _report(run, carry, step, due, bar)
+            carry, best, valid = _report(run, carry, best, step, due, bar)
             if due.save:
-                _save(run, carry, step)
+                _save(run, carry, best, step)
                 saved = step
         if step > saved:
-            _save(run, carry, step)
-    return carry, step, valid
+            _save(run, carry, best, step)
+    return carry, best, step, valid
+
+
+def _is_over(run: _Run, best: Best | None, step: int) -> bool:
+    """Whether all steps are done, or the last ones were in vain for too long."""
+    settings = run.settings
+    return step == settings.num_steps or best_states.is_over(
+        best, step, settings.patience, settings.eval_every
+    )
 
 
 def _intervals(settings: Settings) -> tuple[int, int, int]:
@@ -290,9 +331,13 @@ def _advance(run: _Run, carry: Carry, step: int, num: int) -> Carry:
 
 
 def _report(
-    run: _Run, carry: Carry, step: int, due: _Due, bar: tqdm.tqdm
-) -> tuple[Carry, _Metrics]:
-    """Writes the metrics and pictures that are due; returns those on validation."""
+    run: _Run, carry: Carry, best: Best | None, step: int, due: _Due, bar: tqdm.tqdm
+) -> tuple[Carry, Best | None, _Metrics]:
+    """Writes the metrics and pictures that are due.
+
+    Returns:
+        The carry, the best state, and the metrics on validation if they are due.
+    """
     scalars: _Metrics = {}
     valid: _Metrics = {}
     if due.log:
@@ -300,24 +345,26 @@ def _report(
         scalars |= {f"train/{k}": v for k, v in means.items()}
         bar.set_postfix({k: f"{v.mean():.4g}" for k, v in means.items()})
     if due.evaluate:
-        valid = _evaluated(run, carry, "valid")
+        valid = _evaluated(run, carry.state, "valid")
         scalars |= valid
+        if best is not None:
+            best = best_states.updated(best, valid, step, carry.state)
     if scalars:  # before the checkpoint: its steps must be on disk
         run.writer.write_scalars(step, metrics.over_seeds(scalars))
     if due.evaluate:
-        _draw(run, carry, step)
-    return carry, valid
+        _draw(run, carry.state if best is None else best.state, step)
+    return carry, best, valid
 
 
-def _draw(run: _Run, carry: Carry, step: int) -> None:
+def _draw(run: _Run, state: Any, step: int) -> None:
     """Real images beside the samples of the first seed."""
     real = run.dataset.valid[:_NUM_PICTURES]
-    columns = {"real": real, **run.loop.sample(carry.state, len(real))}
+    columns = {"real": real, **run.loop.sample(state, len(real))}
     pictures = {t: to_images(run.dataset, levels) for t, levels in columns.items()}
     run.writer.write_images("samples", step, pictures)
 
 
-def _save(run: _Run, carry: Carry, step: int) -> None:
+def _save(run: _Run, carry: Carry, best: Best | None, step: int) -> None:
     """Saves, unless the state is broken in a way that no metric has shown yet."""
     broken = run.loop.seeds_with_nan(carry)
     if broken:
@@ -325,7 +372,7 @@ def _save(run: _Run, carry: Carry, step: int) -> None:
             f"the state is nan after step {step} (seed {broken[0]}); "
             + _kept(run.checkpoints)
         )
-    run.checkpoints.save(step, carry)
+    run.checkpoints.save(step, Progress(*carry, best))
 
 
 def _kept(checkpoints: Checkpoints) -> str:

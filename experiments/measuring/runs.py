@@ -71,8 +71,7 @@ class Run:
     @property
     def state(self) -> str:
         """``finished``, ``unfinished`` (or still running) or ``failed``."""
-        done = None if self.result is None else as_number(self.result.get("step"))
-        if done is not None and done >= (self.num_steps or 0):
+        if run_folder.is_finished(self.result or {}, self.num_steps or 0):
             return "finished"
         return "unfinished" if self.failure is None else "failed"
 
@@ -87,10 +86,13 @@ class Run:
 
     def key(self, *without: str) -> tuple[str, str]:
         """Equal for runs that differ in flags ``without`` or irrelevant ones only."""
+        irrelevant = set(IRRELEVANT)
+        if self.flags.get("keep_best"):
+            irrelevant.remove("eval_every")  # it decides which state is the best
         flags = {
             name: value
             for name, value in {**self.defaults, **self.flags}.items()
-            if name not in IRRELEVANT and name not in without
+            if name not in irrelevant and name not in without
         }
         return self.program, json.dumps(flags, sort_keys=True)
 

@@ -17,7 +17,7 @@ from experiments.measuring.programs import PROGRAMS
 
 
 class Trained(NamedTuple):
-    """A run as its newest checkpoint has it.
+    """A run as its newest checkpoint has it: the best states, where it keeps them.
 
     Attributes:
         program: the program's name, e.g. ``ll``.
@@ -88,7 +88,7 @@ def load(
         resident_bytes=2**62,  # none are moved: nothing is trained
     )
     stored = checkpointing.read_newest(folder, flag)
-    states = stored.part(loop.abstract_state(), ".state")
+    states = stored.part(loop.abstract_state(), stored.outcome)
     return Trained(
         program=config.program,
         groups=groups,

@@ -170,6 +170,6 @@ def read(folder: Path, flag: str, data_dir: str | None) -> TrainedClassifier:
     keys = jax.random.split(jax.random.key(0), settings.num_seeds)
     target = jax.eval_shape(jax.vmap(classifier.init), keys)
     stored = checkpointing.read_newest(folder, flag)
-    params = stored.part(target, ".state.params")
+    params = stored.part(target, f"{stored.outcome}.params")
     each = [jax.tree.map(lambda a, i=i: a[i], params) for i in range(len(keys))]
     return TrainedClassifier(classifier, each, images, settings.seeds, stored.step)

@@ -7,6 +7,7 @@ from typing import Any
 
 from experiments import evaluate
 from experiments.console.errors import UserError
+from experiments.console.metrics import as_number
 from experiments.engine import run_folder
 from experiments.engine.flags import fields_of
 from experiments.engine.run_folder import readable_object
@@ -93,7 +94,9 @@ class Job:
             evaluation = readable_object(folder / run_folder.EVALUATION)
             is_newest = evaluation.get("step") == result.get("step")
             return is_newest and self._is_of(evaluation, root)
-        has_steps = result.get("step") == self.flags.get("num_steps")
+        step, num_steps = as_number(result.get("step")), self.flags.get("num_steps", 0)
+        is_longer = step is None or step > num_steps
+        has_steps = run_folder.is_finished(result, num_steps) and not is_longer
         config = readable_object(folder / run_folder.CONFIG)
         return has_steps and self._is_of(config, root)
 

@@ -127,9 +127,11 @@ def test_help_explains_every_flag(program, capsys: pytest.CaptureFixture[str]):
         else [Settings, MixtureSettings, MmdSettings, CriticSettings]
     )
     for field in (field for group in groups for field in dataclasses.fields(group)):
-        entry = f"--{field.name}: {field.metadata['help']}"
+        no = "[no]" * isinstance(field.default, bool)  # absl's way with these
+        entry = f"--{no}{field.name}: {field.metadata['help']}"
         if field.default is not None:
-            entry += f" (default: '{field.default}')"
+            default = str(field.default)
+            entry += f" (default: '{default.lower() if no else default}')"
         # Lines break at blanks, and within --mmd_kernel=auto-encoder at its hyphen.
         assert entry.replace(" ", "") in text.replace(" ", ""), field.name
 

@@ -83,6 +83,19 @@ def test_a_result_belongs_to_a_step(tmp_path: Path):
     assert run_folder.finished_result(tmp_path, 5) is None
 
 
+def test_a_run_is_finished_at_its_last_step_or_where_it_ended_early():
+    for result, finished in (
+        ({"step": 5}, True),
+        ({"step": 6}, True),  # it had more steps once
+        ({"step": 4}, False),
+        ({"step": 4, "stopped_step": 4}, True),
+        ({"step": 4, "stopped_step": 3}, False),
+        ({"step": "x", "stopped_step": "x"}, False),
+        ({}, False),
+    ):
+        assert run_folder.is_finished(result, 5) is finished
+
+
 def test_a_failure_is_forgotten_when_the_run_goes_on(tmp_path: Path):
     run_folder.clear_failure(tmp_path)
     run_folder.write_failure(tmp_path, "loss is nan")

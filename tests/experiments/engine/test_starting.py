@@ -81,6 +81,31 @@ def test_the_circuit_is_that_of_the_run_seed_by_seed(source: Path):
     )
 
 
+def test_the_best_states_stand_for_a_run_that_kept_them(
+    source: Path, carry: Any, tmp_path: Path
+):
+    """Read for measures, and passed on; two seeds, each best at a step of its own."""
+    words = [f"--{name}={value}" for name, value in SMALL.items()]
+    words += ["--seed=4", "--num_seeds=2", "--num_steps=6", f"--workdir={tmp_path}"]
+    words += ["--keep_best", "--eval_every=1", "--learning_rate=0.3"]
+    assert ll.main(ll.parse(["ll", *words])) == 0
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["best_step"] == [2, 3]
+    run = trained.load(tmp_path, "run")
+    assert run.step == result["step"] == 6
+    bits = run.loop.evaluate(run.loop.put(run.states), run.loop.examples("test"))
+    np.testing.assert_allclose(
+        bits["bits_per_dim"], result["metrics"]["test/bits_per_dim_seeds"], rtol=1e-6
+    )
+    settings = Settings(seed=4, start_from=str(tmp_path), **SMALL)
+    passed_on = started(carry, [settings]).state.params["circuit"]
+    jax.tree.map(
+        lambda own, other: np.testing.assert_array_equal(own[0], other),
+        passed_on,
+        run.state(0).params["circuit"],
+    )
+
+
 def loop_of_ll(settings: Settings) -> DeviceLoop:
     dataset = data.load("digits", None)
     return loop_of(ll.make_system(settings, ll.RecipeSettings(), dataset), settings)

@@ -181,6 +181,13 @@ def test_a_job_is_done_when_its_result_is_of_its_flags(tmp_path):
     assert not job.is_done(tmp_path)
     (folder / "result.json").write_text('{"step": 30}')  # of a longer run
     assert not job.is_done(tmp_path)
+    (folder / "result.json").write_text('{"step": 30, "stopped_step": 30}')
+    assert not job.is_done(tmp_path)
+    for early in (20, 15):
+        (folder / "result.json").write_text(
+            json.dumps({"step": early, "stopped_step": early})
+        )
+        assert job.is_done(tmp_path)
     (folder / "result.json").write_text('{"step": 20}')
     assert job.is_done(tmp_path)
     evaluation_flags = {"run": RunOf("a"), "num_samples": 7, "classifier": "judge"}
