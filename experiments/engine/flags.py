@@ -168,8 +168,8 @@ class Settings:
     )
     patience: int = flag(
         0,
-        "evaluations without improvement of any seed after which the run ends, with "
-        "--keep_best; 0: it never ends early",
+        "evaluations without improvement of any seed after which the run ends (implies "
+        "--keep_best); 0: it never ends early",
         at_least(0),
     )
     log_every: int = flag(

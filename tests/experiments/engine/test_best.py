@@ -1,5 +1,6 @@
 """Runs that keep the state of the best validation, and end when nothing improves."""
 
+from collections.abc import Mapping
 import json
 from pathlib import Path
 import signal
@@ -19,7 +20,7 @@ from tests.experiments import gaussian_program, runs
 # Adam's steps are so long that each of the two seeds is at its best early.
 FLAGS = (
     *("--num_steps=400", "--num_seeds=2", "--batch_size=64", "--learning_rate=0.3"),
-    *("--eval_every=20", "--checkpoint_every=30", "--log_every=40", "--patience=2"),
+    *("--eval_every=20", "--checkpoint_every=15", "--log_every=40", "--patience=2"),
 )
 
 
@@ -57,7 +58,13 @@ def test_a_run_ends_in_vain_with_the_best_state_of_each_seed(whole: Path):
     assert runs.steps_saved(whole)[-1] == max(bits) == last
     found = result["metrics"]["valid/bits_per_dim_seeds"]
     assert found == pytest.approx([bits[one][0], bits[other][1]], rel=1e-6)
-    assert (whole / "samples" / f"samples_{last:07d}.png").exists()
+    # Pictures are of the first seed, the last ones of its best state.
+    pictures = (
+        (whole / "samples" / f"samples_{step:07d}.png").read_bytes()
+        for step in (one, last, 20)
+    )
+    at_best, at_end, at_first = pictures
+    assert at_best == at_end != at_first
 
 
 def test_a_run_that_ended_early_is_finished(
@@ -89,8 +96,8 @@ class Died(Exception):
 def test_the_same_bits_after_deaths_before_and_after_the_best_steps(
     whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """After a checkpoint of no evaluation, one of the best, and before the result."""
-    steps = {30, result_of(whole)["stopped_step"]}
+    """After a checkpoint before any evaluation, and between the last and the result."""
+    steps = {15, 75, result_of(whole)["stopped_step"]}
     save = training._save
 
     def save_and_die(*arguments: Any) -> None:
@@ -104,8 +111,18 @@ def test_the_same_bits_after_deaths_before_and_after_the_best_steps(
             run_here(tmp_path)
         assert runs.steps_saved(tmp_path)[-1] == step
         assert not (tmp_path / "result.json").exists()
+        if step == 15:
+            check_nothing_kept(runs.checkpoint(tmp_path, step))
     assert run_here(tmp_path) == 0
     assert_same_run(tmp_path, whole)
+
+
+def check_nothing_kept(arrays: Mapping[str, np.ndarray]) -> None:
+    """The best state is that of the start, which the steps have left."""
+    np.testing.assert_array_equal(arrays[".best.bits"], np.inf)
+    name = ".state.params['log_scale']"
+    np.testing.assert_array_equal(arrays[f".best{name}"], 0)
+    assert np.abs(arrays[name]).max() > 0.1
 
 
 @pytest.mark.slow
@@ -120,15 +137,6 @@ def test_the_same_bits_after_kill_9(whole: Path, tmp_path: Path, step: int):
     assert (code, err) == (0, "")
     assert "the states with the best validation: after" in out
     assert_same_run(tmp_path, whole)
-
-
-def test_without_patience_all_steps_are_done(tmp_path: Path):
-    words = "--patience=0", "--keep_best", "--num_steps=110"
-    assert run_here(tmp_path, *words) == 0
-    result = result_of(tmp_path)
-    assert result["step"] == 110
-    assert "stopped_step" not in result
-    assert max(result["best_step"]) < 110
 
 
 def test_better_seeds_are_replaced_and_the_others_stay():
