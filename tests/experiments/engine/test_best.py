@@ -128,7 +128,7 @@ def check_nothing_kept(arrays: Mapping[str, np.ndarray]) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("step", [20, 80])
 def test_the_same_bits_after_kill_9(whole: Path, tmp_path: Path, step: int):
-    """Before the first checkpoint, and after the best steps."""
+    """Before and after the best steps, in processes of their own."""
     words = f"--workdir={tmp_path}", *FLAGS
     code, _, _ = runs.run(*words, f"--kill_at_step={step}", "--sleep=0.01")
     assert code == -signal.SIGKILL
