@@ -7,6 +7,10 @@ import time
 import numpy as np
 
 _CHUNK_SECONDS = 0.5  # how long a signal or the progress bar may have to wait
+# Each chunk asks the system for its memory anew, which takes as long as a third of a
+# large step: long steps come in fours, if these end soon.
+_LEAST_STEPS = 4
+_MOST_SECONDS = 10.0
 
 
 class Pace:
@@ -31,6 +35,8 @@ class Pace:
             return
         self._done, self._seconds = self._done + num, self._seconds + seconds
         wanted = _CHUNK_SECONDS * num / max(seconds, 1e-9)
+        least = min(_LEAST_STEPS, _MOST_SECONDS * num / max(seconds, 1e-9))
+        wanted = max(wanted, least)
         self.steps = int(np.clip(wanted, 1, min(self._max, 4 * self.steps)))
 
     @property
