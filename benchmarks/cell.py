@@ -25,12 +25,13 @@ def run(cell: Cell) -> dict[str, Any]:
 
     Returns:
         The cell's fields, the machine's, the times of `measure.time_calls`, and
-        ``params`` (their number), ``build_s`` (structure and initial parameters),
-        ``first_call_s`` (compilation included), ``peak_rss_mib`` and ``run_rss_mib``
+        ``params`` and ``weights`` (their numbers, of all and of the sums),
+        ``build_s`` (structure and initial parameters), ``first_call_s``
+        (compilation included), ``peak_rss_mib`` and ``run_rss_mib``
         (peak above the memory before the first call, with compilation and without),
         `measure.compiled_mib`, `measure.compiled_work`, ``device_peak_mib``,
-        ``reference_gflops`` and the ``load`` of the machine, processes waiting
-        included.
+        ``reference_gflops``, ``batched_gflops`` and the ``load`` of the machine,
+        processes waiting included.
 
     Raises:
         FloatingPointError: the result, or a gradient, is not finite.
@@ -42,6 +43,7 @@ def run(cell: Cell) -> dict[str, Any]:
     params = jax.block_until_ready(jax.jit(circuit.init)(jax.random.key(0)))
     build_s = time.perf_counter() - start
     num_params = sum(leaf.size for leaf in jax.tree.leaves(params))
+    num_weights = sum(leaf.size for leaf in jax.tree.leaves(params.sums))
     function, state, data = make_task(cell, circuit, params)
     del params  # the state is donated
     keys = itertools.cycle(list(jax.random.split(jax.random.key(1), 64)))
@@ -69,6 +71,7 @@ def run(cell: Cell) -> dict[str, Any]:
         **dataclasses.asdict(cell),
         "shape": cell.shape,
         "params": num_params,
+        "weights": num_weights,
         "build_s": build_s,
         "first_call_s": first_call_s,
         **times,
@@ -78,6 +81,7 @@ def run(cell: Cell) -> dict[str, Any]:
         **measure.compiled_work(compiled),
         "device_peak_mib": measure.device_peak_mib(),
         "reference_gflops": measure.reference_gflops(),
+        "batched_gflops": measure.batched_gflops(cell.num_units, cell.batch),
         "load": load,
         **measure.machine(),
     }

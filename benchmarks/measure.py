@@ -64,6 +64,22 @@ def reference_gflops() -> float:
     return 2 * _REFERENCE_SIZE**3 / times["median_ms"] / 1e6
 
 
+def batched_gflops(num_units: int, batch: int) -> float:
+    """Batched float32 products of the shape that circuits have, in GFLOP/s.
+
+    The limit of a circuit's steps: ``[64, K, K]`` times ``[64, K, B]``, in the cache.
+
+    Args:
+        num_units: K.
+        batch: B.
+    """
+    matrices = jnp.full((64, num_units, num_units), 0.5, jnp.float32)
+    columns = jnp.full((64, num_units, batch), 0.5, jnp.float32)
+    product = jax.jit(lambda a, b: jnp.einsum("bkd,bdn->bkn", a, b))
+    times = time_calls(lambda: product(matrices, columns), seconds=0.3)
+    return 2 * 64 * num_units**2 * batch / times["median_ms"] / 1e6
+
+
 def peak_rss_mib() -> float:
     """Peak resident memory of this process since its start or `reset_peak_rss`.
 

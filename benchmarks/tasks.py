@@ -26,6 +26,7 @@ _TOTAL_COUNT = 255  # pixels are counts of Binomial(255), as in the paper
 LEAVES = {
     "binomial": pc.Binomial(_TOTAL_COUNT),
     "categorical": pc.Categorical(_TOTAL_COUNT + 1),
+    "logistic": pc.DiscretizedLogistic(_TOTAL_COUNT + 1),
     "normal": pc.UnitNormal(),  # of gray values in [0, 1]
 }
 
@@ -43,9 +44,23 @@ def _random_binary_trees(cell: "Cell") -> Any:
     )
 
 
+def _quad_graph(cell: "Cell") -> Any:
+    return pc.QuadGraph(height=cell.height, width=cell.width)
+
+
+def _hidden_chow_liu(cell: "Cell") -> Any:
+    """Of noise that has been smoothed along rows and columns, as images are."""
+    noise = np.random.default_rng(0).normal(size=(1000, cell.height, cell.width))
+    for axis in (1, 2):
+        noise = noise + np.roll(noise, 1, axis) + np.roll(noise, 2, axis)
+    return pc.hidden_chow_liu_tree(noise.reshape(len(noise), -1))
+
+
 STRUCTURES: dict[str, Callable[["Cell"], Any]] = {
     "random_binary_trees": _random_binary_trees,
     "quad_tree": _quad_tree,
+    "quad_graph": _quad_graph,
+    "hidden_chow_liu": _hidden_chow_liu,
 }
 
 
