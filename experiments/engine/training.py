@@ -8,17 +8,16 @@ from collections.abc import Mapping, Sequence
 import contextlib
 from pathlib import Path
 import signal
-import sys
 import time
 from typing import Any, NamedTuple
 
 import jax
 from jax.sharding import Mesh
 import numpy as np
-import tqdm
 
 from dspc_jax.learning.loop import Carry
 from experiments.console import metrics, summary
+from experiments.console.display import Display
 from experiments.console.errors import RunFailed, UserError
 from experiments.data import Dataset, describe, to_images
 from experiments.engine import best as best_states
@@ -273,20 +272,14 @@ def _train(
     """
     num_steps, saved = run.settings.num_steps, step
     valid: _Metrics = {}
-    with tqdm.tqdm(
-        total=num_steps,
-        initial=step,
-        desc=run.name,
-        unit="step",
-        disable=not sys.stderr.isatty(),
-    ) as bar:
+    with Display(run.name, step, num_steps) as display:
         while not _is_over(run, best, step) and signals.received is None:
             num = min(_steps_to_next_stop(run.settings, step), run.pace.steps)
             carry = _advance(run, carry, step, num)
             step += num
-            bar.update(num)
+            display.advance(num)
             due = _due(run.settings, step)
-            carry, best, valid = _report(run, carry, best, step, due, bar)
+            carry, best, valid = _report(run, carry, best, step, due, display)
             if due.save:
                 _save(run, carry, best, step)
                 saved = step
@@ -331,7 +324,7 @@ def _advance(run: _Run, carry: Carry, step: int, num: int) -> Carry:
 
 
 def _report(
-    run: _Run, carry: Carry, best: Best | None, step: int, due: _Due, bar: tqdm.tqdm
+    run: _Run, carry: Carry, best: Best | None, step: int, due: _Due, display: Display
 ) -> tuple[Carry, Best | None, _Metrics]:
     """Writes the metrics and pictures that are due.
 
@@ -343,7 +336,7 @@ def _report(
     if due.log:
         carry, means = run.loop.drain(carry)
         scalars |= {f"train/{k}": v for k, v in means.items()}
-        bar.set_postfix({k: f"{v.mean():.4g}" for k, v in means.items()})
+        display.show({name: float(v.mean()) for name, v in means.items()})
     if due.evaluate:
         valid = _evaluated(run, carry.state, "valid")
         scalars |= valid

@@ -158,7 +158,7 @@ def renumbered(graph: RegionGraph, seed: int):
     return RegionGraph(graph.num_variables, scopes, partitions), new, order
 
 
-@pytest.mark.parametrize("name", ["nested", "shared"])
+@pytest.mark.parametrize("name", cases.parameters(["nested", "shared"]))
 def test_the_numbering_of_a_graph_does_not_matter(name):
     """Parameters moved with their regions: the same; so is the oracle's bookkeeping."""
     config = cases.DISCRETE[name]

@@ -109,7 +109,9 @@ def test_a_step_moves_to_the_fractions_of_the_counts(name, step_size):
                 np.testing.assert_allclose(last[at], wanted, rtol=2e-3, atol=2e-4)
 
 
-@pytest.mark.parametrize("name", choices.CONFIGS)
+@pytest.mark.parametrize(
+    "name", cases.parameters(choices.CONFIGS, ["channels", "shared"])
+)
 def test_the_likelihood_never_falls(name):
     circuit, params, x, _ = choices.model(name)
     optimizer = pc.em(circuit)

@@ -108,7 +108,7 @@ def test_categorical_ends(u):
     assert (found <= 5).all()
 
 
-@pytest.mark.parametrize("size", [2, 5, 8, 255])
+@pytest.mark.parametrize("size", [5, 8, 255])
 def test_bisected_tables_give_the_same_draws(size):
     """Probabilities of 0 at both ends and inside, rows chosen more than once."""
     rng = np.random.default_rng(size)
@@ -117,7 +117,7 @@ def test_bisected_tables_give_the_same_draws(size):
     cumulative = jnp.cumsum(jnp.asarray(table, jnp.float32), axis=-1)
     index = tuple(jnp.asarray(rng.integers(0, n, (5, 60))) for n in (3, 2, 4))
     uniform = jnp.asarray(rng.random((5, 60, 2)), jnp.float32)
-    found = quantiles.table_quantile(uniform, cumulative, index)
+    found = jax.jit(quantiles.table_quantile)(uniform, cumulative, index)
     rows = jnp.asarray(table, jnp.float32)[index]
     wanted = quantiles.categorical_quantile(uniform, rows)
     np.testing.assert_array_equal(found, wanted)

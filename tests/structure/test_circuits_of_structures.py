@@ -74,7 +74,9 @@ def _tables(layout):
 
 
 @pytest.mark.parametrize("name", WIDE)
-@pytest.mark.parametrize("sum_layer", ["cp", "cp_t"])
+@pytest.mark.parametrize(
+    "sum_layer", ["cp", pytest.param("cp_t", marks=pytest.mark.slow)]
+)
 def test_hard_relaxations_are_the_samples_where_products_are_wide(name, sum_layer):
     """Node by node, too, as the temperature falls."""
     case = cases.compiled(
