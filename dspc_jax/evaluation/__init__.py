@@ -6,6 +6,12 @@ KID.
 """
 
 from dspc_jax.evaluation.code_length import bits_per_dimension
+from dspc_jax.evaluation.colors import (
+    NUM_COLOR_VALUES,
+    color_codec,
+    rgb_to_ycocg,
+    ycocg_to_rgb,
+)
 from dspc_jax.evaluation.dequantization import (
     Codec,
     binary_codec,
@@ -30,6 +36,7 @@ from dspc_jax.evaluation.masks import random_masks, stripe_masks
 from dspc_jax.evaluation.precision_recall import PrecisionRecall, precision_recall
 
 __all__ = [
+    "NUM_COLOR_VALUES",
     "Codec",
     "FrechetInfinity",
     "InceptionScore",
@@ -39,6 +46,7 @@ __all__ = [
     "binary_codec",
     "bits_per_dimension",
     "bits_per_example",
+    "color_codec",
     "diversity",
     "frechet_distance",
     "frechet_distance_infinity",
@@ -50,7 +58,9 @@ __all__ = [
     "merge",
     "precision_recall",
     "random_masks",
+    "rgb_to_ycocg",
     "statistics",
     "stripe_masks",
     "uniform_codec",
+    "ycocg_to_rgb",
 ]

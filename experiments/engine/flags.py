@@ -233,6 +233,13 @@ class Settings:
         ),
         shapes=True,
     )
+    colors: str = flag(
+        "rgb",
+        "channels of the leaves: rgb, or ycocg: brightness and two differences, "
+        "lossless (YCoCg-R); the bits compare",
+        one_of("rgb", "ycocg"),
+        shapes=True,
+    )
     leaf_min_scale: float = flag(
         0.02,
         "least deviation of a normal leaf; images have values in [0, 1]",

@@ -26,7 +26,8 @@ from experiments.engine.run_folder import sharpened_title
 from experiments.engine.system import levels_and_labels
 from experiments.models.pixel_kernels import pixel_kernel, references
 from experiments.models.preprocessing import (
-    preprocessing,
+    codec_of,
+    num_leaf_values,
 )
 from experiments.models.structures import structure_of
 
@@ -89,7 +90,7 @@ def circuit_config(settings: Settings, dataset: Dataset) -> pc.CircuitConfig:
     with describing_flags():
         return pc.CircuitConfig(
             structure=structure_of(settings, dataset),
-            leaf=_leaf(settings, dataset.num_values),
+            leaf=_leaf(settings, num_leaf_values(settings, dataset)),
             num_channels=dataset.num_channels,
             num_leaves=settings.num_leaves,
             num_sums=settings.num_sums,
@@ -117,7 +118,7 @@ def of_circuit(
     settings: Settings, dataset: Dataset, circuit: pc.Circuit, num_latents: int = 0
 ) -> Model:
     """A circuit over the images of a data set, with the units of its leaves."""
-    codec = preprocessing(settings.leaf, dataset.num_values)
+    codec = codec_of(settings, dataset)
     images = references(dataset)
     return Model(
         circuit=circuit,
