@@ -53,6 +53,7 @@ def em(
     pseudocount: float = 0.0,
     leaf_pseudocount: float | None = None,
     smooth_towards: str = "current",
+    leaf_spread: float = 0.0,
     momentum: float = 0.0,
     rescale: bool = False,
 ) -> optax.GradientTransformation:
@@ -81,6 +82,11 @@ def em(
             leaves. ``"marginal"``: the weights that the units of the same partition
             (or mixture) have together, and the distribution that the leaves of the same
             region have together, each by its count.
+        leaf_spread: deviation of a Gaussian by which each value that a categorical leaf
+            counts also counts for its neighbors, in steps between values, at most 20;
+            0: it does not. No mass leaves the range. The likelihood of the training
+            data may then fall; for colors and other values with an order of which few
+            examples are there.
         momentum: decay of an exponential moving average of the expected counts, in
             [0, 1). It is in the state, and its bias towards the 0 at the start is
             corrected: of the first batch it is the counts themselves.
@@ -105,7 +111,7 @@ def em(
     if not isinstance(rescale, bool):
         raise ValueError(f"rescale must be True or False, got {shown(rescale)}")
     smoothing = smoothing_of(
-        circuit.layout, smooth_towards, pseudocount, leaf_pseudocount
+        circuit.layout, smooth_towards, pseudocount, leaf_pseudocount, leaf_spread
     )
     m_step = _m_step(circuit.layout, step_size, smoothing, rescale)
     if not momentum:

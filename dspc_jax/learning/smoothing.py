@@ -13,12 +13,13 @@ import jax.numpy as jnp
 
 from dspc_jax.arguments import real_number, shown
 from dspc_jax.layers.input_layer import InputBlock
-from dspc_jax.leaves import CenteredLeaf, UniformLeaf
+from dspc_jax.leaves import CenteredLeaf, OrderedLeaf, UniformLeaf
 from dspc_jax.leaves.joining import aligned
 from dspc_jax.ops.numerics import safe_divide
 from dspc_jax.parameters import Layout
 from dspc_jax.types import Array
 
+_MOST_SPREAD = 20.0  # 121 values are read for each
 PRIORS = ("current", "uniform", "marginal")
 
 
@@ -29,11 +30,14 @@ class Smoothing(NamedTuple):
         towards: one of `PRIORS`.
         sums: examples that every sum counts in addition.
         leaves: examples that every leaf counts in addition.
+        spread: deviation of the Gaussian that counts of leaves are spread by, in steps
+            between values.
     """
 
     towards: str
     sums: float
     leaves: float
+    spread: float
 
     def of_sums(self, count: Array, weight: Array, axes: Sequence[int]) -> Array | None:
         """What is added to the counts of sums.
@@ -77,9 +81,13 @@ class Smoothing(NamedTuple):
         Returns:
             Statistics and mass; padding has none.
         """
+        leaf = block.leaf
+        if self.spread:
+            assert isinstance(leaf, OrderedLeaf)
+            statistics = leaf.spread(statistics, self.spread)
         if not self.leaves:
             return statistics, mass
-        prior, leaf = current, block.leaf
+        prior = current
         if self.towards == "uniform":
             assert isinstance(leaf, UniformLeaf)
             prior = leaf.uniform_statistics(params)
@@ -98,7 +106,7 @@ class Smoothing(NamedTuple):
 
 
 def smoothing_of(
-    layout: Layout, towards: str, sums: float, leaves: float | None
+    layout: Layout, towards: str, sums: float, leaves: float | None, spread: float
 ) -> Smoothing:
     """The smoothing that the arguments of `dspc_jax.learning.em.em` ask for.
 
@@ -107,13 +115,15 @@ def smoothing_of(
         towards: ``smooth_towards``.
         sums: ``pseudocount``.
         leaves: ``leaf_pseudocount``; None: ``sums``.
+        spread: ``leaf_spread``.
 
     Returns:
         The smoothing.
 
     Raises:
         ValueError: a number is negative or none, there is no such prior, or a leaf has
-            no uniform distribution and is to be smoothed towards it.
+            no uniform distribution and is to be smoothed towards it, or no ordered
+            values and is to be spread over them.
     """
     if towards not in PRIORS:
         raise ValueError(f"smooth_towards must be among {PRIORS}, got {shown(towards)}")
@@ -123,7 +133,16 @@ def smoothing_of(
         if value < 0:
             raise ValueError(f"{name} must be at least 0, got {value}")
         numbers.append(value)
-    smoothing = Smoothing(towards, *numbers)
+    spread = real_number("leaf_spread", spread)
+    if not 0 <= spread <= _MOST_SPREAD:
+        raise ValueError(f"leaf_spread must be from 0 to {_MOST_SPREAD}, got {spread}")
+    smoothing = Smoothing(towards, numbers[0], numbers[1], spread)
+    for block in layout.blocks if spread else ():
+        if not isinstance(block.leaf, OrderedLeaf):
+            raise ValueError(
+                "leaf_spread must be 0 for leaves that are no tables of ordered values "
+                f"(categorical), got {spread} with {shown(block.family)}"
+            )
     if smoothing.leaves and towards == "uniform":
         for block in layout.blocks:
             if not isinstance(block.leaf, UniformLeaf):

@@ -12,6 +12,7 @@ from dspc_jax.leaves.family import (
     FittableLeaf,
     JoinableLeaf,
     Leaf,
+    OrderedLeaf,
     UniformLeaf,
 )
 from dspc_jax.leaves.normal import Normal, UnitNormal
@@ -30,6 +31,7 @@ __all__ = [
     "JoinableLeaf",
     "Leaf",
     "Normal",
+    "OrderedLeaf",
     "UniformLeaf",
     "UnitNormal",
 ]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from typing import ClassVar, NamedTuple
 
 import jax
@@ -123,6 +124,22 @@ class Categorical:
     def expected_statistics(self, params):
         """The table of probabilities."""
         return (jax.nn.softmax(self._padded(params.logits, -jnp.inf), -1),)
+
+    def spread(self, statistics, std):  # noqa: D102
+        (table,) = statistics
+        size, radius = table.shape[-1], math.ceil(3 * std)
+        offsets = np.arange(-radius, radius + 1)
+        kernel = np.exp(-0.5 * (offsets / std) ** 2).tolist()
+        before = [(0, 0)] * (table.ndim - 1)
+
+        def blurred(a):
+            a = jnp.pad(a, [*before, (radius, radius)])
+            parts = [w * a[..., d : d + size] for d, w in enumerate(kernel)]
+            return functools.reduce(jnp.add, parts)
+
+        possible = self._padded(jnp.ones_like(table), 0.0)
+        shares = safe_divide(table, blurred(possible))  # no mass leaves the range
+        return (possible * blurred(shares),)
 
     def uniform_statistics(self, params):
         """The table of equal probabilities of all values that are not forbidden."""

@@ -159,6 +159,20 @@ class UniformLeaf(FittableLeaf, Protocol):
 
 
 @runtime_checkable
+class OrderedLeaf(FittableLeaf, Protocol):
+    """A family over ordered values whose counts may be spread over their neighbors."""
+
+    def spread(self, statistics: tuple[Array, ...], std: float) -> tuple[Array, ...]:
+        """Statistics, each value's mass spread by a Gaussian over possible values.
+
+        Args:
+            statistics: as of `counts` or `expected_statistics`.
+            std: its deviation, in steps between values, above 0; static.
+        """
+        ...
+
+
+@runtime_checkable
 class ContinuousLeaf(Leaf, Protocol):
     """A family with a density and a differentiable distribution function ``F``.
 

@@ -145,6 +145,13 @@ class Settings:
         one_of("current", "marginal", "uniform"),
         only=_EM,
     )
+    em_leaf_spread: float = flag(
+        0.0,
+        "deviation by which the values that a categorical leaf counts also count for "
+        "their neighbors, in levels",
+        at_least(0),
+        only=_EM,
+    )
     start: str = flag(
         "examples",
         "circuit before the first step: random with leaves at examples, or distill: "

@@ -12,6 +12,7 @@ import numpy as np
 
 import dspc_jax as pc
 from dspc_jax.evaluation import Codec, bits_per_example
+from dspc_jax.leaves import OrderedLeaf
 from dspc_jax.networks import count_params
 from dspc_jax.objectives import (
     Kernel,
@@ -211,9 +212,25 @@ def start(
         noise_key, start_key = jax.random.split(key)
         x = model.codec.encode(noise_key, jnp.asarray(levels[rows]))
         own = model.circuit.init(start_key, x, method="distill")
+        if settings.em_leaf_spread:
+            own = _with_spread_leaves(model.circuit, own, settings.em_leaf_spread)
         return params | {"circuit": own}
 
     return distilled
+
+
+def _with_spread_leaves(circuit: pc.Circuit, params: Any, std: float) -> Any:
+    """Parameters whose leaves are as EM with this spread would leave them."""
+
+    def spread(block, leaf_params):
+        leaf = block.leaf
+        if not isinstance(leaf, OrderedLeaf):
+            return leaf_params
+        statistics = leaf.spread(leaf.expected_statistics(leaf_params), std)
+        return leaf.from_statistics(statistics, leaf_params)
+
+    leaves = map(spread, circuit.layout.blocks, params.leaves)
+    return params._replace(leaves=tuple(leaves))
 
 
 _MOST_VALUES = 2**28  # of images that a start looks at: 1 GiB

@@ -66,6 +66,7 @@ def make_em(settings: Settings, circuit: Model) -> Em:
             pseudocount=settings.em_pseudocount,
             leaf_pseudocount=settings.em_leaf_pseudocount,
             smooth_towards=settings.em_smooth_towards,
+            leaf_spread=settings.em_leaf_spread,
         )
     except ValueError as error:
         raise UserError(

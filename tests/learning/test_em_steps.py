@@ -303,6 +303,8 @@ WRONG = {
     "pseudocount must be at least 0, got -1.0": {"pseudocount": -1},
     "leaf_pseudocount must be at least 0, got -2.0": {"leaf_pseudocount": -2},
     "smooth_towards must be among": {"smooth_towards": "others"},
+    "leaf_spread must be from 0 to 20.0, got 21.0": {"leaf_spread": 21},
+    "leaf_spread must be 0 for leaves that are no tables": {"leaf_spread": 1},
     "rescale must be True or False, got 1": {"rescale": 1},
     "smooth_towards must not be 'uniform' for leaves without": {
         "smooth_towards": "uniform",
@@ -326,3 +328,20 @@ def test_wrong_updates_are_named():
         optimizer.update(params, optimizer.init(params), params)
     with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
         pc.expected_counts(circuit, params, x, batch_size=0)
+
+
+def test_a_leaf_counts_for_neighboring_values():
+    """One value was seen: the table is the Gaussian around it, cut at the range."""
+    circuit = pc.build(pc.CircuitConfig(pc.RandomBinaryTrees(2, 1), pc.Categorical(7)))
+    params = circuit.init(jax.random.key(0))
+    x = np.full((5, 2, 1), 5.0)
+    optimizer = pc.em(circuit, leaf_spread=0.8)
+    counts: Any = pc.expected_counts(circuit, params, x)
+    change: Any
+    change, _ = optimizer.update(counts, optimizer.init(params), params)
+    new: Any = optax.apply_updates(params, change)
+    (leaf,) = new.leaves
+    wanted = np.exp(-0.5 * ((np.arange(7) - 5) / 0.8) ** 2)
+    wanted[:2] = 0  # beyond three deviations
+    table = jax.nn.softmax(leaf.logits, axis=-1)
+    np.testing.assert_allclose(table[0, 0, 0, 0], wanted / wanted.sum(), atol=1e-6)

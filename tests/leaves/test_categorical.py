@@ -1,8 +1,11 @@
 """Categorical leaves: the derivative of normalization and look-up, by definition."""
 
+import copy
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import dspc_jax as pc
 from dspc_jax.leaves import categorical
@@ -74,3 +77,24 @@ def test_both_ways_to_count_are_the_same():
     ways = (categorical._count, categorical._product)
     rows, product = (cases.jit(way, static_argnums=2)(g, index, M) for way in ways)
     np.testing.assert_allclose(rows, product, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("num_values", [9, np.array([9, 4])])
+def test_spread_counts_keep_their_mass_and_range(num_values):
+    """Against the matrix of the kernel, each column's mass being 1."""
+    leaf = pc.Categorical(9)
+    sizes = np.broadcast_to(num_values, 2)
+    if isinstance(num_values, np.ndarray):
+        leaf = copy.copy(leaf)
+        object.__setattr__(leaf, "num_values", num_values)
+    rng = np.random.default_rng(0)
+    counts = np.where(np.arange(9) < sizes[:, None], rng.random((2, 9)), 0)
+    (found,) = leaf.spread((jnp.asarray(counts, jnp.float32),), 1.2)
+    for row, wanted, size in zip(found, counts, sizes, strict=True):
+        places = np.arange(size)
+        distance = places[:, None] - places
+        kernel = np.exp(-0.5 * (distance / 1.2) ** 2) * (abs(distance) <= 4)
+        kernel /= kernel.sum(axis=0)
+        np.testing.assert_allclose(row[:size], kernel @ wanted[:size], rtol=1e-5)
+        assert (row[size:] == 0).all()
+    np.testing.assert_allclose(found.sum(1), counts.sum(1), rtol=1e-5)
