@@ -110,7 +110,11 @@ def test_pickles_keep_what_was_replaced():
     assert not flow._replace(forward=flow.inverse).is_configured
 
 
-@pytest.mark.parametrize("owner", [CIRCUIT, PULLED], ids=["plain", "transformed"])
+@pytest.mark.parametrize(
+    "owner",
+    [CIRCUIT, pytest.param(PULLED, marks=pytest.mark.slow)],
+    ids=["plain", "transformed"],
+)
 def test_one_channel_needs_no_axis(owner):
     params: Any = PARAMS if owner is CIRCUIT else {"circuit": PARAMS, "flow": {}}
     x = jnp.array([0.3, 0.6])

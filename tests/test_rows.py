@@ -64,7 +64,9 @@ def test_weights_by_hand_give_the_likelihood_by_hand():
     np.testing.assert_allclose(np.exp(log_p), expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["trees-tucker", "nested", "shared", "mixed"])
+@pytest.mark.parametrize(
+    "name", cases.parameters(["trees-tucker", "nested", "shared", "mixed"])
+)
 def test_the_map_is_that_of_the_circuit(name):
     """An oracle that finds its rows by the map gives the circuit's likelihood."""
     config = cases.DISCRETE[name]

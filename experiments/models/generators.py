@@ -14,7 +14,7 @@ from experiments.data import Dataset
 from experiments.engine.flags import Settings
 from experiments.engine.system import System
 from experiments.models import circuit as model
-from experiments.models import temperature
+from experiments.models import starts, temperature
 from experiments.models.circuit import Model, Params
 
 
@@ -144,7 +144,7 @@ def of_circuit(
         circuit=circuit,
         complete=own(model.complete),
         sample_class=own(model.sample_class) if circuit.labelled else None,
-        start=model.start(settings, circuit),
+        start=starts.start(settings, circuit),
     )
 
 

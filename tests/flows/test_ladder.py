@@ -63,7 +63,8 @@ def everything(flow):
 
 
 @pytest.mark.parametrize(
-    "name", cases.parameters(FLOWS, ("pixel", "odd-patch", "multi-scale"))
+    "name",
+    cases.parameters(FLOWS, ("pixel", "odd-patch", "multi-scale", "logit-patch")),
 )
 def test_inverse_log_determinant_and_blocks(name):
     flow, num_channels = FLOWS[name]

@@ -35,7 +35,7 @@ def test_the_enumeration_is_of_this_circuit(name):
 
 
 @pytest.mark.parametrize("is_masked", [False, True], ids=["whole", "masked"])
-@pytest.mark.parametrize("name", choices.CONFIGS)
+@pytest.mark.parametrize("name", cases.parameters(choices.CONFIGS, ["channels"]))
 def test_expected_counts_are_those_of_all_trees(name, is_masked):
     circuit, params, x, observed = choices.model(name)
     count = cases.jit(functools.partial(pc.expected_counts, circuit))

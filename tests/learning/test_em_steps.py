@@ -336,11 +336,14 @@ def test_a_leaf_counts_for_neighboring_values():
     params = circuit.init(jax.random.key(0))
     x = np.full((5, 2, 1), 5.0)
     optimizer = pc.em(circuit, leaf_spread=0.8)
-    counts: Any = pc.expected_counts(circuit, params, x)
-    change: Any
-    change, _ = optimizer.update(counts, optimizer.init(params), params)
-    new: Any = optax.apply_updates(params, change)
-    (leaf,) = new.leaves
+
+    @cases.jit
+    def move(params):
+        counts: Any = pc.expected_counts(circuit, params, x)
+        change, _ = optimizer.update(counts, optimizer.init(params), params)
+        return optax.apply_updates(params, change)
+
+    (leaf,) = move(params).leaves
     wanted = np.exp(-0.5 * ((np.arange(7) - 5) / 0.8) ** 2)
     wanted[:2] = 0  # beyond three deviations
     table = jax.nn.softmax(leaf.logits, axis=-1)

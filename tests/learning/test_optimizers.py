@@ -42,7 +42,9 @@ def test_there_is_padding_and_all_parameters_are_finite(start):
 
 
 @pytest.mark.optax
-@pytest.mark.parametrize("name", ["adamw", "lamb", "adafactor"])
+@pytest.mark.parametrize(
+    "name", cases.parameters(["adamw", "lamb", "adafactor"], ["adamw"])
+)
 def test_parameters_stay_finite_and_learn(start, name):
     optimizer = getattr(optax, name)(0.01)
 

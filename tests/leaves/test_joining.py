@@ -261,6 +261,7 @@ def test_a_step_of_em_is_the_same(config):
         np.testing.assert_array_equal(after[padding(before)], before[padding(before)])
 
 
+@pytest.mark.slow
 def test_padding_counts_for_nothing():
     """No query changes with it, and no gradient reaches it."""
     circuit, (_, params) = pc.build(COUNTS), both(COUNTS)

@@ -160,7 +160,7 @@ WEIGHTS = ("r1_weight", "gradient_penalty_weight")
 
 
 @pytest.mark.parametrize(
-    "loss", cases.parameters(ADVERSARIAL_LOSSES, ("minmax", "log_ratio"))
+    "loss", cases.parameters(ADVERSARIAL_LOSSES, ("minmax", "log_ratio", "hinge"))
 )
 def test_losses_add_up_and_their_gradients_are_finite(loss):
     discriminator = linear_discriminator()

@@ -108,7 +108,7 @@ ENTRIES = {
 }
 
 
-LONG = ("critic", "auto_encoding", "discriminator", "augmentation")
+LONG = ("critic", "auto_encoding", "discriminator", "augmentation", "mmd_loss")
 
 
 # Halves take the way of 8-bit pixels through every entry (tests/ops/test_values.py).

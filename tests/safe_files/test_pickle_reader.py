@@ -269,7 +269,7 @@ def text(size: int) -> bytes:
     return b"X" + struct.pack("<I", size) + b"a" * size
 
 
-NUM = 300_000
+NUM = 150_000
 LONG = {
     "marks": b"N" + b"(" * NUM,
     "lists in lists": b"]" * NUM + b"a" * (NUM - 1) + b".",

@@ -170,7 +170,7 @@ def test_temperature_trades_bias_for_variance(name, only):
         assert cold.variance > warm.variance > hot.variance
 
 
-@pytest.mark.parametrize("name", ["trees, tucker", NORMAL])
+@pytest.mark.parametrize("name", cases.parameters(["trees, tucker", NORMAL], [NORMAL]))
 def test_the_exact_gradient_is_the_derivative_of_the_enumerated_mean(name):
     """Central differences of the oracle's mean, in float64."""
     circuit = pc.build(enumeration.CIRCUITS[name])

@@ -56,7 +56,7 @@ def test_the_law_and_its_marginals(name):
 
 @pytest.mark.parametrize("zeros", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("check", [check_conditional_queries, check_joint_queries])
-@pytest.mark.parametrize("name", WIDE)
+@pytest.mark.parametrize("name", cases.parameters(WIDE, ["quad-of-four"]))
 def test_queries_where_products_are_wide(name, check, zeros):
     """One sum for each product, with leaves and sums among its factors."""
     config = pc.CircuitConfig(
@@ -73,7 +73,7 @@ def _tables(layout):
     return [table for level in parameters.shapes(layout).sums for table in level]
 
 
-@pytest.mark.parametrize("name", WIDE)
+@pytest.mark.parametrize("name", cases.parameters(WIDE, ["hidden-tree"]))
 @pytest.mark.parametrize(
     "sum_layer", ["cp", pytest.param("cp_t", marks=pytest.mark.slow)]
 )

@@ -18,7 +18,7 @@ CLOSE: dict[str, Any] = {"rtol": 5e-5, "atol": 5e-5}
 
 
 @settings(
-    max_examples=3,
+    max_examples=2,
     derandomize=True,
     deadline=None,
     database=None,

@@ -88,7 +88,7 @@ def test_the_best_states_stand_for_a_run_that_kept_them(
     words = [f"--{name}={value}" for name, value in SMALL.items()]
     words += ["--seed=4", "--num_seeds=2", "--num_steps=6", f"--workdir={tmp_path}"]
     words += ["--keep_best", "--eval_every=1", "--learning_rate=0.3"]
-    assert ll.main(ll.parse(["ll", *words])) == 0
+    assert ll.main(ll.parse(["ll", "--recipe=none", *words])) == 0
     result = json.loads((tmp_path / "result.json").read_text())
     assert max(result["best_step"]) < 6
     assert "stopped_step" not in result
