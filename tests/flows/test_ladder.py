@@ -112,6 +112,7 @@ def test_blocks_are_numbered_row_by_row(flow, num_blocks):
     assert flow.affine == (flow.name in ("identity_flow", "color_flow"))
 
 
+@pytest.mark.slow
 def test_at_the_start_every_feature_is_its_standardised_value():
     """The Jacobian is diagonal: features stand at their pixels, on every level."""
     flow = multi_scale_flow(4, 4, 2, num_levels=2, num_steps=2, num_filters=4)

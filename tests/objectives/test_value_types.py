@@ -108,7 +108,8 @@ ENTRIES = {
 }
 
 
-LONG = ("critic", "auto_encoding", "discriminator", "augmentation", "mmd_loss")
+LONG = ("critic", "auto_encoding", "discriminator", "augmentation")
+LONG += ("mmd_loss", "exact_mmd_loss", "log_mean_kernel")
 
 
 # Halves take the way of 8-bit pixels through every entry (tests/ops/test_values.py).

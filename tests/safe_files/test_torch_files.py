@@ -79,14 +79,14 @@ def test_a_flipped_bit_in_the_older_format_is_refused_or_gives_tensors():
     """There are no check sums: that is what the sha256 is for."""
     data, refused = FILES["legacy"], 0
     for position in range(len(data)):
-        for bit in range(8):
+        for bit in (position % 8, (position + 3) % 8):
             try:
                 tensors = read_tensors(_flipped(data, position, bit))
             except ValueError:
                 refused += 1
             else:
                 assert all(isinstance(value, np.ndarray) for value in tensors.values())
-    assert refused > 5000
+    assert refused > 1250
 
 
 def test_random_bytes_are_refused():

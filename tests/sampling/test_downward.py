@@ -314,7 +314,7 @@ def test_one_trace_for_all_temperatures_and_keys():
 @pytest.mark.parametrize(
     "relaxations",
     [
-        ("simple",),
+        pytest.param(("simple",), marks=pytest.mark.slow),
         pytest.param(("gumbel_softmax", "dense"), marks=pytest.mark.slow),
     ],
     ids="-".join,

@@ -23,6 +23,7 @@ from tests.transformations.test_types import (
 )
 
 
+@pytest.mark.slow
 def test_new_parameters_have_the_type_that_is_asked_for():
     circuit = small()
     key, x = jax.random.key(0), np.random.default_rng(0).normal(size=(9, 2, 1))

@@ -123,7 +123,7 @@ def test_the_network_has_the_same_kernel(tiny: Dataset):
 @pytest.mark.parametrize(
     "own",
     [
-        {"mmd_estimator": "exact"},
+        pytest.param({"mmd_estimator": "exact"}, marks=pytest.mark.slow),
         pytest.param(
             {"mmd_estimator": "exact", "mmd_patch": 2}, marks=pytest.mark.slow
         ),

@@ -150,6 +150,7 @@ def test_maximum_likelihood_lowers_the_bits(tiny: Dataset, changed: dict[str, An
         assert levels.dtype == np.uint8
 
 
+@pytest.mark.slow
 def test_pictures_of_sharper_circuits_stand_beside_the_others(tiny: Dataset):
     """The flag changes nothing else: the same images, and metrics of these alone."""
 
