@@ -171,12 +171,18 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--sum_layer", default="tucker", choices=("tucker", "cp", "cp_t")
     )
+    add_options_of_runs(parser, "circuit")
+    return parser.parse_args(arguments)
+
+
+def add_options_of_runs(parser: argparse.ArgumentParser, name: str) -> None:
+    """Adds what `measure_cells` needs, and where the results of ``name`` are."""
     parser.add_argument("--seconds", type=float, default=3.0, help="per cell, at least")
     parser.add_argument("--timeout", type=float, default=300.0, help="s, of one cell")
     parser.add_argument(
         "--output",
         type=pathlib.Path,
-        default=pathlib.Path("benchmarks/results/circuit.jsonl"),
+        default=pathlib.Path(f"benchmarks/results/{name}.jsonl"),
         help="JSON lines, appended to",
     )
     parser.add_argument(
@@ -184,7 +190,6 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         type=pathlib.Path,
         help="print the tables of this file, measure nothing",
     )
-    return parser.parse_args(arguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -14,12 +14,11 @@ its own. Run it on a machine with nothing else to do.
 import argparse
 from collections.abc import Sequence
 import json
-import pathlib
 import sys
 from typing import Any
 
 from benchmarks import markdown
-from benchmarks.circuit import measure_cells, parse_shape
+from benchmarks.circuit import add_options_of_runs, measure_cells, parse_shape
 from benchmarks.tasks import LEAVES, STRUCTURES, Cell
 
 TASKS = ("em", "train")
@@ -122,15 +121,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help_text = f"{text}; several with commas (default: {default})"
         parser.add_argument(f"--{option}", default=default, help=help_text)
     parser.add_argument("--sum_layer", default="cp", choices=("cp", "cp_t"))
-    parser.add_argument("--seconds", type=float, default=3.0, help="per cell, at least")
-    parser.add_argument("--timeout", type=float, default=300.0, help="s, of one cell")
-    parser.add_argument(
-        "--output",
-        type=pathlib.Path,
-        default=pathlib.Path("benchmarks/results/training.jsonl"),
-        help="JSON lines, appended to",
-    )
-    parser.add_argument("--report", type=pathlib.Path, help="tables of this file alone")
+    add_options_of_runs(parser, "training")
     return parser.parse_args(arguments)
 
 
