@@ -1,8 +1,8 @@
 """Hidden Chow-Liu trees on binary tables: ``python -m experiments.binary_tables``.
 
 Mixtures of trees, of several sizes and pseudocounts, start from clusters and learn by
-EM on mini-batches; of each the epoch counts that is best on the validation rows. The
-best of them, and the mixture of all, stand beside what others have published.
+EM on mini-batches; each stands as it was after its best epoch on the validation rows.
+The best of them, and the mixture of all, stand beside what others have published.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -26,6 +26,7 @@ from experiments.console import summary
 from experiments.console.errors import UserError
 from experiments.engine import app, flags
 from experiments.engine.files import write_atomically
+from experiments.engine.workdir import claim
 from experiments.models import tree_mixture
 
 PUBLISHED = {
@@ -41,6 +42,7 @@ PUBLISHED = {
 }
 """Test log-likelihoods in nats, as the papers' tables have them, of `PEERS`."""
 PEERS = ("LearnSPN", "ID-SPN", "RAT-SPN", "EiNet", "HCLT")
+_PROGRAM = "experiments.binary_tables"
 _CHUNK = 500  # rows in one call of the likelihood
 _COLUMNS = ("table", "model", "pseudocount", "epochs", "valid", "test", "seconds")
 
@@ -52,9 +54,12 @@ class TableSettings:
     data_dir: str | None = flags.flag(
         None,
         "folder with the files of debd, or an archive of them: see docs/data.md",
+        free=True,
         kind=flags.local_path,
     )
-    tables: str = flags.flag(",".join(PUBLISHED), "names of tables, with commas")
+    tables: str = flags.flag(
+        ",".join(PUBLISHED), "names of tables, with commas", free=True
+    )
     models: str = flags.flag(
         "1x16,1x64", "trees and units of each latent in them, with commas"
     )
@@ -72,7 +77,9 @@ class TableSettings:
     seed: int = flags.flag(0, "seed of starts, batches and trees", flags.at_least(0))
     workdir: str = flags.flag(
         "out/binary_tables",
-        "folder of results.csv; a table that is in it is not trained again",
+        "folder of results.csv; a table that is in it is not trained again, and the "
+        "other flags must be the same",
+        free=True,
         kind=flags.local_path,
     )
 
@@ -205,12 +212,14 @@ def _candidates(settings: TableSettings) -> list[tuple[str, float]]:
     return list(itertools.product(models, counts))
 
 
-def _study(settings: TableSettings, name: str) -> list[dict[str, Any]]:
+def _study(
+    settings: TableSettings, name: str, candidates: Sequence[tuple[str, float]]
+) -> list[dict[str, Any]]:
     """The lines of one table: every model, the best one, the mixture."""
     options = data.Options(debd_name=name)
     table = data.load("debd", settings.data_dir, options)
     lines, outcomes = [], []
-    for model, count in _candidates(settings):
+    for model, count in candidates:
         start = time.perf_counter()
         outcome = train(table, settings, model, count)
         outcomes.append(outcome)
@@ -264,19 +273,26 @@ def _text(lines: Sequence[Mapping[str, Any]]) -> str:
 def main(groups: list[Any]) -> int:
     """Trains on every table that is not in the file yet, and shows the comparison."""
     (settings,) = groups
+    candidates = _candidates(settings)
     path = Path(settings.workdir) / "results.csv"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lines = _read(path)
-    for name in settings.tables.split(","):
-        if all(line["table"] != name for line in lines):
-            lines += _study(settings, name)
-            write_atomically(path, _text(lines))
+    with claim(
+        path.parent,
+        _PROGRAM,
+        flags.by_name(groups),
+        flags.free_flags(groups),
+        flags.defaults_of(groups),
+    ):
+        lines = _read(path)
+        for name in settings.tables.split(","):
+            if all(line["table"] != name for line in lines):
+                lines += _study(settings, name, candidates)
+                write_atomically(path, _text(lines))
     summary.write(comparison(lines) + f"\n  the results are in {path}\n")
     return 0
 
 
 parse = app.parser(
-    "experiments.binary_tables",
+    _PROGRAM,
     "Compares hidden Chow-Liu trees on binary tables with published circuits.",
     TableSettings,
 )

@@ -90,6 +90,8 @@ def test_the_program(tmp_path, capsys):
         binary_tables.main(binary_tables.parse(argv)) == 0
     )  # nothing is trained again
     assert capsys.readouterr().out.count("1x2") == 0
+    with pytest.raises(UserError, match="belongs to a run that differs in --num_ep"):
+        binary_tables.main(binary_tables.parse([*argv, "--num_epochs=3"]))
 
 
 @pytest.mark.parametrize(
