@@ -45,9 +45,13 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ["XLA_FLAGS"] = f"{flags} {_QUICK}".strip()
 
 
-# XLA's own passes are those of every program. LLVM's are left out, and fused loops are
-# written by the older of XLA's two emitters: a third of the time of the suite.
-_QUICK = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+# XLA's own passes are those of every program. LLVM's are left out, fused loops are
+# written by the older of XLA's two emitters, and one program is one module, not up to 32
+# that are compiled side by side: more than a third of the time of the suite.
+_QUICK = (
+    "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+    " --xla_cpu_parallel_codegen_split_count=1"
+)
 
 _TESTS = pathlib.Path(__file__).parent
 _PROGRAMS = _TESTS / "experiments"
