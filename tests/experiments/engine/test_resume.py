@@ -50,8 +50,10 @@ def test_a_whole_run_leaves_its_files(whole: Path):
     assert last["valid/bits_per_dim_std"] == pytest.approx(abs(low - high) / 2**0.5)
 
 
-def test_the_same_bits_after_kill_9_and_after_sigterm(whole: Path, tmp_path: Path):
-    """One run that dies, is continued, is asked to stop, and is continued again."""
+def test_the_same_bits_after_kill_9_and_after_sigterm(
+    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    """One run that dies, is continued, is asked to stop, and is continued here."""
     workdir = f"--workdir={tmp_path}"
     code, _, _ = runs.run(workdir, *FLAGS, "--kill_at_step=80", "--sleep=0.003")
     assert code == -signal.SIGKILL
@@ -70,7 +72,9 @@ def test_the_same_bits_after_kill_9_and_after_sigterm(whole: Path, tmp_path: Pat
     step = int(stopped.split("after step ")[1].split(";")[0])
     assert 120 <= step < 200
     assert runs.steps_saved(tmp_path)[-1] == step
-    code, out, err = runs.run(workdir, *FLAGS)
+    capsys.readouterr()  # what the whole run has printed
+    code = run_here(workdir, *FLAGS)
+    out, err = capsys.readouterr()
     assert (code, err) == (0, "")  # quiet: stderr is no terminal
     assert "valid/bits_per_dim" in out
     assert out.startswith("data: digits, complete, 1444 / 177 / 176 images")
