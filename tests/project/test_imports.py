@@ -41,6 +41,7 @@ LIBRARY = {
     "protocols": ("types",),
     "serialization": (*_CIRCUIT, "registry", "flows", "safe_files"),
     "learning": _CIRCUIT,
+    "integral_circuits": (*_CIRCUIT, "networks"),
     # Beside the chain: what is no circuit.
     "interfaces": ("types",),
     "safe_files": (),
@@ -80,7 +81,7 @@ THIRD_PARTY: dict[str, set[str] | None] = {
     "scipy": {"leaves.quantiles", "evaluation"},
     "optax": {"learning", "objectives"},  # gradient transformations
     # Networks; flows, whose conditioners are networks; the network of the FID.
-    "flax": {"networks", "flows", "evaluation.inception"},
+    "flax": {"networks", "integral_circuits", "flows", "evaluation.inception"},
 }
 # Structure is data: it knows NumPy and no JAX.
 WITHOUT_JAX = {"arguments", "structure", "safe_files"}
