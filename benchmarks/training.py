@@ -65,21 +65,21 @@ def cells_of(options: argparse.Namespace) -> list[Cell]:
     """
 
     def words(option: str, allowed: Sequence[str]) -> list[str]:
-        given = getattr(options, option).split(",")
-        for word in given:
+        words = getattr(options, option).split(",")
+        for word in words:
             if word not in allowed:
                 raise ValueError(
                     f"--{option} must be among {', '.join(allowed)}, got {word!r}"
                 )
-        return given
+        return words
 
     def numbers(option: str) -> list[int]:
-        given = getattr(options, option).split(",")
-        if not all(text.isdecimal() and int(text) for text in given):
+        words = getattr(options, option).split(",")
+        if not all(text.isdecimal() and int(text) for text in words):
             raise ValueError(
-                f"--{option} must be positive numbers, got {','.join(given)!r}"
+                f"--{option} must be positive numbers, got {','.join(words)!r}"
             )
-        return [int(text) for text in given]
+        return [int(text) for text in words]
 
     return [
         Cell(

@@ -46,8 +46,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 # XLA's own passes are those of every program. LLVM's are left out, fused loops are
-# written by the older of XLA's two emitters, and one program is one module, not up to 32
-# that are compiled side by side: more than a third of the time of the suite.
+# written by the older of XLA's two emitters, and one program is one module, not up to
+# 32 that are compiled side by side: more than a third of the time of the suite.
 _QUICK = (
     "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
     " --xla_cpu_parallel_codegen_split_count=1"

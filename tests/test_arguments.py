@@ -158,5 +158,5 @@ def test_a_label_out_of_range_is_refused_whatever_its_type(label):
     with pytest.raises(ValueError, match="^label must be one integer"):
         jax.jit(pc.given_class)(params, 1.5)
     for right in (np.int64(2), jnp.int32(2)):
-        given = pc.given_class(params, right)
-        np.testing.assert_array_equal(given.classes, [-np.inf, -np.inf, 0])
+        chosen = pc.given_class(params, right)
+        np.testing.assert_array_equal(chosen.classes, [-np.inf, -np.inf, 0])

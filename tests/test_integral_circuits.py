@@ -37,11 +37,13 @@ def features(network, z):
 
 def test_many_units_are_the_integral():
     """Two binary variables given one latent, by the trapezoidal rule in NumPy."""
-    few, many = circuit(2), circuit(64)
-    params = integral_circuit(few, width=8, num_frequencies=2).init(jax.random.key(3))
+    coarse, fine = circuit(2), circuit(64)
+    params = integral_circuit(coarse, width=8, num_frequencies=2).init(
+        jax.random.key(3)
+    )
     x = np.asarray([[[0], [0]], [[0], [1]], [[1], [0]], [[1], [1]]])
     values = {}
-    for name, own in (("few", few), ("many", many)):
+    for name, own in (("coarse", coarse), ("fine", fine)):
         network = integral_circuit(own, width=8, num_frequencies=2)
 
         def log_probs(params, own=own, network=network):
@@ -68,8 +70,8 @@ def test_many_units_are_the_integral():
         )
         for example in x
     ]
-    assert values["many"] == pytest.approx(np.asarray(exact), abs=1e-5)
-    assert np.abs(values["few"] - exact).max() > 1e-4  # two points are too few
+    assert values["fine"] == pytest.approx(np.asarray(exact), abs=1e-5)
+    assert np.abs(values["coarse"] - exact).max() > 1e-4  # two points are too coarse
 
 
 STRUCTURES = [

@@ -62,7 +62,7 @@ def platform() -> str:
     """``cpu``, ``gpu`` or ``tpu``, as another process sees it; ``none`` without."""
     code = "import jax; print(jax.default_backend())"
     try:
-        found = subprocess.run(
+        process = subprocess.run(
             [sys.executable, "-c", code],
             capture_output=True,
             text=True,
@@ -71,8 +71,8 @@ def platform() -> str:
         )
     except subprocess.TimeoutExpired:
         return "none"
-    lines = found.stdout.split()
-    return lines[-1] if found.returncode == 0 and lines else "none"
+    lines = process.stdout.split()
+    return lines[-1] if process.returncode == 0 and lines else "none"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

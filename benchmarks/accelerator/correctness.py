@@ -61,11 +61,11 @@ def _device() -> dict[str, Any]:
 
 
 def _peaks() -> dict[str, Any]:
-    found = peaks.measured()
+    rates = peaks.measured()
     sheet = peaks.data_sheet(jax.devices()[0].device_kind)
     return {
-        "measured_gflops": found.gflops,
-        "measured_gbs": found.gbs,
+        "measured_gflops": rates.gflops,
+        "measured_gbs": rates.gbs,
         "data_sheet_gflops": sheet.gflops if sheet else None,
         "data_sheet_gbs": sheet.gbs if sheet else None,
     }

@@ -62,9 +62,9 @@ def metrics(folder: pathlib.Path) -> dict[str, Any]:
         newest |= json.loads(line)
     result = folder / "result.json"
     if result.exists():
-        found = json.loads(result.read_text())
-        newest |= found["metrics"] | {"steps_per_second": found["steps_per_second"]}
-        newest["data"] = "complete" if found["data"]["complete"] else "subset"
+        outcome = json.loads(result.read_text())
+        newest |= outcome["metrics"] | {"steps_per_second": outcome["steps_per_second"]}
+        newest["data"] = "complete" if outcome["data"]["complete"] else "subset"
     names = {
         "step": "steps",
         "steps_per_second": "steps_per_second",
@@ -89,8 +89,8 @@ def keep_picture(job: Job, folder: pathlib.Path, name: str) -> dict[str, str]:
 
 def mnist_flags(job: Job) -> dict[str, Any]:
     """MNIST where its files are, else the digits that come with scikit-learn."""
-    found = job.file("mnist", "train-images-idx3-ubyte.gz", "train-images-idx3-ubyte")
-    if found is None:
+    images = job.file("mnist", "train-images-idx3-ubyte.gz", "train-images-idx3-ubyte")
+    if images is None:
         return {"dataset": "digits"}
     return {"dataset": "mnist", "data_dir": job.data_dir, "data_source": "files"}
 

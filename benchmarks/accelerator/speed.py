@@ -97,9 +97,9 @@ def shares(result: dict[str, Any], peak: peaks.Peak) -> dict[str, float]:
         return result[work] / most / seconds if work in result else None
 
     least = [share("least_gflop", peak.gflops), share("least_gb", peak.gbs)]
-    found = {
+    values = {
         "flop_share": share("xla_gflop", peak.gflops),
         "band_share": share("xla_gb", peak.gbs),
         "limit_share": max((each for each in least if each is not None), default=None),
     }
-    return {name: value for name, value in found.items() if value is not None}
+    return {name: value for name, value in values.items() if value is not None}

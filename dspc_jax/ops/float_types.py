@@ -101,5 +101,5 @@ def _refuse(params: PyTree) -> None:
             raise ValueError(
                 f"{name} must be of a type among {FLOAT_TYPES}, got {dtype}"
             )
-    found = " and ".join(f"{dtype} in {name}" for dtype, name in first.items())
-    raise ValueError(f"params must be of one type, got {found}")
+    types = " and ".join(f"{dtype} in {name}" for dtype, name in first.items())
+    raise ValueError(f"params must be of one type, got {types}")

@@ -249,8 +249,8 @@ def mpe(
 
 
 def _in_variable_order(layout, params, values) -> Array:
-    found = list(map(values, layout.blocks, params.leaves))
-    return jnp.swapaxes(input_layer.in_variable_order(layout.blocks, found), 0, 1)
+    blocks = list(map(values, layout.blocks, params.leaves))
+    return jnp.swapaxes(input_layer.in_variable_order(layout.blocks, blocks), 0, 1)
 
 
 def _chosen_leaves(block: InputBlock, units: Array) -> tuple[Array, ...]:

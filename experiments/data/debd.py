@@ -50,24 +50,24 @@ def load(data_dir: str | None, options: Options) -> Dataset:
         )
     root, name = Path(data_dir), options.debd_name
     if root.is_dir():
-        found, names = _from_folders(root, name)
+        parts, names = _from_folders(root, name)
         if not names:
-            found, names = _from_archives(root, name)
+            parts, names = _from_archives(root, name)
     else:
-        found, names = _from_archive(root, name)
-    missing = [split for split in SPLITS if split not in found]
+        parts, names = _from_archive(root, name)
+    missing = [split for split in SPLITS if split not in parts]
     if missing:
         known = ", ".join(sorted(names)) or "none"
         raise UserError(
             f"--debd_name must be a table in {data_dir!r}, whole ({known} are there), "
             f"got {name!r} without {name}.{missing[0]}.data"
         )
-    tables = {split: _table(*found[split][:2]) for split in SPLITS}
+    tables = {split: _table(*parts[split][:2]) for split in SPLITS}
     num_columns = tables["train"].shape[1]
     for split, table in tables.items():
         if table.shape[1] != num_columns:
             raise UserError(
-                f"{found[split][0]} must have the columns of the training part, "
+                f"{parts[split][0]} must have the columns of the training part, "
                 f"{num_columns}, got {table.shape[1]}"
             )
     return Dataset(
@@ -81,19 +81,19 @@ def load(data_dir: str | None, options: Options) -> Dataset:
             "files",
             "the files train, valid and test",
             None,
-            [files.described(path) for path in {p: 0 for *_, p in found.values()}],
+            [files.described(path) for path in {p: 0 for *_, p in parts.values()}],
         ),
     )
 
 
-Found = dict[str, tuple[str, bytes, Path]]
+Parts = dict[str, tuple[str, bytes, Path]]
 """By part: location (for errors), content and file."""
 
 
-def _from_folders(root: Path, name: str) -> tuple[Found, set[str]]:
+def _from_folders(root: Path, name: str) -> tuple[Parts, set[str]]:
     """The parts of a table, and the names of all that there are."""
     names: set[str] = set()
-    found: Found = {}
+    parts: Parts = {}
     for folder in _folders(root):
         for path in sorted(folder.glob("*.data")):
             match = _named(path.name)
@@ -101,9 +101,9 @@ def _from_folders(root: Path, name: str) -> tuple[Found, set[str]]:
                 continue
             own, split = match
             names.add(own)
-            if own == name and split not in found:
-                found[split] = str(path), files.read(path), path
-    return found, names
+            if own == name and split not in parts:
+                parts[split] = str(path), files.read(path), path
+    return parts, names
 
 
 def _folders(root: Path) -> Iterator[Path]:
@@ -113,7 +113,7 @@ def _folders(root: Path) -> Iterator[Path]:
             yield from sorted(path for path in base.iterdir() if path.is_dir())
 
 
-def _from_archives(root: Path, name: str) -> tuple[Found, set[str]]:
+def _from_archives(root: Path, name: str) -> tuple[Parts, set[str]]:
     """As `_from_folders`; the first archive that has the table."""
     paths = [
         path
@@ -123,14 +123,14 @@ def _from_archives(root: Path, name: str) -> tuple[Found, set[str]]:
     ]
     everything: set[str] = set()
     for path in paths:
-        found, names = _from_archive(path, name)
+        parts, names = _from_archive(path, name)
         everything |= names
-        if found:
-            return found, everything
+        if parts:
+            return parts, everything
     return {}, everything
 
 
-def _from_archive(path: Path, name: str) -> tuple[Found, set[str]]:
+def _from_archive(path: Path, name: str) -> tuple[Parts, set[str]]:
     names: set[str] = set()
 
     def key(member: str) -> str | None:
@@ -140,13 +140,13 @@ def _from_archive(path: Path, name: str) -> tuple[Found, set[str]]:
         names.add(match[0])
         return match[1] if match[0] == name else None
 
-    found = {
+    parts = {
         split: (location, content, path)
         for split, location, content in archives.members(
             path, key, _MAX_MEMBER, _MAX_UNPACKED
         )
     }
-    return found, names
+    return parts, names
 
 
 def _named(file_name: str) -> tuple[str, str] | None:

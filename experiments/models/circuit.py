@@ -200,8 +200,8 @@ def likelihood_loss(
     if labels is None:
         loss, _ = negative_log_likelihood(own, key, x, log_prob=circuit.log_prob)
     else:
-        given = jax.vmap(circuit.class_log_probs, (None, 0))(own, x)
-        joint = given + jax.nn.log_softmax(own.classes)[None]
+        by_class = jax.vmap(circuit.class_log_probs, (None, 0))(own, x)
+        joint = by_class + jax.nn.log_softmax(own.classes)[None]
         loss = -jnp.mean(jnp.take_along_axis(joint, labels[:, None], 1))
     return loss / model.num_dims
 
@@ -317,8 +317,8 @@ def sample_class(
     model: Model, params: Params, key: jax.Array, label: jax.Array, num: int
 ) -> jax.Array:
     """Samples of one class, ``[num, V, C]`` uint8 levels."""
-    given = params | {"circuit": pc.given_class(params["circuit"], label)}
-    return model.codec.to_levels(sample(model, given, key, num))
+    own = params | {"circuit": pc.given_class(params["circuit"], label)}
+    return model.codec.to_levels(sample(model, own, key, num))
 
 
 def complete(

@@ -36,8 +36,8 @@ def evaluate(
 
     def draw(key, x):
         hidden = jnp.pad(x, ((0, joint.image.num_latents), (0, 0)))
-        seen = jnp.arange(len(hidden)) < len(x)
-        return joint.circuit.sample(key, own, x=hidden, observed=seen)[len(x) :]
+        pixels = jnp.arange(len(hidden)) < len(x)
+        return joint.circuit.sample(key, own, x=hidden, observed=pixels)[len(x) :]
 
     means = jax.vmap(circuit_encoder(joint.circuit, "mean"), (None, 0, 0, None))(
         own, jax.random.split(mean_key, len(x)), x, None

@@ -154,10 +154,10 @@ def _image_marginal(circuit: pc.Circuit, num_pixels: int) -> pc.Circuit:
         """Image and mask ``[V]`` with latents that are not observed."""
         if x is None:
             return None, observed
-        seen = jnp.ones(num_pixels, bool) if observed is None else observed
+        pixels = jnp.ones(num_pixels, bool) if observed is None else observed
         return (
             jnp.pad(x, ((0, total - num_pixels), (0, 0))),
-            jnp.pad(seen, (0, total - num_pixels)),
+            jnp.pad(pixels, (0, total - num_pixels)),
         )
 
     def query(function):

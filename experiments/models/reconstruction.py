@@ -47,8 +47,8 @@ def evaluate(
     hidden = ~upper_half(dataset)
     target = unit(dataset, levels)
     mean = reconstruct(params, key, levels, None)
-    seen = jnp.broadcast_to(upper_half(dataset), levels.shape[:2])
-    from_half = reconstruct(params, half_key, levels, seen)
+    visible = jnp.broadcast_to(upper_half(dataset), levels.shape[:2])
+    from_half = reconstruct(params, half_key, levels, visible)
 
     def hidden_half(image):
         return bernoulli_cross_entropy(
@@ -64,7 +64,7 @@ def evaluate(
         "hidden_half_bce": hidden_half(from_half),
     }
     if complete is not None:
-        filled = complete(params, complete_key, levels, seen)
+        filled = complete(params, complete_key, levels, visible)
         metrics["hidden_half_direct_bce"] = hidden_half(filled)
     return metrics
 
@@ -94,16 +94,16 @@ def pictures(
     key, half_key, complete_key = jax.random.split(key, 3)
     levels = jnp.asarray(dataset.valid[:num])
     half = upper_half(dataset)
-    seen = jnp.broadcast_to(half, levels.shape[:2])
+    visible = jnp.broadcast_to(half, levels.shape[:2])
     shown = {
         "reconstructed": to_levels(dataset, reconstruct(params, key, levels, None)),
         "lower half hidden": jnp.where(half[None, :, None], levels, jnp.uint8(0)),
         "reconstructed from the rest": to_levels(
-            dataset, reconstruct(params, half_key, levels, seen)
+            dataset, reconstruct(params, half_key, levels, visible)
         ),
     }
     if complete is not None:
-        filled = complete(params, complete_key, levels, seen)
+        filled = complete(params, complete_key, levels, visible)
         shown["mean given the rest"] = to_levels(dataset, filled)
     return shown
 

@@ -96,8 +96,8 @@ def test_normalized_logits_do_not_depend_on_the_scale_of_kernels():
         params = discriminator.init(key)
         doubled = jax.tree.map(lambda p: 2 * p, params)  # the biases are 0
         return [
-            (of.logits(params, x), of.logits(doubled, x))
-            for of in (discriminator, free)
+            (judge.logits(params, x), judge.logits(doubled, x))
+            for judge in (discriminator, free)
         ]
 
     normalized, plain = logits(jax.random.key(0), x)
@@ -137,8 +137,8 @@ def test_the_mlp_is_that_of_its_formula_and_dropout_is_for_training():
         )
 
     *exact, noisy = logits(jax.random.key(2))
-    for found in exact:
-        np.testing.assert_allclose(found, h[:, 0], atol=1e-5)
+    for direction in exact:
+        np.testing.assert_allclose(direction, h[:, 0], atol=1e-5)
     assert not np.allclose(noisy, h[:, 0], atol=1e-3)
 
 

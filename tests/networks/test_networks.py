@@ -84,9 +84,9 @@ def test_batch_normalization_sees_the_batch_and_group_normalization_one_example(
         auto_encoder = image_auto_encoder(12, 12, num_filters=8, normalizer=normalizer)
 
         @cases.jit
-        def both(key, x, of=auto_encoder):
-            params = of.init(key)
-            return of.encode(params, x), of.encode(params, x[:3])
+        def both(key, x, network=auto_encoder):
+            params = network.init(key)
+            return network.encode(params, x), network.encode(params, x[:3])
 
         together, separate = map(np.asarray, both(jax.random.key(0), x))
         scale = np.abs(together).max()

@@ -42,8 +42,8 @@ def test_forward_is_the_transpose_of_reverse():
 
     along = 8 * X * Y
     expected = 7 * Y, along, along, np.diag(7 * Y), np.diag(7 * Y)
-    for found, right in zip(modes(X, Y), expected, strict=True):
-        np.testing.assert_allclose(found, right)
+    for value, right in zip(modes(X, Y), expected, strict=True):
+        np.testing.assert_allclose(value, right)
 
 
 def test_orders_and_batches():

@@ -135,5 +135,5 @@ def test_the_compiler_adds_up():
     def squares(x):
         return jax.vmap(lambda row: jnp.sum((jnp.eye(3) @ row) ** 2))(x)
 
-    found = cases.user_jit(squares)(x)
-    np.testing.assert_allclose(found, i.astype(np.float64) ** 2, rtol=1e-6)
+    values = cases.user_jit(squares)(x)
+    np.testing.assert_allclose(values, i.astype(np.float64) ** 2, rtol=1e-6)

@@ -18,8 +18,8 @@ def test_stored_is_the_identity():
         return value, pull(2 * x)[0], transposed, jax.vmap(storage.stored)(x)
 
     expected = X, 2 * X, np.swapaxes(X, 0, 2), X
-    for found, right in zip(several(X), expected, strict=True):
-        np.testing.assert_array_equal(found, right)
+    for value, right in zip(several(X), expected, strict=True):
+        np.testing.assert_array_equal(value, right)
 
 
 def test_computed_once_is_the_function():

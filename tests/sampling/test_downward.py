@@ -105,12 +105,12 @@ def normal_cdf(case, params, axis):
         density = oracle.log_prob(x, np.arange(num_variables) == axis)
         density = np.exp(density)
     else:  # sum the other channel out on a coarse grid
-        few, other = grid[::20], np.linspace(-8, 8, 201)
-        pairs = np.stack(np.meshgrid(few, other, indexing="ij"), -1)
+        points, other = grid[::20], np.linspace(-8, 8, 201)
+        pairs = np.stack(np.meshgrid(points, other, indexing="ij"), -1)
         pairs = pairs[..., ::-1] if axis == 1 else pairs
         density = np.exp(oracle.log_prob(pairs.reshape(-1, 1, 2)))
-        density = density.reshape(len(few), len(other)).sum(axis=1)
-        density = np.interp(grid, few, density)
+        density = density.reshape(len(points), len(other)).sum(axis=1)
+        density = np.interp(grid, points, density)
     cdf = np.cumsum(density)
     return lambda x: np.interp(x, grid, cdf / cdf[-1])
 

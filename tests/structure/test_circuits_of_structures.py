@@ -46,12 +46,12 @@ def test_the_law_and_its_marginals(name):
     observed = cases.masks(num_variables)
     some = np.concatenate([np.ones_like(table.values[..., 0], bool), observed])
     x = np.concatenate([table.values, table.values[-1:].repeat(len(observed), 0)])
-    given = np.where(some[..., None], x, np.nan).astype(np.float32)
+    known = np.where(some[..., None], x, np.nan).astype(np.float32)
     log_prob = cases.jit(jax.vmap(circuit.log_prob, (None, 0, 0)))
-    found = np.exp(log_prob(params, given, some).astype(np.float64))
+    probs = np.exp(log_prob(params, known, some).astype(np.float64))
     wanted = [table.marginal(*pair) for pair in zip(x, some, strict=True)]
-    np.testing.assert_allclose(found, wanted, rtol=1e-4)
-    np.testing.assert_allclose(found[: len(table.values)].sum(), 1, rtol=1e-5)
+    np.testing.assert_allclose(probs, wanted, rtol=1e-4)
+    np.testing.assert_allclose(probs[: len(table.values)].sum(), 1, rtol=1e-5)
 
 
 @pytest.mark.parametrize("zeros", [False, pytest.param(True, marks=pytest.mark.slow)])

@@ -74,14 +74,14 @@ def test_folding_keeps_every_region_and_partition(structure):
 
 def check_folding(graph):
     folded = fold(graph)
-    found = oracles.locate(graph, folded)  # one to one, or it raises
-    assert len(set(found.partitions.values())) == len(graph.partitions)
-    for region, (level, row) in found.regions.items():
+    places = oracles.locate(graph, folded)  # one to one, or it raises
+    assert len(set(places.partitions.values())) == len(graph.partitions)
+    for region, (level, row) in places.regions.items():
         if level == 0:
             scope = [v for v in folded.input_scopes[row] if v >= 0]
             assert tuple(scope) == graph.scopes[region]
     rows = sum(f.size for level in folded.levels for f in level.folds)
-    assert rows == len(graph.partitions) + len(found.lifted)
+    assert rows == len(graph.partitions) + len(places.lifted)
     assert folded.levels[-1].num_regions == 1
     # Every reference to a child finds its way back to that child.
     for level in range(len(folded.levels)):

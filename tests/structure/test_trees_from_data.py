@@ -68,7 +68,7 @@ def test_mutual_information_is_that_of_every_table(pseudocount, monkeypatch):
     observed = RNG.random(x.shape) < 0.8
     observed[:, 6] &= ~observed[:, 2]  # a pair that no row has
     codes, sizes = mi.binned(x, observed, 4)
-    found = mi.mutual_information(codes, sizes, pseudocount)
+    information = mi.mutual_information(codes, sizes, pseudocount)
     for i in range(7):
         for j in range(7):
             both = observed[:, i] & observed[:, j]
@@ -78,17 +78,20 @@ def test_mutual_information_is_that_of_every_table(pseudocount, monkeypatch):
             q = p.sum(axis=1, keepdims=True) * p.sum(axis=0)
             wanted = (p[p > 0] * np.log(p[p > 0] / q[p > 0])).sum()
             np.testing.assert_allclose(
-                found[i, j], 0 if i == j else wanted, atol=1e-12, err_msg=f"{i}, {j}"
+                information[i, j],
+                0 if i == j else wanted,
+                atol=1e-12,
+                err_msg=f"{i}, {j}",
             )
-    np.testing.assert_array_equal(found, found.T)
+    np.testing.assert_array_equal(information, information.T)
 
 
 @pytest.mark.parametrize("num_values", [2, 5])
 def test_the_tree_that_made_the_data_is_found(num_values):
     parents = [-1, 0, 1, 1, 0, 4, 5, 5, 2, 8, 9]
     x = sampled(parents, 4000, num_values)
-    found = chow_liu_tree(x[..., None])
-    assert edges(found) == edges(np.array(parents))
+    tree = chow_liu_tree(x[..., None])
+    assert edges(tree) == edges(np.array(parents))
     graph = pc.hidden_chow_liu_tree(x, root=0)
     wanted = {
         tuple(sorted(below(parents, v))): sorted(
@@ -121,10 +124,10 @@ def test_continuous_and_missing_values_find_the_same_tree():
         x[:, v] += 1.5 * x[:, parent]
     observed = RNG.random(x.shape) < 0.8
     x[~observed] = np.nan
-    found = chow_liu_tree(x, observed, num_bins=8)
-    assert edges(found) == edges(np.array(parents))
+    tree = chow_liu_tree(x, observed, num_bins=8)
+    assert edges(tree) == edges(np.array(parents))
     monotone = chow_liu_tree(np.exp(x / 4), observed, num_bins=8)
-    np.testing.assert_array_equal(found, monotone)  # quantiles are of ranks
+    np.testing.assert_array_equal(tree, monotone)  # quantiles are of ranks
 
 
 def test_the_tree_is_a_greatest_one():

@@ -173,10 +173,10 @@ def test_other_structures_have_types_as_well(name):
         again = function(params_of(circuit, "float32"), one.x)
         jax.tree.map(close, again, near)
         x = np.asarray(one.x, np.float64)
-        found = function(params_of(circuit, "float64"), x)
-        assert types((again, found)) == {"float32", "float64"}
-        assert types(found) == {"float64"}
-        jax.tree.map(lambda a, b: close(a, b, 1e-3), found, near)
+        values = function(params_of(circuit, "float64"), x)
+        assert types((again, values)) == {"float32", "float64"}
+        assert types(values) == {"float64"}
+        jax.tree.map(lambda a, b: close(a, b, 1e-3), values, near)
 
 
 @pytest.mark.parametrize("name", ["normal", "discrete"])
@@ -192,14 +192,14 @@ def test_float64_against_enumeration(name):
             law = oracle.log_prob(x[None], mask)[0]
             classes = oracle.class_log_probs(x[None], mask)[:, 0]
             posterior = oracle.class_posterior(x[None], mask)[:, 0]
-            found = cases.jit(
+            values = cases.jit(
                 lambda p, x, m: (
                     circuit.log_prob(p, x, m),
                     circuit.class_log_probs(p, x, m),
                     circuit.class_posterior(p, x, m),
                 )
             )(params, x, mask)
-            for got, wanted in zip(found, (law, classes, posterior), strict=True):
+            for got, wanted in zip(values, (law, classes, posterior), strict=True):
                 np.testing.assert_allclose(got, wanted, rtol=1e-10)
         if name == "discrete":
             table = oracles.tabulate(circuit, params)

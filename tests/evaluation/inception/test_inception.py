@@ -175,21 +175,21 @@ def test_other_tensors_are_refused():
 
 
 def test_gray_images_are_repeated_and_shapes_are_checked(monkeypatch):
-    seen = []
+    images = []
 
     def apply(_, variables, x):
-        seen.append(x)
+        images.append(x)
         return InceptionOutput(x, x)
 
     monkeypatch.setattr(Inception, "apply", apply)
     gray = jnp.asarray([[[[0], [255]]]], jnp.uint8)
     inception_outputs({}, gray)
     inception_outputs({}, jnp.repeat(gray, 3, -1))
-    assert seen[0].shape == (1, 299, 299, 3)
-    np.testing.assert_array_equal(seen[0], seen[1])
+    assert images[0].shape == (1, 299, 299, 3)
+    np.testing.assert_array_equal(images[0], images[1])
     # From black to white: the overshoot of the cubic is clipped.
-    assert seen[0].min() == -1
-    assert seen[0].max() == 127 / 128
+    assert images[0].min() == -1
+    assert images[0].max() == 127 / 128
     for shape in ((2, 3, 3), (2, 3, 3, 2)):
         with pytest.raises(ValueError, match=r"images must be of shape \[B, H, W, 1\]"):
             inception_outputs({}, jnp.zeros(shape))

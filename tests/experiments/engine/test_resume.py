@@ -132,10 +132,10 @@ def test_a_non_finite_loss_stops_the_run(
 
 @pytest.mark.slow
 def test_eight_devices_give_the_result_of_one(tmp_path: Path):
-    few = ("--num_steps=40", "--num_seeds=2", "--batch_size=64", "--draw=1")
+    flags = ("--num_steps=40", "--num_seeds=2", "--batch_size=64", "--draw=1")
     for devices in (1, 8):
         workdir = tmp_path / str(devices)
-        code, out, _ = runs.run(f"--workdir={workdir}", *few, devices=devices)
+        code, out, _ = runs.run(f"--workdir={workdir}", *flags, devices=devices)
         assert code == 0
         assert f"{devices} x cpu" in out
     one, eight = (runs.checkpoint(tmp_path / n, 40) for n in ("1", "8"))

@@ -164,14 +164,14 @@ def test_a_set_without_labels_is_refused():
 def test_a_missing_pixel_is_guessed_better_by_the_mean(circuit: Path):
     """The conditional mean has the least squared error; nothing seen is the worst."""
     run = trained.load(circuit, "run")
-    few = run.dataset.test[:60]
-    errors, pictures = measures.completions(run, 0, few, 0)
+    images = run.dataset.test[:60]
+    errors, pictures = measures.completions(run, 0, images, 0)
     for mask in ("stripes", "random"):
         mean, mpe = (errors[f"inpainting_{mask}_{how}"] for how in ("mean", "mpe"))
         assert 0 < mean < mpe
     given, mean = pictures["random: given"], pictures["random: mean"]
-    assert given.shape == few.shape
-    assert 0.45 < (mean == few).mean() < 1  # half of the pixels are given
+    assert given.shape == images.shape
+    assert 0.45 < (mean == images).mean() < 1  # half of the pixels are given
 
 
 @pytest.mark.slow

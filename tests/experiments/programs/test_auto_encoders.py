@@ -45,8 +45,8 @@ def tiny() -> Dataset:
 @pytest.fixture(scope="module")
 def one_batch(tiny: Dataset) -> Dataset:
     """Sixteen images for everything: what can be learned by heart."""
-    few = tiny.train[:16]
-    return tiny._replace(train=few, valid=few, test=few)
+    images = tiny.train[:16]
+    return tiny._replace(train=images, valid=images, test=images)
 
 
 def settings(**changed: Any) -> Settings:

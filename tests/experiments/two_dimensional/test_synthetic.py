@@ -111,9 +111,9 @@ def test_objectives_learn(objective: str):
 @pytest.mark.slow
 def test_seeds_together_are_seeds_alone():
     points = synthetic_data.load("two_clusters")
-    few = {"num_steps": 5, "batch_size": 128}
-    both = training.train(TrainingSettings(num_seeds=2, **few), "ll", points).params
-    alone = TrainingSettings(seed=1, num_seeds=1, **few)
+    options = {"num_steps": 5, "batch_size": 128}
+    both = training.train(TrainingSettings(num_seeds=2, **options), "ll", points).params
+    alone = TrainingSettings(seed=1, num_seeds=1, **options)
     second = training.train(alone, "ll", points).params
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a[1], b[0], rtol=1e-4, atol=1e-5),
