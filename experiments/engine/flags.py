@@ -12,7 +12,7 @@ from experiments import data
 from experiments.console.errors import UserError
 from experiments.console.paths import local_path
 from experiments.engine.flag_fields import flag
-from experiments.engine.requirements import above, at_least, one_of, within
+from experiments.engine.requirements import above, at_least, from_to, one_of, within
 
 Group = TypeVar("Group")
 """A frozen dataclass whose fields are made by `flag`."""
@@ -150,6 +150,18 @@ class Settings:
         "deviation by which the values that a categorical leaf counts also count for "
         "their neighbors, in levels",
         at_least(0),
+        only=_EM,
+    )
+    em_momentum: float = flag(
+        0.0,
+        "decay of EM's moving average of counts; 0: those of the newest batch",
+        from_to(0, 1),
+        only=_EM,
+    )
+    em_rescale: bool = flag(
+        False,
+        "shorter EM steps for sums and leaves that a batch visits less often than "
+        "samples would (anemone)",
         only=_EM,
     )
     start: str = flag(

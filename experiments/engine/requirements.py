@@ -40,6 +40,13 @@ def within(low: float, high: float) -> Requirement:
     )
 
 
+def from_to(low: float, high: float) -> Requirement:
+    """``low <= value < high``."""
+    return Requirement(
+        lambda v: low <= v < high, f"must be at least {low} and less than {high}"
+    )
+
+
 def one_of(*names: str | int) -> Requirement:
     """The value is one of ``names``."""
     return Requirement(

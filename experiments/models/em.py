@@ -67,6 +67,8 @@ def make_em(settings: Settings, circuit: Model) -> Em:
             leaf_pseudocount=settings.em_leaf_pseudocount,
             smooth_towards=settings.em_smooth_towards,
             leaf_spread=settings.em_leaf_spread,
+            momentum=settings.em_momentum,
+            rescale=settings.em_rescale,
         )
     except ValueError as error:
         raise UserError(
