@@ -247,7 +247,9 @@ def gradient_penalty(
         Gulrajani et al., "Improved training of Wasserstein GANs", NeurIPS 2017.
     """
     x, y = as_values("x", x), as_values("y", y)
-    place = jax.random.uniform(key, (x.shape[0],) + (1,) * (x.ndim - 1))
+    place = jax.random.uniform(
+        key, (x.shape[0],) + (1,) * (x.ndim - 1), jnp.float32
+    ).astype(x.dtype)
     squares = _squared_norms(logits, x + place * (y - x))
     # The root of a sum of squares has no derivative at 0.
     return jnp.mean((safe_sqrt(squares) - 1) ** 2)

@@ -87,7 +87,9 @@ def augment_images(
 
 def _color(key: Array, image: Array) -> Array:
     """Brightness, saturation and contrast of one image ``[H, W, C]``."""
-    shift, saturation, contrast = jax.random.uniform(key, (3,))
+    shift, saturation, contrast = jax.random.uniform(key, (3,), jnp.float32).astype(
+        image.dtype
+    )
     image = image + 0.5 * (shift - 0.5)
     if image.shape[-1] > 1:
         gray = jnp.mean(image, axis=-1, keepdims=True)
@@ -104,7 +106,8 @@ def _translate(key: Array, image: Array, fill: float) -> Array:
     row_key, column_key = jax.random.split(key)
     row = jax.random.randint(row_key, (), 0, 2 * reach[0] + 1)
     column = jax.random.randint(column_key, (), 0, 2 * reach[1] + 1)
-    return jax.lax.dynamic_slice(padded, (row, column, jnp.int32(0)), image.shape)
+    first = (row, column, jnp.zeros_like(row))
+    return jax.lax.dynamic_slice(padded, first, image.shape)
 
 
 def _cut_out(key: Array, image: Array, fill: float) -> Array:

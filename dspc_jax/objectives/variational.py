@@ -58,7 +58,7 @@ def variational_loss(
     """
     batch = as_values("batch", batch)
     mean, log_variance = encode(params, batch)
-    noise = jax.random.normal(key, mean.shape)
+    noise = jax.random.normal(key, mean.shape, jnp.float32).astype(mean.dtype)
     logits = decode(params, mean + jnp.exp(0.5 * log_variance) * noise)
     entropy = (softplus(logits) - batch * logits).reshape(batch.shape[0], -1)
     reconstruction = jnp.mean(jnp.sum(entropy, axis=1))

@@ -1,7 +1,8 @@
 """The table's rows: every public function of a circuit, of one example.
 
 A row is ``function(circuit, params, case) -> array``. `ROWS` must name every query and
-every relaxation (`tests.transformations.test_modes`), so that new ones come into it.
+every relaxation (`tests.transformations.test_modes`), so that new ones come into it;
+`CASES` are the rows of each circuit, those of `tests.transformations.objectives` too.
 """
 
 from collections.abc import Callable
@@ -10,9 +11,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 import dspc_jax as pc
+from dspc_jax.flows import ladder
 from dspc_jax.queries import DIFFERENTIABLE
+from tests import cases
+from tests.transformations import objectives
 
 
 class Example(NamedTuple):
@@ -23,7 +28,7 @@ class Example(NamedTuple):
     key: jax.Array
 
 
-Function = Callable[[pc.Circuit, Any, Example], jax.Array]
+Function = Callable[[Any, Any, Example], jax.Array]
 
 
 def _relaxed(relaxation: str, evidence: bool) -> Function:
@@ -63,40 +68,78 @@ EXACT: dict[str, Function] = {
     "mpe": lambda c, p, e: c.mpe(p, x=e.x, observed=e.observed),
 }
 ROWS = SMOOTH | RELAXED | CONDITIONAL | EXACT
+OBJECTIVES: dict[str, Function] = objectives.ROWS
+PAIRS = ("exact_mmd_loss",)
+"""Kernels of pairs: of circuits without mixtures of partitions."""
+
+_BY_CIRCUIT: dict[str, dict[str, Function]] = {
+    "normal": ROWS | {n: row for n, row in OBJECTIVES.items() if n not in PAIRS},
+    "tree": {n: OBJECTIVES[n] for n in PAIRS},
+    "discrete": {n: row for n, row in ROWS.items() if "implicit" not in n},
+    # A flow that is not affine has neither mean nor explanation.
+    "flow": {n: row for n, row in ROWS.items() if n not in ("mean", "mpe")},
+    "affine": {
+        n: ROWS[n] for n in ("log_prob, marginal", "mean", "mpe", "sample, given")
+    },
+}
+CASES: dict[str, tuple[str, str, Function]] = {
+    f"{circuit}/{name}": (circuit, name, row)
+    for circuit, rows in _BY_CIRCUIT.items()
+    for name, row in rows.items()
+}
+"""``"circuit/row"``: the circuit's name, the row's name, the row."""
+
+
+def case(name: str) -> tuple[Any, Callable[[Any, Example], jax.Array]]:
+    """The circuit of one of the `CASES`, and its function of parameters and example."""
+    circuit, _, row = CASES[name]
+    built = circuits()[circuit]
+    return built, lambda params, one: row(built, params, one)
 
 
 @functools.cache
-def circuits() -> dict[str, pc.Circuit]:
-    """Two small ones that have every layer and kind of leaf between them."""
+def circuits() -> dict[str, Any]:
+    """Small ones that have every layer, kind of leaf and of flow between them."""
+
+    def small(structure, sum_layer, leaf):
+        sizes = {"num_leaves": 2, "num_sums": 2, "num_classes": 2}
+        config = pc.CircuitConfig(structure, leaf, sum_layer=sum_layer, **sizes)
+        return pc.build(config)
+
+    normal = small(pc.RandomBinaryTrees(2, 1, 2), "tucker", pc.Normal())
+    squares = small(pc.RandomBinaryTrees(8, 1, 1), "cp_t", pc.Normal())
+    five = (
+        *(pc.Categorical(3), pc.Binomial(2), pc.DiscretizedLogistic(3)),
+        *(pc.Categorical(2), pc.DiscretizedLogistic(2, 0.1)),
+    )
+    couplings = ladder.patch_flow(2, 4, patch=2, num_steps=1, num_filters=2)
     return {
-        "normal": pc.build(
-            pc.CircuitConfig(
-                structure=pc.RandomBinaryTrees(2, 1, 2),
-                leaf=pc.Normal(),
-                num_leaves=2,
-                num_sums=2,
-                num_classes=2,
-                sum_layer="tucker",
-            )
-        ),
-        "discrete": pc.build(
-            pc.CircuitConfig(
-                structure=pc.RandomBinaryTrees(5, 1, 1),
-                leaf=(
-                    *(pc.Categorical(3), pc.Binomial(2), pc.DiscretizedLogistic(3)),
-                    *(pc.Categorical(2), pc.DiscretizedLogistic(2, 0.1)),
-                ),
-                num_leaves=2,
-                num_sums=2,
-                num_classes=2,
-                sum_layer="cp_t",
-            )
-        ),
+        "normal": normal,
+        "tree": small(pc.RandomBinaryTrees(2, 1, 1), "tucker", pc.Normal()),
+        "discrete": small(pc.RandomBinaryTrees(5, 1, 1), "cp_t", five),
+        "flow": pc.transform(squares, ladder.after_logit(couplings)),
+        "affine": pc.transform(normal, ladder.color_flow(1, 2, 1)),
     }
 
 
-def example(circuit: pc.Circuit, seed: int = 0) -> Example:
-    """An example whose first variable is observed, values 0 and 1 in turn."""
-    count = circuit.config.structure.num_variables
+def params_of(circuit: Any, seed: int) -> Any:
+    """Random numbers for all parameters, drawn by NumPy (no compilation)."""
+    if isinstance(circuit, pc.Circuit):
+        return cases.random_params(circuit, seed)
+    data = jnp.zeros((2, circuit.circuit.config.structure.num_variables, 1))
+    shapes = jax.eval_shape(circuit.flow.init, jax.random.key(0), data)
+    zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape), shapes)
+    return {
+        "circuit": cases.random_params(circuit.circuit, seed),
+        "flow": cases.randomize(zeros, seed, scale=0.3),
+    }
+
+
+def example(circuit: Any, seed: int = 0) -> Example:
+    """An example whose first variable (or block) is observed, values 0, 1 in turn."""
+    flow = getattr(circuit, "flow", None)
+    config = (circuit if flow is None else circuit.circuit).config
+    count = config.structure.num_variables
     x = (jnp.arange(count, dtype=jnp.float32) % 2)[:, None]
-    return Example(x, jnp.arange(count) < 1, jax.random.key(seed))
+    num_masked = count if flow is None else flow.num_blocks
+    return Example(x, jnp.arange(num_masked) < 1, jax.random.key(seed))

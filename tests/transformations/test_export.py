@@ -28,12 +28,7 @@ FAST = (
     "discrete/sample, given",
     "normal/sample_differentiable, gumbel_softmax",
 )
-SLOW = tuple(
-    f"{circuit}/{name}"
-    for circuit in ("normal", "discrete")
-    for name in functions.ROWS
-    if "implicit" not in name or circuit == "normal"
-)
+SLOW = tuple(functions.CASES)
 
 
 @pytest.mark.parametrize(
@@ -43,16 +38,13 @@ def test_artifacts_run_without_the_library(names, tmp_path):
     (size,) = jax.export.symbolic_shape("n")
     expected = {}
     for number, name in enumerate(names):
-        circuit, row = name.split("/")
-        circuit = functions.circuits()[circuit]
-        params, one = circuit.init(jax.random.key(0)), functions.example(circuit)
+        circuit, row = functions.case(name)
+        params, one = functions.params_of(circuit, 0), functions.example(circuit)
 
-        def function(x, observed, key, circuit=circuit, row=row, params=params):
-            return jax.vmap(
-                lambda *case: functions.ROWS[row](
-                    circuit, params, functions.Example(*case)
-                )
-            )(x, observed, key)
+        def function(x, observed, key, row=row, params=params):
+            return jax.vmap(lambda *case: row(params, functions.Example(*case)))(
+                x, observed, key
+            )
 
         kinds = [jax.ShapeDtypeStruct((size, *a.shape), a.dtype) for a in one]
         saved = jax.export.export(jax.jit(function))(*kinds).serialize()
