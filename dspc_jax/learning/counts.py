@@ -14,6 +14,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 from jax.typing import ArrayLike
 
 from dspc_jax import examples, parameters
@@ -23,6 +24,7 @@ from dspc_jax.inference import likelihood
 from dspc_jax.inference.upward import above
 from dspc_jax.leaves import FittableLeaf
 from dspc_jax.ops.float_types import widened
+from dspc_jax.ops.meshes import placed
 from dspc_jax.ops.numerics import logsumexp, safe_log
 from dspc_jax.parameters import CircuitParams, CircuitWeights, Layout
 
@@ -69,7 +71,8 @@ def expected_counts(
     params, dtype = widened(params)
     x, mask = examples.rows(layout, "x", x, observed, dtype)
     num_parts = 1 if batch_size is None else -(-len(x) // batch_size)
-    return _counts(layout, num_parts, params, x, mask)
+    counts = functools.partial(_counts, layout, num_parts)
+    return placed(counts, PartitionSpec())(params, x, mask)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

@@ -17,10 +17,12 @@ import jax
 from jax.core import Tracer
 from jax.lax import Precision
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 from jax.typing import ArrayLike
 import numpy as np
 
 from dspc_jax.arguments import whole_number
+from dspc_jax.ops.meshes import placed
 from dspc_jax.ops.values import as_values
 from dspc_jax.types import Array
 
@@ -84,13 +86,18 @@ def squared_distances(
     if center is None:
         center = common_center(x, other)
     center = jax.lax.stop_gradient(center)
-    x, other = x - center[None], other - center[None]
-    product = jnp.matmul(x, other.T, precision=Precision.HIGHEST)
-    norms = jnp.sum(x**2, 1)[:, None] + jnp.sum(other**2, 1)[None, :]
-    distances = jnp.maximum(norms - 2 * product, 0)
+    rows = PartitionSpec(jax.typeof(x).sharding.spec[0])
+    distances = placed(_squared_distances, rows)(x, other, center)
     if y is None:
         distances = jnp.where(jnp.eye(x.shape[0], dtype=bool), 0, distances)
     return distances
+
+
+def _squared_distances(x: Array, y: Array, center: Array) -> Array:
+    x, y = x - center[None], y - center[None]
+    product = jnp.matmul(x, y.T, precision=Precision.HIGHEST)
+    norms = jnp.sum(x**2, 1)[:, None] + jnp.sum(y**2, 1)[None, :]
+    return jnp.maximum(norms - 2 * product, 0)
 
 
 def common_center(x: ArrayLike, y: ArrayLike) -> Array:

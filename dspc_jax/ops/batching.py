@@ -7,7 +7,7 @@ operations. `foldable` joins the two: a batched function becomes a function of o
 example whose ``vmap`` folds the mapped axis into ``N`` instead of adding an axis.
 """
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 import functools
 from typing import Any, NamedTuple
 
@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 
 from dspc_jax.ops.derivatives import varying_alike
+from dspc_jax.ops.meshes import placed
 from dspc_jax.types import Array
 
 
@@ -32,7 +33,8 @@ def foldable(
     mapped too (one circuit per seed), ``f`` itself is vmapped. Differentiation sees the
     operations of ``f``, its custom derivatives included. ``f`` is compiled where it is
     called outside of ``jax.jit``, its derivatives as well, and traced once for equal
-    shapes.
+    shapes. On a mesh with explicit axes the compiler places what is inside ``f``; the
+    results lie as the mapped examples do.
 
     Args:
         batched: ``f(params, *examples, **static) -> pytree``. Every array in
@@ -60,7 +62,7 @@ def foldable(
         call = _Call(batched, tuple(static.items()), param_tree, example_tree, repeats)
         leaves = varying_alike((*param_leaves, *example_leaves))
         if shape is None:
-            results = jax.eval_shape(functools.partial(_apply, call), *leaves)
+            results = jax.eval_shape(functools.partial(_placed, call), *leaves)
         else:
             results = jax.ShapeDtypeStruct((1, *shape), _float_type(param_leaves))
         kinds, tree = jax.tree.flatten(results)
@@ -105,6 +107,29 @@ def _apply(call: _Call, *leaves: Any) -> Any:
     return function(params, *examples)
 
 
+def _placed(call: _Call, *leaves: Any) -> Any:
+    """`_apply`, whose results lie over an explicit mesh as its examples do."""
+    rows = _rows_of(call, [jax.typeof(leaf) for leaf in leaves])
+    return placed(functools.partial(_apply, call), rows)(*leaves)
+
+
+def _rows_of(call: _Call, avals: Sequence[Any]) -> PartitionSpec:
+    """Over which explicit axes of a mesh the examples lie."""
+    specs = [aval.sharding.spec for aval in avals[call.param_tree.num_leaves :]]
+    return PartitionSpec(next((s[0] for s in specs if s and s[0] is not None), None))
+
+
+def _reshaped(x: Array, rank: int, *first: Any) -> Array:
+    """``x`` with these axes for its first ``rank``; they lie as the first one did."""
+    shape, sharding = (*first, *x.shape[rank:]), jax.typeof(x).sharding
+    if not sharding.mesh.explicit_axes:
+        return x.reshape(shape)
+    rows, *others = sharding.spec
+    spec = (rows, *(None,) * (len(first) - 1), *others[rank - 1 :])
+    place = NamedSharding(sharding.mesh, PartitionSpec(*spec))
+    return jnp.reshape(x, shape, out_sharding=place)
+
+
 def _float_type(leaves: list[Any]) -> Any:
     """The type of numbers that are computed from these and from float32 numbers."""
     wide = any(jnp.result_type(leaf) == jnp.float64 for leaf in leaves)
@@ -118,18 +143,19 @@ _fold_p.multiple_results = True
 @_fold_p.def_impl
 def _impl(*leaves, call, kinds):
     del kinds
-    return jax.tree.leaves(_apply(call, *leaves))
+    return jax.tree.leaves(_placed(call, *leaves))
 
 
 @_fold_p.def_abstract_eval
 def _abstract_eval(*avals, call, kinds):
     size = avals[call.param_tree.num_leaves].shape[0]
     mesh, varying = avals[0].sharding.mesh, avals[0].manual_axis_type
+    rows = _rows_of(call, avals)
     return [
         ShapedArray(
             (size, *shape),
             dtype,
-            sharding=NamedSharding(mesh, PartitionSpec()),
+            sharding=NamedSharding(mesh, PartitionSpec(*rows, *(None,) * len(shape))),
             manual_axis_type=varying,
         )
         for shape, dtype in kinds
@@ -140,7 +166,7 @@ def _fold_batch(leaves, dims, *, call, kinds):
     size = next(x.shape[d] for x, d in zip(leaves, dims, strict=True) if d is not None)
     count = call.param_tree.num_leaves
     if any(d is not None for d in dims[:count]):
-        out = jax.vmap(functools.partial(_apply, call), dims, axis_size=size)(*leaves)
+        out = jax.vmap(functools.partial(_placed, call), dims, axis_size=size)(*leaves)
         out = jax.tree.leaves(out)
         return out, [0] * len(out)
 
@@ -150,16 +176,14 @@ def _fold_batch(leaves, dims, *, call, kinds):
     ]
     inner = rows[0].shape[1]
     examples = [
-        jnp.broadcast_to(x, (size, inner, *x.shape[2:])).reshape(
-            size * inner, *x.shape[2:]
-        )
+        _reshaped(jnp.broadcast_to(x, (size, inner, *x.shape[2:])), 2, size * inner)
         for x in rows
     ]
     others = list(zip(leaves, dims, strict=True))[count + 1 :]
     if call.repeats and all(d is None and _is_one(x.shape[0]) for x, d in others):
         examples[1:] = [x for x, _ in others]
     out = _fold_p.bind(*leaves[:count], *examples, call=call, kinds=kinds)
-    return [x.reshape(size, inner, *x.shape[1:]) for x in out], [0] * len(out)
+    return [_reshaped(x, 1, size, inner) for x in out], [0] * len(out)
 
 
 def _is_one(size: Any) -> bool:
@@ -174,13 +198,13 @@ def _fold_jvp(primals, tangents, *, call, kinds):
         leaves = list(primals)
         for i, value in zip(moving, values, strict=True):
             leaves[i] = value
-        return jax.tree.leaves(_apply(call, *leaves))
+        return jax.tree.leaves(_placed(call, *leaves))
 
     return jax.jvp(along, [primals[i] for i in moving], [tangents[i] for i in moving])
 
 
 def _lowered(*leaves, call, kinds):
-    out = jax.tree.leaves(_apply(call, *leaves))
+    out = jax.tree.leaves(_placed(call, *leaves))
     size = leaves[call.param_tree.num_leaves].shape[0]
     for x, (shape, dtype) in zip(out, kinds, strict=True):
         if x.shape != (size, *shape) or x.dtype != dtype:
