@@ -10,6 +10,7 @@ import re
 from typing import Any
 
 from experiments.console.errors import UserError
+from experiments.console.paths import local_path
 from experiments.engine import flags
 from experiments.engine.recipes import RecipeSettings
 from experiments.engine.run_folder import CONFIG, Unreadable, read_object
@@ -72,17 +73,27 @@ def folders(patterns: str, out: Path) -> list[Path]:
         Each folder once, in order of names.
 
     Raises:
-        UserError: there are none.
+        UserError: there are none, or a pattern is no path of this machine.
     """
     paths = {
         Path(name)
         for pattern in patterns.split(",")
-        for name in glob.glob(os.path.expanduser(pattern), recursive=True)
+        for name in glob.glob(_local(pattern), recursive=True)
         if os.path.isdir(name) and Path(name).resolve() != out.resolve()
     }
     if not paths:
         raise UserError(f"--runs must name folders, got {patterns!r}: there are none")
     return sorted(paths)
+
+
+def _local(pattern: str) -> str:
+    """The pattern without ``~``."""
+    try:
+        return local_path(pattern.strip())
+    except ValueError:
+        raise UserError(
+            f"--runs must be patterns of paths of this machine, got {pattern!r}"
+        ) from None
 
 
 @functools.cache

@@ -1,12 +1,15 @@
 """Paths as users type them."""
 
 import os
+from pathlib import Path
 
 import pytest
 
-from experiments import ll
+from experiments import ll, report
 from experiments.console.errors import UserError
 from experiments.console.paths import local_path
+from experiments.measuring.collection import folders
+from experiments.study import table
 
 
 def test_the_home_folder_is_expanded(monkeypatch: pytest.MonkeyPatch):
@@ -38,3 +41,21 @@ def test_a_seed_beyond_32_bits_is_refused(seed: str):
         ll.parse(["ll", *seed.split()])
     assert ll.parse(["ll", f"--seed={2**32 - 1}"])[0].seed == 2**32 - 1
     assert os.path.isabs(local_path("~"))
+
+
+def test_patterns_of_runs_are_paths_of_this_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("a", "b", "report"):
+        (tmp_path / name).mkdir()
+    found = folders("~/a, ~/[br]*", tmp_path / "report")
+    assert found == [tmp_path / "a", tmp_path / "b"]
+    for pattern in ("gs://bucket/*", "~nobody-of-this-name/*"):
+        for program in (report, table):
+            words = ["x", f"--runs=~/a,{pattern}", f"--out={tmp_path / 'out'}"]
+            with pytest.raises(UserError) as caught:
+                program.main(program.parse(words))
+            assert str(caught.value) == (
+                f"--runs must be patterns of paths of this machine, got {pattern!r}"
+            )
