@@ -6,15 +6,16 @@ circuit, with an exact likelihood, or what it is compared with.
 """
 
 import dataclasses
-from typing import Any
 
 from dspc_jax.objectives import SCORE_ESTIMATORS
 from experiments import data
 from experiments.console.errors import UserError
 from experiments.engine import flags
+from experiments.engine.flag_fields import Condition
 from experiments.engine.flags import Settings
 from experiments.engine.program import training_program
 from experiments.engine.system import System
+from experiments.engine.uses import OF_CHOICES, OF_EM, PRETRAINED
 from experiments.losses import mixture
 from experiments.losses.adversary import AdversarySettings, adversarial_term
 from experiments.losses.critic import CriticSettings
@@ -25,6 +26,10 @@ from experiments.models.density import density_generator
 from experiments.models.density_settings import DensitySettings
 from experiments.models.preprocessing import preprocessing
 
+# Where a circuit is trained, where its size counts, where one discriminates.
+_CIRCUIT: Condition = {"density": ["circuit"]}
+_SIZE: Condition = {**_CIRCUIT, "density_width": [None]}
+_BY_CIRCUIT: Condition = {"adv_discriminator": ["circuit"]}
 _NETWORKS: tuple[str, ...] = ("flow", "vae")  # among the parameters of a density
 
 
@@ -88,12 +93,7 @@ def make_system(
 
 
 def _check(settings: Settings) -> None:
-    """Refuses shared flags that mean nothing behind a flow."""
-    unfit: list[tuple[str, Any]] = [("optimizer", "adam"), ("labels", "unused")]
-    for name, needed in unfit:
-        given = getattr(settings, name)
-        if given != needed:
-            raise UserError(f"--{name} must be {needed} in this program, got {given!r}")
+    """Refuses estimators that need the choices of all of a sample."""
     if settings.relaxation in (*SCORE_ESTIMATORS, "implicit"):
         raise UserError(
             "--relaxation must be a path through the flow (simple, straight_through, "
@@ -120,6 +120,15 @@ PROGRAM = training_program(
         "clip_norm": 1.0,
         "leaf_max_scale": 3.0,
     },
+    without=(*OF_EM, "start", "labels", "leaf", "leaf_noise", "colors"),
+    only=PRETRAINED
+    | dict.fromkeys(("num_sums", "num_leaves", "num_classes"), _SIZE)
+    | dict.fromkeys(
+        ("structure", "depth", "num_repetitions", "sum_layer"), _SIZE | _BY_CIRCUIT
+    )
+    | dict.fromkeys(OF_CHOICES, _CIRCUIT)
+    | dict.fromkeys(("structure_seed", "leaf_max_scale"), _CIRCUIT | _BY_CIRCUIT)
+    | {"leaf_min_scale": _CIRCUIT},
 )
 parse, main, run = PROGRAM.parse, PROGRAM.main, PROGRAM.run
 

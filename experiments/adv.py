@@ -8,6 +8,7 @@ from experiments import data
 from experiments.engine.flags import Settings
 from experiments.engine.program import training_program
 from experiments.engine.system import System
+from experiments.engine.uses import PRETRAINED
 from experiments.losses import mixture
 from experiments.losses.adversary import AdversarySettings, adversarial_term
 from experiments.losses.mixture import MixtureSettings
@@ -49,6 +50,7 @@ PROGRAM = training_program(
     AdversarySettings,
     # Tuned on digits: see docs/programs.md.
     defaults={"sampler_learning_rate": 1e-3, "ll_weight": 1.0, "balance": "norm"},
+    only=PRETRAINED,
 )
 parse, main, run = PROGRAM.parse, PROGRAM.main, PROGRAM.run
 

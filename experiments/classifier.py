@@ -5,6 +5,7 @@ Its features measure samples in `experiments.evaluate`.
 
 from experiments.engine.flags import Settings
 from experiments.engine.program import training_program
+from experiments.engine.uses import OF_DETAILS, OF_LIKELIHOODS, OF_SAMPLES, OF_SIZES
 from experiments.models.classifier import ClassifierSettings, make_system
 
 PROGRAM = training_program(
@@ -14,6 +15,7 @@ PROGRAM = training_program(
     Settings,
     ClassifierSettings,
     defaults={"learning_rate": 1e-3, "num_steps": 2000},
+    without=(*OF_LIKELIHOODS, *OF_SAMPLES, *OF_SIZES, *OF_DETAILS),
 )
 parse, main, run = PROGRAM.parse, PROGRAM.main, PROGRAM.run
 

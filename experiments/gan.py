@@ -5,12 +5,16 @@ metrics, with a network in the place of the circuit.
 """
 
 from experiments import data
+from experiments.engine.flag_fields import Condition
 from experiments.engine.flags import Settings
 from experiments.engine.program import training_program
 from experiments.engine.system import System
+from experiments.engine.uses import MATCHED, OF_LIKELIHOODS, OF_SAMPLES
 from experiments.losses import mixture
 from experiments.losses.adversary import AdversarySettings, adversarial_term
 from experiments.models.networks import NetworkSettings, network_generator
+
+_BY_CIRCUIT: Condition = {"adv_discriminator": ["circuit"]}
 
 
 def make_system(
@@ -47,6 +51,14 @@ PROGRAM = training_program(
     AdversarySettings,
     # The paper's pair; conv's own defaults are for a circuit that is trained already.
     defaults={"learning_rate": 2e-4, "adv_discriminator": "mlp"},
+    without=(*OF_LIKELIHOODS, *OF_SAMPLES, "leaf_min_scale"),
+    only=MATCHED
+    | {"labels": {"match_params": ["circuit"]}}
+    | dict.fromkeys(("structure_seed", "leaf_max_scale"), _BY_CIRCUIT)
+    | dict.fromkeys(
+        ("structure", "depth", "num_repetitions", "sum_layer"),
+        {"match_params": ["circuit"], **_BY_CIRCUIT},
+    ),
 )
 parse, main, run = PROGRAM.parse, PROGRAM.main, PROGRAM.run
 

@@ -11,6 +11,7 @@ from experiments.engine.flags import Settings
 from experiments.engine.program import training_program
 from experiments.engine.recipes import RecipeSettings
 from experiments.engine.system import System, levels_and_labels
+from experiments.engine.uses import OF_SAMPLES
 from experiments.models import generators
 from experiments.models.em import make_em
 
@@ -74,6 +75,7 @@ PROGRAM = training_program(
     Settings,
     RecipeSettings,
     recipes=Path(__file__).with_name("recipes"),
+    without=OF_SAMPLES,
 )
 parse, main, run = PROGRAM.parse, PROGRAM.main, PROGRAM.run
 

@@ -10,10 +10,12 @@ from experiments.console.errors import UserError
 from experiments.engine.flags import Settings
 from experiments.engine.program import training_program
 from experiments.engine.system import System
+from experiments.engine.uses import OF_SAMPLES, PRETRAINED
 from experiments.losses import mixture
 from experiments.losses.critic import CriticSettings
 from experiments.losses.mixture import MixtureSettings
 from experiments.losses.mmd import MmdSettings, exact_term, sample_term
+from experiments.losses.penalized_critic import LEARNED_KERNELS
 from experiments.models.generators import circuit_generator
 
 
@@ -71,6 +73,11 @@ PROGRAM = training_program(
     MixtureSettings,
     MmdSettings,
     CriticSettings,
+    only=PRETRAINED
+    | dict.fromkeys(
+        OF_SAMPLES,
+        {"mmd_estimator": ["unbiased", "biased"], "mmd_kernel": LEARNED_KERNELS},
+    ),
 )
 parse, main, run = PROGRAM.parse, PROGRAM.main, PROGRAM.run
 

@@ -12,6 +12,7 @@ from experiments.engine import flags
 from experiments.engine.flags import Settings
 from experiments.engine.program import training_program
 from experiments.engine.system import System
+from experiments.engine.uses import MATCHED, OF_DETAILS, OF_LIKELIHOODS, OF_SAMPLES
 from experiments.losses import mixture
 from experiments.losses.critic import CriticSettings
 from experiments.losses.penalized_critic import LEARNED_KERNELS, learned_kernel_term
@@ -66,6 +67,8 @@ PROGRAM = training_program(
     KernelSettings,
     CriticSettings,
     defaults={"learning_rate": 2e-4},
+    without=(*OF_LIKELIHOODS, *OF_SAMPLES, *OF_DETAILS),
+    only=MATCHED,
 )
 parse, main, run = PROGRAM.parse, PROGRAM.main, PROGRAM.run
 

@@ -5,10 +5,10 @@ trained until images survive the way through their latents.
 """
 
 from experiments import data
-from experiments.console.errors import UserError
 from experiments.engine.flags import Settings
 from experiments.engine.program import training_program
 from experiments.engine.system import System
+from experiments.engine.uses import OF_CHOICES, PRETRAINED
 from experiments.losses import mixture
 from experiments.losses.auto_encoding import auto_encoding_term
 from experiments.losses.mixture import MixtureSettings
@@ -35,10 +35,6 @@ def make_system(
     Raises:
         UserError: the flags describe no circuit on these images.
     """
-    if settings.labels != "unused":
-        raise UserError(
-            f"--labels must be unused in this program, got {settings.labels!r}"
-        )
     pae = AutoEncoder(settings, pae_settings, dataset)
     generator = pae.generator(mixture_settings.pretrain_steps)
     term = auto_encoding_term(pae, dataset)
@@ -58,6 +54,12 @@ PROGRAM = training_program(
         "ll_weight": 0.05,
         "sampler_learning_rate": 0.01,
     },
+    without=("start", "labels"),
+    only=PRETRAINED
+    | dict.fromkeys(
+        OF_CHOICES, {"pae_encode": ["sample"], "pae_decode": ["leaf_mean", "sample"]}
+    )
+    | {"leaf_noise": {"pae_decode": ["sample"]}},
 )
 parse, main, run = PROGRAM.parse, PROGRAM.main, PROGRAM.run
 

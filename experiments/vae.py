@@ -8,9 +8,10 @@ from experiments import data
 from experiments.engine.flags import Settings
 from experiments.engine.program import training_program
 from experiments.engine.system import System
+from experiments.engine.uses import MATCHED, OF_DETAILS, OF_LIKELIHOODS, OF_SAMPLES
 from experiments.losses import mixture
 from experiments.losses.auto_encoding import variational_term
-from experiments.models.auto_encoder import PaeSettings
+from experiments.models.auto_encoder import OF_CODES, OF_TRAINING, PaeSettings
 from experiments.models.variational import (
     VaeSettings,
     chosen_network,
@@ -49,6 +50,8 @@ PROGRAM = training_program(
     VaeSettings,
     PaeSettings,
     defaults={"learning_rate": 0.001, "num_sums": 32},
+    without=(*OF_LIKELIHOODS, *OF_SAMPLES, *OF_DETAILS, *OF_TRAINING),
+    only=MATCHED | dict.fromkeys(OF_CODES, {"match_params": ["circuit"]}),
 )
 parse, main, run = PROGRAM.parse, PROGRAM.main, PROGRAM.run
 

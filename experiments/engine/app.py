@@ -23,6 +23,7 @@ def parser(
     *groups: type,
     defaults: Mapping[str, Any] | None = None,
     recipes: Path | None = None,
+    use: command_line.Use | None = None,
 ) -> Parse:
     """A program's flags as a function.
 
@@ -32,6 +33,7 @@ def parser(
         *groups: dataclasses whose fields are made by `flags.flag`.
         defaults: the program's own defaults for flags of the groups, by name.
         recipes: a folder of those of data sets, see `recipes.set_defaults`.
+        use: see `command_line.Use`.
 
     Returns:
         ``(argv, also=None) -> groups``, see `command_line.parse`.
@@ -39,7 +41,7 @@ def parser(
 
     def parse(argv: Sequence[str], also: absl_flags.FlagValues | None = None):
         return command_line.parse(
-            argv, program, description, groups, defaults, also, recipes
+            argv, program, description, groups, defaults, also, recipes, use
         )
 
     return parse

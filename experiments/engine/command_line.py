@@ -1,6 +1,7 @@
 """The command line of a program: its flags as absl's, read into frozen dataclasses."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from experiments.console import summary
 from experiments.console.errors import UserError
 from experiments.console.paths import local_path
 from experiments.engine import flags_in_use
+from experiments.engine.flag_fields import Condition
 from experiments.engine.flags import fields_of, from_values
 from experiments.engine.recipes import set_defaults
 from experiments.engine.requirements import Requirement
@@ -61,8 +63,29 @@ _KINDS: dict[Callable[[Any], Any], str] = {
 _HELP = ("help", "helpshort", "helpfull")
 
 
+@dataclasses.dataclass(frozen=True)
+class Use:
+    """What a program makes of the flags of its groups.
+
+    Attributes:
+        without: flags that it does not have; they keep their defaults.
+        only: conditions of this program on its flags, in addition to their own: see
+            `flag_fields.flag`.
+    """
+
+    without: Collection[str] = ()
+    only: Mapping[str, Condition] = dataclasses.field(default_factory=dict)
+
+    def fields(self, groups: Sequence[Any]) -> list[dataclasses.Field[Any]]:
+        """The flags that the program has, of these groups."""
+        return [f for f in fields_of(groups) if f.name not in self.without]
+
+
 def define(
-    program: str, groups: Sequence[type], defaults: Mapping[str, Any] | None = None
+    program: str,
+    groups: Sequence[type],
+    defaults: Mapping[str, Any] | None = None,
+    use: Use | None = None,
 ) -> absl_flags.FlagValues:
     """Defines the absl flags of a program, apart from those of the process.
 
@@ -73,6 +96,7 @@ def define(
         program: the program's module, e.g. ``experiments.ll``.
         groups: dataclasses whose fields are made by `flag`; no name twice.
         defaults: the program's own defaults for flags of the groups, by name.
+        use: see `Use`; None: it has all flags.
 
     Returns:
         The flags, not parsed yet.
@@ -84,7 +108,7 @@ def define(
     """
     defaults = dict(defaults or {})
     values = absl_flags.FlagValues()
-    for field in fields_of(groups):
+    for field in (use or Use()).fields(groups):
         default = defaults.pop(field.name, field.default)
         if field.metadata["kind"] is bool:
             text = field.metadata["help"]
@@ -116,6 +140,7 @@ def parse(
     defaults: Mapping[str, Any] | None = None,
     also: absl_flags.FlagValues | None = None,
     recipes: Path | None = None,
+    use: Use | None = None,
 ) -> list[Any]:
     """Reads the command line into one frozen dataclass a group.
 
@@ -128,6 +153,7 @@ def parse(
         also: other flags that the words may name and that are set in place: absl's
             own (``--verbosity``).
         recipes: a folder, see `recipes.set_defaults`.
+        use: which of the flags the program has, and when; None: all, always.
 
     Returns:
         An instance of each group, in order.
@@ -138,7 +164,8 @@ def parse(
             the value.
         SystemExit: 0, after ``--help`` has been answered on stdout.
     """
-    values = define(program, groups, defaults)
+    use = use or Use()
+    values = define(program, groups, defaults, use)
     own_help = values.module_help(program)
     for module in () if also is None else also.flags_by_module_dict().values():
         for flag in module:
@@ -160,6 +187,8 @@ def parse(
         )
     if recipes is not None:
         set_defaults(values, recipes)
-    parsed = {field.name: values[field.name].value for field in fields_of(groups)}
-    flags_in_use.check(groups, parsed, {name: values[name].default for name in parsed})
+    fields = use.fields(groups)
+    parsed = {field.name: values[field.name].value for field in fields}
+    usual = {name: values[name].default for name in parsed}
+    flags_in_use.check(fields, use.only, parsed, usual)
     return [from_values(group, parsed) for group in groups]

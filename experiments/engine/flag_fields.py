@@ -2,9 +2,12 @@
 
 from collections.abc import Callable, Mapping, Sequence
 import dataclasses
-from typing import Any
+from typing import Any, TypeAlias
 
 from experiments.engine.requirements import Requirement
+
+Condition: TypeAlias = Mapping[str, Sequence[Any] | Requirement]
+"""Flags and their values, with any of which another flag does something."""
 
 
 def flag(
@@ -15,7 +18,7 @@ def flag(
     kind: Callable[[Any], Any] | None = None,
     free: bool = False,
     shapes: bool = False,
-    only: Mapping[str, Sequence[Any]] | None = None,
+    only: Condition | Sequence[Condition] = (),
 ) -> Any:
     """A dataclass field that is a flag.
 
@@ -31,8 +34,8 @@ def flag(
             of its data, so that a run that starts from another's circuit must have
             the same: see `experiments.engine.starting`.
         only: other flags, with the values with any of which this flag does something;
-            those that a program does not have do not count: see
-            `experiments.engine.flags_in_use`.
+            those that a program does not have do not count; or several such
+            conditions, all of which must hold: see `experiments.engine.flags_in_use`.
 
     Returns:
         The field.
@@ -47,6 +50,6 @@ def flag(
             "kind": kind,
             "free": free,
             "shapes": shapes,
-            "only": dict(only or {}),
+            "only": (only,) if isinstance(only, Mapping) else tuple(only),
         },
     )

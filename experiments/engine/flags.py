@@ -143,14 +143,14 @@ class Settings:
         "what these are like: current (the sum as it is: the rarer, the shorter its "
         "steps), marginal (all units of its region together) or uniform",
         one_of("current", "marginal", "uniform"),
-        only=_EM,
+        only={"em_pseudocount": above(0), "em_leaf_pseudocount": above(0)},
     )
     em_leaf_spread: float = flag(
         0.0,
         "deviation by which the values that a categorical leaf counts also count for "
         "their neighbors, in levels",
         at_least(0),
-        only=_EM,
+        only=(_EM, {"leaf": ["categorical"]}),
     )
     em_momentum: float = flag(
         0.0,
@@ -278,6 +278,7 @@ class Settings:
         "noise of a differentiable binomial sample: its standard deviation, or the "
         "variance in its place, the paper's error, for ablations",
         one_of("deviation", "variance"),
+        only={"leaf": ["binomial"]},
     )
     relaxation: str = flag(
         "simple",

@@ -1,44 +1,98 @@
 """Which flags do something, beside the values of others."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+import dataclasses
+from typing import Any, NamedTuple
 
 from experiments.console.errors import UserError
-from experiments.engine.flags import fields_of
+from experiments.engine.flag_fields import Condition
+from experiments.engine.requirements import Requirement
+
+
+class Unmet(NamedTuple):
+    """Why a flag does nothing.
+
+    Attributes:
+        flag: it, or one that it needs and that does nothing itself.
+        other: the flag on which that depends.
+        wanted: the values of the other with any of which it would do something.
+    """
+
+    flag: str
+    other: str
+    wanted: Sequence[Any] | Requirement
+
+
+def unmet(
+    fields: Sequence[dataclasses.Field[Any]],
+    only: Mapping[str, Condition],
+    values: Mapping[str, Any],
+) -> dict[str, Unmet]:
+    """The flags that do nothing beside the values of others.
+
+    Args:
+        fields: of the flags that a program has, with conditions of their own.
+        only: further conditions, by name.
+        values: of all flags, by name.
+
+    Returns:
+        The reasons, by name.
+    """
+    conditions = {
+        field.name: [*field.metadata["only"], only.get(field.name, {})]
+        for field in fields
+    }
+
+    def reason(name: str) -> Unmet | None:
+        each = (_reason(name, condition) for condition in conditions[name])
+        return next((found for found in each if found is not None), None)
+
+    def _reason(name: str, condition: Condition) -> Unmet | None:
+        reasons = []
+        for other, wanted in condition.items():
+            if other in conditions:  # a program need not have it
+                fits = _fits(values[other], wanted)
+                found = reason(other) if fits else Unmet(name, other, wanted)
+                if found is None:
+                    return None
+                reasons.append(found)
+        return reasons[0] if reasons else None
+
+    found = {name: reason(name) for name in conditions}
+    return {name: why for name, why in found.items() if why is not None}
 
 
 def check(
-    groups: Sequence[Any], values: Mapping[str, Any], defaults: Mapping[str, Any]
+    fields: Sequence[dataclasses.Field[Any]],
+    only: Mapping[str, Condition],
+    values: Mapping[str, Any],
+    defaults: Mapping[str, Any],
 ) -> None:
     """Refuses flags that do nothing beside the values of others.
 
     Args:
-        groups: the classes of a program's flags.
+        fields: of the flags that a program has.
+        only: its own conditions, as in `unmet`.
         values: of all flags, by name.
         defaults: of all flags, by name; a flag that has its default is not looked at.
 
     Raises:
-        UserError: another flag has no value with which this one, as `flags.flag` says
-            by ``only``, does something, or is without use itself; names both.
+        UserError: another flag has no value with which this one does something, or is
+            without use itself; names both.
     """
-    only = {field.name: field.metadata["only"] for field in fields_of(groups)}
-
-    def unfit(name: str) -> tuple[str, str] | None:
-        """A flag that is not in use, this one or one above it, and what it needs."""
-        reasons = []
-        for other, wanted in only[name].items():
-            if other in values:  # a program need not have it
-                reason = unfit(other) if values[other] in wanted else (name, other)
-                if reason is None:
-                    return None
-                reasons.append(reason)
-        return reasons[0] if reasons else None
-
-    for name, value in values.items():
-        if value != defaults[name] and (reason := unfit(name)) is not None:
-            flag, other = reason
-            wanted = " or ".join(map(str, only[flag][other]))
+    for name, (_, other, wanted) in unmet(fields, only, values).items():
+        if values[name] != defaults[name]:
             raise UserError(
-                f"--{name} must go with --{other}={wanted}, got {value!r} with "
-                f"--{other}={values[other]}"
+                f"--{name} must go with --{other}{_words(wanted)}, got "
+                f"{values[name]!r} with --{other}={values[other]}"
             )
+
+
+def _fits(value: Any, wanted: Sequence[Any] | Requirement) -> bool:
+    return wanted.holds(value) if isinstance(wanted, Requirement) else value in wanted
+
+
+def _words(wanted: Sequence[Any] | Requirement) -> str:
+    if isinstance(wanted, Requirement):
+        return f" ({wanted.text})"
+    return "=" + " or ".join(map(str, wanted))

@@ -1,11 +1,13 @@
 """A program that trains: flags, data set and system, joined once for all."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from experiments import data
 from experiments.engine import app, training
+from experiments.engine.command_line import Use
+from experiments.engine.flag_fields import Condition
 from experiments.engine.system import System
 
 
@@ -18,6 +20,7 @@ class Program(NamedTuple):
         run: runs the program on the command line; does not return.
         groups: the classes of its flags, `flags.Settings` first.
         make_system: ``(*groups, dataset=...) -> System``, from instances of them.
+        use: which of the flags it has, and when.
     """
 
     parse: app.Parse
@@ -25,6 +28,7 @@ class Program(NamedTuple):
     run: Callable[[], NoReturn]
     groups: tuple[type, ...]
     make_system: Callable[..., System]
+    use: Use
 
 
 def training_program(
@@ -34,6 +38,8 @@ def training_program(
     *groups: type,
     defaults: Mapping[str, Any] | None = None,
     recipes: Path | None = None,
+    without: Collection[str] = (),
+    only: Mapping[str, Condition] | None = None,
 ) -> Program:
     """Joins the parts of a program.
 
@@ -45,11 +51,18 @@ def training_program(
             first.
         defaults: the program's own defaults for flags of the groups, by name.
         recipes: a folder of those of data sets, see `recipes.set_defaults`.
+        without: flags of the groups that the program does not have, since they would
+            do nothing.
+        only: conditions on others, which do nothing without them: see
+            `command_line.Use`.
 
     Returns:
         The program.
     """
-    parse = app.parser(name, description, *groups, defaults=defaults, recipes=recipes)
+    use = Use(without, only or {})
+    parse = app.parser(
+        name, description, *groups, defaults=defaults, recipes=recipes, use=use
+    )
 
     def main(values: list[Any]) -> int:
         settings = values[0]
@@ -62,4 +75,4 @@ def training_program(
     def run() -> NoReturn:
         app.run(main, parse)
 
-    return Program(parse, main, run, groups, make_system)
+    return Program(parse, main, run, groups, make_system, use)

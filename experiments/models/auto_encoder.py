@@ -106,6 +106,16 @@ class PaeSettings:
     )
 
 
+OF_CODES = (
+    *("pae_latents", "pae_patch", "pae_decode", "pae_network", "pae_network_width"),
+)
+"""Flags that decide how many numbers an auto-encoder learns."""
+OF_TRAINING = tuple(
+    field.name for field in flags.fields_of([PaeSettings]) if field.name not in OF_CODES
+)
+"""The others: how it is trained and used."""
+
+
 class AutoEncoder:
     """The circuit, and the network that may decode for it, as what is trained.
 

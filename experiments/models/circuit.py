@@ -151,11 +151,6 @@ def _num_classes(settings: Settings, dataset: Dataset) -> int:
 
 def _leaf(settings: Settings, num_values: int) -> Any:
     """The leaf family for values of so many levels."""
-    if settings.leaf_noise != "deviation" and settings.leaf != "binomial":
-        raise UserError(
-            f"--leaf_noise must be deviation with --leaf={settings.leaf}, got "
-            f"{settings.leaf_noise!r}"
-        )
     if settings.leaf == "normal":
         return pc.UnitNormal(
             min_scale=settings.leaf_min_scale, max_scale=settings.leaf_max_scale

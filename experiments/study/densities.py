@@ -31,7 +31,7 @@ def ade(context: Context) -> list[Job]:
     for density, flow in _PAIRS:
         logit = "none" if flow == "identity" else "logit"
         common: Flags = {
-            **circuit,
+            **({} if density == "gaussian" else circuit),
             **{"density": density, "flow": flow, "preprocess": logit},
         }
         jobs += _start_and_variants(context, f"{density}_{flow}", common, steps)

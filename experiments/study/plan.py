@@ -1,6 +1,6 @@
 """The jobs of a study: each is a command, and some need others."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 import dataclasses
 from pathlib import Path
 from typing import Any
@@ -8,18 +8,12 @@ from typing import Any
 from experiments import evaluate
 from experiments.console.errors import UserError
 from experiments.console.metrics import as_number
-from experiments.engine import run_folder
+from experiments.engine import flags_in_use, run_folder
 from experiments.engine.flags import fields_of
 from experiments.engine.run_folder import readable_object
+from experiments.measuring.collection import defaults_of
 from experiments.measuring.evaluation import EvaluateSettings
 from experiments.measuring.programs import PROGRAMS
-
-# Flags that every program has, but that mean nothing to a classifier.
-_OF_CIRCUITS = frozenset(
-    ("structure", "depth", "num_repetitions", "structure_seed", "num_sums")
-    + ("num_leaves", "sum_layer", "leaf", "leaf_min_scale", "leaf_max_scale")
-    + ("leaf_noise", "relaxation", "temperature", "temperature_schedule")
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,7 +135,7 @@ def check(jobs: Sequence[Job], root: Path) -> None:
 
 
 def with_overrides(jobs: Iterable[Job], overrides: Mapping[str, str]) -> list[Job]:
-    """Jobs with other values for some flags, wherever a job's program knows them.
+    """Jobs with other values for some flags, wherever they do something.
 
     Args:
         jobs: the plan.
@@ -156,14 +150,14 @@ def with_overrides(jobs: Iterable[Job], overrides: Mapping[str, str]) -> list[Jo
     result, used_names = [], set()
     for job in jobs:
         fields = flags_of(job.program)
-        if job.program == "classifier":
-            fields = {n: f for n, f in fields.items() if n not in _OF_CIRCUITS}
         values = {
             name: _typed(fields[name], value)
             for name, value in overrides.items()
             if name in fields
         }
         used_names |= set(values)
+        idle = _unmet(job, values)
+        values = {name: v for name, v in values.items() if name not in idle}
         result.append(dataclasses.replace(job, flags={**job.flags, **values}))
     unknown = sorted(set(overrides) - used_names)
     if unknown:
@@ -173,9 +167,21 @@ def with_overrides(jobs: Iterable[Job], overrides: Mapping[str, str]) -> list[Jo
 
 def flags_of(program: str) -> dict[str, dataclasses.Field[Any]]:
     """The flags of a program by name."""
-    is_measure = program == "evaluate"
-    groups = (EvaluateSettings,) if is_measure else PROGRAMS[program].groups
-    return {field.name: field for field in fields_of(groups)}
+    if program == "evaluate":
+        fields = fields_of([EvaluateSettings])
+    else:
+        fields = PROGRAMS[program].use.fields(PROGRAMS[program].groups)
+    return {field.name: field for field in fields}
+
+
+def _unmet(job: Job, values: Mapping[str, Any]) -> Collection[str]:
+    """The flags that do nothing in a job, with these values in place of its own."""
+    if not job.trains:
+        return ()
+    fields = list(flags_of(job.program).values())
+    of_all = defaults_of(job.program) or {}
+    only = PROGRAMS[job.program].use.only
+    return flags_in_use.unmet(fields, only, {**of_all, **job.flags, **values})
 
 
 def _typed(field: dataclasses.Field[Any], text: str) -> Any:

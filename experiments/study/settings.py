@@ -106,7 +106,6 @@ PAPER_PAE: Flags = {
     **_SOFT_SAMPLES,
     **_NO_LIKELIHOOD,
     "temperature": 0.5,
-    "learning_rate": 1e-4,
     "sampler_learning_rate": 1e-4,
     "pae_encode": "sample",
     "pae_decode": "sample",

@@ -126,7 +126,7 @@ def test_help_explains_every_flag(program, capsys: pytest.CaptureFixture[str]):
         if program is ll
         else [Settings, MixtureSettings, MmdSettings, CriticSettings]
     )
-    for field in (field for group in groups for field in dataclasses.fields(group)):
+    for field in program.PROGRAM.use.fields(groups):
         no = "[no]" * isinstance(field.default, bool)  # absl's way with these
         entry = f"--{no}{field.name}: {field.metadata['help']}"
         if field.default is not None:
@@ -217,10 +217,7 @@ def test_exit_codes(capsys: pytest.CaptureFixture[str]):
         (["--dataset=mnist", "--data_source=files"], "--data_dir must name"),
         (["--workdir=/proc/nowhere"], "--workdir must be a folder"),
         (["--optimizer=em", "--leaf=discretized_logistic"], "--optimizer"),
-        (
-            ["--leaf_noise=variance"],
-            "--leaf_noise must be deviation with --leaf=normal",
-        ),
+        (["--em_leaf_spread=1"], "--em_leaf_spread must go with --optimizer=em"),
         (["--num_leaves=0"], "--num_leaves must be at least 1, got 0"),
     ],
 )

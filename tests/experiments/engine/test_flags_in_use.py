@@ -8,6 +8,7 @@ import pytest
 from experiments.console.errors import UserError
 from experiments.engine import flags
 from experiments.engine.program import Program
+from experiments.engine.requirements import Requirement
 
 ROOT = Path(__file__).parents[3]
 NAMES = ("ll", "mmd", "adv", "pae", "gan", "mmd_gan", "vae", "ade", "classifier")
@@ -61,6 +62,60 @@ def program(name: str) -> Program:
             "--mmd_estimator must go with --sample_loss=mmd, got 'biased' with "
             "--sample_loss=adv",
         ),
+        (
+            "ll",
+            "--optimizer=em --em_smooth_towards=uniform --em_pseudocount=0 "
+            "--em_leaf_pseudocount=0",
+            "--em_smooth_towards must go with --em_pseudocount (must be greater than "
+            "0), got 'uniform' with --em_pseudocount=0.0",
+        ),
+        (
+            "ll",
+            "--optimizer=em --leaf=binomial --em_leaf_spread=1",
+            "--em_leaf_spread must go with --leaf=categorical, got 1.0 with "
+            "--leaf=binomial",
+        ),
+        (
+            "ll",
+            "--optimizer=adam --em_leaf_spread=1",
+            "--em_leaf_spread must go with --optimizer=em, got 1.0 with "
+            "--optimizer=adam",
+        ),
+        (
+            "pae",  # whose default is no pre-training
+            "--learning_rate=0.1",
+            "--learning_rate must go with --pretrain_steps (must be at least 1), got "
+            "0.1 with --pretrain_steps=0",
+        ),
+        (
+            "pae",
+            "--relaxation=dense --temperature=0.5",
+            "--relaxation must go with --pae_encode=sample, got 'dense' with "
+            "--pae_encode=mean",
+        ),
+        (
+            "mmd",
+            "--mmd_estimator=exact --relaxation=dense",
+            "--relaxation must go with --mmd_estimator=unbiased or biased, got "
+            "'dense' with --mmd_estimator=exact",
+        ),
+        (
+            "gan",
+            "--num_sums=8",
+            "--num_sums must go with --match_params=circuit, got 8 with "
+            "--match_params=none",
+        ),
+        (
+            "vae",
+            "--pae_latents=8",
+            "--pae_latents must go with --match_params=circuit, got 8 with "
+            "--match_params=none",
+        ),
+        (
+            "ade",
+            "--density=vae --density_width=8 --num_sums=8",
+            "--num_sums must go with --density=circuit, got 8 with --density=vae",
+        ),
     ],
 )
 def test_a_flag_without_use_is_refused(name: str, words: str, message: str):
@@ -70,8 +125,31 @@ def test_a_flag_without_use_is_refused(name: str, words: str, message: str):
 
 
 @pytest.mark.parametrize(
+    ("name", "word"),
+    [
+        *((name, "--sharpness=2") for name in ("gan", "mmd_gan", "vae", "classifier")),
+        *((name, "--optimizer=em") for name in ("gan", "vae", "classifier", "ade")),
+        *(("classifier", word) for word in ("--num_sums=8", "--leaf=binomial")),
+        *(("ll", word) for word in ("--relaxation=dense", "--leaf_noise=variance")),
+        *(("gan", "--relaxation=dense"), ("pae", "--start=distill")),
+    ],
+)
+def test_a_flag_that_a_program_never_uses_is_none_of_its_own(name: str, word: str):
+    with pytest.raises(UserError, match="Unknown command line flag"):
+        program(name).parse([name, word])
+
+
+@pytest.mark.parametrize(
     ("name", "words"),
     [
+        ("gan", "--match_params=circuit --num_sums=8 --leaf=binomial"),
+        ("gan", "--adv_discriminator=circuit --structure=quad_graph"),
+        ("vae", "--match_params=circuit --pae_latents=8 --num_leaves=4"),
+        ("ade", "--density=vae --num_sums=8"),
+        ("mmd", "--mmd_kernel=autoencoder --relaxation=dense"),
+        ("pae", "--pretrain_steps=5 --learning_rate=0.1 --optimizer=adam"),
+        ("pae", "--pae_decode=leaf_mean --relaxation=dense --temperature=0.5"),
+        ("ll", "--optimizer=em --em_pseudocount=1 --em_smooth_towards=uniform"),
         ("ll", "--depth=4"),  # its default
         ("ll", "--structure=random_binary_trees --depth=2 --num_repetitions=3"),
         ("adv", "--leaf=binomial --leaf_max_scale=2 --adv_discriminator=circuit"),
@@ -89,9 +167,20 @@ def test_what_a_flag_belongs_to_exists(name: str):
     """Names and values, in some program that has both flags."""
     fields = {field.name: field for field in flags.fields_of(program(name).groups)}
     for field in fields.values():
-        for other, wanted in field.metadata["only"].items():
-            if other in fields:
-                requirement = fields[other].metadata["requirement"]
-                assert any(requirement.holds(value) for value in wanted)
-                kind = fields[other].metadata["kind"]
-                assert all(isinstance(value, kind) for value in wanted)
+        for condition in field.metadata["only"]:
+            check_condition(condition, fields)
+    use = program(name).use
+    assert set(use.without) | set(use.only) <= set(fields)
+    assert not set(use.without) & set(use.only)
+    for condition in use.only.values():
+        assert set(condition) <= set(fields) - set(use.without)
+        check_condition(condition, fields)
+
+
+def check_condition(condition, fields):
+    for other, wanted in condition.items():
+        if other in fields and not isinstance(wanted, Requirement):
+            requirement = fields[other].metadata["requirement"]
+            assert any(value is None or requirement.holds(value) for value in wanted)
+            kind = fields[other].metadata["kind"]
+            assert all(value is None or isinstance(value, kind) for value in wanted)
