@@ -1,11 +1,12 @@
 """What the shared flags belong to: for programs that lack it, or have it at times."""
 
 from experiments.engine.flag_fields import Condition
+from experiments.engine.flags import Settings, fields_of
 from experiments.engine.requirements import above, at_least
 
 OF_EM = (
-    *("optimizer", "em_step_size", "em_last_step_size", "em_decay_steps"),
-    *("em_pseudocount", "em_leaf_pseudocount", "em_smooth_towards", "em_leaf_spread"),
+    "optimizer",
+    *(f.name for f in fields_of([Settings]) if f.name.startswith("em_")),
 )
 """Flags of expectation-maximization."""
 OF_LIKELIHOODS = (
