@@ -33,7 +33,9 @@ METRICS = {
     *("kl", "code_spread", "active_latents"),
 }
 CIRCUIT_METRICS = {"bits_per_dim", "code_nats", "hidden_half_direct_bce"}
-NO_LL = MixtureSettings(pretrain_steps=0, ll_weight=0.0, sampler_learning_rate=0.05)
+# The program's own step size. With 0.05 training is unstable: after 200 steps, seeds
+# are between 0.07 and 0.69 of what there is to learn, with 0.01 between 0.08 and 0.15.
+NO_LL = MixtureSettings(pretrain_steps=0, ll_weight=0.0, sampler_learning_rate=0.01)
 
 
 @pytest.fixture(scope="module")
