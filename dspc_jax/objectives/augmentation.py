@@ -104,8 +104,8 @@ def _translate(key: Array, image: Array, fill: float) -> Array:
     padding = [(far, far) for far in reach] + [(0, 0)]
     padded = jnp.pad(image, padding, constant_values=fill)
     row_key, column_key = jax.random.split(key)
-    row = jax.random.randint(row_key, (), 0, 2 * reach[0] + 1)
-    column = jax.random.randint(column_key, (), 0, 2 * reach[1] + 1)
+    row = _whole(row_key, 2 * reach[0] + 1)
+    column = _whole(column_key, 2 * reach[1] + 1)
     first = (row, column, jnp.zeros_like(row))
     return jax.lax.dynamic_slice(padded, first, image.shape)
 
@@ -115,8 +115,13 @@ def _cut_out(key: Array, image: Array, fill: float) -> Array:
     inside = []
     for side_key, side in zip(jax.random.split(key), image.shape[:2], strict=True):
         size = max(1, side // 2)
-        first = jax.random.randint(side_key, (), 0, side + 1 - size % 2) - size // 2
-        place = jnp.arange(side)
+        first = _whole(side_key, side + 1 - size % 2) - size // 2
+        place = jnp.arange(side, dtype=jnp.int32)
         inside.append((place >= first) & (place < first + size))
     cut = (inside[0][:, None] & inside[1][None, :])[..., None]
     return jnp.where(cut, fill, image)
+
+
+def _whole(key: Array, end: int) -> Array:
+    """A whole number below ``end``, the same with 64-bit types and without."""
+    return jax.random.randint(key, (), 0, end, jnp.int32)
