@@ -10,14 +10,15 @@ import jax
 from dspc_jax import protocols
 from dspc_jax.arguments import instance, shown, store, whole_number
 from dspc_jax.layers import input_layer
-from dspc_jax.leaves import DirectLeaf, ExponentialLeaf, Leaf
-from dspc_jax.parameters import Layout
+from dspc_jax.leaves import DirectLeaf, ExponentialLeaf, Leaf, joining
+from dspc_jax.parameters import Layout, table_shapes
 from dspc_jax.queries import QUERIES
 from dspc_jax.structure.folding import fold
 from dspc_jax.structure.lifted_inputs import lift_inputs
 from dspc_jax.structure.pairs import in_pairs
 from dspc_jax.structure.region_graph import RegionGraph, Structure
 from dspc_jax.structure.sums_first import sums_first
+from dspc_jax.structure.tying import Groups, checked_groups, leaf_groups, tie_sums
 
 T = TypeVar("T", covariant=True)
 
@@ -56,6 +57,8 @@ class CircuitConfig:
     num_sums: int = 16
     num_classes: int = 1
     sum_layer: str = "cp_t"
+    tie_leaves: Groups = "none"
+    tie_sums: Groups = "none"
 
     def __post_init__(self):
         for name in ("num_channels", "num_leaves", "num_sums", "num_classes"):
@@ -86,6 +89,16 @@ class CircuitConfig:
                 f"leaf must be a family or a tuple of {num_variables}, one a variable, "
                 f"got a tuple of {len(self.leaf)}"
             )
+        groups = checked_groups(
+            "tie_leaves", self.tie_leaves, ("none", "all"), num_variables
+        )
+        leaf_groups(groups, self.leaves)
+        store(self, tie_leaves=groups)
+        count = num_variables
+        if not isinstance(self.tie_sums, str):
+            count = len(self.structure.region_graph().scopes)
+        groups = checked_groups("tie_sums", self.tie_sums, ("none", "levels"), count)
+        store(self, tie_sums=groups)
 
     @property
     def leaves(self) -> tuple[Leaf, ...]:
@@ -214,15 +227,27 @@ def _build(config: CircuitConfig) -> Circuit:
 def make_layout(config: CircuitConfig) -> Layout:
     """The static side of a circuit: its folded region graph, leaves and sizes."""
     graph = fold(product_graph(config))
-    return Layout(
+    groups = leaf_groups(config.tie_leaves, config.leaves)
+    # Joined leaves may be parted where they are equal, and those of a group be, too.
+    parts = None if groups is None else joining.equal(config.leaves)
+    blocks = input_layer.make_blocks(graph.input_scopes, config.leaves, parts)
+    layout = Layout(
         graph=graph,
-        blocks=input_layer.make_blocks(graph.input_scopes, config.leaves),
+        blocks=blocks,
         num_channels=config.num_channels,
         num_leaves=config.num_leaves,
         num_sums=config.num_sums,
         num_classes=config.num_classes,
         sum_layer="tucker" if config.sum_layer == "tucker" else "hadamard",
     )
+    if groups is not None:
+        tied = tuple(input_layer.tied(block, groups) for block in blocks)
+        layout = dataclasses.replace(layout, tied_leaves=tied)
+    if config.tie_sums != "none":
+        count = len(config.structure.region_graph().scopes)
+        ties = tie_sums(config.tie_sums, graph, count, table_shapes(layout))
+        layout = dataclasses.replace(layout, tied_sums=ties)
+    return layout
 
 
 def product_graph(config: CircuitConfig) -> RegionGraph:

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import math
-from typing import Any, NamedTuple, SupportsIndex
+from typing import Any, NamedTuple, SupportsIndex, TypeVar
 
 import jax
 from jax.core import Tracer
@@ -16,7 +16,9 @@ from dspc_jax.layers.input_layer import InputBlock
 from dspc_jax.ops import divisions
 from dspc_jax.ops.float_types import computed_in
 from dspc_jax.ops.numerics import finite_or_zero, log_softmax
+from dspc_jax.ops.rows import repeated
 from dspc_jax.structure.folding import FoldedGraph
+from dspc_jax.structure.tying import TiedSums
 from dspc_jax.types import Array, Key, PyTree
 
 _INIT_DEVIATION = 0.5
@@ -33,8 +35,10 @@ class CircuitParams(NamedTuple):
 
     Attributes:
         leaves: per leaf family, its parameters ``[G, K, L, C]``; configurations may
-            differ (`dspc_jax.leaves.joining`).
-        sums: per level, per fold, logits ``[P, O, K, K]`` (tucker) or ``[P, O, K]``.
+            differ (`dspc_jax.leaves.joining`). Of tied leaves ``[T, K, 1, C]``, one row
+            for each group.
+        sums: per level, per fold, logits ``[P, O, K, K]`` (tucker) or ``[P, O, K]``. Of
+            tied sums as if all were one level, with a table for each shape.
         mixtures: per level, logits ``[G, K, M]``, or None where nothing is mixed;
             those of padding are 0 and count for nothing.
         classes: logits ``[Y]`` of the mixture over roots.
@@ -59,6 +63,9 @@ class CircuitWeights(NamedTuple):
     classes: Array
 
 
+Tree = TypeVar("Tree", CircuitParams, CircuitWeights)
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Layout:
     """The static side of a circuit: everything but its parameters.
@@ -71,6 +78,9 @@ class Layout:
         num_sums: K of inner regions.
         num_classes: Y, the units of the root.
         sum_layer: one of `dspc_jax.layers.sum_layer.KINDS`.
+        tied_leaves: per block the one whose parameters it has, and ``[G, L]`` rows of
+            these (`dspc_jax.layers.input_layer.tied`); None: it has its own.
+        tied_sums: where the parameters of sums are; None: each has its own.
     """
 
     graph: FoldedGraph
@@ -80,6 +90,22 @@ class Layout:
     num_sums: int
     num_classes: int
     sum_layer: str
+    tied_leaves: tuple[tuple[InputBlock, np.ndarray], ...] | None = None
+    tied_sums: TiedSums | None = None
+
+    @property
+    def leaf_blocks(self) -> tuple[InputBlock, ...]:
+        """The blocks whose parameters there are."""
+        if self.tied_leaves is None:
+            return self.blocks
+        return tuple(block for block, _ in self.tied_leaves)
+
+    @property
+    def mixtures(self) -> tuple[np.ndarray | None, ...]:
+        """Per level the partitions of the mixtures whose parameters there are."""
+        if self.tied_sums is None:
+            return tuple(level.mixture for level in self.graph.levels)
+        return self.tied_sums.mixtures
 
     def num_units(self, level: int) -> int:
         """Units of the regions of a level (0: inputs)."""
@@ -104,7 +130,9 @@ def init(
     """
     key_leaves, key_sums = jax.random.split(key)
     leaves = []
-    for number, block in enumerate(layout.blocks):
+    if data is not None and layout.tied_leaves is not None:
+        data, observed = _pooled(layout, jax.random.fold_in(key, 2), data, observed)
+    for number, block in enumerate(layout.leaf_blocks):
         key_block = jax.random.fold_in(key_leaves, number)
         if data is None:
             leaf = input_layer.init(
@@ -122,35 +150,120 @@ def init(
     sums, mixtures = divisions.divide(_INIT_DEVIATION * numbers, shapes)
     mixtures = tuple(
         None
-        if level.mixture is None
-        else jnp.where(mixing_layer.exists(level.mixture), logits, 0.0)
-        for level, logits in zip(layout.graph.levels, mixtures, strict=True)
+        if mixture is None
+        else jnp.where(mixing_layer.exists(mixture), logits, 0.0)
+        for mixture, logits in zip(layout.mixtures, mixtures, strict=True)
     )
     classes = jnp.zeros(layout.num_classes, jnp.float32)
     return CircuitParams(tuple(leaves), sums, mixtures, classes)
 
 
+def _pooled(layout, key, data, observed):
+    """Data in which the one variable of each group has values of all of them."""
+    assert layout.tied_leaves is not None
+    for number, (block, (own, rows)) in enumerate(
+        zip(layout.blocks, layout.tied_leaves, strict=True)
+    ):
+        pairs = np.unique(
+            np.stack([rows[block.valid], block.scopes[block.valid]], 1), axis=0
+        )
+        sizes = np.bincount(pairs[:, 0])
+        starts = np.cumsum(sizes) - sizes
+        shape = (len(data), len(sizes))
+        key_block = jax.random.fold_in(key, number)
+        drawn = jax.random.randint(key_block, shape, 0, sizes[None], jnp.int32)
+        place = starts[None].astype(np.int32) + drawn
+        member = jnp.asarray(pairs[:, 1])[place]
+        example = np.arange(len(data))[:, None]
+        data = data.at[:, own.variables].set(data[example, member])
+        if observed is not None:
+            seen = observed[example, member]
+            observed = observed.at[:, own.variables].set(seen)
+    return data, observed
+
+
+def table_shapes(layout: Layout) -> list[list[tuple[int, ...]]]:
+    """Per level, per fold, the shape of one partition's logits, ``(O, K[, K])``."""
+    return [
+        [
+            (
+                layout.num_units(number),
+                *sum_layer.weight_shape(
+                    layout.sum_layer if len(fold.children) > 1 else "hadamard",
+                    (layout.num_leaves if fold.from_inputs else layout.num_sums,) * 2,
+                ),
+            )
+            for fold in level.folds
+        ]
+        for number, level in enumerate(layout.graph.levels, start=1)
+    ]
+
+
 def _logit_shapes(layout: Layout) -> PyTree:
     """The shapes of `CircuitParams.sums` and of its mixtures."""
-    sums, mixtures = [], []
-    for number, level in enumerate(layout.graph.levels, start=1):
-        out = layout.num_units(number)
-        folds = []
-        for fold in level.folds:
-            units = layout.num_leaves if fold.from_inputs else layout.num_sums
-            tail = sum_layer.weight_shape(
-                layout.sum_layer if len(fold.children) > 1 else "hadamard",
-                (units, units),
+    if layout.tied_sums is None:
+        sums = [
+            tuple(
+                divisions.shape(fold.size, *own)
+                for fold, own in zip(level.folds, shapes, strict=True)
             )
-            folds.append(divisions.shape(fold.size, out, *tail))
-        sums.append(tuple(folds))
-        mixture = level.mixture
-        mixtures.append(
-            None
-            if mixture is None
-            else divisions.shape(level.num_regions, out, mixture.shape[1])
-        )
+            for level, shapes in zip(
+                layout.graph.levels, table_shapes(layout), strict=True
+            )
+        ]
+    else:
+        sums = [tuple(divisions.shape(*shape) for shape in layout.tied_sums.tables)]
+    mixtures = [
+        None
+        if mixture is None
+        else divisions.shape(len(mixture), layout.num_units(number), mixture.shape[1])
+        for number, mixture in enumerate(layout.mixtures, start=1)
+    ]
     return tuple(sums), tuple(mixtures)
+
+
+def expanded(layout: Layout, tree: Tree) -> Tree:
+    """A tree of parameters, or one like it, with rows for every region and partition.
+
+    Args:
+        layout: the circuit.
+        tree: `CircuitParams` or `CircuitWeights` of it, of which parts may be tied.
+
+    Returns:
+        The tree without ties; its gradient with respect to what is tied is the sum over
+        all that share it.
+    """
+
+    def leaf(rows, array):
+        return jnp.moveaxis(repeated(array[:, :, 0], rows), 1, 2)
+
+    if layout.tied_leaves is not None:
+        leaves = tuple(
+            jax.tree.map(functools.partial(leaf, rows), own)
+            for (_, rows), own in zip(layout.tied_leaves, tree.leaves, strict=True)
+        )
+        tree = tree._replace(leaves=leaves)
+    if (ties := layout.tied_sums) is not None:
+        (tables,) = tree.sums
+        tree = tree._replace(
+            sums=tuple(
+                tuple(repeated(tables[table], rows) for table, rows in folds)
+                for folds in ties.rows
+            ),
+            mixtures=tuple(
+                None if rows is None else repeated(logits, rows)
+                for logits, rows in zip(tree.mixtures, ties.mixture_rows, strict=True)
+            ),
+        )
+    return tree
+
+
+def of_regions(
+    layout: Layout, params: CircuitParams
+) -> tuple[CircuitParams, CircuitWeights]:
+    """Parameters and weights as the passes take them, `expanded`."""
+    weights = normalize(layout, params)
+    return expanded(layout, params), expanded(layout, weights)
 
 
 def in_levels(layout: Layout, params: CircuitParams) -> CircuitParams:
@@ -236,9 +349,9 @@ def _sharpened(layout, params, sharpness):
         ),
         mixtures=tuple(
             None
-            if level.mixture is None
-            else _powers(logits, sharpness, (-1,), mixing_layer.exists(level.mixture))
-            for level, logits in zip(layout.graph.levels, params.mixtures, strict=True)
+            if mixture is None
+            else _powers(logits, sharpness, (-1,), mixing_layer.exists(mixture))
+            for mixture, logits in zip(layout.mixtures, params.mixtures, strict=True)
         ),
         classes=_powers(params.classes, sharpness, (0,)),
     )
@@ -266,14 +379,14 @@ def normalize(layout: Layout, params: CircuitParams) -> CircuitWeights:
     return CircuitWeights(
         leaves=tuple(
             block.leaf.natural(leaf)
-            for block, leaf in zip(layout.blocks, params.leaves, strict=True)
+            for block, leaf in zip(layout.leaf_blocks, params.leaves, strict=True)
         ),
         sums=jax.tree.map(_softmax_per_sum, params.sums),
         mixtures=tuple(
             None
-            if level.mixture is None or logits is None
-            else mixing_layer.weights(level.mixture, logits)
-            for level, logits in zip(layout.graph.levels, params.mixtures, strict=True)
+            if mixture is None or logits is None
+            else mixing_layer.weights(mixture, logits)
+            for mixture, logits in zip(layout.mixtures, params.mixtures, strict=True)
         ),
         classes=jnp.exp(log_softmax(params.classes, 0)),
     )

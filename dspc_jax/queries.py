@@ -200,13 +200,14 @@ QUERIES: tuple[Callable[..., Any], ...] = (
 
 @foldable
 def _evaluate(params, x, observed, *, layout, function):
-    return function(layout, parameters.normalize(layout, params), x, observed)
+    _, weights = parameters.of_regions(layout, params)
+    return function(layout, weights, x, observed)
 
 
 @functools.partial(foldable, repeats=True)
 def _draw(params_and_temperature, keys, x, observed, *, layout, relaxation, leaf_mode):
     params, temperature = params_and_temperature
-    weights = parameters.normalize(layout, params)
+    params, weights = parameters.of_regions(layout, params)
     evidence = None
     if observed is not None:
         evidence = upward(layout, weights, x, observed)
@@ -239,7 +240,7 @@ def _draw(params_and_temperature, keys, x, observed, *, layout, relaxation, leaf
 
 @foldable
 def _explain(params, x, observed, *, layout):
-    weights = parameters.normalize(layout, params)
+    params, weights = parameters.of_regions(layout, params)
     modes = tuple(
         block.leaf.mode_log_prob(leaf)
         for block, leaf in zip(layout.blocks, params.leaves, strict=True)
@@ -252,7 +253,7 @@ def _explain(params, x, observed, *, layout):
 
 @foldable
 def _expect(params, x, observed, *, layout):
-    weights = parameters.normalize(layout, params)
+    params, weights = parameters.of_regions(layout, params)
     values = moments.means(layout, params, weights, x, observed)
     return downward.keep_observed(values, x, observed)
 

@@ -17,7 +17,8 @@ class ParameterRows(NamedTuple):
             of its lists. With ``tucker`` a product of more than two regions is one of
             two, whose children are products again. There, and where ``num_leaves`` is
             not ``num_sums``, an input region beside an inner one has a sum layer over
-            it; with ``cp`` every factor has.
+            it; with ``cp`` every factor has. Several have the same places where parameters
+            are tied.
         leaves: for each input region and variable in it, ``(i, row, place)``: the
             leaves of its units are ``[row, :, place]`` of the arrays of
             ``params.leaves[i]``, that is ``[K, C]``, or tables ``[K, C, M]`` (of a
@@ -49,6 +50,7 @@ def parameter_rows(circuit: Circuit) -> ParameterRows:
         The rows.
     """
     layout = circuit.layout
+    ties = layout.tied_sums
     graph, regions, partitions = layout.graph.places
     leaves = {}
     for region, (level, row) in enumerate(regions):
@@ -56,8 +58,12 @@ def parameter_rows(circuit: Circuit) -> ParameterRows:
             continue
         for i, block in enumerate(layout.blocks):
             for place, variable in enumerate(block.scopes[row]):
-                if block.valid[row, place]:
-                    leaves[region, int(variable)] = (i, row, place)
+                if not block.valid[row, place]:
+                    continue
+                at = (i, row, place)
+                if layout.tied_leaves is not None:
+                    at = (i, int(layout.tied_leaves[i][1][row, place]), 0)
+                leaves[region, int(variable)] = at
     mixtures = []
     for partition, (level, fold, row) in zip(graph.partitions, partitions, strict=True):
         folded = layout.graph.levels[level - 1]
@@ -67,6 +73,11 @@ def parameter_rows(circuit: Circuit) -> ParameterRows:
         number = row + sum(other.size for other in folded.folds[:fold])
         region_row = regions[partition.region][1]
         (place,) = (folded.mixture[region_row] == number).nonzero()[0]
+        if ties is not None:
+            region_row = int(ties.mixture_rows[level - 1][region_row])
         mixtures.append((level - 1, region_row, int(place)))
     sums = tuple((level - 1, fold, row) for level, fold, row in partitions)
+    if ties is not None:
+        tables = [(*ties.rows[level][fold], row) for level, fold, row in sums]
+        sums = tuple((0, table, int(rows[row])) for table, rows, row in tables)
     return ParameterRows(graph, leaves, sums, tuple(mixtures))

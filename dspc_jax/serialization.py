@@ -32,17 +32,22 @@ from dspc_jax.structure.sums_first import sums_first
 from dspc_jax.types import PyTree
 
 FORMAT = "dspc_jax circuit"
-VERSION = 4
+VERSION = 5
 """In files of version 1 every distinct leaf has arrays of its own; since version 2 the
 leaves of a family share theirs (`dspc_jax.leaves.joining`). Until version 2 the sum
 layer ``cp_t`` was called ``cp``. Until version 3 all products were of two, and an input
-region that met an inner one always had a sum layer."""
+region that met an inner one always had a sum layer. Until version 4 nothing was tied:
+a configuration without ties means that."""
 _MOST_HEADER_BYTES = 2**24
 """16 MiB: a region graph of 10,000 regions with 200 variables each takes half of it."""
 
 _SMALL_WORK = 2**18
 """Partitions times variables, over 64, that any file may ask for: a chain of 5,000
 variables, which nobody could compile."""
+
+_SMALL_TIED = 2**17
+"""Leaves or partitions that a file with tied parameters may ask for, however few of its
+own it has: 256x256 pixels."""
 
 _LEAVES = (
     *(leaves.Normal, leaves.UnitNormal, leaves.Binomial, leaves.Bernoulli),
@@ -236,6 +241,8 @@ def _check_size(
         _at_least(max(sizes.values(), default=0), count, "numbers for its flow")
     assert isinstance(circuit, CircuitConfig)
     structure, leaf = circuit.structure, circuit.leaf
+    if (circuit.tie_leaves, circuit.tie_sums) != ("none", "none"):
+        count = max(count, _SMALL_TIED)
     own = leaf if isinstance(leaf, tuple) else (leaf,)
     per_example = sum(map(_leaf_size, own))
     if not isinstance(leaf, tuple):

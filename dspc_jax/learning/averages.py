@@ -48,7 +48,7 @@ def averaged_counts(layout: Layout, decay: float) -> optax.GradientTransformatio
             return jax.tree.map(jnp.zeros_like, tree)
 
         leaves = []
-        for block, own in zip(layout.blocks, params.leaves, strict=True):
+        for block, own in zip(layout.leaf_blocks, params.leaves, strict=True):
             assert isinstance(block.leaf, FittableLeaf)
             statistics = zeros(block.leaf.expected_statistics(own))
             first = statistics[0]
@@ -67,7 +67,7 @@ def averaged_counts(layout: Layout, decay: float) -> optax.GradientTransformatio
         leaves = tuple(
             _about(block.leaf, counts, before, now)
             for block, counts, before, now in zip(
-                layout.blocks, old.leaves, state.centers, centers, strict=True
+                layout.leaf_blocks, old.leaves, state.centers, centers, strict=True
             )
         )
         average = jax.tree.map(
@@ -86,7 +86,7 @@ def averaged_counts(layout: Layout, decay: float) -> optax.GradientTransformatio
 def _centers(layout: Layout, params: Any) -> tuple[Array | None, ...]:
     return tuple(
         block.leaf.center(own) if isinstance(block.leaf, CenteredLeaf) else None
-        for block, own in zip(layout.blocks, params.leaves, strict=True)
+        for block, own in zip(layout.leaf_blocks, params.leaves, strict=True)
     )
 
 

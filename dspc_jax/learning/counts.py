@@ -81,6 +81,7 @@ def _counts(layout, num_parts, params, x, mask):
 
     def gradient(x, mask, is_example=True):
         def total(weights):
+            weights = parameters.expanded(layout, weights)
             log_p = likelihood.log_prob(layout, weights, x, mask)
             return jnp.sum(jnp.where(is_example & (log_p != -jnp.inf), log_p, 0.0))
 
@@ -108,7 +109,7 @@ def _counts(layout, num_parts, params, x, mask):
         summed, _ = jax.lax.scan(add, start, jnp.arange(num_parts))
     leaves = []
     for block, *natural_and_gradient in zip(
-        layout.blocks, weights.leaves, summed.leaves, strict=True
+        layout.leaf_blocks, weights.leaves, summed.leaves, strict=True
     ):
         assert isinstance(block.leaf, FittableLeaf)
         leaves.append(block.leaf.counts(*natural_and_gradient))
@@ -132,18 +133,26 @@ def prior_counts(layout: Layout, weights: CircuitWeights) -> CircuitWeights:
         weights: its normalized parameters.
 
     Returns:
-        The edge counts; for leaves the mass alone, of every block ``[G, K, 1, 1]``.
+        The edge counts; for leaves the mass alone, of every block ``[G, K, L, 1]``.
     """
-    shape = (len(layout.graph.input_scopes), layout.num_leaves, 1)
-    inputs = jnp.zeros(shape, weights.classes.dtype)
+    shapes = [(*b.scopes.shape, layout.num_leaves) for b in layout.leaf_blocks]
+    zeros = tuple(
+        jnp.zeros((regions, units, length, 1), weights.classes.dtype)
+        for regions, length, units in shapes
+    )
 
-    def log_total(weights, inputs):
-        root = above(layout, weights, inputs).regions[-1][0, :, 0]
-        return logsumexp(root + safe_log(weights.classes), axis=0)
+    def log_total(weights):
+        weights = parameters.expanded(layout, weights)
+        inputs = [
+            jnp.sum(jnp.where(block.valid[:, None, :, None], own, 0.0), axis=2)
+            for block, own in zip(layout.blocks, weights.leaves, strict=True)
+        ]
+        root = above(layout, weights, functools.reduce(jnp.add, inputs))
+        log_classes = safe_log(weights.classes)
+        return logsumexp(root.regions[-1][0, :, 0] + log_classes, axis=0)
 
-    gradient, mass = jax.grad(log_total, (0, 1))(weights, inputs)
-    masses = (mass[..., None],) * len(layout.blocks)
-    return _edges(weights, gradient)._replace(leaves=masses)
+    gradient = jax.grad(log_total)(weights._replace(leaves=zeros))
+    return _edges(weights, gradient)._replace(leaves=gradient.leaves)
 
 
 def check_leaves(circuit: Circuit) -> None:

@@ -187,10 +187,10 @@ def _m_step(layout, step_size, smoothing: Smoothing, rescale: bool):
             trees = (counts, weights) if prior is None else (counts, weights, prior)
             return jax.tree.map(change, *(getattr(tree, part) for tree in trees))
 
-        priors = (None,) * len(layout.blocks) if prior is None else prior.leaves
+        priors = (None,) * len(layout.leaf_blocks) if prior is None else prior.leaves
         change = CircuitParams(
             leaves=tuple(
-                map(leaves, layout.blocks, params.leaves, counts.leaves, priors)
+                map(leaves, layout.leaf_blocks, params.leaves, counts.leaves, priors)
             ),
             sums=mapped(lambda *a: sums(*a, axes=tuple(range(2, a[0].ndim))), "sums"),
             mixtures=mapped(functools.partial(sums, axes=(2,)), "mixtures"),

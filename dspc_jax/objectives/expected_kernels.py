@@ -66,7 +66,8 @@ def log_expected_kernel(
     layout = circuit.layout
     check(circuit)
     (params, other), dtype = widened((params, other))
-    left, right = (parameters.normalize(layout, p) for p in (params, other))
+    params, left = parameters.of_regions(layout, params)
+    other, right = parameters.of_regions(layout, other)
     variance = jnp.asarray(bandwidth, dtype) ** 2
     tables = [
         functools.reduce(
@@ -124,7 +125,8 @@ def log_mean_kernel(
     params, dtype = widened(params)
     y = as_values("y", y, dtype)
     bandwidth = jnp.asarray(bandwidth, dtype)
-    weights = parameters.normalize(layout, params)._replace(
+    params, weights = parameters.of_regions(layout, params)
+    weights = weights._replace(
         leaves=tuple(
             _widened(block.leaf, leaf, bandwidth**2)
             for block, leaf in zip(layout.blocks, params.leaves, strict=True)

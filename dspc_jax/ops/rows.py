@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -28,6 +29,26 @@ def take(array: Array, index: np.ndarray) -> Array:
     if rows.places.size > _MOST_PADDING * max(index.size, rows.size):
         return _rows_or_zero(array, rows.index)
     return _take(rows, array)
+
+
+def repeated(array: Array, index: np.ndarray) -> Array:
+    """``array[index]`` of few large rows, many times each.
+
+    The derivative adds up what comes back to each row: XLA's CPU backend is quick to
+    scatter large rows, others multiply by a matrix of 0 and 1, in a fixed order.
+
+    Args:
+        array: ``[R, ...]``.
+        index: rows, whole numbers of any shape, none below 0.
+
+    Returns:
+        ``[*index.shape, ...]``.
+    """
+    if np.array_equal(index, np.arange(len(array))):
+        return array
+    if len(array) == 1:
+        return jnp.broadcast_to(array[0], (*index.shape, *array.shape[1:]))
+    return _repeated(_Rows(index, len(array)), array)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -74,3 +95,30 @@ def _take_bwd(rows, _, g):
 
 
 _take.defvjp(_take_fwd, _take_bwd)
+
+
+@functools.partial(Differentiable, num_static=1)
+def _repeated(rows: _Rows, array: Array) -> Array:
+    return array[rows.index]
+
+
+def _repeated_fwd(rows, array):
+    return _repeated(rows, array), None
+
+
+def _repeated_bwd(rows, _, g):
+    flat = g.reshape(rows.index.size, -1)
+    index, size = rows.index.ravel(), rows.size
+
+    def scatter(flat):
+        return jnp.zeros((size, flat.shape[1]), flat.dtype).at[index].add(flat)
+
+    def product(flat):
+        members = jnp.asarray(np.arange(size)[:, None] == index, flat.dtype)
+        return jnp.matmul(members, flat, precision="highest")
+
+    total = jax.lax.platform_dependent(flat, cpu=scatter, default=product)
+    return (total.reshape(size, *g.shape[rows.index.ndim :]),)
+
+
+_repeated.defvjp(_repeated_fwd, _repeated_bwd)

@@ -82,7 +82,7 @@ def draw(
     """
     check(layout)
     params, dtype = widened(params)
-    weights = parameters.normalize(layout, params)
+    params, weights = parameters.of_regions(layout, params)
     noise = draw_noise(layout, keys, dtype)
     path = path_sampling.descend(layout, weights, None, noise)
     fixed = params._replace(leaves=jax.lax.stop_gradient(params.leaves))

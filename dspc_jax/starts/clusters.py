@@ -22,6 +22,7 @@ def labels(
     patches: Sequence[np.ndarray],
     num_clusters: int,
     *,
+    groups: np.ndarray | None = None,
     num_fitted: int = 15_000,
     num_iterations: int = 10,
 ) -> np.ndarray:
@@ -35,6 +36,9 @@ def labels(
         table: ``[N, D]``, columns of comparable units.
         patches: the columns of each.
         num_clusters: K.
+        groups: a number for each patch: those of one group that have equally many
+            columns share their centers, which are fitted to rows of all of them. None:
+            each has its own.
         num_fitted: rows that centers are fitted to, at most; all get labels.
         num_iterations: steps of the algorithm.
 
@@ -49,17 +53,29 @@ def labels(
         fitted = table[rows]
     out = np.zeros((len(patches), num_rows), np.min_scalar_type(num_clusters - 1))
     widths = np.array([_padded_size(len(patch)) for patch in patches])
+    if groups is None:
+        groups = np.arange(len(patches))
+    sizes = np.array([len(patch) for patch in patches])
     for width in np.unique(widths):
         (places,) = np.nonzero(widths == width)
+        pairs = np.stack([groups[places], sizes[places]], 1)
+        _, group = np.unique(pairs, axis=0, return_inverse=True)
         columns = np.zeros((len(places), width), np.int32)
         exists = np.zeros((len(places), width), bool)
         for row, place in enumerate(places.tolist()):
             size = len(patches[place])
             columns[row, :size], exists[row, :size] = patches[place], True
-        keys = jax.random.split(jax.random.fold_in(key_centers, width), len(places))
-        found = _labels(
-            keys, fitted, table, columns, exists, num_clusters, num_iterations
+        counts = np.bincount(group)
+        members = np.zeros((len(counts), max(counts)), np.int32)
+        for row, count in enumerate(counts):
+            members[row, :count] = np.flatnonzero(group == row)
+        size = min(num_fitted, len(fitted) * max(counts))
+        keys = jax.random.split(jax.random.fold_in(key_centers, width), len(counts))
+        centers = _all_centers(
+            *(keys, fitted, columns, exists, members, counts),
+            *(num_clusters, num_iterations, size),
         )
+        found = _labels(centers[group], table, columns, exists)
         out[places] = np.asarray(found)[:, :num_rows]
     return out
 
@@ -70,24 +86,47 @@ def _padded_size(size: int) -> int:
     return 1 << (bits if bits > 6 else bits + bits % 2)
 
 
-@functools.partial(jax.jit, static_argnums=(5, 6))
-def _labels(keys, fitted, table, columns, exists, num_clusters, num_iterations):
+@functools.partial(jax.jit, static_argnums=(6, 7, 8))
+def _all_centers(
+    keys, fitted, columns, exists, members, counts, num_clusters, num_iterations, size
+):
+    """``[S, K, W]``: the centers of each group of patches, from ``size`` rows."""
+
+    def group(operands):
+        key, members, count = operands
+        if members.shape[0] == 1:
+            own, there = columns[members[0]], exists[members[0]]
+            rows = jnp.where(there[None], fitted[:, own], 0.0)
+        else:
+            key_patch = jax.random.fold_in(key, 0)
+            place = jax.random.randint(key_patch, (size,), 0, count, jnp.int32)
+            own, there = columns[members[place]], exists[members[place]]
+            row = np.arange(size)[:, None] % len(fitted)
+            rows = jnp.where(there, fitted[row, own], 0.0)
+        return _centers(key, rows, num_clusters, num_iterations)
+
+    columns, exists = jnp.asarray(columns), jnp.asarray(exists)
+    return jax.lax.map(group, (keys, members, counts.astype(np.int32)))
+
+
+@jax.jit
+def _labels(centers, table, columns, exists):
+    """``[S, rows]``, with some more rows at the end."""
     num_chunks = -(-len(table) // _CHUNK)
     size = -(-len(table) // num_chunks)
     table = jnp.pad(table, ((0, num_chunks * size - len(table)), (0, 0)))
     chunks = table.reshape(num_chunks, size, -1)
 
     def patch(operands):
-        key, columns, exists = operands
+        centers, columns, exists = operands
 
-        def rows(table):
-            return jnp.where(exists[None], table[:, columns], 0.0)
+        def chunk(table):
+            return nearest(jnp.where(exists[None], table[:, columns], 0.0), centers)
 
-        centers = _centers(key, rows(fitted), num_clusters, num_iterations)
-        found = jax.lax.map(lambda chunk: nearest(rows(chunk), centers), chunks)
-        return found.reshape(-1).astype(np.min_scalar_type(num_clusters - 1))
+        found = jax.lax.map(chunk, chunks)
+        return found.reshape(-1).astype(np.min_scalar_type(len(centers) - 1))
 
-    return jax.lax.map(patch, (keys, columns, exists))
+    return jax.lax.map(patch, (centers, columns, exists))
 
 
 def _centers(key, rows, num_clusters, num_iterations):

@@ -89,20 +89,17 @@ def distill(
     latents = _latents(layout)
     number = {latent: n for n, latent in enumerate(dict.fromkeys(latents))}
     table = _comparable(layout, x, observed)
-    found = _labels(key, table, list(number), layout.num_channels, options)
+    alike = _alike(layout, [number[latent] for latent in latents])
+    found = _labels(key, table, list(number), alike, layout.num_channels, options)
     label = found[[number[latent] for latent in latents]]
     return CircuitParams(
         leaves=_leaves(layout, label, x, observed, smoothing),
         sums=_sums(layout, label, smoothing.sums),
         mixtures=tuple(
             None
-            if level.mixture is None
-            else jnp.zeros((*level.mixture.shape[:1], units, level.mixture.shape[1]))
-            for level, units in zip(
-                layout.graph.levels,
-                map(layout.num_units, range(1, len(layout.graph.levels) + 1)),
-                strict=True,
-            )
+            if mixture is None
+            else jnp.zeros((len(mixture), layout.num_units(number), mixture.shape[1]))
+            for number, mixture in enumerate(layout.mixtures, start=1)
         ),
         classes=_class_logits(layout, label),
     )
@@ -156,7 +153,46 @@ def _comparable(layout: Layout, x: Array, observed: Array | None) -> Array:
     return safe_divide(x, divisor).reshape(len(x), -1)
 
 
-def _labels(key, table, latents, num_channels, options) -> np.ndarray:
+def _alike(layout: Layout, number: list[int]) -> np.ndarray:
+    """Of every latent, the least one whose values tied parameters take for the same.
+
+    Args:
+        layout: the circuit.
+        number: of each region, its latent.
+
+    Returns:
+        A latent for each latent, that of their number where nothing is tied.
+    """
+    graph, regions, places = layout.graph.places
+    parent = np.arange(max(number) + 1)
+
+    def root(latent: int) -> int:
+        while parent[latent] != latent:
+            latent = parent[latent]
+        return latent
+
+    first: dict[Any, tuple[int, ...]] = {}
+
+    def join(key: Any, latents: tuple[int, ...]) -> None:
+        for pair in zip(first.setdefault(key, latents), latents, strict=True):
+            least, other = sorted(map(root, pair))
+            parent[other] = least
+
+    for n, (block, rows) in enumerate(layout.tied_leaves or ()):
+        del block
+        for region, (level, row) in enumerate(regions):
+            if level == 0:
+                for place in np.flatnonzero(layout.blocks[n].valid[row]):
+                    join((n, rows[row, place]), (number[region],))
+    if layout.tied_sums is not None:
+        for p, (level, fold, row) in zip(graph.partitions, places, strict=True):
+            table, rows = layout.tied_sums.rows[level - 1][fold]
+            latents = tuple(number[r] for r in (p.region, *p.children))
+            join((table, len(latents), rows[row]), latents)
+    return np.array([root(latent) for latent in range(len(parent))])
+
+
+def _labels(key, table, latents, alike, num_channels, options) -> np.ndarray:
     """Per latent, the clusters ``[N]`` of the examples; a single one is 0."""
     sizes = np.array([latent.size for latent in latents])
     out = np.zeros((len(latents), len(table)), np.min_scalar_type(max(sizes) - 1))
@@ -167,8 +203,9 @@ def _labels(key, table, latents, num_channels, options) -> np.ndarray:
             (np.array(latents[n].scope)[:, None] * num_channels + channels).ravel()
             for n in places
         ]
+        key_size = jax.random.fold_in(key, size)
         out[places] = clusters.labels(
-            jax.random.fold_in(key, size), table, patches, int(size), **options
+            key_size, table, patches, int(size), groups=alike[places], **options
         )
     return out
 
@@ -182,6 +219,7 @@ def _class_logits(layout, label):
 def _sums(layout, label, smoothing):
     """Logits of all sums, by how often two latents come together."""
     graph, _, places = layout.graph.places
+    ties = layout.tied_sums
     members: dict[tuple[int, int], list[tuple[int, int]]] = {}
     for n, (level, fold, row) in enumerate(places):
         members.setdefault((level, fold), []).append((row, n))
@@ -193,64 +231,106 @@ def _sums(layout, label, smoothing):
             kind = layout.sum_layer if len(fold.children) == 2 else "hadamard"
             tail = sum_layer.weight_shape(kind, (size, size))
             calls.setdefault((layout.num_units(number), tail), []).append((number, n))
-    logits = {}
+    logits: dict[Any, Array] = {}
     for (units, tail), folds in calls.items():
         partitions = [
             graph.partitions[n] for place in folds for _, n in sorted(members[place])
         ]
         out = label[[p.region for p in partitions]]
         sides = [label[[p.children[i] for p in partitions]] for i in range(len(tail))]
-        found = _log_weights(out, tuple(sides), smoothing, units, tail)
+        count = _counts(out, tuple(sides), units, tail)
+        if ties is not None:
+            rows = np.concatenate([ties.rows[n - 1][f][1] for n, f in folds])
+            table, _ = ties.rows[folds[0][0] - 1][folds[0][1]]
+            logits[table] = _log_weights(_pooled(count, rows), smoothing, tail)
+            continue
+        found = _log_weights(count, smoothing, tail)
         ends = np.cumsum([len(members[place]) for place in folds])
         logits |= dict(zip(folds, jnp.split(found, ends[:-1]), strict=True))
+    if ties is not None:
+        return (tuple(logits[table] for table in range(len(ties.tables))),)
     return tuple(
         tuple(logits[number, n] for n in range(len(level.folds)))
         for number, level in enumerate(layout.graph.levels, start=1)
     )
 
 
-@functools.partial(jax.jit, static_argnums=(3, 4))
-def _log_weights(out, sides, smoothing, units, tail):
-    """``[P, O, *tail]`` from clusters ``[P, N]`` of the sums and of each factor."""
+@functools.partial(jax.jit, static_argnums=(2, 3))
+def _counts(out, sides, units, tail):
+    """``[P, O, D]`` from clusters ``[P, N]`` of the sums and of each factor."""
 
     def partition(labels):
         out, *sides = (label.astype(jnp.int32) for label in labels)
         column = functools.reduce(lambda a, b: a * tail[-1] + b, sides)
+        return jnp.zeros((units, math.prod(tail))).at[out, column].add(1.0)
+
+    return jax.lax.map(partition, (out, *sides))
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def _log_weights(counts, smoothing, tail):
+    """Logits ``[P, O, *tail]`` from counts ``[P, O, D]``."""
+
+    def partition(count):
         size = math.prod(tail)
-        count = jnp.zeros((units, size)).at[out, column].add(1.0)
         share = (count.sum(0) + 1e-2) / (count.sum() + 1e-2 * size)
         count = count + smoothing * size * share[None]
         return jnp.log(count / count.sum(1, keepdims=True))
 
-    logits = jax.lax.map(partition, (out, *sides))
-    return logits.reshape(len(out), units, *tail)
+    logits = jax.lax.map(partition, counts)
+    return logits.reshape(*counts.shape[:2], *tail)
+
+
+def _pooled(counts: Array, rows: np.ndarray) -> Array:
+    """``[P, ...]`` to ``[T, ...]``: those of each row added up."""
+    return jax.ops.segment_sum(counts, rows, num_segments=rows.max() + 1)
 
 
 def _leaves(layout, label, x, observed, smoothing):
     rows = layout.graph.places.regions
     inputs = sorted((row, g) for g, (level, row) in enumerate(rows) if level == 0)
     label = label[[g for _, g in inputs]]
+    tied = layout.tied_leaves or ((None, None),) * len(layout.blocks)
     return tuple(
-        _block(block, layout.num_leaves, label, x, observed, smoothing)
-        for block in layout.blocks
+        _block(block, layout.num_leaves, label, x, observed, smoothing, *own)
+        for block, own in zip(layout.blocks, tied, strict=True)
     )
 
 
-def _block(block, num_units, label, x, observed, smoothing):
-    """The parameters of a block's leaves, ``[G, K, L, C]``."""
-    leaf = block.leaf
+def _block(block, num_units, label, x, observed, smoothing, tied, rows):
+    """The parameters of a block's leaves, ``[G, K, L, C]``.
+
+    Those of a tied block have the counts of all leaves of their rows.
+    """
+    own = block if tied is None else tied
     weight = jnp.ones(x.shape[:2]) if observed is None else observed.astype(x.dtype)
-    arrays = (label, block.scopes, x, weight)
-    if isinstance(leaf, Categorical):
-        length = int(np.max(leaf.num_values))
-        table = _tables(*arrays, num_units, length, smoothing)
-        return leaf.from_statistics((table,), CategoricalParams(jnp.zeros_like(table)))
-    mean, std = _moments(*arrays, num_units, smoothing.leaves)
-    return leaf.from_moments(mean, std)
+
+    def together(counts):
+        if tied is not None:
+            counts = _pooled(counts[block.valid], rows[block.valid])[:, None]
+        return jnp.moveaxis(counts, 3, 1)
+
+    if isinstance(own.leaf, Categorical):
+        length = int(np.max(own.leaf.num_values))
+        count = _tables(label, block.scopes, x, weight, num_units, length)
+        table = _smoothed_table(together(count), smoothing)
+        logits = CategoricalParams(jnp.zeros_like(table))
+        return own.leaf.from_statistics((table,), logits)
+    # Moments about a point near the mean, the same for variables that are tied.
+    total = jnp.sum(weight[..., None] * x, axis=0), jnp.sum(weight, axis=0)[:, None]
+    row = np.arange(x.shape[1])
+    if tied is not None:
+        row = np.zeros(x.shape[1], rows.dtype)
+        row[block.scopes[block.valid]] = rows[block.valid]
+        total = tuple(_pooled(a, row) for a in total)
+    center = (total[0] / jnp.maximum(total[1], 1.0))[row]
+    about = _moments(label, block.scopes, x - center[None], weight, num_units)
+    mean, std = _smoothed_moments(together(about), smoothing.leaves)
+    return own.leaf.from_moments(mean + center[own.scopes][:, None], std)
 
 
 def _by_leaf(function, label, scopes, x, weight):
-    """``[G, K, L, C, ...]`` of a function of labels, values and weights ``[N]``."""
+    """``[G, L, C, K, ...]`` of a function of labels, values and weights ``[N]``."""
 
     def region(operands):
         label, scope = operands
@@ -262,39 +342,48 @@ def _by_leaf(function, label, scopes, x, weight):
 
         return jax.lax.map(place, scope)
 
-    out = jax.lax.map(region, (label.astype(jnp.int32), scopes))
-    return jnp.moveaxis(out, 3, 1)
+    return jax.lax.map(region, (label.astype(jnp.int32), scopes))
 
 
 @functools.partial(jax.jit, static_argnums=(4, 5))
-def _tables(label, scopes, x, weight, num_units, length, smoothing):
-    """Smoothed frequencies, not normalized."""
+def _tables(label, scopes, x, weight, num_units, length):
+    """How often each value came."""
 
     def table(label, value, weight):
         value = jnp.clip(value, 0, length - 1).astype(jnp.int32)
-        count = jnp.zeros((num_units, length)).at[label, value].add(weight)
-        share = (count.sum(0) + 1e-3) / (count.sum() + 1e-3 * length)
-        return count + smoothing.leaves * share[None] + smoothing.uniform / length
+        return jnp.zeros((num_units, length)).at[label, value].add(weight)
 
     return _by_leaf(table, label, scopes, x, weight)
 
 
+@functools.partial(jax.jit, static_argnums=1)
+def _smoothed_table(count, smoothing):
+    """Smoothed frequencies, not normalized, from counts ``[G, K, L, C, M]``."""
+    length = count.shape[-1]
+    of_all = count.sum(1, keepdims=True)
+    share = (of_all + 1e-3) / (of_all.sum(-1, keepdims=True) + 1e-3 * length)
+    return count + smoothing.leaves * share + smoothing.uniform / length
+
+
 @functools.partial(jax.jit, static_argnums=4)
-def _moments(label, scopes, x, weight, num_units, smoothing):
-    """Means and deviations, towards those of all examples."""
+def _moments(label, scopes, x, weight, num_units):
+    """Sums of the weights, of the values and of their squares."""
 
     def moments(label, value, weight):
         def total(term):
             return jnp.zeros(num_units).at[label].add(weight * term)
 
-        whole = jnp.maximum(weight.sum(), 1.0)
-        center = jnp.sum(weight * value) / whole
-        value = value - center
-        variance = jnp.sum(weight * value**2) / whole
-        count = total(1.0) + smoothing
-        mean = total(value) / count
-        square = (total(value**2) + smoothing * variance) / count
-        return jnp.stack([mean + center, jnp.sqrt(jnp.maximum(square - mean**2, 0))], 1)
+        return jnp.stack([total(1.0), total(value), total(value**2)], 1)
 
-    out = _by_leaf(moments, label, scopes, x, weight)
-    return out[..., 0], out[..., 1]
+    return _by_leaf(moments, label, scopes, x, weight)
+
+
+@jax.jit
+def _smoothed_moments(sums, smoothing):
+    """Means and deviations, towards those of all examples: of ``[G, K, L, C, 3]``."""
+    count, total, square = jnp.moveaxis(sums, -1, 0)
+    whole = jnp.sum(square, axis=1, keepdims=True)
+    variance = whole / jnp.maximum(jnp.sum(count, axis=1, keepdims=True), 1.0)
+    count = count + smoothing
+    mean, square = total / count, (square + smoothing * variance) / count
+    return mean, jnp.sqrt(jnp.maximum(square - mean**2, 0))
