@@ -251,7 +251,7 @@ def expanded(layout: Layout, tree: Tree) -> Tree:
                 for folds in ties.rows
             ),
             mixtures=tuple(
-                None if rows is None else repeated(logits, rows)
+                None if rows is None or logits is None else repeated(logits, rows)
                 for logits, rows in zip(tree.mixtures, ties.mixture_rows, strict=True)
             ),
         )

@@ -17,8 +17,8 @@ class ParameterRows(NamedTuple):
             of its lists. With ``tucker`` a product of more than two regions is one of
             two, whose children are products again. There, and where ``num_leaves`` is
             not ``num_sums``, an input region beside an inner one has a sum layer over
-            it; with ``cp`` every factor has. Several have the same places where parameters
-            are tied.
+            it; with ``cp`` every factor has. Where parameters are tied, several
+            have the same places.
         leaves: for each input region and variable in it, ``(i, row, place)``: the
             leaves of its units are ``[row, :, place]`` of the arrays of
             ``params.leaves[i]``, that is ``[K, C]``, or tables ``[K, C, M]`` (of a
@@ -73,8 +73,8 @@ def parameter_rows(circuit: Circuit) -> ParameterRows:
         number = row + sum(other.size for other in folded.folds[:fold])
         region_row = regions[partition.region][1]
         (place,) = (folded.mixture[region_row] == number).nonzero()[0]
-        if ties is not None:
-            region_row = int(ties.mixture_rows[level - 1][region_row])
+        if ties is not None and (shared := ties.mixture_rows[level - 1]) is not None:
+            region_row = int(shared[region_row])
         mixtures.append((level - 1, region_row, int(place)))
     sums = tuple((level - 1, fold, row) for level, fold, row in partitions)
     if ties is not None:

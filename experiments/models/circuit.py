@@ -96,6 +96,8 @@ def circuit_config(settings: Settings, dataset: Dataset) -> pc.CircuitConfig:
             num_sums=settings.num_sums,
             num_classes=_num_classes(settings, dataset),
             sum_layer=settings.sum_layer,
+            tie_leaves=settings.tie_leaves,
+            tie_sums=settings.tie_sums,
         )
 
 

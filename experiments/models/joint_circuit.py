@@ -67,8 +67,14 @@ def make_joint_model(
         structure = dataclasses.replace(structure, leaf_size=patch)
     with model.describing_flags():
         graph = pc.with_latents(structure, num_latents)
+        ties = config.tie_leaves
+        if ties == "all":  # of pixels, each of which has the same leaf
+            ties = (*[0] * structure.num_variables, *range(1, num_latents + 1))
         joint = dataclasses.replace(
-            config, structure=graph, leaf=config.leaves + (latent_leaf,) * num_latents
+            config,
+            structure=graph,
+            leaf=config.leaves + (latent_leaf,) * num_latents,
+            tie_leaves=ties,
         )
         circuit = pc.build(joint)
     num_pixels = structure.num_variables
@@ -100,7 +106,7 @@ def init(joint: JointModel, key: jax.Array) -> model.Params:
         init_key, jnp.concatenate([x, jnp.asarray(joint.codes, x.dtype)], axis=1)
     )
     leaves = list(params.leaves)
-    for number, block in enumerate(joint.circuit.layout.blocks):
+    for number, block in enumerate(joint.circuit.layout.leaf_blocks):
         is_latent = block.scopes >= x.shape[1]
         if is_latent.any():
             mean = leaves[number].mean

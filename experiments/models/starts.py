@@ -63,5 +63,5 @@ def _with_spread_leaves(circuit: pc.Circuit, params: Any, std: float) -> Any:
         statistics = leaf.spread(leaf.expected_statistics(leaf_params), std)
         return leaf.from_statistics(statistics, leaf_params)
 
-    leaves = map(spread, circuit.layout.blocks, params.leaves)
+    leaves = map(spread, circuit.layout.leaf_blocks, params.leaves)
     return params._replace(leaves=tuple(leaves))

@@ -12,6 +12,7 @@ import pytest
 from scipy import special
 
 import dspc_jax as pc
+from dspc_jax import parameters
 from dspc_jax.learning.counts import prior_counts
 from dspc_jax.starts.distillation import Smoothing, distill
 from tests import cases, oracles
@@ -196,7 +197,7 @@ def test_counts_are_sums_over_copies_and_a_step_their_fractions(name):
     plain = free(circuit.config)
 
     def both(circuit, params):
-        weights = pc.parameters.normalize(circuit.layout, params)
+        weights = parameters.normalize(circuit.layout, params)
         prior = prior_counts(circuit.layout, weights)
         return pc.expected_counts(circuit, params, x), prior._replace(leaves=())
 
