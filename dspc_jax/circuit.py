@@ -7,7 +7,7 @@ from typing import Any, Protocol, TypeVar
 
 import jax
 
-from dspc_jax import protocols
+from dspc_jax import protocols, tying
 from dspc_jax.arguments import instance, shown, store, whole_number
 from dspc_jax.layers import input_layer
 from dspc_jax.leaves import DirectLeaf, ExponentialLeaf, Leaf, joining
@@ -18,7 +18,7 @@ from dspc_jax.structure.lifted_inputs import lift_inputs
 from dspc_jax.structure.pairs import in_pairs
 from dspc_jax.structure.region_graph import RegionGraph, Structure
 from dspc_jax.structure.sums_first import sums_first
-from dspc_jax.structure.tying import Groups, checked_groups, leaf_groups, tie_sums
+from dspc_jax.structure.tied_groups import Groups, checked_groups, leaf_groups, tie_sums
 
 T = TypeVar("T", covariant=True)
 
@@ -241,7 +241,7 @@ def make_layout(config: CircuitConfig) -> Layout:
         sum_layer="tucker" if config.sum_layer == "tucker" else "hadamard",
     )
     if groups is not None:
-        tied = tuple(input_layer.tied(block, groups) for block in blocks)
+        tied = tuple(tying.tied(block, groups) for block in blocks)
         layout = dataclasses.replace(layout, tied_leaves=tied)
     if config.tie_sums != "none":
         count = len(config.structure.region_graph().scopes)

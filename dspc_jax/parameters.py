@@ -10,15 +10,16 @@ from jax.core import Tracer
 import jax.numpy as jnp
 import numpy as np
 
+from dspc_jax import tying
 from dspc_jax.arguments import instance, real_number, shown, whole_number
 from dspc_jax.layers import input_layer, mixing_layer, sum_layer
 from dspc_jax.layers.input_layer import InputBlock
 from dspc_jax.ops import divisions
 from dspc_jax.ops.float_types import computed_in
 from dspc_jax.ops.numerics import finite_or_zero, log_softmax
-from dspc_jax.ops.rows import repeated
 from dspc_jax.structure.folding import FoldedGraph
-from dspc_jax.structure.tying import TiedSums
+from dspc_jax.structure.tied_groups import TiedSums
+from dspc_jax.tying import TiedLeaves
 from dspc_jax.types import Array, Key, PyTree
 
 _INIT_DEVIATION = 0.5
@@ -78,8 +79,7 @@ class Layout:
         num_sums: K of inner regions.
         num_classes: Y, the units of the root.
         sum_layer: one of `dspc_jax.layers.sum_layer.KINDS`.
-        tied_leaves: per block the one whose parameters it has, and ``[G, L]`` rows of
-            these (`dspc_jax.layers.input_layer.tied`); None: it has its own.
+        tied_leaves: per block, whose parameters it has; None: it has its own.
         tied_sums: where the parameters of sums are; None: each has its own.
     """
 
@@ -90,7 +90,7 @@ class Layout:
     num_sums: int
     num_classes: int
     sum_layer: str
-    tied_leaves: tuple[tuple[InputBlock, np.ndarray], ...] | None = None
+    tied_leaves: tuple[TiedLeaves, ...] | None = None
     tied_sums: TiedSums | None = None
 
     @property
@@ -98,7 +98,7 @@ class Layout:
         """The blocks whose parameters there are."""
         if self.tied_leaves is None:
             return self.blocks
-        return tuple(block for block, _ in self.tied_leaves)
+        return tuple(tied.block for tied in self.tied_leaves)
 
     @property
     def mixtures(self) -> tuple[np.ndarray | None, ...]:
@@ -131,7 +131,10 @@ def init(
     key_leaves, key_sums = jax.random.split(key)
     leaves = []
     if data is not None and layout.tied_leaves is not None:
-        data, observed = _pooled(layout, jax.random.fold_in(key, 2), data, observed)
+        key_pooled = jax.random.fold_in(key, 2)
+        data, observed = tying.pooled(
+            key_pooled, layout.blocks, layout.tied_leaves, data, observed
+        )
     for number, block in enumerate(layout.leaf_blocks):
         key_block = jax.random.fold_in(key_leaves, number)
         if data is None:
@@ -156,30 +159,6 @@ def init(
     )
     classes = jnp.zeros(layout.num_classes, jnp.float32)
     return CircuitParams(tuple(leaves), sums, mixtures, classes)
-
-
-def _pooled(layout, key, data, observed):
-    """Data in which the one variable of each group has values of all of them."""
-    assert layout.tied_leaves is not None
-    for number, (block, (own, rows)) in enumerate(
-        zip(layout.blocks, layout.tied_leaves, strict=True)
-    ):
-        pairs = np.unique(
-            np.stack([rows[block.valid], block.scopes[block.valid]], 1), axis=0
-        )
-        sizes = np.bincount(pairs[:, 0])
-        starts = np.cumsum(sizes) - sizes
-        shape = (len(data), len(sizes))
-        key_block = jax.random.fold_in(key, number)
-        drawn = jax.random.randint(key_block, shape, 0, sizes[None], jnp.int32)
-        place = starts[None].astype(np.int32) + drawn
-        member = jnp.asarray(pairs[:, 1])[place]
-        example = np.arange(len(data))[:, None]
-        data = data.at[:, own.variables].set(data[example, member])
-        if observed is not None:
-            seen = observed[example, member]
-            observed = observed.at[:, own.variables].set(seen)
-    return data, observed
 
 
 def table_shapes(layout: Layout) -> list[list[tuple[int, ...]]]:
@@ -233,28 +212,12 @@ def expanded(layout: Layout, tree: Tree) -> Tree:
         The tree without ties; its gradient with respect to what is tied is the sum over
         all that share it.
     """
-
-    def leaf(rows, array):
-        return jnp.moveaxis(repeated(array[:, :, 0], rows), 1, 2)
-
     if layout.tied_leaves is not None:
-        leaves = tuple(
-            jax.tree.map(functools.partial(leaf, rows), own)
-            for (_, rows), own in zip(layout.tied_leaves, tree.leaves, strict=True)
-        )
+        leaves = tying.leaves_of_regions(layout.tied_leaves, tree.leaves)
         tree = tree._replace(leaves=leaves)
-    if (ties := layout.tied_sums) is not None:
-        (tables,) = tree.sums
-        tree = tree._replace(
-            sums=tuple(
-                tuple(repeated(tables[table], rows) for table, rows in folds)
-                for folds in ties.rows
-            ),
-            mixtures=tuple(
-                None if rows is None or logits is None else repeated(logits, rows)
-                for logits, rows in zip(tree.mixtures, ties.mixture_rows, strict=True)
-            ),
-        )
+    if layout.tied_sums is not None:
+        pair = tying.sums_of_regions(layout.tied_sums, tree.sums, tree.mixtures)
+        tree = tree._replace(sums=pair[0], mixtures=pair[1])
     return tree
 
 

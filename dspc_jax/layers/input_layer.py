@@ -105,28 +105,6 @@ def make_blocks(
     return tuple(blocks)
 
 
-def tied(block: InputBlock, groups: np.ndarray) -> tuple[InputBlock, np.ndarray]:
-    """The leaves whose parameters a block's have, where those of groups are shared.
-
-    Args:
-        block: any.
-        groups: the group of every variable, ``[V]``; equal leaves in each.
-
-    Returns:
-        A block of one region for each group, of one of its variables; and its row for
-        every leaf of the block, ``[G, L]``, any where padded.
-    """
-    _, first, inverse = np.unique(
-        groups[block.variables], return_index=True, return_inverse=True
-    )
-    number = np.zeros(len(groups), block.scopes.dtype)
-    number[block.variables] = inverse
-    variables = block.variables[first]
-    scopes = variables[:, None]
-    own = InputBlock(block.family, scopes, np.ones(scopes.shape, bool), variables)
-    return own, number[block.scopes]
-
-
 def regrouped(
     old: Sequence[InputBlock],
     params: Sequence[Any],

@@ -17,7 +17,7 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[2]
 
 _CORE = ("arguments", "types", "ops")
-_LAYERS = (*_CORE, "structure", "leaves", "layers", "parameters")
+_LAYERS = (*_CORE, "structure", "leaves", "layers", "tying", "parameters")
 _QUERIES = (*_LAYERS, "inference", "sampling", "starts", "examples")
 _CIRCUIT = (*_QUERIES, "queries", "circuit")
 # A folder, or a module at the top of `dspc_jax`, and those that it may import.
@@ -28,7 +28,8 @@ LIBRARY = {
     "structure": ("arguments",),
     "leaves": _CORE,
     "layers": (*_CORE, "leaves"),
-    "parameters": (*_CORE, "structure", "leaves", "layers"),
+    "tying": (*_CORE, "structure", "layers"),
+    "parameters": (*_CORE, "structure", "leaves", "layers", "tying"),
     "inference": _LAYERS,
     "sampling": (*_LAYERS, "inference"),
     "starts": _LAYERS,
