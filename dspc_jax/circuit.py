@@ -18,7 +18,13 @@ from dspc_jax.structure.lifted_inputs import lift_inputs
 from dspc_jax.structure.pairs import in_pairs
 from dspc_jax.structure.region_graph import RegionGraph, Structure
 from dspc_jax.structure.sums_first import sums_first
-from dspc_jax.structure.tied_groups import Groups, checked_groups, leaf_groups, tie_sums
+from dspc_jax.structure.tied_groups import (
+    Groups,
+    check_count,
+    checked_groups,
+    leaf_groups,
+    tie_sums,
+)
 
 T = TypeVar("T", covariant=True)
 
@@ -89,16 +95,12 @@ class CircuitConfig:
                 f"leaf must be a family or a tuple of {num_variables}, one a variable, "
                 f"got a tuple of {len(self.leaf)}"
             )
-        groups = checked_groups(
-            "tie_leaves", self.tie_leaves, ("none", "all"), num_variables
-        )
-        leaf_groups(groups, self.leaves)
-        store(self, tie_leaves=groups)
-        count = num_variables
-        if not isinstance(self.tie_sums, str):
-            count = len(self.structure.region_graph().scopes)
-        groups = checked_groups("tie_sums", self.tie_sums, ("none", "levels"), count)
-        store(self, tie_sums=groups)
+        groups = checked_groups("tie_leaves", self.tie_leaves, ("none", "all"))
+        check_count("tie_leaves", groups, num_variables)
+        if not isinstance(groups, str):
+            leaf_groups(groups, self.leaves)
+        sums = checked_groups("tie_sums", self.tie_sums, ("none", "levels"))
+        store(self, tie_leaves=groups, tie_sums=sums)
 
     @property
     def leaves(self) -> tuple[Leaf, ...]:

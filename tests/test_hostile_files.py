@@ -166,6 +166,17 @@ HOSTILE = {
     "pixels of a graph": config(
         structure={"type": "QuadGraph", "height": BIG, "width": BIG}
     ),
+    "pixels of tied parameters": config(
+        structure={"type": "QuadTree", "height": BIG, "width": BIG},
+        tie_leaves="all",
+        tie_sums="levels",
+    ),
+    "few groups of many pixels": config(
+        structure={"type": "QuadTree", "height": BIG, "width": BIG},
+        tie_leaves=[0],
+        tie_sums=[0],
+    ),
+    "a fraction as a group": config(tie_sums=[0.5]),
     "cuts": config(
         structure={"type": "PoonDomingos", "height": 1, "width": BIG, "delta": 1}
     ),

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import json
 from typing import Any
 
 import jax
@@ -14,7 +15,6 @@ from scipy import special
 import dspc_jax as pc
 from dspc_jax import parameters
 from dspc_jax.learning.counts import prior_counts
-from dspc_jax.starts.distillation import Smoothing, distill
 from tests import cases, oracles
 
 
@@ -56,11 +56,16 @@ TIED = {
         sum_layer="tucker",
         tie_leaves="all",
     ),
+    "mixed": dataclasses.replace(
+        _base, structure=pc.PoonDomingos(2, 3, 1), tie_sums="levels"
+    ),
     "pairs": dataclasses.replace(
         _base, structure=pc.QuadTree(2, 3), sum_layer="tucker", tie_sums="levels"
     ),
 }
-some = pytest.mark.parametrize("name", cases.parameters(TIED, ["families", "pairs"]))
+LONG = ("families", "pairs", "mixed")
+some = pytest.mark.parametrize("name", cases.parameters(TIED, LONG))
+chains = pytest.mark.parametrize("name", cases.parameters(TIED, (*LONG, "levels")))
 
 
 def free(config: pc.CircuitConfig) -> pc.Circuit:
@@ -155,7 +160,7 @@ def test_the_law_and_its_marginals_by_enumeration(name):
     np.testing.assert_allclose(found[: len(x)].sum(), 1, rtol=1e-5)
 
 
-@some
+@pytest.mark.parametrize("name", cases.parameters(TIED, (*LONG, "chain")))
 def test_queries_and_gradients_are_those_of_the_circuit_with_copies(name):
     """Draw for draw; the gradient of what is shared is the sum over its copies."""
     circuit, params, wide = model(name)
@@ -190,7 +195,7 @@ def test_queries_and_gradients_are_those_of_the_circuit_with_copies(name):
     assert_close(gradient, added(circuit, copies))
 
 
-@some
+@chains
 def test_counts_are_sums_over_copies_and_a_step_their_fractions(name):
     circuit, params, wide = model(name)
     x = values(circuit)[::2]
@@ -280,6 +285,18 @@ def test_rows_of_a_chain_and_of_an_image():
     assert sorted(a.shape for a in shapes.sums[0]) == [(1, 1, 3), (5, 3, 3)]
 
 
+def test_mixtures_of_moved_regions_are_tied():
+    """Of 2x3 pixels both rows: they enter one product, the two squares do not."""
+    circuit = pc.build(TIED["mixed"])
+    levels, own = circuit.layout.graph.levels, circuit.layout.mixtures
+    pairs = [
+        (len(level.mixture), len(mixture))
+        for level, mixture in zip(levels, own, strict=True)
+        if level.mixture is not None and mixture is not None
+    ]
+    assert pairs == [(4, 3), (1, 1)]
+
+
 def test_groups_in_order_are_no_ties():
     """A group for each variable of a tree: the parameters of the circuit itself."""
     config = dataclasses.replace(TIED["pairs"], tie_sums="none", tie_leaves=range(6))
@@ -288,72 +305,31 @@ def test_groups_in_order_are_no_ties():
     assert_close(tied.init(key), plain.init(jax.random.clone(key)))
 
 
-def test_a_file_comes_back_tied(tmp_path):
-    circuit, params, _ = model("chain")
+@pytest.mark.parametrize("name", TIED)
+def test_a_file_comes_back_tied(name, tmp_path):
+    circuit, params, _ = model(name)
     pc.save(tmp_path / "tied.npz", circuit.config, params)
     config, loaded = pc.load(tmp_path / "tied.npz")
     assert config == circuit.config
     jax.tree.map(np.testing.assert_array_equal, loaded, params)
 
 
-@pytest.mark.parametrize("is_masked", [False, True])
-def test_leaves_start_at_values_of_all_their_variables(is_masked):
-    config = pc.CircuitConfig(
-        pc.QuadTree(2, 2), pc.Normal(), 1, 32, 32, tie_leaves=(0, 0, 1, 1)
-    )
-    x = np.tile(np.array([[1.0, 2.0, 3.0, 4.0]], np.float32), (50, 1))[..., None]
-    observed = np.array([True, True, True, not is_masked])
-    observed = np.broadcast_to(observed, x.shape[:2]) if is_masked else None
-    params = pc.build(config).init(jax.random.key(0), x, observed)
-    means = np.asarray(params.leaves[0].mean)[:, :, 0, 0]
-    assert set(means[0].tolist()) == {1.0, 2.0}
-    assert set(means[1].tolist()) == ({3.0} if is_masked else {3.0, 4.0})
-
-
-@pytest.mark.parametrize("leaf", [pc.Categorical(3), pc.Normal()])
-def test_distilled_leaves_have_the_counts_of_all_their_variables(leaf):
-    """One leaf for all: frequencies, or moments, of all values."""
-    config = pc.CircuitConfig(
-        pc.QuadTree(2, 3), leaf, 1, 1, 1, tie_leaves="all", tie_sums="levels"
-    )
-    x = np.random.default_rng(0).integers(0, 3, (30, 6, 1)).astype(np.float32)
-    x[:, 0] = 2
-    params = distill(
-        pc.build(config).layout,
-        jax.random.key(0),
-        jnp.asarray(x),
-        smoothing=Smoothing(0.0, 1e-6, 1e-6),
-    )
-    if isinstance(leaf, pc.Categorical):
-        share = np.bincount(x.astype(int).ravel()) / x.size
-        found = special.softmax(params.leaves[0].logits)[0, 0, 0, 0]
-        np.testing.assert_allclose(found, share, rtol=1e-4)
-    else:
-        mean, std = jax.tree.map(np.ravel, leaf.components(params.leaves[0]))
-        np.testing.assert_allclose([mean, std], [[x.mean()], [x.std()]], rtol=1e-4)
-
-
-@pytest.mark.parametrize("sum_layer", ["cp", "tucker"])
-def test_copies_take_the_same_clusters_for_the_same(sum_layer):
-    """Two halves of one pattern, in another order: tied, they keep it apart."""
-    patterns = np.array([[0, 0, 2, 2], [2, 2, 0, 0]], np.float32)
-    x = patterns[np.arange(60) % 2][..., None]
-    config = pc.CircuitConfig(
-        *(pc.QuadTree(1, 4), pc.Categorical(3), 1, 2, 2),
-        sum_layer=sum_layer,
-        tie_leaves="all",
-        tie_sums="levels",
-    )
-    circuit = pc.build(config)
-    params = distill(
-        circuit.layout,
-        jax.random.key(0),
-        jnp.asarray(x),
-        smoothing=Smoothing(0.0, 1e-3, 1e-3),
-    )
-    log_p = cases.jit(jax.vmap(circuit.log_prob, (None, 0)))(params, x[:2])
-    # The products of a root of one unit are mixed alike.
-    assert (np.exp(log_p) > (0.45 if sum_layer == "tucker" else 0.2)).all()
+def test_a_file_of_version_4_is_not_tied(tmp_path):
+    """Its configuration does not know of ties."""
+    circuit = free(TIED["chain"])
+    params = cases.random_params(circuit, seed=0)
+    pc.save(tmp_path / "new.npz", circuit.config, params)
+    with np.load(tmp_path / "new.npz") as file:
+        arrays = dict(file)
+    header = json.loads(arrays["header"].tobytes()) | {"version": 4}
+    assert {header["config"].pop(f"tie_{part}") for part in ("leaves", "sums")} == {
+        "none"
+    }
+    arrays["header"] = np.frombuffer(json.dumps(header).encode(), np.uint8)
+    np.savez(tmp_path / "old.npz", **arrays)
+    config, loaded = pc.load(tmp_path / "old.npz")
+    assert config == circuit.config
+    jax.tree.map(np.testing.assert_array_equal, loaded, params)
 
 
 MISTAKES = {

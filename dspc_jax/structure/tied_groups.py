@@ -15,24 +15,24 @@ from dspc_jax.structure.folding import FoldedGraph
 from dspc_jax.structure.pieces import ROW_TYPE
 from dspc_jax.structure.region_graph import Partition, RegionGraph
 
+_Shape = tuple[int, ...]
 Groups = str | tuple[int, ...]
 """A rule by its name, or a group for each variable or region, by number."""
 
 
-def checked_groups(name: str, value: Any, rules: tuple[str, ...], count: int) -> Groups:
+def checked_groups(name: str, value: Any, rules: tuple[str, ...]) -> Groups:
     """A rule, or group numbers as a tuple.
 
     Args:
         name: of the argument, for messages.
         value: what a user gave.
         rules: the names that it may be.
-        count: how many numbers it must have else.
 
     Returns:
         The value.
 
     Raises:
-        ValueError: an unknown rule, no whole numbers, or another count of them.
+        ValueError: an unknown rule, or no whole numbers.
     """
     if isinstance(value, str):
         if value not in rules:
@@ -40,10 +40,13 @@ def checked_groups(name: str, value: Any, rules: tuple[str, ...], count: int) ->
                 f"{name} must be one of {rules} or group numbers, got {shown(value)}"
             )
         return value
-    groups = whole_numbers(name, value)
-    if len(groups) != count:
+    return whole_numbers(name, value)
+
+
+def check_count(name: str, groups: Groups, count: int) -> None:
+    """Raises ValueError where there are not so many group numbers."""
+    if not isinstance(groups, str) and len(groups) != count:
         raise ValueError(f"{name} must have {count} group numbers, got {len(groups)}")
-    return groups
 
 
 def leaf_groups(tie: Groups, leaves: Sequence[Hashable]) -> np.ndarray | None:
@@ -115,63 +118,74 @@ def tie_sums(
         The rows.
 
     Raises:
-        ValueError: regions of one group differ in the number of their partitions, or in
-            the shape of their weights.
+        ValueError: there is not a group for each region, or regions of one group differ
+            in the number of their partitions, in the shape of their weights, or in what
+            they mix.
     """
-    graph, regions, partitions = folded.places
-    labels = _moved(graph) if tie == "levels" else _grouped(graph, tie, num_regions)
-    numbers: dict[tuple, dict[Hashable, int]] = {}
-    found: dict[tuple[int, int, int], tuple[tuple, int]] = {}
-    mixed: dict[Hashable, Hashable] = {}
-    shape_of: dict[Hashable, tuple] = {}
+    check_count("tie_sums", tie, num_regions)
+    graph, _, partitions = folded.places
+    moved = tie == "levels"
+    labels = _moved(graph) if moved else _grouped(graph, tie, num_regions)
     rank = {n: i for owned in graph.partitions_of for i, n in enumerate(owned)}
+    tables: dict[_Shape, dict[Hashable, int]] = {}
+    rows: dict[tuple[int, int, int], tuple[_Shape, int]] = {}
+    shape_of: dict[Hashable, _Shape] = {}
     for number, (place, p) in enumerate(zip(partitions, graph.partitions, strict=True)):
         shape = shapes[place[0] - 1][place[1]]
-        label = (labels[p.region], _cut(graph, p) if tie == "levels" else rank[number])
-        if tie != "levels" and shape_of.setdefault(label, shape) != shape:
+        label = (labels[p.region], _cut(graph, p) if moved else rank[number])
+        if not moved and shape_of.setdefault(label, shape) != shape:
             raise ValueError(
                 "tie_sums must group regions whose sums have weights of one shape, got "
                 f"{shape_of[label]} and {shape} in the group of region {p.region}"
             )
-        rows = numbers.setdefault(shape, {})
-        found[place] = (shape, rows.setdefault(label, len(rows)))
-    table = {shape: n for n, shape in enumerate(numbers)}
-    sums, mixture_rows, mixtures = [], [], []
+        own = tables.setdefault(shape, {})
+        rows[place] = (shape, own.setdefault(label, len(own)))
+    number_of = {shape: n for n, shape in enumerate(tables)}
+
+    def fold_rows(level, fold, size):
+        found = [rows[level, fold, row] for row in range(size)]
+        return number_of[found[0][0]], np.array([row for _, row in found], ROW_TYPE)
+
+    mixtures = _mixtures(folded, labels, rows, moved)
+    return TiedSums(
+        tuple((len(own), *shape) for shape, own in tables.items()),
+        tuple(
+            tuple(fold_rows(n, f, fold.size) for f, fold in enumerate(level.folds))
+            for n, level in enumerate(folded.levels, start=1)
+        ),
+        tuple(own for own, _ in mixtures),
+        tuple(mixture for _, mixture in mixtures),
+    )
+
+
+def _mixtures(folded, labels, rows, moved):
+    """Per level, `TiedSums.mixture_rows` and its mixture; None twice without one."""
+    regions: dict[tuple[int, int], int] = {
+        place: region for region, place in enumerate(folded.places.regions)
+    }
+    seen: dict[Hashable, Hashable] = {}
+    out: list[tuple[np.ndarray | None, np.ndarray | None]] = []
     for n, level in enumerate(folded.levels, start=1):
-        places = [
-            [found[n, f, row] for row in range(fold.size)]
-            for f, fold in enumerate(level.folds)
-        ]
-        sums.append(
-            tuple(
-                (table[own[0][0]], np.array([row for _, row in own], ROW_TYPE))
-                for own in places
-            )
-        )
         if level.mixture is None:
-            mixture_rows.append(None)
-            mixtures.append(None)
+            out.append((None, None))
             continue
-        flat = [*(place for own in places for place in own), None]
-        own_labels = [labels[r] for r, (at, _) in enumerate(regions) if at == n]
-        of_row = [row for at, row in regions if at == n]
-        keys: list[Hashable] = [None] * level.num_regions
-        for label, row in zip(own_labels, of_row, strict=True):
-            keys[row] = key = (label, tuple(flat[p] for p in level.mixture[row]))
-            if tie != "levels" and mixed.setdefault(label, (n, key)) != (n, key):
+        flat = [
+            rows[n, f, row]
+            for f, fold in enumerate(level.folds)
+            for row in range(fold.size)
+        ]
+        keys = []
+        for row, mixed in enumerate(level.mixture):
+            label = labels[regions[n, row]]
+            keys.append((label, tuple(flat[p] if p >= 0 else None for p in mixed)))
+            if not moved and seen.setdefault(label, (n, keys[-1])) != (n, keys[-1]):
                 raise ValueError(
                     "tie_sums must group regions of several partitions that are at one "
                     f"level and have equal children in one order, got group {label}"
                 )
         first, inverse = _numbered(keys)
-        mixture_rows.append(inverse)
-        mixtures.append(level.mixture[first])
-    return TiedSums(
-        tuple((len(rows), *shape) for shape, rows in numbers.items()),
-        tuple(sums),
-        tuple(mixture_rows),
-        tuple(mixtures),
-    )
+        out.append((inverse, level.mixture[first]))
+    return out
 
 
 def _moved(graph: RegionGraph) -> list[Hashable]:
