@@ -81,8 +81,8 @@ def pooled(
         chosen = jnp.asarray(variable)[starts[None] + drawn]
         own_data = own_data.at[:, own.variables].set(data[example, chosen])
         if observed is not None and own_observed is not None:
-            seen = observed[example, chosen]
-            own_observed = own_observed.at[:, own.variables].set(seen)
+            known = observed[example, chosen]
+            own_observed = own_observed.at[:, own.variables].set(known)
     return own_data, own_observed
 
 

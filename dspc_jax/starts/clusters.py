@@ -75,8 +75,8 @@ def labels(
             *(keys, fitted, columns, exists, members, counts),
             *(num_clusters, num_iterations, size),
         )
-        found = _labels(centers[group], table, columns, exists)
-        out[places] = np.asarray(found)[:, :num_rows]
+        numbers = _labels(centers[group], table, columns, exists)
+        out[places] = np.asarray(numbers)[:, :num_rows]
     return out
 
 
@@ -123,8 +123,8 @@ def _labels(centers, table, columns, exists):
         def chunk(table):
             return nearest(jnp.where(exists[None], table[:, columns], 0.0), centers)
 
-        found = jax.lax.map(chunk, chunks)
-        return found.reshape(-1).astype(np.min_scalar_type(len(centers) - 1))
+        numbers = jax.lax.map(chunk, chunks)
+        return numbers.reshape(-1).astype(np.min_scalar_type(len(centers) - 1))
 
     return jax.lax.map(patch, (centers, columns, exists))
 

@@ -90,8 +90,8 @@ def distill(
     number = {latent: n for n, latent in enumerate(dict.fromkeys(latents))}
     table = _comparable(layout, x, observed)
     alike = _alike(layout, [number[latent] for latent in latents])
-    found = _labels(key, table, list(number), alike, layout.num_channels, options)
-    label = found[[number[latent] for latent in latents]]
+    distinct = _labels(key, table, list(number), alike, layout.num_channels, options)
+    label = distinct[[number[latent] for latent in latents]]
     return CircuitParams(
         leaves=_leaves(layout, label, x, observed, smoothing),
         sums=_sums(layout, label, smoothing.sums),
@@ -244,9 +244,9 @@ def _sums(layout, label, smoothing):
             table, _ = ties.rows[folds[0][0] - 1][folds[0][1]]
             logits[table] = _log_weights(_pooled(count, rows), smoothing, tail)
             continue
-        found = _log_weights(count, smoothing, tail)
+        tables = _log_weights(count, smoothing, tail)
         ends = np.cumsum([len(members[place]) for place in folds])
-        logits |= dict(zip(folds, jnp.split(found, ends[:-1]), strict=True))
+        logits |= dict(zip(folds, jnp.split(tables, ends[:-1]), strict=True))
     if ties is not None:
         return (tuple(logits[table] for table in range(len(ties.tables))),)
     return tuple(

@@ -143,8 +143,8 @@ def tie_sums(
     number_of = {shape: n for n, shape in enumerate(tables)}
 
     def fold_rows(level, fold, size):
-        found = [rows[level, fold, row] for row in range(size)]
-        return number_of[found[0][0]], np.array([row for _, row in found], ROW_TYPE)
+        places = [rows[level, fold, row] for row in range(size)]
+        return number_of[places[0][0]], np.array([row for _, row in places], ROW_TYPE)
 
     mixtures = _mixtures(folded, labels, rows, moved)
     return TiedSums(
@@ -163,7 +163,7 @@ def _mixtures(folded, labels, rows, moved):
     regions: dict[tuple[int, int], int] = {
         place: region for region, place in enumerate(folded.places.regions)
     }
-    seen: dict[Hashable, Hashable] = {}
+    owners: dict[Hashable, Hashable] = {}
     out: list[tuple[np.ndarray | None, np.ndarray | None]] = []
     for n, level in enumerate(folded.levels, start=1):
         if level.mixture is None:
@@ -178,7 +178,7 @@ def _mixtures(folded, labels, rows, moved):
         for row, mixed in enumerate(level.mixture):
             label = labels[regions[n, row]]
             keys.append((label, tuple(flat[p] if p >= 0 else None for p in mixed)))
-            if not moved and seen.setdefault(label, (n, keys[-1])) != (n, keys[-1]):
+            if not moved and owners.setdefault(label, (n, keys[-1])) != (n, keys[-1]):
                 raise ValueError(
                     "tie_sums must group regions of several partitions that are at one "
                     f"level and have equal children in one order, got group {label}"

@@ -58,8 +58,8 @@ def unmet(
                 reasons.append(found)
         return reasons[0] if reasons else None
 
-    found = {name: reason(name) for name in conditions}
-    return {name: why for name, why in found.items() if why is not None}
+    reasons = {name: reason(name) for name in conditions}
+    return {name: why for name, why in reasons.items() if why is not None}
 
 
 def check(

@@ -127,11 +127,11 @@ def exact_term(circuit: Model, settings: MmdSettings, dataset: Dataset) -> Term:
         UserError: the MMD of this circuit, or with these kernels, has no closed form.
     """
     for name in ("mmd_kernel", "mmd_pixel_kernel"):
-        given, needed = getattr(settings, name), getattr(MmdSettings, name)
-        if given != needed:
+        value, needed = getattr(settings, name), getattr(MmdSettings, name)
+        if value != needed:
             raise UserError(
                 f"--{name} must be {needed} with --mmd_estimator=exact (no other has a "
-                f"closed form), got {given!r}"
+                f"closed form), got {value!r}"
             )
     try:
         expected_kernels.check(circuit.circuit)

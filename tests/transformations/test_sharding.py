@@ -22,7 +22,7 @@ import jax, jax.numpy as jnp, numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 from tests.transformations import functions
 
-found = {}
+results = {}
 for words in sys.argv[1:]:
     kind, case = words.split(" ", 1)
     mesh = jax.make_mesh((4,), ("batch",), (getattr(AxisType, kind),))
@@ -65,8 +65,8 @@ for words in sys.argv[1:]:
     off = jax.tree.map(
         lambda a, b: float(np.abs(np.asarray(a) - b).max() / max(1, np.abs(b).max())),
         *(there, here))
-    found[words] = collectives, max(jax.tree.leaves(off)), spec
-print(json.dumps(found))
+    results[words] = collectives, max(jax.tree.leaves(off)), spec
+print(json.dumps(results))
 """
 
 # Evidence, tables of values, a sample and its gradient.
@@ -146,7 +146,7 @@ sums = {
     "unbiased": jax.grad(lambda p, x: mmd(p, x, "unbiased")),
     "biased": jax.grad(lambda p, x: mmd(p, x, "biased")),
 }
-found = {}
+results = {}
 for name in sys.argv[1:]:
     function = jax.jit(sums[name])
     here = function(params, x)
@@ -159,8 +159,8 @@ for name in sys.argv[1:]:
         off += jax.tree.leaves(jax.tree.map(
             lambda a, b: float(np.abs(np.asarray(a) - np.asarray(b)).max()),
             there, here))
-    found[name] = max(off)
-print(json.dumps(found))
+    results[name] = max(off)
+print(json.dumps(results))
 """
 
 
@@ -181,6 +181,6 @@ def run(program, names):
     }
     words = [sys.executable, "-c", program, *names]
     out = subprocess.run(words, env=environment, capture_output=True, check=True)
-    found = json.loads(out.stdout)
-    assert list(found) == list(names)
-    return found
+    results = json.loads(out.stdout)
+    assert list(results) == list(names)
+    return results

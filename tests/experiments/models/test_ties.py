@@ -7,7 +7,7 @@ import pytest
 import dspc_jax as pc
 from experiments.console.errors import UserError
 from experiments.engine import flags_in_use
-from experiments.engine.flags import Settings, defaults_of
+from experiments.engine.flags import Settings, defaults_of, fields_of
 from experiments.models import circuit, joint_circuit
 from tests.experiments.tiny import tiny_digits
 
@@ -41,4 +41,4 @@ def test_sums_are_tied_where_there_is_what_moves():
     with pytest.raises(
         UserError, match="--tie_sums must go with --structure=quad_tree"
     ):
-        flags_in_use.check([Settings], wrong, values)
+        flags_in_use.check(fields_of([Settings]), {}, wrong, values)
