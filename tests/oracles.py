@@ -49,8 +49,8 @@ def locate(graph: RegionGraph, folded: FoldedGraph) -> Location:
     """
     start = ((graph.root, (len(folded.levels), 0)),)
     for lifts in (False, True):
-        for found in _matches(graph, folded, lifts, start, Location({}, {}, {})):
-            return found
+        for result in _matches(graph, folded, lifts, start, Location({}, {}, {})):
+            return result
     raise AssertionError("regions and rows are not one to one")
 
 

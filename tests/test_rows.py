@@ -38,9 +38,9 @@ def test_weights_by_hand_give_the_likelihood_by_hand():
         params.leaves[i].logits[row, :, place] = special.logit([[0.25], [0.75]])
     agree = np.log([[0.4, 0.1], [0.1, 0.4]])  # two coins are alike
     for partition, share in ((0, 0.3), (1, 0.7)):
-        found = rows.mixtures[partition]
-        assert found is not None
-        i, row, place = found
+        result = rows.mixtures[partition]
+        assert result is not None
+        i, row, place = result
         params.mixtures[i][row, :, place] = np.log(share)
     for partition in (2, 3):
         i, j, row = rows.sums[partition]

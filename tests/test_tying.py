@@ -110,8 +110,8 @@ def spread(tied: pc.Circuit, params: Any) -> Any:
     params = jax.tree.map(np.asarray, params)
     wide = zeros(free(tied.config))._replace(classes=params.classes)
     for own, shared in pairs(tied):
-        for to, of in zip(at(wide, own), at(params, shared), strict=True):
-            to[...] = of
+        for to, subject in zip(at(wide, own), at(params, shared), strict=True):
+            to[...] = subject
     return wide
 
 
@@ -120,8 +120,8 @@ def added(tied: pc.Circuit, wide: Any) -> Any:
     wide = jax.tree.map(np.asarray, wide)
     total = zeros(tied)
     for own, shared in pairs(tied):
-        for to, of in zip(at(total, shared), at(wide, own), strict=True):
-            to[...] += of
+        for to, subject in zip(at(total, shared), at(wide, own), strict=True):
+            to[...] += subject
     return total._replace(classes=wide.classes)
 
 
@@ -152,12 +152,12 @@ def test_the_law_and_its_marginals_by_enumeration(name):
     x = values(circuit)
     masks = cases.masks(x.shape[1])
     rows = np.concatenate([x, x[: len(masks)]])
-    seen = np.concatenate([np.ones(x.shape[:2], bool), masks])
+    visible = np.concatenate([np.ones(x.shape[:2], bool), masks])
     log_prob = cases.jit(jax.vmap(circuit.log_prob, (None, 0, 0)))
-    found = np.exp(log_prob(params, rows, seen).astype(np.float64))
-    wanted = [table.marginal(*pair) for pair in zip(rows, seen, strict=True)]
-    np.testing.assert_allclose(found, wanted, rtol=1e-4)
-    np.testing.assert_allclose(found[: len(x)].sum(), 1, rtol=1e-5)
+    result = np.exp(log_prob(params, rows, visible).astype(np.float64))
+    wanted = [table.marginal(*pair) for pair in zip(rows, visible, strict=True)]
+    np.testing.assert_allclose(result, wanted, rtol=1e-4)
+    np.testing.assert_allclose(result[: len(x)].sum(), 1, rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", cases.parameters(TIED, (*LONG, "chain")))
@@ -189,9 +189,9 @@ def test_queries_and_gradients_are_those_of_the_circuit_with_copies(name):
         gradient = jax.grad(loss, 1)(circuit, params, x)
         return queries(circuit, params, keys, x, observed), gradient
 
-    found, gradient = of(circuit, params, x)
+    result, gradient = of(circuit, params, x)
     expected, copies = of(free(circuit.config), wide, x)
-    assert_close(found, expected)
+    assert_close(result, expected)
     assert_close(gradient, added(circuit, copies))
 
 
@@ -209,9 +209,9 @@ def test_counts_are_sums_over_copies_and_a_step_their_fractions(name):
     count = functools.partial(cases.jit, static_argnums=0)(both)
     counts, prior = count(circuit, params)
     copies, prior_copies = count(plain, wide)
-    for found, of in ((counts, copies), (prior, prior_copies)):
-        parts = added(circuit, of._replace(leaves=zeros(plain).leaves))
-        assert_close(found._replace(leaves=()), parts._replace(leaves=()))
+    for result, subject in ((counts, copies), (prior, prior_copies)):
+        parts = added(circuit, subject._replace(leaves=zeros(plain).leaves))
+        assert_close(result._replace(leaves=()), parts._replace(leaves=()))
     mass = [np.zeros_like(m) for _, m in counts.leaves]
     rows = pc.parameter_rows
     for leaf, (i, row, place) in rows(plain).leaves.items():

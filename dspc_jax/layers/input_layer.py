@@ -137,8 +137,10 @@ def regrouped(
         for part, own in parts:
             for row, place in np.argwhere(part.valid):
                 at = block.valid[row] & (block.scopes[row] == part.scopes[row, place])
-                for to, of in zip(*map(jax.tree.leaves, (arrays, own)), strict=True):
-                    values = of[row, :, place]
+                for to, subject in zip(
+                    *map(jax.tree.leaves, (arrays, own)), strict=True
+                ):
+                    values = subject[row, :, place]
                     to[row, :, at.argmax()][tuple(map(slice, values.shape))] = values
         return arrays
 

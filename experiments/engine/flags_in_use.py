@@ -45,17 +45,17 @@ def unmet(
 
     def reason(name: str) -> Unmet | None:
         each = (_reason(name, condition) for condition in conditions[name])
-        return next((found for found in each if found is not None), None)
+        return next((result for result in each if result is not None), None)
 
     def _reason(name: str, condition: Condition) -> Unmet | None:
         reasons = []
         for other, wanted in condition.items():
             if other in conditions:  # a program need not have it
                 fits = _fits(values[other], wanted)
-                found = reason(other) if fits else Unmet(name, other, wanted)
-                if found is None:
+                result = reason(other) if fits else Unmet(name, other, wanted)
+                if result is None:
                     return None
-                reasons.append(found)
+                reasons.append(result)
         return reasons[0] if reasons else None
 
     reasons = {name: reason(name) for name in conditions}

@@ -79,18 +79,18 @@ def densities():
       density ``[S]`` of the first pixel, and the joint density ``[S]`` with the second.
     """
     pulled, params = model(PIXELS, 2)
-    given = np.array([0.4, -0.3])
+    evidence = np.array([0.4, -0.3])
     first = np.stack([grid(), np.full_like(grid(), np.nan)], 1)
-    joint = np.stack([np.broadcast_to(given, grid().shape), grid()], 1)
+    joint = np.stack([np.broadcast_to(evidence, grid().shape), grid()], 1)
     # One program for all: a mask for every example.
     x = jnp.asarray(np.concatenate([first, joint, first[:1]]), jnp.float32)
-    x = x.at[-1, 0].set(jnp.asarray(given, jnp.float32))
+    x = x.at[-1, 0].set(jnp.asarray(evidence, jnp.float32))
     alone = np.arange(len(x))
     alone = (alone < SIDE**2) | (alone == len(x) - 1)
     observed = jnp.asarray(np.stack([np.ones(len(x), bool), ~alone], 1))
     log_prob = cases.jit(jax.vmap(pulled.log_prob, (None, 0, 0)))(params, x, observed)
     density = np.exp(np.asarray(log_prob, np.float64))
-    return given, density[-1], density[: SIDE**2], density[SIDE**2 : -1]
+    return evidence, density[-1], density[: SIDE**2], density[SIDE**2 : -1]
 
 
 def test_total_probability_and_marginals_of_whole_blocks():
@@ -101,9 +101,9 @@ def test_total_probability_and_marginals_of_whole_blocks():
 
 def test_samples_and_conditional_samples_have_the_right_moments():
     pulled, params = model(PIXELS, 2)
-    given, _, alone, joint = densities()
+    evidence, _, alone, joint = densities()
     num_samples = 4000
-    x0 = jnp.asarray([given, [np.nan, np.nan]], jnp.float32)
+    x0 = jnp.asarray([evidence, [np.nan, np.nan]], jnp.float32)
     observed = jnp.asarray([True, False])
 
     @cases.jit
@@ -125,11 +125,13 @@ def test_samples_and_conditional_samples_have_the_right_moments():
         for below in (grid() < mean, np.all(grid() < mean, 1, keepdims=True)):
             share = mass @ below
             if below.shape[1] == 2:
-                found = np.mean(np.asarray(samples) < mean, 0)
+                result = np.mean(np.asarray(samples) < mean, 0)
             else:
-                found = np.mean(np.all(np.asarray(samples) < mean, 1, keepdims=True), 0)
+                result = np.mean(
+                    np.all(np.asarray(samples) < mean, 1, keepdims=True), 0
+                )
             # 5 sigma, and a grid cell of mass on the border
-            assert np.all(np.abs(found - share) < 2.5 / np.sqrt(num_samples) + 0.05)
+            assert np.all(np.abs(result - share) < 2.5 / np.sqrt(num_samples) + 0.05)
 
 
 def test_a_sample_is_the_inverse_of_the_circuit_s_and_soft_ones_become_it():
@@ -287,11 +289,11 @@ def test_parameters_start_from_data():
 
 
 def test_a_batch_is_one_call_of_the_flow():
-    seen = []
+    visible = []
 
     def noted(function):
         def call(params, x):
-            seen.append(x.shape)
+            visible.append(x.shape)
             return function(params, x)
 
         return call
@@ -301,10 +303,10 @@ def test_a_batch_is_one_call_of_the_flow():
     pulled = pc.transform(circuit_of(flow, 2), flow)
     x = jnp.zeros((5, 2, 2))
     together = jax.jit(jax.vmap(pulled.log_prob, (None, 0))).lower(params, x).as_text()
-    assert seen[-1] == (5, 2, 2)
+    assert visible[-1] == (5, 2, 2)
     assert "while" not in together
     jax.jit(jax.vmap(pulled.sample, (0, None))).lower(cases.fresh_keys(0, 7), params)
-    assert seen[-1] == (7, 2, 2)
+    assert visible[-1] == (7, 2, 2)
 
 
 def test_batches_equal_single_examples():

@@ -63,7 +63,7 @@ def both(num_hairs: int, sum_layer: str):
 
 def functions():
     """Every walk through the levels, of ``(layout, params, t, x, observed, key)``."""
-    given = {
+    evidence = {
         "log_prob": lambda lay, p, t, x, o, key: queries.log_prob(lay, p, x, o),
         "mean": lambda lay, p, t, x, o, key: queries.mean(lay, p, x, o),
         "mpe": lambda lay, p, t, x, o, key: queries.mpe(lay, p, x, o),
@@ -72,13 +72,13 @@ def functions():
         ),
     }
     for relaxation in ("gumbel_softmax", "straight_through", "dense"):
-        given[relaxation] = functools.partial(
+        evidence[relaxation] = functools.partial(
             lambda lay, p, t, x, o, key, r: queries.sample_differentiable(
                 lay, jax.random.clone(key), p, x, o, relaxation=r, temperature=t
             ),
             r=relaxation,
         )
-    return given
+    return evidence
 
 
 @pytest.mark.parametrize(
@@ -115,16 +115,16 @@ def test_steps_change_nothing(num_hairs, sum_layer, names):
         return {name: values(functions()[name]) for name in names}
 
     expected = results(plain, params)
-    found = results(stepped, parameters.in_levels(stepped, params))
+    result = results(stepped, parameters.in_levels(stepped, params))
     for name, (value, slope) in expected.items():
         np.testing.assert_allclose(
-            found[name][0], value, rtol=1e-5, atol=1e-5, err_msg=name
+            result[name][0], value, rtol=1e-5, atol=1e-5, err_msg=name
         )
         jax.tree.map(
             lambda a, b, name=name: np.testing.assert_allclose(
                 a, b, rtol=1e-4, atol=5e-5, err_msg=name
             ),
-            found[name][1],
+            result[name][1],
             (parameters.in_levels(stepped, slope[0]), slope[1]),
         )
 
@@ -165,11 +165,11 @@ def test_second_derivatives_of_steps():
         return jax.jvp(jax.grad(value), (params,), (tangent,))
 
     expected = cases.jit(functools.partial(curvature, plain))(params, tangent)
-    found = cases.jit(functools.partial(curvature, stepped))(
+    result = cases.jit(functools.partial(curvature, stepped))(
         parameters.in_levels(stepped, params), parameters.in_levels(stepped, tangent)
     )
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4),
-        found,
+        result,
         tuple(parameters.in_levels(stepped, part) for part in expected),
     )

@@ -204,13 +204,13 @@ def test_leaves_start_at_what_is_observed_of_their_variable():
 def test_every_observed_row_stands_in_alike():
     observed = np.random.default_rng(0).random((11, 2)) < 0.5
     rows = np.tile(np.arange(11), 3000)[:, None]
-    found = np.asarray(
+    result = np.asarray(
         missing.observed_rows(
             jax.random.key(0), jnp.asarray(observed), rows, np.arange(2)[None]
         )
     )
     for column in range(2):
-        there, got = observed[:, column], found[:, column]
+        there, got = observed[:, column], result[:, column]
         kept = there[rows[:, 0]]
         np.testing.assert_array_equal(got[kept], rows[kept, 0])
         counts = np.bincount(got[~kept], minlength=11)

@@ -34,18 +34,18 @@ def test_means_of_normal_leaves_against_quadrature(name):
     circuit = case.circuit
     num_variables = circuit.config.structure.num_variables
     num_channels = circuit.config.num_channels
-    given = jnp.asarray(cases.normal(1, num_variables, num_channels))
+    evidence = jnp.asarray(cases.normal(1, num_variables, num_channels))
     observed = np.arange(num_variables) > 0
     if num_channels > 1:  # the channels of the one variable: no evidence
         mean = cases.jit(circuit.mean)(case.params)[0, 0]
         other = np.linspace(-8.0, 8.0, 201, dtype=np.float32)
     else:
-        mean = cases.jit(circuit.mean)(case.params, given, observed)[0, 0]
+        mean = cases.jit(circuit.mean)(case.params, evidence, observed)[0, 0]
         other = np.zeros(1, np.float32)
     grid = np.linspace(-8.0, 8.0, 4001, dtype=np.float32)
 
     def density(value, aside):
-        x = given.at[0, 0].set(value)
+        x = evidence.at[0, 0].set(value)
         if num_channels > 1:
             x = x.at[0, 1].set(aside)
         return circuit.log_prob(case.params, x)
@@ -65,10 +65,10 @@ def test_without_evidence_and_with_all_of_it():
         everything = jnp.ones(len(x), bool)
         return case.circuit.mean(params), case.circuit.mean(params, x, everything)
 
-    without, given = means(case.params)
+    without, evidence = means(case.params)
     expected = np.tensordot(case.table.probs, case.table.values, axes=1)
     np.testing.assert_allclose(without, expected, atol=2e-5)
-    np.testing.assert_array_equal(given, x)
+    np.testing.assert_array_equal(evidence, x)
 
 
 def test_impossible_evidence_gives_zero_and_no_nan():

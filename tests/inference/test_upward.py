@@ -44,8 +44,8 @@ def test_every_marginal_conditional_and_class_posterior(name):
     case, table = cases.case(name), cases.case(name).table
     x, observed = every_query(case)
     # What stands in an unobserved place is nobody's business: NaN, to be sure.
-    given = np.where(observed[..., None], x, np.nan).astype(np.float32)
-    answers = case.queries(case.params, given, observed)
+    evidence = np.where(observed[..., None], x, np.nan).astype(np.float32)
+    answers = case.queries(case.params, evidence, observed)
     log_m, per_class, posterior = (np.asarray(a, np.float64) for a in answers)
     joint = [
         np.exp(table.joint[:, table.agrees(a, o)]).sum(axis=1)
@@ -67,9 +67,9 @@ def test_every_marginal_conditional_and_class_posterior(name):
 def test_mpe_is_the_max_product_optimum(name):
     case, table = cases.case(name), cases.case(name).table
     x, observed = every_query(case)
-    given = np.where(observed[..., None], x, np.nan).astype(np.float32)
-    found = np.asarray(case.mpe(case.params, given, observed))
-    index = table.find(found)
+    evidence = np.where(observed[..., None], x, np.nan).astype(np.float32)
+    result = np.asarray(case.mpe(case.params, evidence, observed))
+    index = table.find(result)
     assert (index >= 0).all()
     for a, o, i in zip(x, observed, index, strict=True):
         agrees = table.agrees(a, o)
@@ -267,9 +267,9 @@ def test_samplers_survive_impossible_evidence():
     case, params, x, observed = forbidden("tucker")
     keys = cases.fresh_keys
     drawn = case.conditional(keys(0, 4), params, x, observed)
-    found = [drawn, case.mpe(params, x, observed)]
-    found += case.soft(keys(0, 4), params, 0.5, cases.SOFT, x, observed).values()
-    for values in found:
+    result = [drawn, case.mpe(params, x, observed)]
+    result += case.soft(keys(0, 4), params, 0.5, cases.SOFT, x, observed).values()
+    for values in result:
         assert np.isfinite(values).all()
         assert (np.asarray(values)[np.asarray(observed)] == x[observed]).all()
 
@@ -281,8 +281,8 @@ def test_samplers_survive_impossible_evidence():
         )
         return jnp.sum(out)
 
-    found = gradient(params, jax.random.key(1))
-    assert all(np.isfinite(g).all() for g in jax.tree.leaves(found))
+    result = gradient(params, jax.random.key(1))
+    assert all(np.isfinite(g).all() for g in jax.tree.leaves(result))
 
 
 @pytest.mark.parametrize("sum_layer", cases.parameters(["tucker", "cp_t"], ["cp_t"]))
@@ -357,11 +357,11 @@ def test_the_circuit_of_one_class():
     sample = cases.jit(jax.vmap(circuit.sample, (0, None)))
     _, expected, mean_of_all = answers(params)
     for label in (1, jnp.int32(3)):
-        given = pc.given_class(params, label)
-        log_p, _, mean = answers(given)
+        evidence = pc.given_class(params, label)
+        log_p, _, mean = answers(evidence)
         assert_close(log_p, expected[:, int(label)])
         assert_close(np.exp(log_p).sum(), 1)
-        drawn = sample(cases.fresh_keys(1, 4000), given)
+        drawn = sample(cases.fresh_keys(1, 4000), evidence)
         error = 4 * np.sqrt(0.25 / len(drawn))
         np.testing.assert_allclose(np.mean(drawn, 0), mean, atol=error)
         assert np.abs(mean_of_all - mean).max() > 1e-3

@@ -41,8 +41,8 @@ def test_mixtures(mixture):
             mixing_layer.log_mix_max(mixture, *arrays),
         )
     )
-    found = both(np.float32(weights), np.float32(log_probs))
-    for out, reduce in zip(found, (special.logsumexp, np.max), strict=True):
+    result = both(np.float32(weights), np.float32(log_probs))
+    for out, reduce in zip(result, (special.logsumexp, np.max), strict=True):
         np.testing.assert_allclose(
             out,
             plain(mixture, weights, log_probs, reduce),

@@ -62,8 +62,8 @@ def with_gradients(kind, weights, children):
 def test_sums_and_maxima(kind, sides, spread):
     """Down to log-values of -1e5, where only the digits of float32 are lost."""
     weights, children = random_layer(kind, sides, spread=spread)
-    found = both(kind, *float32(weights, children))
-    for out, reduce in zip(found, (oracles.logsumexp, np.max), strict=True):
+    result = both(kind, *float32(weights, children))
+    for out, reduce in zip(result, (oracles.logsumexp, np.max), strict=True):
         exact = plain(kind, weights, children, reduce)
         np.testing.assert_allclose(out, exact, rtol=1e-6, atol=1e-5)
 

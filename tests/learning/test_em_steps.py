@@ -149,9 +149,9 @@ def results(name: str, params: Any) -> list[np.ndarray]:
 
 
 def check(name: str, params: Any, wanted: list[np.ndarray]) -> None:
-    for found, value in zip(results(name, params), wanted, strict=True):
-        assert np.isfinite(found).all()
-        np.testing.assert_allclose(found, value, rtol=1e-3, atol=1e-5)
+    for result, value in zip(results(name, params), wanted, strict=True):
+        assert np.isfinite(result).all()
+        np.testing.assert_allclose(result, value, rtol=1e-3, atol=1e-5)
 
 
 SMOOTHED = {"pseudocount": 1.0, "leaf_pseudocount": 4.0}
@@ -184,8 +184,8 @@ def test_prior_counts_are_those_of_all_trees(name):
     pairs = zip(
         *map(jax.tree.leaves, (count(params), choices.prior(name))), strict=True
     )
-    for found, wanted in pairs:
-        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-6)
+    for result, wanted in pairs:
+        np.testing.assert_allclose(result, wanted, rtol=1e-4, atol=1e-6)
 
 
 def test_sums_visited_as_often_as_expected_take_the_same_step():
@@ -231,9 +231,9 @@ def test_a_schedule_is_the_number_that_it_gives():
     state, first = move(optimizer.init(params), params)
     _, second = move(state, first)
     assert len(traces) == 1
-    for start, found, size in ((params, first, 0.3), (first, second, 0.1)):
+    for start, result, size in ((params, first, 0.3), (first, second, 0.1)):
         wanted = step("trees", params=start, step_size=size)
-        for a, b in zip(*map(jax.tree.leaves, (found, wanted)), strict=True):
+        for a, b in zip(*map(jax.tree.leaves, (result, wanted)), strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6)
 
 

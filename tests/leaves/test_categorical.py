@@ -55,9 +55,9 @@ def test_log_prob_and_its_gradient():
     log_p = np.log(probs, out=np.full_like(probs, -np.inf), where=probs > 0)
     weight = np.where(probs > 0, seed, 0)[..., None]
     gradient = np.sum(weight * (hit - p[:, :, None]), 2)
-    found = answers(logits, x, seed)
-    np.testing.assert_allclose(found[0], log_p, rtol=1e-6, atol=1e-6)
-    np.testing.assert_allclose(found[1], gradient, rtol=1e-5, atol=1e-6)
+    result = answers(logits, x, seed)
+    np.testing.assert_allclose(result[0], log_p, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(result[1], gradient, rtol=1e-5, atol=1e-6)
 
 
 def test_a_nan_stays_one():
@@ -89,12 +89,12 @@ def test_spread_counts_keep_their_mass_and_range(num_values):
         object.__setattr__(leaf, "num_values", num_values)
     rng = np.random.default_rng(0)
     counts = np.where(np.arange(9) < sizes[:, None], rng.random((2, 9)), 0)
-    (found,) = leaf.spread((jnp.asarray(counts, jnp.float32),), 1.2)
-    for row, wanted, size in zip(found, counts, sizes, strict=True):
+    (result,) = leaf.spread((jnp.asarray(counts, jnp.float32),), 1.2)
+    for row, wanted, size in zip(result, counts, sizes, strict=True):
         places = np.arange(size)
         distance = places[:, None] - places
         kernel = np.exp(-0.5 * (distance / 1.2) ** 2) * (abs(distance) <= 4)
         kernel /= kernel.sum(axis=0)
         np.testing.assert_allclose(row[:size], kernel @ wanted[:size], rtol=1e-5)
         assert (row[size:] == 0).all()
-    np.testing.assert_allclose(found.sum(1), counts.sum(1), rtol=1e-5)
+    np.testing.assert_allclose(result.sum(1), counts.sum(1), rtol=1e-5)

@@ -167,11 +167,11 @@ def test_every_query_answers_as_if_apart(name, names):
     rest = (jnp.asarray(x, jnp.float32)[..., None], rng.random(shape) < 0.5)
     ask = cases.jit(queries_of, static_argnums=(0, 1))
     keys = cases.fresh_keys
-    found = ask(pc.build(config).layout, names, joined, *rest, keys(3, 16))
+    result = ask(pc.build(config).layout, names, joined, *rest, keys(3, 16))
     expected = ask(apart(config), names, params, *rest, keys(3, 16))
     for query, answer in expected.items():
         np.testing.assert_allclose(
-            found[query], answer, rtol=2e-5, atol=2e-5, err_msg=query
+            result[query], answer, rtol=2e-5, atol=2e-5, err_msg=query
         )
 
 
@@ -185,9 +185,9 @@ def test_likelihoods_are_those_of_the_enumeration():
     log_prob = cases.jit(jax.vmap(circuit.log_prob, (None, 0, None)))
     values = jnp.asarray(counted().values, jnp.float32)
     everything, some = jnp.ones(4, bool), jnp.array([True, False, True, False])
-    found = np.exp(log_prob(params, values, everything))
-    np.testing.assert_allclose(found, counted().probs, rtol=1e-4)
-    np.testing.assert_allclose(found.sum(), 1, rtol=1e-5)
+    result = np.exp(log_prob(params, values, everything))
+    np.testing.assert_allclose(result, counted().probs, rtol=1e-4)
+    np.testing.assert_allclose(result.sum(), 1, rtol=1e-5)
     marginals = [counted().marginal(x, np.asarray(some)) for x in counted().values]
     np.testing.assert_allclose(
         np.exp(log_prob(params, values, some)), marginals, rtol=1e-4
@@ -246,18 +246,18 @@ def test_a_step_of_em_is_the_same(config):
         change, _ = pc.em(circuit).update(counts, optax.EmptyState(), params)
         return optax.apply_updates(params, change)
 
-    expected, found = step(old, params), step(new, joined)
+    expected, result = step(old, params), step(new, joined)
     moved = input_layer.regrouped(
         old.blocks, expected.leaves, new.blocks, parameters.shapes(new).leaves
     )
     for a, b in zip(
-        jax.tree.leaves(found),
+        jax.tree.leaves(result),
         jax.tree.leaves(expected._replace(leaves=moved)),
         strict=True,
     ):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
     if config == COUNTS:
-        before, after = (np.asarray(p.leaves[0].logits) for p in (joined, found))
+        before, after = (np.asarray(p.leaves[0].logits) for p in (joined, result))
         np.testing.assert_array_equal(after[padding(before)], before[padding(before)])
 
 
@@ -307,12 +307,12 @@ def test_implicit_gradients_are_the_same():
 
         return jax.grad(total)(params)
 
-    expected, found = (
+    expected, result = (
         slopes(apart(config), params),
         slopes(pc.build(config).layout, joined),
     )
     for a, b in zip(
-        jax.tree.leaves((found.sums, found.classes)),
+        jax.tree.leaves((result.sums, result.classes)),
         jax.tree.leaves((expected.sums, expected.classes)),
         strict=True,
     ):

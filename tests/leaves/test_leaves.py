@@ -139,10 +139,10 @@ def test_total_mass(family):
 
 @each
 def test_log_prob(family):
-    found, exact = family.log_prob(family.values), family.oracle(family.values)
+    result, exact = family.log_prob(family.values), family.oracle(family.values)
     inside = exact > -60  # float32 differences of logistic functions end there
-    np.testing.assert_allclose(found[inside], exact[inside], rtol=1e-4, atol=1e-4)
-    np.testing.assert_array_equal(found == -np.inf, exact == -np.inf)
+    np.testing.assert_allclose(result[inside], exact[inside], rtol=1e-4, atol=1e-4)
+    np.testing.assert_array_equal(result == -np.inf, exact == -np.inf)
 
 
 @each
@@ -158,7 +158,7 @@ def test_outside_the_support(family):
 def test_mean_and_mode(family):
     distribution = np.exp(family.oracle(family.values)) * family.step
     mean = (distribution * family.values).sum(axis=1)
-    found, mode, log_prob = cases.jit(
+    result, mode, log_prob = cases.jit(
         lambda leaf, params: (
             leaf.mean(leaf.components(params)),
             leaf.mode(params),
@@ -166,7 +166,7 @@ def test_mean_and_mode(family):
         ),
         static_argnums=0,
     )(family.leaf, family.params)
-    np.testing.assert_allclose(found, mean, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(result, mean, rtol=1e-4, atol=1e-4)
     at_mode = np.diagonal(family.oracle(mode))
     # No value is better, and the greatest log-probability is said to be what it is.
     np.testing.assert_allclose(at_mode, family.oracle(family.values).max(1), atol=2e-3)
@@ -224,9 +224,9 @@ def test_gradients_of_moments(name):
             [jax.grad(f)(params, power) for power in (1, 2)] for f in (drawn, exact)
         ]
 
-    found, truth = map(jax.tree.leaves, cases.jit(gradients)(family.params))
+    result, truth = map(jax.tree.leaves, cases.jit(gradients)(family.params))
     tolerance = 0.04 if name.startswith("logistic") else 2e-3
-    for a, b in zip(found, truth, strict=True):
+    for a, b in zip(result, truth, strict=True):
         np.testing.assert_allclose(a, b, atol=tolerance * max(1, np.abs(b).max()))
 
 
@@ -267,15 +267,15 @@ def test_from_moments(family):
         mean, std = _line(-1, 0, 1, 3), _line(0.3, 0.5, 1, 1.4)
     made = Family(family.leaf, family.leaf.from_moments(mean, std))
     distribution = np.exp(made.oracle(made.values)) * made.step
-    found = (distribution * made.values).sum(axis=1)
+    result = (distribution * made.values).sum(axis=1)
     # A table of few values and a background of 10 % cannot hit a mean exactly.
     loose = 0.06 * (high - low) if isinstance(family.leaf, pc.Categorical) else 0.03
-    np.testing.assert_allclose(found, mean, atol=loose, rtol=1e-2)
+    np.testing.assert_allclose(result, mean, atol=loose, rtol=1e-2)
     if (
         isinstance(family.leaf, pc.Normal | pc.DiscretizedLogistic)
         and len(distribution[0]) != 12
     ):
-        second = (distribution * (made.values - found[:, None]) ** 2).sum(axis=1)
+        second = (distribution * (made.values - result[:, None]) ** 2).sum(axis=1)
         np.testing.assert_allclose(np.sqrt(second), std, rtol=0.1)
 
 

@@ -29,11 +29,11 @@ def draws(num_trials):
 @pytest.mark.parametrize("num_trials", [1, 2, 16, 255])
 def test_binomial_distribution(num_trials):
     p = np.array([1e-30, 1e-7, 0.01, 0.2, 0.5, 0.50001, 0.9, 1 - 1e-3])
-    found = np.asarray(draws(num_trials)(jnp.asarray(p, jnp.float32)))
-    assert (found == found.round()).all()
-    assert (found >= 0).all()
-    assert (found <= num_trials).all()
-    for row, probability in zip(found, p, strict=True):
+    result = np.asarray(draws(num_trials)(jnp.asarray(p, jnp.float32)))
+    assert (result == result.round()).all()
+    assert (result >= 0).all()
+    assert (result <= num_trials).all()
+    for row, probability in zip(result, p, strict=True):
         counts = np.bincount(row.astype(int), minlength=num_trials + 1)
         distribution = stats.binom.pmf(
             np.arange(num_trials + 1), num_trials, probability
@@ -46,9 +46,9 @@ def test_binomial_distribution(num_trials):
 @pytest.mark.parametrize("num_trials", [1, 255])
 def test_binomial_ends(num_trials):
     """Nothing at p = 0, everything at p = 1."""
-    found = draws(num_trials)(jnp.array([0.0, 1e-38, 1.0]))
+    result = draws(num_trials)(jnp.array([0.0, 1e-38, 1.0]))
     expected = np.array([0, 0, num_trials])[:, None]
-    np.testing.assert_array_equal(found, expected * np.ones(GRID))
+    np.testing.assert_array_equal(result, expected * np.ones(GRID))
 
 
 def test_binomial_draws_are_symmetric():
@@ -77,8 +77,8 @@ def test_binomial_draws_of_several_sizes():
     sizes, p = np.array([1, 255, 16]), jnp.array([0.3, 0.97, 0.5])
     uniform = jnp.broadcast_to(UNIFORM, (3, GRID))
     rows = jnp.broadcast_to(p[:, None], uniform.shape)
-    found = jax.jit(lambda p: quantiles.binomial_quantile(uniform, sizes, p))(rows)
-    for row, n, share in zip(found, sizes, p, strict=True):
+    result = jax.jit(lambda p: quantiles.binomial_quantile(uniform, sizes, p))(rows)
+    for row, n, share in zip(result, sizes, p, strict=True):
         alone = draws(int(n))(share[None])[0]
         assert np.count_nonzero(row != alone) <= 2 * n  # rounding, at a piece's ends
 
@@ -90,8 +90,8 @@ def test_categorical_distribution(p):
     """Zero probabilities never come up; the table need not add up to 1."""
     distribution = np.array(p) / np.sum(p)
     rows = jnp.broadcast_to(jnp.asarray(p, jnp.float32), (GRID, 3))
-    found = np.asarray(quantiles.categorical_quantile(UNIFORM, rows)).astype(int)
-    counts = np.bincount(found, minlength=3)
+    result = np.asarray(quantiles.categorical_quantile(UNIFORM, rows)).astype(int)
+    counts = np.bincount(result, minlength=3)
     assert (np.abs(counts - GRID * distribution) <= 1.1).all()
     assert (counts[distribution == 0] == 0).all()
 
@@ -103,9 +103,9 @@ def test_categorical_ends(u):
     p = np.exp(3 * rng.normal(size=(200, 7)))
     p[:, [0, -1]] = 0
     p = jnp.asarray(p / p.sum(axis=1, keepdims=True), jnp.float32)
-    found = np.asarray(quantiles.categorical_quantile(jnp.full(200, u), p))
-    assert (found >= 1).all()
-    assert (found <= 5).all()
+    result = np.asarray(quantiles.categorical_quantile(jnp.full(200, u), p))
+    assert (result >= 1).all()
+    assert (result <= 5).all()
 
 
 @pytest.mark.parametrize("size", [5, 8, 255])
@@ -117,7 +117,7 @@ def test_bisected_tables_give_the_same_draws(size):
     cumulative = jnp.cumsum(jnp.asarray(table, jnp.float32), axis=-1)
     index = tuple(jnp.asarray(rng.integers(0, n, (5, 60))) for n in (3, 2, 4))
     uniform = jnp.asarray(rng.random((5, 60, 2)), jnp.float32)
-    found = jax.jit(quantiles.table_quantile)(uniform, cumulative, index)
+    result = jax.jit(quantiles.table_quantile)(uniform, cumulative, index)
     rows = jnp.asarray(table, jnp.float32)[index]
     wanted = quantiles.categorical_quantile(uniform, rows)
-    np.testing.assert_array_equal(found, wanted)
+    np.testing.assert_array_equal(result, wanted)

@@ -232,10 +232,12 @@ def test_accuracies_count_who_is_recognised():
 
 def test_data_and_samples_are_augmented_alike_with_other_keys():
     discriminator = linear_discriminator()
-    seen = []
+    visible = []
 
     def augment(key, x):
-        jax.debug.callback(lambda k: seen.append(k.tolist()), jax.random.key_data(key))
+        jax.debug.callback(
+            lambda k: visible.append(k.tolist()), jax.random.key_data(key)
+        )
         return x + 100
 
     def loss(augment=None):
@@ -254,7 +256,7 @@ def test_data_and_samples_are_augmented_alike_with_other_keys():
     for name in ("real_logit", "fake_logit"):
         np.testing.assert_allclose(augmented[name], plain[name] + shift, rtol=1e-4)
     jax.effects_barrier()
-    assert len({str(key) for key in seen}) == 2
+    assert len({str(key) for key in visible}) == 2
 
 
 def test_spread_shows_collapse():

@@ -33,7 +33,7 @@ def test_translation_moves_by_whole_pixels_within_an_eighth():
     """Rows by -1 to 1, columns by -2 to 2; all 15 moves, each about as often."""
     x = images(600)
     wide = np.pad(grid(x), ((0, 0), (1, 1), (2, 2), (0, 0)))
-    found = np.zeros((3, 5), int)
+    result = np.zeros((3, 5), int)
     for moved, padded in zip(augment(x, "translation"), wide, strict=True):
         matches = [
             (i, j)
@@ -42,11 +42,11 @@ def test_translation_moves_by_whole_pixels_within_an_eighth():
             if np.array_equal(moved, padded[i : i + HEIGHT, j : j + WIDTH])
         ]
         assert len(matches) == 1
-        found[matches[0]] += 1
-    assert found.sum() == 600
+        result[matches[0]] += 1
+    assert result.sum() == 600
     # Binomial(600, 1/15): mean 40, deviation 6.1; four deviations either way.
-    assert found.min() > 40 - 25
-    assert found.max() < 40 + 25
+    assert result.min() > 40 - 25
+    assert result.max() < 40 + 25
 
 
 def test_cutout_sets_one_rectangle_to_the_background():

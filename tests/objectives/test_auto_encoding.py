@@ -91,12 +91,12 @@ def mean_by_quadrature(x: np.ndarray, observed: np.ndarray, variable: int) -> fl
 def test_the_encoded_mean_is_the_conditional_mean(hidden):
     _, params = built()
     x = images()
-    seen = np.array([v not in hidden for v in range(V)])
-    codes = encoder("mean")(params, keys(), x, jnp.tile(seen, (B, 1)))
+    visible = np.array([v not in hidden for v in range(V)])
+    codes = encoder("mean")(params, keys(), x, jnp.tile(visible, (B, 1)))
     assert codes.shape == (B, L, 1)
     for image, code in zip(x[:2], codes[:2], strict=True):
         joint = np.concatenate([np.asarray(image), np.zeros((L, 1))])
-        observed = np.concatenate([seen, np.zeros(L, bool)])
+        observed = np.concatenate([visible, np.zeros(L, bool)])
         expected = [mean_by_quadrature(joint, observed, V + i) for i in range(L)]
         np.testing.assert_allclose(code[:, 0], expected, atol=2e-4)
 
@@ -148,9 +148,9 @@ def test_mpe_has_its_value_and_the_gradient_of_the_mean():
             for method in ("mpe", "mean")
         }
 
-    best, of = everything(params)
-    (_, by_mpe), mpe_grad = of["mpe"]
-    (_, by_mean), mean_grad = of["mean"]
+    best, subject = everything(params)
+    (_, by_mpe), mpe_grad = subject["mpe"]
+    (_, by_mean), mean_grad = subject["mean"]
     np.testing.assert_allclose(by_mpe, best, atol=1e-6)
     assert np.abs(by_mean - best).max() > 1e-3
     jax.tree.map(np.testing.assert_array_equal, mpe_grad, mean_grad)
@@ -168,9 +168,9 @@ def test_missing_pixels_do_not_matter_and_none_missing_changes_nothing(method):
         params, keys(), x
     )
     np.testing.assert_allclose(with_mask, without, rtol=1e-5, atol=1e-6)
-    seen = everything.at[:, 1].set(False)
-    some = encode(params, keys(), x, seen)
-    other = encode(params, keys(), x.at[:, 1].set(1e6), seen)
+    visible = everything.at[:, 1].set(False)
+    some = encode(params, keys(), x, visible)
+    other = encode(params, keys(), x.at[:, 1].set(1e6), visible)
     np.testing.assert_array_equal(some, other)
     if method == "mean":  # a choice may stay what it was
         assert np.abs(np.asarray(some) - np.asarray(without)).max() > 1e-4
@@ -187,8 +187,8 @@ def test_the_likelihood_of_the_image_integrates_the_latents():
         jnp.asarray(points, jnp.float32), jnp.broadcast_to(mask, (len(GRID), V + L))
     )
     total = np.exp(np.asarray(log_p, np.float64)).sum() * (GRID[1] - GRID[0])
-    found = cases.jit(lambda params: image_log_prob(circuit, params, x))(params)
-    np.testing.assert_allclose(found, np.log(total), atol=1e-4)
+    result = cases.jit(lambda params: image_log_prob(circuit, params, x))(params)
+    np.testing.assert_allclose(result, np.log(total), atol=1e-4)
 
 
 def test_errors_against_scipy():
@@ -301,8 +301,8 @@ def test_the_divergence_against_quadrature():
         )
         return metrics["kl"]
 
-    found = np.asarray(estimate(keys(4000)))
-    assert abs(found.mean() - exact) < 5 * found.std() / np.sqrt(len(found))
+    result = np.asarray(estimate(keys(4000)))
+    assert abs(result.mean() - exact) < 5 * result.std() / np.sqrt(len(result))
     assert exact > 0.05
 
 

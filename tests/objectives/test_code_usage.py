@@ -97,8 +97,8 @@ def test_divergences_against_quadrature():
         return log_p - special.logsumexp(log_p) - np.log(step)
 
     conditional, own = normalized([True] * 3), normalized([False, False, True])
-    found = divergences_of_draws()(params, cases.fresh_keys(5, NUM), x)
-    for estimates, prior in zip(found, (stats.norm.logpdf(GRID), own), strict=True):
+    result = divergences_of_draws()(params, cases.fresh_keys(5, NUM), x)
+    for estimates, prior in zip(result, (stats.norm.logpdf(GRID), own), strict=True):
         exact = (np.exp(conditional) * (conditional - prior)).sum() * step
         assert exact > 0.01
         error = np.mean(estimates) - exact

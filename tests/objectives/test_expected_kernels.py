@@ -71,8 +71,8 @@ def test_a_mixture_is_the_sum_over_its_components():
             v = BANDWIDTH**2 + sp**2 + sq**2
             k = BANDWIDTH / np.sqrt(v) * np.exp(-((mp - mq) ** 2) / 2 / v)
             total += wp * wq * np.prod(k)
-    found = np.exp(of_laws(circuit, params, other, BANDWIDTH))
-    np.testing.assert_allclose(found, total, rtol=1e-5)
+    result = np.exp(of_laws(circuit, params, other, BANDWIDTH))
+    np.testing.assert_allclose(result, total, rtol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -87,19 +87,19 @@ def test_against_samples(name, part):
     """Within 5 deviations of the mean of 20,000 pairs; another distribution is not."""
     circuit, params, other = build(name)
     num = circuit.layout.graph.num_variables
-    seen = np.arange(num) % 2 == 0 if part else np.ones(num, bool)
-    variables = jnp.asarray(seen) if part else None
+    visible = np.arange(num) % 2 == 0 if part else np.ones(num, bool)
+    variables = jnp.asarray(visible) if part else None
     x, y = draw(circuit, params, 2, 20_000), draw(circuit, other, 3, 20_000)
-    k = kernel(x, y, seen)
-    found = np.exp(of_laws(circuit, params, other, BANDWIDTH, variables))
+    k = kernel(x, y, visible)
+    result = np.exp(of_laws(circuit, params, other, BANDWIDTH, variables))
     error = 5 * k.std() / np.sqrt(len(k))
-    assert abs(found - k.mean()) < error
+    assert abs(result - k.mean()) < error
     same = np.exp(of_laws(circuit, params, params, BANDWIDTH, variables))
     assert abs(same - k.mean()) > error
     point = y[:1]
-    k = kernel(x, point, seen)
-    found = np.exp(of_points(circuit, params, point, BANDWIDTH, variables))[0]
-    assert abs(found - k.mean()) < 5 * k.std() / np.sqrt(len(k))
+    k = kernel(x, point, visible)
+    result = np.exp(of_points(circuit, params, point, BANDWIDTH, variables))[0]
+    assert abs(result - k.mean()) < 5 * k.std() / np.sqrt(len(k))
 
 
 @pytest.mark.parametrize("name", cases.parameters(["tree", "quad tree"], ["quad tree"]))
@@ -124,8 +124,8 @@ def test_the_sampled_estimate_is_unbiased_for_the_exact_mmd(name):
         samples = jax.vmap(circuit.sample, (0, None))(keys, params)
         return mmd2_unbiased(data, samples, of_kernel)
 
-    found = np.asarray(estimate(jax.random.split(jax.random.key(5), 400)))
-    assert abs(found.mean() - exact) < 5 * found.std() / 20
+    result = np.asarray(estimate(jax.random.split(jax.random.key(5), 400)))
+    assert abs(result.mean() - exact) < 5 * result.std() / 20
 
 
 def test_patches_are_averaged():

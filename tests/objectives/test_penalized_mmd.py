@@ -72,17 +72,17 @@ def points(seed, *shape):
 
 def test_the_linear_part_is_an_inner_product():
     x, y, t = points(0, 7, 4) + 2, points(1, 5, 4), points(2, 6, 4)
-    found = cases.jit(mmd2_unbiased, static_argnums=2)(
+    result = cases.jit(mmd2_unbiased, static_argnums=2)(
         *map(jnp.float32, (x, y)), KERNEL
     )
-    np.testing.assert_allclose(found, unbiased(x, y), rtol=1e-4)
-    of = cases.jit(witness, static_argnums=3)
-    found = of(*map(jnp.float32, (t, x, y)), KERNEL)
+    np.testing.assert_allclose(result, unbiased(x, y), rtol=1e-4)
+    subject = cases.jit(witness, static_argnums=3)
+    result = subject(*map(jnp.float32, (t, x, y)), KERNEL)
     expected = matrix(t, x).mean(1) - matrix(t, y).mean(1)
     np.testing.assert_allclose(
-        found - found[0], expected - expected[0], rtol=1e-4, atol=1e-5
+        result - result[0], expected - expected[0], rtol=1e-4, atol=1e-5
     )
-    alone = of(*map(jnp.float32, (t, x, y)), rational_quadratic_kernel())
+    alone = subject(*map(jnp.float32, (t, x, y)), rational_quadratic_kernel())
     expected -= t @ (x.mean(0) - y.mean(0))
     np.testing.assert_allclose(alone, expected, rtol=1e-4, atol=1e-5)
     with pytest.raises(ValueError, match="linear_weight must be at least 0 .* got -1"):
@@ -135,12 +135,12 @@ def test_the_penalty_of_a_linear_critic():
 
 def differences(function, w):
     """Central differences of a function of an array, float64."""
-    found = np.zeros(w.shape)
+    result = np.zeros(w.shape)
     for at in np.ndindex(*w.shape):
         step = np.zeros(w.shape)
         step[at] = 1e-5
-        found[at] = (function(w + step) - function(w - step)) / 2e-5
-    return found
+        result[at] = (function(w + step) - function(w - step)) / 2e-5
+    return result
 
 
 def test_value_and_gradient_against_numpy():

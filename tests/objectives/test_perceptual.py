@@ -57,8 +57,8 @@ def test_the_discriminator_sees_features_alone_and_scaled():
     assert logits.shape == (40,)
     assert np.std(logits) > 0
     # With spectral norms of 1 no logit moves more than the scaled features do.
-    seen = cases.jit(features)(x)
-    scaled = seen / np.maximum(seen.std(0), 0.01)
+    visible = cases.jit(features)(x)
+    scaled = visible / np.maximum(visible.std(0), 0.01)
     moved = np.linalg.norm(np.diff(scaled, axis=0), axis=1)
     assert (np.abs(np.diff(logits)) <= 1.01 * moved).all()
     trained = cases.jit(discriminator.train_logits)(jax.random.key(4), params, x)

@@ -83,7 +83,7 @@ def test_the_score_of_a_mean_of_losses(name):
         num_samples=7,
         advantages=advantages if name == "in closed form" else None,
     )
-    (value, metrics), found = both(objective)(params)
+    (value, metrics), result = both(objective)(params)
     keys = jax.random.split(jax.random.key(5), 8)[:-1]
     y = cases.jit(jax.vmap(circuit.sample, (0, None)))(keys, params)
     r = np.asarray(losses(y), np.float64)
@@ -94,17 +94,17 @@ def test_the_score_of_a_mean_of_losses(name):
     )
     np.testing.assert_allclose(value, r.mean(), rtol=1e-5)
     assert metrics == {"count": 7}
-    close(found, exact, rtol=1e-3, atol=1e-5)
+    close(result, exact, rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.slow
 def test_closed_form_and_leaving_out_agree_on_the_mmd():
     circuit, params = coins()
-    (value, _), found = both(with_score(MMD, circuit, advantages=mmd_of))(params)
+    (value, _), result = both(with_score(MMD, circuit, advantages=mmd_of))(params)
     (other, _), expected = both(with_score(MMD, circuit))(params)
     np.testing.assert_allclose(value, other, rtol=1e-5)
     assert max(np.abs(leaf).max() for leaf in jax.tree.leaves(expected)) > 1e-3
-    close(found, expected, rtol=1e-3, atol=1e-5)
+    close(result, expected, rtol=1e-3, atol=1e-5)
 
 
 def test_units_are_those_of_the_loss():
@@ -114,8 +114,8 @@ def test_units_are_those_of_the_loss():
     def loss(params, key, batch, *, sample):
         return MMD(params, key, batch, sample=lambda *asked: sample(*asked) / 2)
 
-    found, expected = both(halved)(params), both(with_score(loss, circuit))(params)
-    close(found, expected, rtol=1e-4, atol=1e-6)
+    result, expected = both(halved)(params), both(with_score(loss, circuit))(params)
+    close(result, expected, rtol=1e-4, atol=1e-6)
 
 
 def test_pathwise_leaves():
@@ -128,10 +128,10 @@ def test_pathwise_leaves():
         y = jax.vmap(circuit.sample, (0, None))(keys, params)
         return mmd2_unbiased(batch, y, KERNEL), {}
 
-    _, found = both(score(estimator="score_pathwise"))(params)
+    _, result = both(score(estimator="score_pathwise"))(params)
     _, scored = both(score(estimator="score_function"))(params)
     _, pathwise = both(by_samples)(params)
-    close(found, scored._replace(leaves=pathwise.leaves), rtol=1e-4, atol=1e-6)
+    close(result, scored._replace(leaves=pathwise.leaves), rtol=1e-4, atol=1e-6)
     assert np.abs(scored.leaves[0].mean - pathwise.leaves[0].mean).max() > 1e-3
 
 
@@ -152,13 +152,13 @@ def test_rebar():
         return losses[0] + surrogate, {}
 
     rebared = with_score(MMD, circuit, estimator="rebar", temperature=0.7)
-    (value, _), found = both(rebared)(params)
+    (value, _), result = both(rebared)(params)
     (expected_value, _), expected = both(by_formula)(params)
     np.testing.assert_allclose(value, expected_value, rtol=1e-4)
-    close(found, expected, rtol=1e-3, atol=1e-5)
+    close(result, expected, rtol=1e-3, atol=1e-5)
     _, pathwise = both(with_score(MMD, circuit, estimator="score_pathwise"))(params)
-    close(found.leaves, pathwise.leaves, rtol=1e-4, atol=1e-6)
-    weights = jax.tree.leaves(found._replace(leaves=()))
+    close(result.leaves, pathwise.leaves, rtol=1e-4, atol=1e-6)
+    weights = jax.tree.leaves(result._replace(leaves=()))
     others = jax.tree.leaves(pathwise._replace(leaves=()))
     assert max(np.abs(f - p).max() for f, p in zip(weights, others, strict=True)) > 1e-3
 

@@ -51,15 +51,15 @@ def test_mmd_advantages_leave_one_out():
         by_sets = set_advantages(lambda y: mmd2_unbiased(x, y, KERNEL), y)
         return mmd_advantages(x, y, KERNEL), by_sets
 
-    for found in both(*args):
-        np.testing.assert_allclose(found, exact, atol=2e-6)
+    for result in both(*args):
+        np.testing.assert_allclose(result, exact, atol=2e-6)
 
 
 def test_mean_advantages_leave_one_out():
     losses = np.array([3.0, -1.0, 0.5, 7.0])
     exact = [losses.mean() - np.delete(losses, i).mean() for i in range(4)]
-    found = mean_advantages(jnp.asarray(losses, jnp.float32))
-    np.testing.assert_allclose(found, exact, rtol=1e-6)
+    result = mean_advantages(jnp.asarray(losses, jnp.float32))
+    np.testing.assert_allclose(result, exact, rtol=1e-6)
 
 
 @functools.cache
@@ -134,8 +134,8 @@ def test_the_mean_gradient_is_exact(name, advantages, unbiased):
         return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
 
     exact = flat(cases.jit(jax.grad(mean_loss))(params))
-    found = flat(cases.jit(jax.grad(mean_surrogate))(params))
-    error = np.linalg.norm(found - exact) / np.linalg.norm(exact)
+    result = flat(cases.jit(jax.grad(mean_surrogate))(params))
+    error = np.linalg.norm(result - exact) / np.linalg.norm(exact)
     assert error < 1e-4 if unbiased else error > 0.02
 
 

@@ -65,14 +65,14 @@ def test_the_noise_has_the_encoder_s_deviation():
 
     @cases.jit
     def codes(key):
-        seen = []
+        visible = []
 
         def decode(params, z):
-            seen.append(z)
+            visible.append(z)
             return z[..., None]
 
         variational_loss({}, key, x, encode=encode, decode=decode)
-        return seen[0]
+        return visible[0]
 
     z = codes(jax.random.key(1))
     np.testing.assert_allclose(z.mean(), 0.3, atol=0.02)

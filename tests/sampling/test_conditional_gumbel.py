@@ -52,16 +52,16 @@ def test_the_distribution_given_the_choice():
         one_hot = np.zeros((1, 3, 1, COUNT))
         one_hot[:, chosen] = 1
         noise = rng.exponential(size=one_hot.shape)
-        found = scores_given(probs, np.float32(one_hot), np.float32(noise))
+        result = scores_given(probs, np.float32(one_hot), np.float32(noise))
         kept = scores[:, best == chosen]
         kept = kept / kept.max(axis=0)
-        assert (np.asarray(found)[0, chosen] == 1).all()
+        assert (np.asarray(result)[0, chosen] == 1).all()
         for d in set(range(3)) - {chosen}:
-            test: Any = stats.ks_2samp(np.asarray(found)[0, d, 0], kept[d])
+            test: Any = stats.ks_2samp(np.asarray(result)[0, d, 0], kept[d])
             assert test.pvalue > 1e-3
 
 
 def test_the_impossible_has_no_score():
     sure = np.asarray([0.0, 1.0], np.float32)[None, :, None, None]
-    found = scores_given(sure, sure, np.ones((1, 2, 1, 1), np.float32))
-    np.testing.assert_array_equal(found.ravel(), [0.0, 1.0])
+    result = scores_given(sure, sure, np.ones((1, 2, 1, 1), np.float32))
+    np.testing.assert_array_equal(result.ravel(), [0.0, 1.0])

@@ -57,11 +57,11 @@ def test_conditional_samples_follow_the_conditional_law(name):
     case, table = cases.case(name), cases.case(name).table
     x, observed = evidence_of(case)
     each = NUM_SAMPLES // len(x)
-    given = np.where(observed[..., None], x, np.nan).astype(np.float32)
+    condition = np.where(observed[..., None], x, np.nan).astype(np.float32)
     samples = case.conditional(
         cases.fresh_keys(1, each * len(x)),
         case.params,
-        given.repeat(each, axis=0),
+        condition.repeat(each, axis=0),
         observed.repeat(each, axis=0),
     )
     samples = np.asarray(samples).reshape(len(x), each, *x.shape[1:])
@@ -128,9 +128,9 @@ def test_leaf_means():
     possible = 2 * jax.nn.sigmoid(case.params.leaves[0].logits)
     for variable in range(3):
         for channel in range(2):
-            found = np.unique(means[:, variable, channel].round(5))
-            assert 1 < len(found) <= 2  # units of the one region of this variable
-            assert np.isin(found, np.asarray(possible).round(5)).all()
+            result = np.unique(means[:, variable, channel].round(5))
+            assert 1 < len(result) <= 2  # units of the one region of this variable
+            assert np.isin(result, np.asarray(possible).round(5)).all()
     # Equal in mean: the leaf noise has deviation below sqrt(2)/2.
     error = (means - samples).mean(axis=0)
     assert (np.abs(error) < 5 * 0.71 / np.sqrt(NUM_SAMPLES)).all()
@@ -269,11 +269,11 @@ def test_conditional_soft_samples(name):
     """Laws 1 and 4 with evidence; what is observed comes back as it was given."""
     case = cases.case(name)
     x, observed = (a.repeat(NUM_SAMPLES // 4, axis=0) for a in evidence_of(case))
-    given = np.where(observed[..., None], x, np.nan).astype(np.float32)
+    condition = np.where(observed[..., None], x, np.nan).astype(np.float32)
     keys = cases.fresh_keys
-    hard = case.conditional(keys(8, NUM_SAMPLES), case.params, given, observed)
+    hard = case.conditional(keys(8, NUM_SAMPLES), case.params, condition, observed)
     for temperature in (1e-4, 0.7):
-        evidence = cases.RELAXATIONS, given, observed
+        evidence = cases.RELAXATIONS, condition, observed
         soft = case.soft(keys(8, NUM_SAMPLES), case.params, temperature, *evidence)
         for relaxation in cases.HARD:
             np.testing.assert_allclose(soft[relaxation], hard, atol=1e-6)
@@ -302,13 +302,13 @@ def test_one_trace_for_all_temperatures_and_keys():
 
         return jax.grad(total, (0, 1))(params, temperature)
 
-    seen = [
+    visible = [
         gradient(params, jax.random.key(seed), jnp.float32(t))[1]
         for seed, t in [(0, 0.1), (1, 0.5), (2, 1.0)]
     ]
     assert len(traces) == 1
-    assert np.isfinite(seen).all()
-    assert len(set(np.asarray(seen).tolist())) == 3
+    assert np.isfinite(visible).all()
+    assert len(set(np.asarray(visible).tolist())) == 3
 
 
 @pytest.mark.parametrize(

@@ -60,8 +60,8 @@ Figure = tuple[float, float]  # a share of the exact gradient's norm, and its er
 
 def figures(line: str) -> list[Figure]:
     """The biases in a line of a table, one for each function."""
-    found = re.findall(r"(\d+) % \(± ([\d.]+)\)", line)
-    return [(float(bias) / 100, float(error) / 100) for bias, error in found]
+    result = re.findall(r"(\d+) % \(± ([\d.]+)\)", line)
+    return [(float(bias) / 100, float(error) / 100) for bias, error in result]
 
 
 @functools.cache
@@ -99,17 +99,17 @@ def measured(name, only):
 
 @circuits
 def test_biases_are_those_of_the_document(name, only):
-    for (relaxation, temperature, function), found in measured(name, only).items():
-        where = (relaxation, temperature, function, found)
+    for (relaxation, temperature, function), result in measured(name, only).items():
+        where = (relaxation, temperature, function, result)
         figure = documented(name)[relaxation, temperature, function]
-        assert_as_documented(found.bias, found.error, figure)
+        assert_as_documented(result.bias, result.error, figure)
         if is_unbiased(name, relaxation, function):
-            assert found.bias < 3 * found.error, where
+            assert result.bias < 3 * result.error, where
         # Whatever the bias, it points the right way.
         least = 0.84 if name == NORMAL else 0.92
-        assert found.cosine > least - found.error, where
+        assert result.cosine > least - result.error, where
         # The error must leave the bounds their meaning.
-        assert found.error < 0.045, where
+        assert result.error < 0.045, where
 
 
 HARD = (
@@ -124,12 +124,12 @@ def test_hard_samples_have_unbiased_leaf_gradients(name, only):
 
     A Normal draw is reparametrised exactly.
     """
-    for (relaxation, temperature, function), found in measured(name, only).items():
+    for (relaxation, temperature, function), result in measured(name, only).items():
         if relaxation in HARD and (function != "kernel" or name == NORMAL):
-            assert found.leaf_bias < 3 * found.leaf_error
+            assert result.leaf_bias < 3 * result.leaf_error
         if temperature in (0.5, None):
             figure = documented_leaves(name)[relaxation, function]
-            assert_as_documented(found.leaf_bias, found.leaf_error, figure)
+            assert_as_documented(result.leaf_bias, result.leaf_error, figure)
 
 
 @pytest.mark.slow
@@ -196,8 +196,8 @@ def test_the_exact_gradient_is_the_derivative_of_the_enumerated_mean(name):
             for s in (1, -1)
             for rows in [list(enumerate(leaves))]
         )
-        found = jax.tree.leaves(exact)[number][(slice(None), *at)]
-        np.testing.assert_allclose(found, (up - down) / 2e-5, rtol=1e-3, atol=2e-6)
+        result = jax.tree.leaves(exact)[number][(slice(None), *at)]
+        np.testing.assert_allclose(result, (up - down) / 2e-5, rtol=1e-3, atol=2e-6)
 
 
 def test_a_wrong_gradient_is_seen():

@@ -126,9 +126,9 @@ def test_derivative_of_a_sample(name):
     """With the conditional distribution functions held fixed, in random directions."""
     circuit, params, direction = setting(name)
     keys = cases.fresh_keys(6, 2)
-    found = cases.jit(jax.vmap(jax.jacrev(draw, 2), (None, 0, None)), static_argnums=0)
+    result = cases.jit(jax.vmap(jax.jacrev(draw, 2), (None, 0, None)), static_argnums=0)
     x = np.asarray(jax.vmap(circuit.sample, (0, None))(keys, params), np.float64)
-    jacobian = found(circuit, cases.fresh_keys(6, 2), params)
+    jacobian = result(circuit, cases.fresh_keys(6, 2), params)
     for i in range(len(keys)):
         distribution = Conditional(circuit, params, ORDER[name])
         uniforms = distribution.uniforms(x[i])
@@ -149,14 +149,14 @@ def test_derivative_given_an_observed_value():
     """To the parameters and to the observed value; variable 1 is given."""
     circuit, params, direction = setting("families")
     observed = jnp.array([False, True, False])
-    given = jnp.array([[0.0], [0.7], [0.0]])
+    evidence = jnp.array([[0.0], [0.7], [0.0]])
 
     def drawn(params, x):
         return draw(circuit, jax.random.key(3), params, x=x, observed=observed)
 
     x, (to_params, to_x) = cases.jit(
         lambda p, x: (drawn(p, x), jax.jacrev(drawn, (0, 1))(p, x))
-    )(params, given)
+    )(params, evidence)
     x = np.asarray(x, np.float64)
     x[1] = 0.7
     order, step = [0, 2], 1e-4
@@ -184,9 +184,11 @@ def test_the_value_is_the_ancestral_sample():
 
     def both(key, x):
         pairs = []
-        for given in ({}, {"x": x, "observed": observed}):
-            hard = circuit.sample(jax.random.clone(key), params, **given)
-            pairs.append((hard, draw(circuit, jax.random.clone(key), params, **given)))
+        for evidence in ({}, {"x": x, "observed": observed}):
+            hard = circuit.sample(jax.random.clone(key), params, **evidence)
+            pairs.append(
+                (hard, draw(circuit, jax.random.clone(key), params, **evidence))
+            )
         return pairs
 
     many = cases.jit(jax.vmap(both, (0, None)))

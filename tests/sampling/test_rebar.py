@@ -41,16 +41,16 @@ def test_noise_given_the_choices(name):
         weights = parameters.normalize(layout, params)
         drawn = noise.draw(layout, keys, jnp.float32)
         path = path_sampling.descend(layout, weights, None, drawn)
-        given = rebar.conditional_noise(path, drawn)
-        again = path_sampling.descend(layout, weights, None, given)
-        return drawn, given, path, again
+        evidence = rebar.conditional_noise(path, drawn)
+        again = path_sampling.descend(layout, weights, None, evidence)
+        return drawn, evidence, path, again
 
     keys = jax.random.split(jax.random.key(0), COUNT)
-    drawn, given, path, again = both(params, keys)
+    drawn, evidence, path, again = both(params, keys)
     np.testing.assert_array_equal(path.units, again.units)
-    np.testing.assert_array_equal(drawn.leaves, given.leaves)
+    np.testing.assert_array_equal(drawn.leaves, evidence.leaves)
     before = np.concatenate(flat(drawn._replace(leaves=())), axis=1)
-    after = np.concatenate(flat(given._replace(leaves=())), axis=1)
+    after = np.concatenate(flat(evidence._replace(leaves=())), axis=1)
     assert np.abs(before - after).min() < 0.01 < np.abs(before - after).mean()
     # Among up to 40 columns none has a smaller p-value, at this key.
     columns = [stats.kstest(column, "uniform").pvalue for column in after.T]
@@ -110,8 +110,8 @@ def test_who_gets_which_gradient():
         return jax.tree.map(jnp.mean, rebar.draw(circuit.layout, keys, params, 0.5))
 
     jacobian = cases.jit(jax.jacrev(means))(params)
-    for name, of in jacobian._asdict().items():
-        leaf, rest = of.leaves, of._replace(leaves=())
+    for name, subject in jacobian._asdict().items():
+        leaf, rest = subject.leaves, subject._replace(leaves=())
         sizes = [
             max(float(jnp.abs(a).max()) for a in jax.tree.leaves(part))
             for part in (leaf, rest)
@@ -203,10 +203,10 @@ def test_it_is_unbiased_with_any_weight_of_its_control():
     spreads = []
     for number, weight in enumerate((0.0, 0.5, 1.0)):
         keys = jax.random.split(jax.random.key(number), (40, 1000))
-        found = np.asarray(batches(params, keys, jnp.float32(weight)), np.float64)
-        spreads.append(found.var(axis=0, ddof=1).sum())
-        error = np.sqrt(spreads[-1] / len(found)) / np.linalg.norm(truth)
-        off = np.linalg.norm(found.mean(axis=0) - truth) / np.linalg.norm(truth)
+        result = np.asarray(batches(params, keys, jnp.float32(weight)), np.float64)
+        spreads.append(result.var(axis=0, ddof=1).sum())
+        error = np.sqrt(spreads[-1] / len(result)) / np.linalg.norm(truth)
+        off = np.linalg.norm(result.mean(axis=0) - truth) / np.linalg.norm(truth)
         # 12 parameters and more: the norm of the error concentrates at its deviation.
         assert off < 2 * error < 0.1
     assert min(spreads[1:]) < spreads[0]

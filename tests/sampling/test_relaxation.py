@@ -87,9 +87,9 @@ def test_gumbel_softmax(temperature):
     t = jnp.float32(temperature)
     exact = jax.jit(plain)(choice, noise, t)
     assert_close(choose(SOFT, choice, noise, t), exact, **CLOSE)
-    found, exact = (gradients(how, choice, noise, t) for how in (SOFT, "plain"))
-    assert_close(found[0], exact[0], rtol=1e-3, atol=1e-3 / temperature)
-    np.testing.assert_allclose(found[2], exact[2], rtol=1e-3, atol=1e-3)
+    result, exact = (gradients(how, choice, noise, t) for how in (SOFT, "plain"))
+    assert_close(result[0], exact[0], rtol=1e-3, atol=1e-3 / temperature)
+    np.testing.assert_allclose(result[2], exact[2], rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("relaxation", HARD)
@@ -145,7 +145,7 @@ def flat_logits(choice):
 def test_reinmax_is_algorithm_2_of_its_paper():
     """At the paper's temperature 1, whatever ours is."""
     choice, noise = random_choice()
-    found = gradients("reinmax", choice, noise, jnp.float32(0.3))
+    result = gradients("reinmax", choice, noise, jnp.float32(0.3))
     a = flat_logits(choice)
     score = a + np.asarray(noise).reshape(a.shape)
     drawn = score == score.max(axis=1, keepdims=True)
@@ -153,10 +153,10 @@ def test_reinmax_is_algorithm_2_of_its_paper():
     dy = flat_cotangent()
     exact = 2 * pulled_plain(middle, dy) - 0.5 * pulled_plain(flat_softmax(a), dy)
     exact = exact.reshape(P, K, J, N)
-    np.testing.assert_allclose(found[0].left, exact.sum(axis=2), rtol=1e-3, atol=1e-4)
-    np.testing.assert_allclose(found[0].right, exact.sum(axis=1), rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(result[0].left, exact.sum(axis=2), rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(result[0].right, exact.sum(axis=1), rtol=1e-3, atol=1e-4)
     by_weight = exact / np.asarray(choice.weight)
-    np.testing.assert_allclose(found[0].weight, by_weight, rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(result[0].weight, by_weight, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("relaxation", ["simple", "reinmax"])
@@ -215,15 +215,15 @@ def test_gumbel_rao_averages_the_straight_through_gradient():
             )
             yield out, back(down)[0]
 
-    (out, found), (_, plain) = jax.jit(lambda a: list(each(a)))(a)
+    (out, result), (_, plain) = jax.jit(lambda a: list(each(a)))(a)
     for k in range(3):
         kept = pull[:, z.argmax(axis=0) == k]
-        ours = np.asarray(found[0])[:, np.asarray(out[0, k] == 1)]
+        ours = np.asarray(result[0])[:, np.asarray(out[0, k] == 1)]
         error = np.sqrt(kept.var(1) / kept.shape[1] + ours.var(1) / ours.shape[1])
         assert (np.abs(kept.mean(axis=1) - ours.mean(axis=1)) < 4 * error).all()
         # Ten independent noises, so a tenth of the variance given the choice.
         np.testing.assert_allclose(ours.var(axis=1) * 10, kept.var(axis=1), rtol=0.1)
-    assert np.var(found) < 0.9 * np.var(plain)
+    assert np.var(result) < 0.9 * np.var(plain)
 
 
 def test_noise_gets_a_gradient_from_the_soft_choice_alone():
@@ -276,8 +276,8 @@ def test_choices_follow_their_probabilities():
     noise = np.float32(rng.gumbel(size=(1, K, count)))
     a = np.broadcast_to(np.float32(np.log(p))[None, :, None], noise.shape)
     chosen = choose_one("hard", a, noise, jnp.float32(1.0))
-    found = np.asarray(chosen).mean(axis=(0, 2))
-    assert (np.abs(found - p) < 5 * np.sqrt(p * (1 - p) / count)).all()
+    result = np.asarray(chosen).mean(axis=(0, 2))
+    assert (np.abs(result - p) < 5 * np.sqrt(p * (1 - p) / count)).all()
 
 
 @pytest.mark.parametrize("relaxation", rx.RELAXATIONS)
@@ -293,8 +293,8 @@ def test_the_impossible_is_never_chosen(relaxation):
     assert (right[:, 3] == 0).all()
     np.testing.assert_allclose(left.sum(axis=1), 1, rtol=1e-5)
     by_choice, _, by_temperature = gradients(*arguments)
-    found = jax.tree.leaves((by_choice, by_temperature))
-    assert all(np.isfinite(g).all() for g in found)
+    result = jax.tree.leaves((by_choice, by_temperature))
+    assert all(np.isfinite(g).all() for g in result)
 
 
 @pytest.mark.parametrize("relaxation", rx.RELAXATIONS)
@@ -308,16 +308,16 @@ def test_nothing_possible(relaxation):
         assert (np.asarray(side)[:, 0] == first).all()
         assert (np.asarray(side)[:, 1:] == 0).all()
     by_choice, _, by_temperature = gradients(*arguments)
-    found = jax.tree.leaves((by_choice, by_temperature))
-    assert all((np.asarray(g) == 0).all() for g in found)
+    result = jax.tree.leaves((by_choice, by_temperature))
+    assert all((np.asarray(g) == 0).all() for g in result)
 
 
 def test_choose_one_is_a_pair_with_one_side():
     choice, noise = random_choice()
     a, noise = np.log(np.asarray(choice.weight)[:, :, 0]), np.asarray(noise)[:, :, 0]
-    found = choose_one(SOFT, a, noise, jnp.float32(0.5))
+    result = choose_one(SOFT, a, noise, jnp.float32(0.5))
     exact = flat_softmax((a + noise) / 0.5)
-    np.testing.assert_allclose(found, exact, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(result, exact, rtol=1e-4, atol=1e-6)
 
 
 def test_bad_input():

@@ -97,9 +97,9 @@ def test_weights_are_powers(zeros):
         return weights_of(circuit, pc.sharpened(circuit, params, power))
 
     for power in (0.0, 0.3, 1.0, 2.5, 1e4, 1e38, math.inf):
-        found = jax.tree.leaves(sharp(jnp.float32(power)))
+        result = jax.tree.leaves(sharp(jnp.float32(power)))
         right = jax.tree.leaves(powers(circuit, params, power)._replace(leaves=()))
-        for a, b in zip(found, right, strict=True):
+        for a, b in zip(result, right, strict=True):
             np.testing.assert_allclose(a, b, atol=1e-5)
             np.testing.assert_array_equal(a[b == 0], 0)
 

@@ -15,11 +15,11 @@ def test_separate_groups_are_found_in_every_patch():
     table[:, :2] += 5 * np.stack([first, first**2], 1)
     table[:, 2:] += 9 * second[:, None]
     patches = [np.array([0, 1]), np.array([2, 3, 4])]
-    found = clusters.labels(jax.random.key(3), table, patches, 8, num_fitted=100)
-    assert found.shape == (2, 400)
-    assert found.dtype == np.uint8
+    result = clusters.labels(jax.random.key(3), table, patches, 8, num_fitted=100)
+    assert result.shape == (2, 400)
+    assert result.dtype == np.uint8
     # Each cluster lies within one group.
-    for labels, groups in zip(found, (first, second), strict=True):
+    for labels, groups in zip(result, (first, second), strict=True):
         for label in np.unique(labels):
             assert len(np.unique(groups[labels == label])) == 1
 
@@ -27,19 +27,19 @@ def test_separate_groups_are_found_in_every_patch():
 @pytest.mark.parametrize("num_rows", [1, 3])
 def test_fewer_rows_than_clusters(num_rows):
     table = np.arange(num_rows, dtype=np.float32)[:, None]
-    found = clusters.labels(jax.random.key(0), table, [np.array([0])], 5)
-    assert len(np.unique(found)) == num_rows
+    result = clusters.labels(jax.random.key(0), table, [np.array([0])], 5)
+    assert len(np.unique(result)) == num_rows
 
 
 def test_equal_rows_are_one_cluster():
     table = np.zeros((20, 3), np.float32)
-    found = clusters.labels(jax.random.key(0), table, [np.arange(3)], 4)
-    assert len(np.unique(found)) == 1
+    result = clusters.labels(jax.random.key(0), table, [np.arange(3)], 4)
+    assert len(np.unique(result)) == 1
 
 
 def test_the_nearest_center_in_numpy():
     rng = np.random.default_rng(0)
     rows, centers = rng.normal(size=(50, 3)), rng.normal(size=(4, 3))
     distance = ((rows[:, None] - centers) ** 2).sum(-1)
-    found = clusters.nearest(rows.astype(np.float32), centers.astype(np.float32))
-    np.testing.assert_array_equal(found, distance.argmin(1))
+    result = clusters.nearest(rows.astype(np.float32), centers.astype(np.float32))
+    np.testing.assert_array_equal(result, distance.argmin(1))

@@ -78,7 +78,7 @@ def test_data_of_a_latent_tree():
     log_prob = cases.jit(
         lambda params: jnp.mean(jax.vmap(circuit.log_prob, (None, 0))(params, x))
     )
-    best, examples, found = (
+    best, examples, result = (
         float(log_prob(p))
         for p in (
             sharp,
@@ -86,7 +86,7 @@ def test_data_of_a_latent_tree():
             circuit.init(jax.random.key(1), x, method="distill"),
         )
     )
-    assert best - found < 0.35 * (best - examples), (best, found, examples)
+    assert best - result < 0.35 * (best - examples), (best, result, examples)
 
 
 def test_what_is_missing_does_not_matter():

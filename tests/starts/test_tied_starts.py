@@ -42,8 +42,8 @@ def test_distilled_leaves_have_the_counts_of_all_their_variables(leaf):
     )
     if isinstance(leaf, pc.Categorical):
         share = np.bincount(x.astype(int).ravel()) / x.size
-        found = special.softmax(params.leaves[0].logits)[0, 0, 0, 0]
-        np.testing.assert_allclose(found, share, rtol=1e-4)
+        result = special.softmax(params.leaves[0].logits)[0, 0, 0, 0]
+        np.testing.assert_allclose(result, share, rtol=1e-4)
     else:
         mean, std = jax.tree.map(np.ravel, leaf.components(params.leaves[0]))
         np.testing.assert_allclose([mean, std], [[x.mean()], [x.std()]], rtol=1e-4)
@@ -78,9 +78,9 @@ def test_patches_of_a_group_share_their_centers():
     own = rng.normal(size=(200, 2)).astype(np.float32)
     table = jnp.asarray(np.concatenate([own, own, rng.normal(size=(200, 2))], 1))
     patches = [np.arange(2) + start for start in (0, 2, 4)]
-    found = clusters.labels(
+    result = clusters.labels(
         jax.random.key(0), table, patches, 8, groups=np.array([0, 0, 1])
     )
-    np.testing.assert_array_equal(found[0], found[1])
-    assert (found[0] != found[2]).any()
-    assert len(np.unique(found[0])) == 8
+    np.testing.assert_array_equal(result[0], result[1])
+    assert (result[0] != result[2]).any()
+    assert len(np.unique(result[0])) == 8

@@ -49,8 +49,8 @@ def test_patterns_of_runs_are_paths_of_this_machine(
     monkeypatch.setenv("HOME", str(tmp_path))
     for name in ("a", "b", "report"):
         (tmp_path / name).mkdir()
-    found = folders("~/a, ~/[br]*", tmp_path / "report")
-    assert found == [tmp_path / "a", tmp_path / "b"]
+    result = folders("~/a, ~/[br]*", tmp_path / "report")
+    assert result == [tmp_path / "a", tmp_path / "b"]
     for pattern in ("gs://bucket/*", "~nobody-of-this-name/*"):
         for program in (report, table):
             words = ["x", f"--runs=~/a,{pattern}", f"--out={tmp_path / 'out'}"]

@@ -58,9 +58,9 @@ def load(root: Path, name: str = "one", **options) -> data.Dataset:
 
 def assert_is(dataset: data.Dataset, name: str) -> None:
     for split in SIZES:
-        found = getattr(dataset, split)
-        assert found.dtype == np.uint8
-        np.testing.assert_array_equal(found[..., 0], table(name, split))
+        outcome = getattr(dataset, split)
+        assert outcome.dtype == np.uint8
+        np.testing.assert_array_equal(outcome[..., 0], table(name, split))
     assert dataset.name == f"debd-{name}"
     assert (dataset.height, dataset.width, dataset.num_values) == (1, 5, 2)
     assert dataset.is_table

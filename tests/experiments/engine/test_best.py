@@ -56,8 +56,8 @@ def test_a_run_ends_in_vain_with_the_best_state_of_each_seed(whole: Path):
     last = max(one, other) + 40  # two evaluations more
     assert (result["step"], result["stopped_step"]) == (last, last)
     assert runs.steps_saved(whole)[-1] == max(bits) == last
-    found = result["metrics"]["valid/bits_per_dim_seeds"]
-    assert found == pytest.approx([bits[one][0], bits[other][1]], rel=1e-6)
+    outcome = result["metrics"]["valid/bits_per_dim_seeds"]
+    assert outcome == pytest.approx([bits[one][0], bits[other][1]], rel=1e-6)
     # Pictures are of the first seed, the last ones of its best state.
     pictures = (
         (whole / "samples" / f"samples_{step:07d}.png").read_bytes()

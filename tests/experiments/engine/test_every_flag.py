@@ -59,16 +59,16 @@ def usable(name: str, found: set[str]) -> tuple[set[str], System]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_flag_that_may_be_given_is_read(name: str):
-    found: set[str] = set()
-    names, _ = usable(name, found)
-    assert names - OF_STEPS <= found
+    result: set[str] = set()
+    names, _ = usable(name, result)
+    assert names - OF_STEPS <= result
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_what_only_steps_read_is_read_by_them(name: str):
-    found: set[str] = set()
-    names, system = usable(name, found)
+    result: set[str] = set()
+    names, system = usable(name, result)
     levels = np.zeros((16, 8, 1), np.uint8)
     batch = Labelled(levels, np.zeros(16, np.int32)) if system.labelled else levels
 
@@ -79,4 +79,4 @@ def test_what_only_steps_read_is_read_by_them(name: str):
         return pictures, system.step(state, keys[2], batch, 0, lambda _: batch)
 
     jax.eval_shape(run, jax.random.key(0))
-    assert names <= found
+    assert names <= result

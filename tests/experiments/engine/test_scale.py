@@ -127,8 +127,8 @@ def test_every_program_continues_bit_for_bit(name: str, tmp_path: Path):
     words = [*FLAGS, "--eval_every=4", *SMALL_FLAGS[name]]
     whole, twice = tmp_path / "whole", tmp_path / "twice"
     for workdir, steps in ((whole, 4), (twice, 2), (twice, 4)):
-        given = [name, f"--workdir={workdir}", f"--num_steps={steps}", *words]
-        assert program.main(program.parse(given)) == 0
+        evidence = [name, f"--workdir={workdir}", f"--num_steps={steps}", *words]
+        assert program.main(program.parse(evidence)) == 0
     runs.assert_same_bits(whole, twice, 4)
 
 

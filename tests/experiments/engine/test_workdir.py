@@ -209,7 +209,7 @@ def test_pictures_show_every_pixel(tmp_path: Path):
     shown = np.concatenate([np.asarray(panel.image) for panel in panels], axis=1)
     np.testing.assert_array_equal(shown, picture[-len(shown) :])
     # Pixels are enlarged six times: every sixth, from the right corner, is the image.
-    found = [
+    result = [
         (y, x)
         for y in range(20, 30)
         for x in range(5, 15)
@@ -220,7 +220,7 @@ def test_pictures_show_every_pixel(tmp_path: Path):
             picture[y + 5 : y + 48 : 6, x + 5 : x + 36 : 6, 0], gray[0, ..., 0]
         )
     ]
-    assert len(found) == 1
+    assert len(result) == 1
 
 
 def test_a_flag_of_a_newer_version_counts_with_its_default(tmp_path: Path):

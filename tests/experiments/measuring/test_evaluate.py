@@ -70,11 +70,11 @@ def test_a_classifier_of_other_images_sees_these(judge: Path, tmp_path: Path):
         name="larger", test=doubled.reshape(len(doubled), -1, 1), height=16, width=16
     )
     known = features.of_classifier(str(judge), small, None)
-    of = features.of_classifier(str(judge), larger, None)
-    assert of.source == known.source
-    found = of.extract(larger.test)[1].argmax(-1)
+    subject = features.of_classifier(str(judge), larger, None)
+    assert subject.source == known.source
+    outcome = subject.extract(larger.test)[1].argmax(-1)
     expected = known.extract(small.test)[1].argmax(-1)
-    assert np.mean(found == expected) > 0.8  # interpolated, not the very same pixels
+    assert np.mean(outcome == expected) > 0.8  # interpolated, not the very same pixels
     colored = small._replace(name="other", train=small.train.repeat(3, -1))
     with pytest.raises(UserError, match="must be trained on colored images"):
         features.of_classifier(str(judge), colored, None)
@@ -141,8 +141,8 @@ def test_wrong_folders_are_named(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ):
-    given = {"circuit": circuit, "judge": judge, "empty": tmp_path}
-    groups = evaluate.parse(["evaluate", *(word.format(**given) for word in words)])
+    evidence = {"circuit": circuit, "judge": judge, "empty": tmp_path}
+    groups = evaluate.parse(["evaluate", *(word.format(**evidence) for word in words)])
     assert exit_code(lambda: evaluate.main(groups)) == 2
     assert complaint in capsys.readouterr().err
 
@@ -169,8 +169,8 @@ def test_a_missing_pixel_is_guessed_better_by_the_mean(circuit: Path):
     for mask in ("stripes", "random"):
         mean, mpe = (errors[f"inpainting_{mask}_{how}"] for how in ("mean", "mpe"))
         assert 0 < mean < mpe
-    given, mean = pictures["random: given"], pictures["random: mean"]
-    assert given.shape == images.shape
+    evidence, mean = pictures["random: given"], pictures["random: mean"]
+    assert evidence.shape == images.shape
     assert 0.45 < (mean == images).mean() < 1  # half of the pixels are given
 
 
@@ -251,8 +251,8 @@ def test_features_of_real_images_are_computed_once(
 
     images = np.arange(24, dtype=np.uint8).reshape(4, 6, 1)
     for _ in range(2):
-        found = features.remembered(of("x"), extract, images)
-        np.testing.assert_array_equal(found, images.reshape(4, 6))
+        outcome = features.remembered(of("x"), extract, images)
+        np.testing.assert_array_equal(outcome, images.reshape(4, 6))
     assert calls == [4]
     features.remembered(of("y"), extract, images)  # another resizing
     features.remembered(of("x"), extract, images + 1)  # other images

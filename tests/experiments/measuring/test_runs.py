@@ -25,8 +25,8 @@ def test_evaluations_decide_where_the_best_state_is_kept(tmp_path: Path):
             fabricated.make(tmp_path / f"{name}{every}", eval_every=every, **same)
             for every in (10, 20)
         ]
-        found = [run for f in folders if (run := read_run(f, f.name)) is not None]
-        return len(settings_of(found))
+        outcome = [run for f in folders if (run := read_run(f, f.name)) is not None]
+        return len(settings_of(outcome))
 
     assert num_settings("last") == 1
     assert num_settings("best", keep_best=True) == 2

@@ -98,9 +98,9 @@ def test_likelihood_and_samples_have_gradients_everywhere(kind, flow, key):
     value, grads = cases.jit(jax.value_and_grad(through_samples))(params)
     assert np.isfinite(value)
     norms = {
-        name: sum(float(np.abs(leaf).sum()) for leaf in jax.tree.leaves(of))
-        for name, of in grads.items()
-        if jax.tree.leaves(of)
+        name: sum(float(np.abs(leaf).sum()) for leaf in jax.tree.leaves(subject))
+        for name, subject in grads.items()
+        if jax.tree.leaves(subject)
     }
     assert all(np.isfinite(norm) for norm in norms.values())
     of_noise = ("temperature", "log_scale")  # no part of what a loss on samples sees
@@ -137,15 +137,15 @@ def test_a_centre_does_not_explain_itself():
     square = ((np.asarray(others)[:, None] - centres[None]) ** 2).sum((2, 3))
     each = np.exp(-square / (2 * 0.2**2)) / np.sqrt(2 * np.pi * 0.2**2) ** 8
     log_prob = cases.jit(density.log_prob)
-    found = log_prob(params, jax.random.key(1), others)
-    np.testing.assert_allclose(found, np.log(each.mean(1)), rtol=1e-4)
+    result = log_prob(params, jax.random.key(1), others)
+    np.testing.assert_allclose(result, np.log(each.mean(1)), rtol=1e-4)
     noise = np.random.default_rng(0).uniform(-0.5, 0.5, centres.shape)
     again = centres + bin_width * noise
     without = ((again[:, None] - centres[None]) ** 2).sum((2, 3))
     np.fill_diagonal(without, np.inf)
     each = np.exp(-without / (2 * 0.2**2)) / np.sqrt(2 * np.pi * 0.2**2) ** 8
-    found = log_prob(params, jax.random.key(2), jnp.asarray(again, jnp.float32))
-    np.testing.assert_allclose(found, np.log(each.mean(1)), rtol=1e-4)
+    result = log_prob(params, jax.random.key(2), jnp.asarray(again, jnp.float32))
+    np.testing.assert_allclose(result, np.log(each.mean(1)), rtol=1e-4)
 
 
 def test_uniform_noise_has_the_bits_of_the_uniform_code(key, tmp_path):
@@ -186,9 +186,9 @@ def test_the_program_trains_and_is_read_back(words, tmp_path: Path):
     metrics = json.loads((run / "result.json").read_text())["metrics"]
     bits = "bits_per_dim_bound" if "--density=vae" in words else "bits_per_dim"
     assert np.isfinite(metrics[f"test/{bits}"])
-    found = trained.load(run, "run")
-    assert (found.program, found.step) == ("ade", 4)
-    drawn = found.system.sample(found.state(0), jax.random.key(0), 3)
+    result = trained.load(run, "run")
+    assert (result.program, result.step) == ("ade", 4)
+    drawn = result.system.sample(result.state(0), jax.random.key(0), 3)
     assert drawn["sampled"].shape == (3, 8, 1)
     assert ("sampled, sharpness 2" in drawn) == ("--density=circuit" in words)
 
@@ -224,9 +224,9 @@ def test_a_density_starts_from_another_with_its_flow(tmp_path: Path):
     theirs = trained.load(source, "start_from")
     groups = ade.parse([*words, f"--start_from={source}"])
     carry = jax.device_get(loop_of(groups, theirs.dataset).init())
-    given = started(carry, groups).state.params
-    jax.tree.map(np.testing.assert_array_equal, given, theirs.states.params)
-    moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), carry.state.params, given)
+    evidence = started(carry, groups).state.params
+    jax.tree.map(np.testing.assert_array_equal, evidence, theirs.states.params)
+    moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), carry.state.params, evidence)
     assert max(jax.tree.leaves(moved)) > 1e-4
     groups = ade.parse([*words, f"--start_from={source}", "--preprocess=logit"])
     with pytest.raises(UserError, match="--preprocess must be that of --start_from"):
@@ -305,8 +305,8 @@ def test_missing_pixels_are_filled_in_where_features_are_pixels():
     params = cases.jit(density.init)(jax.random.key(0), x)
     observed = np.arange(8) < 4
     assert density.complete is not None
-    found = cases.jit(density.complete)(params, x, np.broadcast_to(observed, (3, 8)))
-    for values in found.values():
+    result = cases.jit(density.complete)(params, x, np.broadcast_to(observed, (3, 8)))
+    for values in result.values():
         np.testing.assert_array_equal(values[:, :4], x[:, :4])
         assert np.abs(values[:, 4:] - x[:, 4:]).max() > 0.01
 

@@ -269,8 +269,8 @@ def test_the_matching_width_is_the_nearest():
         def num_params(self) -> int:
             return self._width**2
 
-    found = [matching_width(Square, target) for target in (1, 2, 3, 90, 91, 10_000)]
-    assert found == [1, 1, 2, 9, 10, 100]
+    result = [matching_width(Square, target) for target in (1, 2, 3, 90, 91, 10_000)]
+    assert result == [1, 1, 2, 9, 10, 100]
 
 
 def test_mmd_gan_trains_both_sides(tiny: Dataset):
@@ -337,12 +337,12 @@ def test_no_flag_that_may_be_raised_on_continuing_enters_a_system():
 def test_a_continued_run_ends_with_the_same_bits(
     tmp_path: Path, program: str, words: list[str]
 ):
-    given = [f"--{name}={value}" for name, value in SMALL.items()]
-    given += [*words, "--eval_every=4", "--checkpoint_every=2"]
+    evidence = [f"--{name}={value}" for name, value in SMALL.items()]
+    evidence += [*words, "--eval_every=4", "--checkpoint_every=2"]
     whole, twice = tmp_path / "whole", tmp_path / "twice"
     for workdir, steps in ((whole, 6), (twice, 4), (twice, 6)):
         code, out, err = runs.run(
-            f"--workdir={workdir}", f"--num_steps={steps}", *given, program=program
+            f"--workdir={workdir}", f"--num_steps={steps}", *evidence, program=program
         )
         assert (code, err) == (0, "")
         assert "test/mmd2" in out

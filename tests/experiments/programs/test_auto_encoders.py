@@ -270,8 +270,8 @@ def test_collapsed_codes_show(tiny: Dataset):
     state = system.init(jax.random.key(0))
     zeros = state._replace(params=jax.tree.map(jnp.zeros_like, state.params))
     evaluate_vae = cases.jit(system.evaluate)
-    for given, active in ((state, True), (zeros, False)):
-        metrics = evaluate_vae(given, jax.random.key(1), levels)
+    for evidence, active in ((state, True), (zeros, False)):
+        metrics = evaluate_vae(evidence, jax.random.key(1), levels)
         for name in ("active_latents", "code_spread", "kl"):
             assert (np.mean(metrics[name]) > 0) == active, name
 
@@ -279,10 +279,10 @@ def test_collapsed_codes_show(tiny: Dataset):
 def test_errors_of_reconstructions_against_numpy(tiny: Dataset):
     """A reconstruction that is 0.7 everywhere, and the half that was seen."""
     levels = tiny.valid[:7]
-    given = []
+    evidence = []
 
     def reconstruct(params, key, levels, observed):
-        given.append(observed)
+        evidence.append(observed)
         return jnp.full(levels.shape, 0.7)
 
     metrics = reconstruction.evaluate(
@@ -297,8 +297,8 @@ def test_errors_of_reconstructions_against_numpy(tiny: Dataset):
     np.testing.assert_allclose(
         metrics["reconstruction_mse"], ((x - 0.7) ** 2).sum(axis=(1, 2)), rtol=1e-5
     )
-    assert given[0] is None
-    np.testing.assert_array_equal(given[1][0], [True] * 4 + [False] * 4)
+    assert evidence[0] is None
+    np.testing.assert_array_equal(evidence[1][0], [True] * 4 + [False] * 4)
 
 
 def test_the_network_gets_as_many_parameters_as_the_circuit(tiny: Dataset):

@@ -186,8 +186,8 @@ def test_the_exact_term_is_the_loss_of_the_library(tiny: Dataset):
     bandwidths = np.asarray(pixel_bandwidths(circuit.codec, circuit.references))
     halves = jnp.asarray([[1, 1, 0, 0] * 2, [0, 0, 1, 1] * 2], bool)
 
-    given = MmdSettings(mmd_estimator="exact", mmd_patch=2)
-    term = exact_term(circuit, given, tiny)
+    evidence = MmdSettings(mmd_estimator="exact", mmd_patch=2)
+    term = exact_term(circuit, evidence, tiny)
 
     def sample(keys, params):
         raise AssertionError("the exact MMD needs no samples")
@@ -241,11 +241,11 @@ def test_advantages_on_learned_features_are_those_of_the_set(tiny: Dataset):
 
         return jax.jit(jax.grad(loss))(params)
 
-    found, expected = gradient(term.advantages), gradient(None)
+    result, expected = gradient(term.advantages), gradient(None)
     assert max(np.abs(leaf).max() for leaf in jax.tree.leaves(expected)) > 1e-3
     jax.tree.map(
         lambda f, e: np.testing.assert_allclose(f, e, rtol=1e-2, atol=1e-5),
-        found,
+        result,
         expected,
     )
 
@@ -303,12 +303,12 @@ def test_a_continued_run_ends_with_the_same_bits(
     tmp_path: Path, program: str, words: list[str]
 ):
     sizes = {**SMALL, **(TINY if program == "experiments.mmd_gan" else {})}
-    given = [f"--{name}={value}" for name, value in sizes.items()]
-    given += [*words, "--eval_every=4", "--checkpoint_every=2"]
+    evidence = [f"--{name}={value}" for name, value in sizes.items()]
+    evidence += [*words, "--eval_every=4", "--checkpoint_every=2"]
     whole, twice = tmp_path / "whole", tmp_path / "twice"
     for workdir, steps in ((whole, 6), (twice, 4), (twice, 6)):
         code, out, err = runs.run(
-            f"--workdir={workdir}", f"--num_steps={steps}", *given, program=program
+            f"--workdir={workdir}", f"--num_steps={steps}", *evidence, program=program
         )
         assert (code, err) == (0, "")
         assert "test/mmd2" in out

@@ -198,7 +198,9 @@ def test_the_reported_loss_is_that_of_the_library(tiny: Dataset):
     bits = loop.evaluate(loop.put(carry.state), tiny.valid)["bits_per_dim"]
     log_prob = cases.jit(jax.vmap(circuit.circuit.log_prob, (None, 0)))
     log_p = log_prob(params["circuit"], tiny.valid.astype(np.float32))
-    expected, of_some = (-np.mean(of) / (8 * np.log(2)) for of in (log_p, log_p[:20]))
+    expected, of_some = (
+        -np.mean(subject) / (8 * np.log(2)) for subject in (log_p, log_p[:20])
+    )
     np.testing.assert_allclose(bits[0], expected, rtol=1e-5)
     assert abs(of_some - expected) > 1e-4  # the rest of the images counts
 
@@ -313,8 +315,8 @@ def test_the_auto_encoder_kernel_trains_both_sides(tiny: Dataset):
 @pytest.mark.slow
 def test_the_command_of_the_readme_in_small(tmp_path: Path):
     """The program as a user starts it, then continued, against an unbroken run."""
-    given = [f"--{name}={value}" for name, value in SMALL.items()]
-    words = [*given, "--pretrain_steps=2", "--eval_every=4", "--checkpoint_every=2"]
+    evidence = [f"--{name}={value}" for name, value in SMALL.items()]
+    words = [*evidence, "--pretrain_steps=2", "--eval_every=4", "--checkpoint_every=2"]
     whole, twice = tmp_path / "whole", tmp_path / "twice"
     program = "experiments.mmd"
     for workdir, steps in ((whole, 6), (twice, 4), (twice, 6)):

@@ -43,9 +43,9 @@ def a_study(root: Path) -> None:
 
 def test_what_runs_share_is_written_once(tmp_path):
     a_study(tmp_path / "study")
-    found = written(f"{tmp_path}/study/*", tmp_path / "name.json")
-    assert (found["study"], found["preset"]) == ("name", "best")
-    assert found["common"] == {
+    result = written(f"{tmp_path}/study/*", tmp_path / "name.json")
+    assert (result["study"], result["preset"]) == ("name", "best")
+    assert result["common"] == {
         **{"program": "ll", "step": 100, "seeds": [0, 1], "device": "1 x cpu"},
         "flags": {"start_from": "start", "num_steps": 100, "batch_size": 64},
         "evaluation": {
@@ -53,8 +53,8 @@ def test_what_runs_share_is_written_once(tmp_path):
             "real, training set": {"fd_classifier": 0.75},
         },
     }
-    assert list(found["runs"]) == ["a", "b"]
-    a, b = found["runs"].values()
+    assert list(result["runs"]) == ["a", "b"]
+    a, b = result["runs"].values()
     assert a.pop("label") == "the first"
     assert a.pop("commit") == "abc"
     assert a.pop("wall_seconds") == 2.5
@@ -76,8 +76,8 @@ def test_what_runs_share_is_written_once(tmp_path):
 def test_a_flag_at_its_default_in_some_runs_is_not_shared(tmp_path):
     fabricated.make(tmp_path / "a", metrics={}, batch_size=128)  # the default
     fabricated.make(tmp_path / "b", metrics={})
-    found = written(f"{tmp_path}/*", tmp_path / "table.json")
-    assert found["runs"] == {"a": {}, "b": {"flags": {"batch_size": 64}}}
+    result = written(f"{tmp_path}/*", tmp_path / "table.json")
+    assert result["runs"] == {"a": {}, "b": {"flags": {"batch_size": 64}}}
 
 
 def test_synthetic_data_have_a_table_too(tmp_path):
@@ -86,10 +86,10 @@ def test_synthetic_data_have_a_table_too(tmp_path):
     for objective, ll in (("ll", -1.0), ("mmd", -1.5)):
         one = content | {"objective": objective, "test_ll": [ll, -2.0]}
         (tmp_path / f"moons-{objective}.json").write_text(json.dumps(one))
-    found = written(tmp_path, tmp_path / "table.json")
-    assert found["common"]["flags"] == {"seed": 0}
+    result = written(tmp_path, tmp_path / "table.json")
+    assert result["common"]["flags"] == {"seed": 0}
     test = {"test_ll": [-1.5, -2], "energy": [0.25, "inf"], "modes": 1}
-    assert found["runs"]["moons-mmd"] == {"test": test}
+    assert result["runs"]["moons-mmd"] == {"test": test}
 
 
 def test_folders_without_results_are_refused(tmp_path):

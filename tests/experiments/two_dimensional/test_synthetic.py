@@ -123,10 +123,10 @@ def test_seeds_together_are_seeds_alone():
 
 
 def run(workdir: Path, *words: str) -> int:
-    given = ("--sets=two_clusters", "--objectives=ll", "--num_seeds=2")
-    given += ("--batch_size=128", *words)
+    evidence = ("--sets=two_clusters", "--objectives=ll", "--num_seeds=2")
+    evidence += ("--batch_size=128", *words)
     return synthetic.main(
-        synthetic.parse(["x", f"--workdir={workdir}", "--num_steps=3", *given])
+        synthetic.parse(["x", f"--workdir={workdir}", "--num_steps=3", *evidence])
     )
 
 
