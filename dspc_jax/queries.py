@@ -72,8 +72,8 @@ def init(
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _start(layout, dtype, *given):
-    params = parameters.init(layout, *given)
+def _start(layout, dtype, *operands):
+    params = parameters.init(layout, *operands)
     return jax.tree.map(lambda leaf: leaf.astype(dtype), params)
 
 

@@ -137,11 +137,13 @@ def regrouped(
         for part, own in parts:
             for row, place in np.argwhere(part.valid):
                 at = block.valid[row] & (block.scopes[row] == part.scopes[row, place])
-                for to, subject in zip(
+                for target, source in zip(
                     *map(jax.tree.leaves, (arrays, own)), strict=True
                 ):
-                    values = subject[row, :, place]
-                    to[row, :, at.argmax()][tuple(map(slice, values.shape))] = values
+                    values = source[row, :, place]
+                    target[row, :, at.argmax()][tuple(map(slice, values.shape))] = (
+                        values
+                    )
         return arrays
 
     arrays = [joined(*pair) for pair in zip(new, shapes, strict=True)]

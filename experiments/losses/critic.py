@@ -27,9 +27,9 @@ _DEFAULTS: dict[str, dict[str, float]] = {  # of the two sources
 }
 
 
-def default(kernel: str, name: str, given: float | None) -> float:
+def default(kernel: str, name: str, value: float | None) -> float:
     """The value of a flag of `CriticSettings` whose default depends on the kernel."""
-    return _DEFAULTS[kernel][name] if given is None else given
+    return _DEFAULTS[kernel][name] if value is None else value
 
 
 def _words(name: str) -> str:
