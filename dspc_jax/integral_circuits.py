@@ -22,7 +22,6 @@ References:
 
 from collections.abc import Callable
 import functools
-import itertools
 import math
 from typing import Any, NamedTuple
 
@@ -89,31 +88,34 @@ def integral_circuit(
     shapes = jax.eval_shape(circuit.init, jax.random.key(0))
 
     def init(key: Key, data: Any = None) -> PyTree:
-        start = circuit.init(key, data)
-        numbers = itertools.count(1)
+        start_key, key = jax.random.split(key)
+        start = circuit.init(start_key, data, dtype=jnp.float32)
+        tables, tree = jax.tree.flatten(start)
+        keys = jax.tree.unflatten(tree, list(jax.random.split(key, len(tables))))
 
-        def network(num_latents, shape, features=features):
-            own, head = jax.random.split(jax.random.fold_in(key, next(numbers)))
-            numbers_of_head = jax.random.normal(head, (features.width, *shape))
+        def network(key, num_latents, shape, features=features):
+            own, head = jax.random.split(key)
+            normal = jax.random.normal(head, (features.width, *shape), jnp.float32)
             return {
-                "features": features.init(own, jnp.zeros(num_latents)),
-                "head": numbers_of_head / math.sqrt(features.width),
+                "features": features.init(own, jnp.zeros(num_latents, jnp.float32)),
+                "head": normal / math.sqrt(features.width),
             }
 
-        def leaf(table):
-            shape = (*table.shape[:1], *table.shape[2:])
-            own = network(1, shape, leaf_features)
+        def leaf(table, key):
+            own = network(key, 1, table[:, 0].shape, leaf_features)
             own["head"] *= jnp.std(table, axis=1)[None]
             return own | {"bias": jnp.mean(table, axis=1)}
 
+        def logits(table, key):
+            return network(key, table.ndim - 1, table.shape[:1])
+
+        def mixture(table, key):
+            return network(key, 1, table[:, 0].shape)
+
         return {
-            "leaves": jax.tree.map(leaf, start.leaves),
-            "sums": jax.tree.map(
-                lambda w: network(w.ndim - 1, w.shape[:1]), start.sums
-            ),
-            "mixtures": jax.tree.map(
-                lambda w: network(1, (w.shape[0], w.shape[2])), start.mixtures
-            ),
+            "leaves": jax.tree.map(leaf, start.leaves, keys.leaves),
+            "sums": jax.tree.map(logits, start.sums, keys.sums),
+            "mixtures": jax.tree.map(mixture, start.mixtures, keys.mixtures),
             "classes": start.classes,
         }
 
@@ -168,6 +170,7 @@ class _Features(nn.Module):
             "frequencies",
             nn.initializers.normal(1.0),
             (z.shape[-1], self.num_frequencies),
+            jnp.float32,
         )
         angles = 2 * jnp.pi * z @ frequencies
         x = jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], -1)

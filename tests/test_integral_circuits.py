@@ -95,7 +95,11 @@ def test_parameters_fit(structure, options):
     network = integral_circuit(own, width=8)
     key = jax.random.key(0)
     made = jax.eval_shape(lambda key: network.circuit_params(network.init(key)), key)
-    assert made == jax.eval_shape(own.init, key)
+    expected = jax.eval_shape(own.init, key)
+    assert made == expected
+    with jax.enable_x64(True):  # float32 as well
+        wide = jax.eval_shape(lambda k: network.circuit_params(network.init(k)), key)
+    assert wide == expected
 
 
 @pytest.mark.slow
