@@ -138,7 +138,7 @@ class Circuit:
         class_posterior: probabilities of the classes.
         sample: exact samples, ancestral or conditional.
         sample_differentiable: samples with gradients to the parameters.
-        mpe: the most probable explanation, by max-product.
+        mpe: a most probable explanation, by max-product or better.
         mean: exact conditional means.
     """
 

@@ -206,23 +206,38 @@ class SampleDifferentiable(Protocol):
 class Mpe(Protocol):
     """Type of ``circuit.mpe``."""
 
-    def __call__(self, params: PyTree, x: Any = None, observed: Any = None) -> Array:
-        """The most probable explanation of observed values: max-product, backtracked.
+    def __call__(
+        self,
+        params: PyTree,
+        x: Any = None,
+        observed: Any = None,
+        *,
+        method: str = "max_product",
+    ) -> Array:
+        """A most probable explanation of observed values.
 
-        It maximizes jointly over variables and latent choices, which is the most
-        probable explanation of a deterministic circuit and a lower bound on others.
+        Exact for deterministic circuits, whatever the method; for others the problem
+        is NP-hard, and each method gives a lower bound.
 
         Args:
             params: the circuit's.
             x: values ``[V, C]``, of which the observed ones are returned as given.
             observed: bool ``[V]``, given together with ``x``; None: nothing is
                 observed.
+            method: ``"max_product"``: the greatest term, jointly over variables and
+                latent choices, backtracked; ``"sum_product"``: from the root down the
+                choice that is most probable given the evidence, then modes of the
+                leaves; ``"best"``: of these two the one of greater `log_prob`, at the
+                cost of both and of two likelihoods.
 
         Returns:
             ``[V, C]``; NaN where an observed value is NaN.
 
         Raises:
-            ValueError: a shape or type is another, or a flow is not affine.
+            ValueError: a shape, type or name is another, or a flow is not affine.
+
+        References:
+            Poon and Domingos, "Sum-Product Networks", UAI 2011, section 4 (both passes).
         """
         ...
 

@@ -25,6 +25,8 @@ from dspc_jax.sampling import relaxation as rx
 from dspc_jax.starts import distillation
 from dspc_jax.types import Array, Key
 
+EXPLANATIONS = ("max_product", "sum_product", "best")
+"""The methods of `mpe`."""
 STARTS = ("examples", "distill")
 """The methods of `init`."""
 DIFFERENTIABLE = (*rx.RELAXATIONS[1:], "dense", "implicit")
@@ -172,11 +174,15 @@ def mpe(
     params: CircuitParams,
     x: Any = None,
     observed: Any = None,
+    *,
+    method: str = "max_product",
 ) -> Array:
     """As `dspc_jax.protocols.Mpe`."""
+    if method not in EXPLANATIONS:
+        raise ValueError(f"method must be one of {EXPLANATIONS}, got {shown(method)}")
     params, dtype = widened(params)
     x, observed = examples.evidence_or_nothing(layout, x, observed, dtype)
-    return _explain(params, x, observed, layout=layout, shape=x.shape)
+    return _explain(params, x, observed, layout=layout, method=method, shape=x.shape)
 
 
 def mean(
@@ -239,16 +245,29 @@ def _draw(params_and_temperature, keys, x, observed, *, layout, relaxation, leaf
 
 
 @foldable
-def _explain(params, x, observed, *, layout):
+def _explain(params, x, observed, *, layout, method):
     params, weights = parameters.of_regions(layout, params)
+    silence = noise.none(layout, x.shape[0], x.dtype)
+
+    def completion(modes):
+        evidence = upward(layout, weights, x, observed, modes)
+        values = path.mpe(layout, params, weights, evidence, silence)
+        return downward.keep_observed(values, x, observed)
+
+    if method == "sum_product":
+        return completion(None)
     modes = tuple(
         block.leaf.mode_log_prob(leaf)
         for block, leaf in zip(layout.blocks, params.leaves, strict=True)
     )
-    evidence = upward(layout, weights, x, observed, modes)
-    silence = noise.none(layout, x.shape[0], x.dtype)
-    values = path.mpe(layout, params, weights, evidence, silence)
-    return downward.keep_observed(values, x, observed)
+    best = completion(modes)
+    if method == "max_product":
+        return best
+    other = completion(None)
+    log_p, other_log_p = (
+        likelihood.log_prob(layout, weights, values, None) for values in (best, other)
+    )
+    return jnp.where((other_log_p > log_p)[:, None, None], other, best)
 
 
 @foldable

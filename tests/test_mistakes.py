@@ -69,6 +69,9 @@ MISTAKES = {
     "params must be a CircuitParams, got Circuit(config": lambda: pc.given_class(
         CIRCUIT, 0
     ),
+    "method must be one of ('max_product', 'sum_product', 'best'), got 'sum'": lambda: (
+        CIRCUIT.mpe(PARAMS, method="sum")
+    ),
     "temperature must be a finite number, got 'hot'": lambda: (
         CIRCUIT.sample_differentiable(key(), PARAMS, temperature="hot")
     ),

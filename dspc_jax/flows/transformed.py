@@ -101,7 +101,7 @@ class TransformedCircuit:
         class_posterior: probabilities of the classes.
         sample: exact samples, ancestral or conditional.
         sample_differentiable: relaxed features through the inverse.
-        mpe: the most probable explanation; affine flows only.
+        mpe: a most probable explanation; affine flows only.
         mean: exact conditional means; affine flows only.
     """
 
@@ -256,7 +256,7 @@ def _transform(circuit: Circuit, flow: Flow) -> TransformedCircuit:
     def affine_only(name, function):
         """Turns a query of features into one of values, behind an affine flow."""
 
-        def single(params, x=None, observed=None):
+        def single(params, x=None, observed=None, **options):
             if not flow.affine:
                 raise ValueError(
                     f"flow must be affine for {name} (otherwise that of the features "
@@ -264,7 +264,7 @@ def _transform(circuit: Circuit, flow: Flow) -> TransformedCircuit:
                 )
             params, _ = widened(params)
             return through(
-                lambda z, known: function(params["circuit"], z, known),
+                lambda z, known: function(params["circuit"], z, known, **options),
                 *(params, x, observed),
             )
 

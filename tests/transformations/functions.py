@@ -65,7 +65,7 @@ EXACT: dict[str, Function] = {
     "sample, sharpened": lambda c, p, e: c.sample(
         jax.random.clone(e.key), p, sharpness=2.0
     ),
-    "mpe": lambda c, p, e: c.mpe(p, x=e.x, observed=e.observed),
+    "mpe": lambda c, p, e: c.mpe(p, x=e.x, observed=e.observed, method="best"),
 }
 ROWS = SMOOTH | RELAXED | CONDITIONAL | EXACT
 OBJECTIVES: dict[str, Function] = objectives.ROWS
