@@ -237,7 +237,7 @@ class Mpe(Protocol):
             ValueError: a shape, type or name is another, or a flow is not affine.
 
         References:
-            Poon and Domingos, "Sum-Product Networks", UAI 2011, section 4 (both passes).
+            Poon and Domingos, "Sum-Product Networks", UAI 2011, section 4.
         """
         ...
 
