@@ -76,7 +76,28 @@ def dtype_promotion(request: pytest.FixtureRequest) -> Iterator[None]:
 def garbage() -> Iterator[None]:
     """What a module has left (JAX's caches) is not looked through for garbage again."""
     yield
+    forget_programs()
     gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def room_for_programs(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A module of slow tests, compiled as users do, may have too many programs."""
+    yield
+    if request.node.get_closest_marker("slow") is not None:
+        forget_programs()
+
+
+def forget_programs(most: int = 40_000) -> None:
+    """Forgets compiled programs where the process has more memory maps than this.
+
+    Each program has some, those of a slow test up to a few hundred. Linux allows
+    65,530 (vm.max_map_count); the next program then ends the process inside LLVM, most
+    often where JAX writes it into its cache: "Segmentation fault" is all one sees.
+    """
+    maps = pathlib.Path("/proc/self/maps")  # of Linux
+    if maps.exists() and maps.read_bytes().count(b"\n") > most:
+        jax.clear_caches()
 
 
 @pytest.fixture(autouse=True)
