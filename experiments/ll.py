@@ -1,5 +1,6 @@
 """Maximum likelihood: ``python -m experiments.ll --dataset=digits``."""
 
+import functools
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -7,9 +8,9 @@ import jax
 import optax
 
 from experiments import data
+from experiments.engine import recipes
 from experiments.engine.flags import Settings
 from experiments.engine.program import training_program
-from experiments.engine.recipes import RecipeSettings
 from experiments.engine.system import System, levels_and_labels
 from experiments.engine.uses import OF_SAMPLES
 from experiments.models import generators
@@ -24,7 +25,7 @@ class State(NamedTuple):
 
 
 def make_system(
-    settings: Settings, recipe: RecipeSettings, dataset: data.Dataset
+    settings: Settings, recipe: recipes.RecipeSettings, dataset: data.Dataset
 ) -> System:
     """Maximum likelihood as the training loop sees it.
 
@@ -73,8 +74,10 @@ PROGRAM = training_program(
     "Trains a probabilistic circuit by maximum likelihood.",
     make_system,
     Settings,
-    RecipeSettings,
-    recipes=Path(__file__).with_name("recipes"),
+    recipes.RecipeSettings,
+    presets=functools.partial(
+        recipes.of_data_set, folder=Path(__file__).with_name("recipes")
+    ),
     without=OF_SAMPLES,
 )
 parse, main, run = PROGRAM.parse, PROGRAM.main, PROGRAM.run

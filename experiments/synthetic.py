@@ -69,8 +69,8 @@ class StudySettings:
     )
     preset: str = flags.flag(
         "ours",
-        "settings that replace those of other flags: the paper's, the paper's with one "
-        "thing changed, or a known way to fail: " + ", ".join(PRESETS),
+        "defaults of the other flags: ours, the paper's, the paper's with one thing "
+        "changed, or a known way to fail: " + ", ".join(PRESETS),
         flags.one_of(*PRESETS),
     )
     workdir: str | None = flags.flag(
@@ -141,6 +141,7 @@ parse = app.parser(
     "Compares objectives on two-dimensional sets, where the truth is known.",
     StudySettings,
     TrainingSettings,
+    presets=lambda values: PRESETS[values["preset"]],
 )
 
 
@@ -156,7 +157,6 @@ def main(groups: list[Any]) -> int:
     study, settings = groups
     sets = _names("sets", study.sets, synthetic_data.RECIPES)
     objectives = _names("objectives", study.objectives, terms.OBJECTIVES)
-    settings = dataclasses.replace(settings, **PRESETS[study.preset])
     for flag in ("bandwidths", "adv_hidden"):
         _check_numbers(flag, getattr(settings, flag))
     folder = Path(study.workdir or f"out/synthetic-{study.preset}")

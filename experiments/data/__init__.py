@@ -25,6 +25,9 @@ from experiments.data.dataset import Dataset, Options, describe, to_images
 
 __all__ = [
     "NAMES",
+    "PREPARED",
+    "WITH_ARCHIVES",
+    "WITH_FILES",
     "Dataset",
     "Options",
     "describe",
@@ -47,7 +50,10 @@ _SOURCES = {
     "cifar10": _Source(cifar.MARKS, cifar.load),
     "celeba": _Source(celeba.MARKS, celeba.load),
 }
-NAMES = ("digits", *_SOURCES, "folder", "debd")
+WITH_ARCHIVES = tuple(_SOURCES)
+WITH_FILES = (*WITH_ARCHIVES, "folder", "debd")
+NAMES = ("digits", *WITH_FILES)
+PREPARED = ("celeba", "folder")  # and any that tensorflow-datasets has
 
 
 def load(name: str, data_dir: str | None, options: Options | None = None) -> Dataset:

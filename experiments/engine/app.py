@@ -1,7 +1,6 @@
 """The entry of every program: absl's, with our errors."""
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 import sys
 from typing import Any, NoReturn
 
@@ -22,7 +21,7 @@ def parser(
     description: str,
     *groups: type,
     defaults: Mapping[str, Any] | None = None,
-    recipes: Path | None = None,
+    presets: command_line.Presets | None = None,
     use: command_line.Use | None = None,
 ) -> Parse:
     """A program's flags as a function.
@@ -32,7 +31,7 @@ def parser(
         description: what it does, for ``--help``.
         *groups: dataclasses whose fields are made by `flags.flag`.
         defaults: the program's own defaults for flags of the groups, by name.
-        recipes: a folder of those of data sets, see `recipes.set_defaults`.
+        presets: further defaults, by the values of other flags.
         use: see `command_line.Use`.
 
     Returns:
@@ -41,7 +40,7 @@ def parser(
 
     def parse(argv: Sequence[str], also: absl_flags.FlagValues | None = None):
         return command_line.parse(
-            argv, program, description, groups, defaults, also, recipes, use
+            argv, program, description, groups, defaults, also, presets, use
         )
 
     return parse

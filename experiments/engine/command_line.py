@@ -2,8 +2,7 @@
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 import dataclasses
-from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from absl import flags as absl_flags
 
@@ -13,7 +12,6 @@ from experiments.console.paths import local_path
 from experiments.engine import flags_in_use
 from experiments.engine.flag_fields import Condition
 from experiments.engine.flags import fields_of, from_values
-from experiments.engine.recipes import set_defaults
 from experiments.engine.requirements import Requirement
 
 
@@ -61,6 +59,9 @@ _KINDS: dict[Callable[[Any], Any], str] = {
     local_path: "a path of this machine",
 }
 _HELP = ("help", "helpshort", "helpfull")
+
+Presets: TypeAlias = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+"""From the values of all flags to the defaults of some, as text or of their types."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,7 +140,7 @@ def parse(
     groups: Sequence[type],
     defaults: Mapping[str, Any] | None = None,
     also: absl_flags.FlagValues | None = None,
-    recipes: Path | None = None,
+    presets: Presets | None = None,
     use: Use | None = None,
 ) -> list[Any]:
     """Reads the command line into one frozen dataclass a group.
@@ -152,7 +153,7 @@ def parse(
         defaults: the program's own defaults for flags of the groups, by name.
         also: other flags that the words may name and that are set in place: absl's
             own (``--verbosity``).
-        recipes: a folder, see `recipes.set_defaults`.
+        presets: the defaults of some flags, by the values of others.
         use: which of the flags the program has, and when; None: all, always.
 
     Returns:
@@ -185,10 +186,12 @@ def parse(
         raise UserError(
             f"unrecognized arguments: {' '.join(rest)} (--help lists the flags)"
         )
-    if recipes is not None:
-        set_defaults(values, recipes)
     fields = use.fields(groups)
     parsed = {field.name: values[field.name].value for field in fields}
+    for name, default in (presets(parsed) if presets else {}).items():
+        if not values[name].present:
+            values.set_default(name, values[name].parser.parse(default))
+            parsed[name] = values[name].value
     usual = {name: values[name].default for name in parsed}
     flags_in_use.check(fields, use.only, parsed, usual)
     return [from_values(group, parsed) for group in groups]

@@ -19,12 +19,13 @@ Group = TypeVar("Group")
 """A frozen dataclass whose fields are made by `flag`."""
 
 
-_TEMPERED = {
+TEMPERED = {
     "relaxation": [
         *("gumbel_softmax", "straight_through", "gumbel_rao", "reinmax", "dense"),
         "rebar",
     ]
 }
+"""The condition of what a temperature means something to."""
 _EM = {"optimizer": ["em"]}
 
 
@@ -40,18 +41,21 @@ class Settings(CircuitSettings):
         "tensorflow-datasets' own by default",
         free=True,
         kind=local_path,
+        only={"dataset": data.WITH_FILES},
     )
     data_source: str = flag(
         "auto",
         "files: official archives in --data_dir; tfds: tensorflow-datasets, downloaded "
         "on first use; auto: the archives if they are there, else tfds",
         one_of("auto", "files", "tfds"),
+        only={"dataset": data.WITH_ARCHIVES},
     )
     cache_dir: str | None = flag(
         None,
         "folder of prepared images; beside the data by default",
         free=True,
         kind=local_path,
+        only={"dataset": data.PREPARED, "data_source": ["auto", "tfds"]},
     )
     debd_name: str = flag(
         "nltcs",
@@ -218,13 +222,13 @@ class Settings(CircuitSettings):
         1.0,
         "temperature of the relaxation, at the first step where it changes",
         above(0),
-        only=_TEMPERED,
+        only=TEMPERED,
     )
     temperature_schedule: str = flag(
         "constant",
         "constant, annealed (falls exponentially to --temperature_floor) or learned",
         one_of("constant", "annealed", "learned"),
-        only=_TEMPERED,
+        only=TEMPERED,
     )
     temperature_floor: float = flag(
         0.5,

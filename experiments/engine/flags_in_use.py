@@ -80,12 +80,17 @@ def check(
         UserError: another flag has no value with which this one does something, or is
             without use itself; names both.
     """
-    for name, (_, other, wanted) in unmet(fields, only, values).items():
+    for name, why in unmet(fields, only, values).items():
         if values[name] != defaults[name]:
-            raise UserError(
-                f"--{name} must go with --{other}{_words(wanted)}, got "
-                f"{values[name]!r} with --{other}={values[other]}"
-            )
+            raise UserError(words(name, why, values))
+
+
+def words(name: str, why: Unmet, values: Mapping[str, Any]) -> str:
+    """The reason as an error has it, with both flags and their values."""
+    return (
+        f"--{name} must go with --{why.other}{_words(why.wanted)}, got "
+        f"{values[name]!r} with --{why.other}={values[why.other]}"
+    )
 
 
 def _fits(value: Any, wanted: Sequence[Any] | Requirement) -> bool:

@@ -1,12 +1,11 @@
 """A program that trains: flags, data set and system, joined once for all."""
 
 from collections.abc import Callable, Collection, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from experiments import data
 from experiments.engine import app, training
-from experiments.engine.command_line import Use
+from experiments.engine.command_line import Presets, Use
 from experiments.engine.flag_fields import Condition
 from experiments.engine.system import System
 
@@ -37,7 +36,7 @@ def training_program(
     make_system: Callable[..., System],
     *groups: type,
     defaults: Mapping[str, Any] | None = None,
-    recipes: Path | None = None,
+    presets: Presets | None = None,
     without: Collection[str] = (),
     only: Mapping[str, Condition] | None = None,
 ) -> Program:
@@ -50,7 +49,7 @@ def training_program(
         *groups: dataclasses whose fields are made by `flags.flag`; `flags.Settings`
             first.
         defaults: the program's own defaults for flags of the groups, by name.
-        recipes: a folder of those of data sets, see `recipes.set_defaults`.
+        presets: further defaults, by the values of other flags.
         without: flags of the groups that the program does not have, since they would
             do nothing.
         only: conditions on others, which do nothing without them: see
@@ -61,7 +60,7 @@ def training_program(
     """
     use = Use(without, only or {})
     parse = app.parser(
-        name, description, *groups, defaults=defaults, recipes=recipes, use=use
+        name, description, *groups, defaults=defaults, presets=presets, use=use
     )
 
     def main(values: list[Any]) -> int:

@@ -1,9 +1,9 @@
 """Recipes: the defaults of a program's flags on a data set that has one."""
 
+from collections.abc import Mapping
 import dataclasses
 from pathlib import Path
-
-from absl import flags as absl_flags
+from typing import Any
 
 from experiments.engine.flag_fields import flag
 from experiments.engine.requirements import one_of
@@ -22,22 +22,20 @@ class RecipeSettings:
     )
 
 
-def set_defaults(values: absl_flags.FlagValues, folder: Path) -> None:
-    """Makes the flags of the data set's recipe the defaults, if it has one.
+def of_data_set(values: Mapping[str, Any], folder: Path) -> dict[str, str]:
+    """The flags of the data set's recipe; none where there is none.
 
     Args:
-        values: flags that have been parsed; those of the command line stay.
+        values: of all flags, by name.
         folder: of the recipes, ``DATASET.flags``.
     """
-    path = folder / f"{values['dataset'].value}.flags"
-    if values["recipe"].value == "none" or not path.is_file():
-        return
+    path = folder / f"{values['dataset']}.flags"
+    if values["recipe"] == "none" or not path.is_file():
+        return {}
     flags = read(path)
-    if values["start_from"].present:  # which is a start
+    if values["start_from"] is not None:  # which is a start
         del flags["start"]
-    for name, value in flags.items():
-        if not values[name].present:
-            values.set_default(name, values[name].parser.parse(value))
+    return flags
 
 
 def read(path: Path) -> dict[str, str]:

@@ -47,6 +47,18 @@ def from_to(low: float, high: float) -> Requirement:
     )
 
 
+def naming(*names: str) -> Requirement:
+    """The value, names with commas, has one of ``names``."""
+    return Requirement(
+        lambda v: not set(names).isdisjoint(v.split(",")),
+        f"must name {' or '.join(names)}",
+    )
+
+
+given = Requirement(lambda v: v is not None, "must be given")
+"""The flag has a value, by the command line or a default."""
+
+
 def one_of(*names: str | int) -> Requirement:
     """The value is one of ``names``."""
     return Requirement(

@@ -18,6 +18,7 @@ from experiments.console.errors import UserError
 from experiments.console.metrics import each_seed, names_of, over_seeds
 from experiments.data import Dataset, to_images
 from experiments.engine import flags, run_folder
+from experiments.engine.requirements import given
 from experiments.measuring import class_samples, measures, trained
 from experiments.measuring.trained import Trained
 from experiments.models import features
@@ -59,6 +60,7 @@ class EvaluateSettings:
         "resizing; paper: leaf means against test images as stored, where the set has "
         "larger ones, and the original resizing (both for --inception)",
         flags.one_of("clean", "paper"),
+        only={"inception": given},
     )
     num_samples: int = flags.flag(
         10_000, "samples of each seed, and at most so many images", flags.at_least(2)
@@ -83,6 +85,7 @@ class EvaluateSettings:
         "training steps of the classifier of samples whose accuracy on real images is "
         "the classification accuracy score, where the run knows classes; 0: none",
         flags.at_least(0),
+        only={"classifier": given},
     )
     sharpness: float | None = flags.flag(
         None,
@@ -114,6 +117,11 @@ def evaluate(settings: EvaluateSettings) -> tuple[dict[str, Any], Levels]:
         raise UserError("--run must be given")
     start = time.perf_counter()
     run = trained.load(settings.run, "run", settings.data_dir, settings.sharpness)
+    if settings.data_dir and run.groups[0].dataset not in data.WITH_FILES:
+        raise UserError(
+            "--data_dir must go with a --run on a data set that has files, got "
+            f"{settings.data_dir!r} and a run on {run.dataset.name}"
+        )
     measured = settings.classifier is not None or settings.inception is not None
     if not measured and not run.dataset.is_table:
         raise UserError("--classifier or --inception must be given")
@@ -204,7 +212,7 @@ def _class_scores(
 ) -> dict[str, np.ndarray]:
     """Classification accuracy scores by seed, where the run knows the classes."""
     judge = next((each for each in maps if each.name == "classifier"), None)
-    if run.system.sample_class is None or not settings.cas_steps or judge is None:
+    if not settings.cas_steps or run.system.sample_class is None or judge is None:
         return {}
     num_steps, seed = settings.cas_steps, settings.sample_seed
     scores = [

@@ -4,6 +4,7 @@
 where it stopped.
 """
 
+from collections.abc import Sequence
 import dataclasses
 from pathlib import Path
 from typing import Any, NoReturn
@@ -45,6 +46,7 @@ class StudySettings:
         None,
         "folder with the files of the data set",
         kind=flags.local_path,
+        only={"dataset": data.WITH_FILES},
     )
     image_size: int = flags.flag(
         0, "rows and columns of an image; 0: the set's own", flags.at_least(0)
@@ -93,21 +95,47 @@ def make_plan(settings: StudySettings) -> list[plan.Job]:
         The plan; needs come first.
 
     Raises:
-        UserError: a flag does not fit, or the data cannot be read.
+        UserError: a flag does not fit, or no job uses it, or the data cannot be read.
     """
     jobs = PRESETS[settings.preset](_context(settings))
-    if settings.override:
-        jobs = plan.with_overrides(jobs, _overrides(settings.override))
+    names = [job.name for job in jobs]
     if settings.only:
-        names = settings.only.split(",")
-        unknown = sorted(set(names) - {job.name for job in jobs})
+        chosen = settings.only.split(",")
+        unknown = sorted(set(chosen) - set(names))
         if unknown:
             raise UserError(
                 "--only must name jobs of the study: "
-                f"{', '.join(job.name for job in jobs)}, got {', '.join(unknown)}"
+                f"{', '.join(names)}, got {', '.join(unknown)}"
             )
+        names = chosen
         jobs = plan.with_needs(jobs, names)
+    if settings.override:
+        jobs = plan.with_overrides(jobs, _overrides(settings.override))
+        jobs = plan.with_needs(jobs, names)  # without those that it replaces
+    _check_use(settings, jobs)
     return jobs
+
+
+def _check_use(settings: StudySettings, jobs: Sequence[plan.Job]) -> None:
+    """Refuses flags that are to no job what they are to others."""
+    default = StudySettings()
+    for name in ("judge", "critics", "num_seeds"):
+        value = getattr(settings, name)
+        values = {job.flags.get(flag) for job in jobs for flag in _PASSED[name]}
+        if value != getattr(default, name) and value not in values:
+            raise UserError(
+                f"--{name} must go with a --preset and --only that have jobs for it, "
+                f"got {value!r} with --preset={settings.preset} and "
+                f"--only={settings.only}"
+            )
+
+
+_PASSED = {
+    "judge": ("classifier",),
+    "critics": ("mmd_classifier", "adv_classifier"),
+    "num_seeds": ("num_seeds",),
+}
+"""The flags of jobs that have the values of the study's."""
 
 
 def _context(settings: StudySettings) -> Context:

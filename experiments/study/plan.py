@@ -1,6 +1,6 @@
 """The jobs of a study: each is a command, and some need others."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 import dataclasses
 from pathlib import Path
 from typing import Any
@@ -8,8 +8,7 @@ from typing import Any
 from experiments import evaluate
 from experiments.console.errors import UserError
 from experiments.console.metrics import as_number
-from experiments.engine import flags_in_use, run_folder
-from experiments.engine.flags import fields_of
+from experiments.engine import flags, flags_in_use, run_folder
 from experiments.engine.run_folder import readable_object
 from experiments.measuring.collection import defaults_of
 from experiments.measuring.evaluation import EvaluateSettings
@@ -145,9 +144,10 @@ def with_overrides(jobs: Iterable[Job], overrides: Mapping[str, str]) -> list[Jo
         The plan; where jobs set such a flag themselves, the override wins.
 
     Raises:
-        UserError: no job knows a flag.
+        UserError: no job knows a flag, or it does nothing in any that does.
     """
     result, used_names = [], set()
+    reasons: dict[str, str] = {}
     for job in jobs:
         fields = flags_of(job.program)
         values = {
@@ -155,33 +155,40 @@ def with_overrides(jobs: Iterable[Job], overrides: Mapping[str, str]) -> list[Jo
             for name, value in overrides.items()
             if name in fields
         }
-        used_names |= set(values)
         idle = _unmet(job, values)
+        reasons |= {name: f": {idle[name]}" for name in values if name in idle}
         values = {name: v for name, v in values.items() if name not in idle}
+        used_names |= set(values)
         result.append(dataclasses.replace(job, flags={**job.flags, **values}))
-    unknown = sorted(set(overrides) - used_names)
-    if unknown:
-        raise UserError(f"--override must name flags of the programs, got {unknown}")
+    for name in overrides:
+        if name not in used_names:
+            raise UserError(
+                "--override must name flags that do something in some job, got "
+                f"{name!r}{reasons.get(name, '')}"
+            )
     return result
 
 
 def flags_of(program: str) -> dict[str, dataclasses.Field[Any]]:
     """The flags of a program by name."""
     if program == "evaluate":
-        fields = fields_of([EvaluateSettings])
+        fields = flags.fields_of([EvaluateSettings])
     else:
         fields = PROGRAMS[program].use.fields(PROGRAMS[program].groups)
     return {field.name: field for field in fields}
 
 
-def _unmet(job: Job, values: Mapping[str, Any]) -> Collection[str]:
-    """The flags that do nothing in a job, with these values in place of its own."""
-    if not job.trains:
-        return ()
-    fields = list(flags_of(job.program).values())
-    of_all = defaults_of(job.program) or {}
-    only = PROGRAMS[job.program].use.only
-    return flags_in_use.unmet(fields, only, {**of_all, **job.flags, **values})
+def _unmet(job: Job, values: Mapping[str, Any]) -> dict[str, str]:
+    """Why flags do nothing in a job, with these values in place of its own."""
+    usual, only = flags.defaults_of([EvaluateSettings]), {}
+    if job.trains:
+        usual, only = defaults_of(job.program), PROGRAMS[job.program].use.only
+    of_all = {**(usual or {}), **job.flags, **values}
+    reasons = flags_in_use.unmet(list(flags_of(job.program).values()), only, of_all)
+    return {
+        name: f"{flags_in_use.words(name, why, of_all)} (of the job {job.name})"
+        for name, why in reasons.items()
+    }
 
 
 def _typed(field: dataclasses.Field[Any], text: str) -> Any:

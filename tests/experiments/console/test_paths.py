@@ -16,7 +16,9 @@ def test_the_home_folder_is_expanded(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("HOME", "/home/somebody")
     assert local_path("~/run") == "/home/somebody/run"
     assert local_path("runs/~a") == "runs/~a"
-    (settings, *_) = ll.parse(["ll", "--workdir=~/run", "--data_dir=~"])
+    (settings, *_) = ll.parse(
+        ["ll", "--workdir=~/run", "--dataset=folder", "--data_dir=~"]
+    )
     assert settings.workdir == "/home/somebody/run"
     assert settings.data_dir == "/home/somebody"
 

@@ -2,6 +2,7 @@
 
 import importlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +17,10 @@ NAMES = ("ll", "mmd", "adv", "pae", "gan", "mmd_gan", "vae", "ade", "classifier"
 
 def program(name: str) -> Program:
     return importlib.import_module(f"experiments.{name}").PROGRAM
+
+
+def parse(name: str, words: str) -> list[Any]:
+    return importlib.import_module(f"experiments.{name}").parse([name, *words.split()])
 
 
 @pytest.mark.parametrize(
@@ -116,11 +121,88 @@ def program(name: str) -> Program:
             "--density=vae --density_width=8 --num_sums=8",
             "--num_sums must go with --density=circuit, got 8 with --density=vae",
         ),
+        (
+            "ll",
+            "--data_dir=/data",
+            "--data_dir must go with --dataset=mnist or svhn or cifar10 or celeba or "
+            "folder or debd, got '/data' with --dataset=digits",
+        ),
+        (
+            "ll",
+            "--dataset=folder --data_source=files",
+            "--data_source must go with --dataset=mnist or svhn or cifar10 or celeba, "
+            "got 'files' with --dataset=folder",
+        ),
+        (
+            "ll",
+            "--dataset=mnist --data_source=files --cache_dir=/cache",
+            "--cache_dir must go with --dataset=celeba or folder, got '/cache' with "
+            "--dataset=mnist",
+        ),
+        (
+            "evaluate",
+            "--run=a --classifier=b --protocol=paper",
+            "--protocol must go with --inception (must be given), got 'paper' with "
+            "--inception=None",
+        ),
+        (
+            "evaluate",
+            "--run=a --inception=download --cas_steps=50",
+            "--cas_steps must go with --classifier (must be given), got 50 with "
+            "--classifier=None",
+        ),
+        (
+            "synthetic",
+            "--init=random --init_spread=1",
+            "--init_spread must go with --init=data, got 1.0 with --init=random",
+        ),
+        (
+            "synthetic",  # whose means are random
+            "--preset=paper --init_spread=1",
+            "--init_spread must go with --init=data, got 1.0 with --init=random",
+        ),
+        (
+            "synthetic",
+            "--temperature=2",
+            "--temperature must go with --relaxation=gumbel_softmax or "
+            "straight_through or gumbel_rao or reinmax or dense or rebar, got 2.0 with "
+            "--relaxation=score_pathwise",
+        ),
+        (
+            "synthetic",
+            "--objectives=ll,exact_mmd --mmd_power=1",
+            "--mmd_power must go with --objectives (must name mmd), got 1 with "
+            "--objectives=ll,exact_mmd",
+        ),
+        (
+            "synthetic",  # not in use, since what it belongs to is not
+            "--objectives=ll --adv_leaves=3",
+            "--adv_leaves must go with --objectives (must name adv), got 3 with "
+            "--objectives=ll",
+        ),
+        (
+            "synthetic",
+            "--objectives=adv --learning_rate=1",
+            "--learning_rate must go with --objectives (must name ll or mmd or "
+            "exact_mmd), got 1.0 with --objectives=adv",
+        ),
+        (
+            "synthetic",
+            "--adv_hidden=8",
+            "--adv_hidden must go with --adv_discriminator=mlp, got '8' with "
+            "--adv_discriminator=circuit",
+        ),
+        (
+            "study",
+            "--data_dir=/data",
+            "--data_dir must go with --dataset=mnist or svhn or cifar10 or celeba or "
+            "folder or debd, got '/data' with --dataset=digits",
+        ),
     ],
 )
 def test_a_flag_without_use_is_refused(name: str, words: str, message: str):
     with pytest.raises(UserError) as caught:
-        program(name).parse([name, *words.split()])
+        parse(name, words)
     assert str(caught.value) == message
 
 
@@ -136,7 +218,7 @@ def test_a_flag_without_use_is_refused(name: str, words: str, message: str):
 )
 def test_a_flag_that_a_program_never_uses_is_none_of_its_own(name: str, word: str):
     with pytest.raises(UserError, match="Unknown command line flag"):
-        program(name).parse([name, word])
+        parse(name, word)
 
 
 @pytest.mark.parametrize(
@@ -156,10 +238,17 @@ def test_a_flag_that_a_program_never_uses_is_none_of_its_own(name: str, word: st
         ("ade", "--sample_loss=mmd --mmd_estimator=biased --mmd_power=1"),
         ("adv", "--relaxation=dense --temperature_schedule=annealed"),
         ("mmd", "--mmd_estimator=biased"),  # no --sample_loss in this program
+        ("ll", "--dataset=mnist --data_dir=/data --cache_dir=/cache"),
+        ("ll", "--dataset=celeba --data_source=files --cache_dir=/cache"),
+        ("evaluate", "--inception=download --protocol=paper"),
+        ("evaluate", "--classifier=a --cas_steps=0"),
+        ("synthetic", "--preset=paper --temperature=2 --adv_hidden=4"),
+        ("synthetic", "--preset=paper --init=data --init_spread=1"),
+        ("synthetic", "--objectives=ll,mmd --bandwidths=1 --relaxation=simple"),
     ],
 )
 def test_flags_in_use_are_taken(name: str, words: str):
-    program(name).parse([name, *words.split()])
+    parse(name, words)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -18,6 +18,7 @@ from experiments.models.classifier import ClassifierSettings, network
 from experiments.report.pictures import open_panels
 from tests.evaluation.inception.random_weights import random_tensors
 from tests.experiments import runs
+from tests.experiments.recording import unread
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +84,7 @@ def test_a_classifier_of_other_images_sees_these(judge: Path, tmp_path: Path):
 def test_a_run_is_measured(judge: Path, circuit: Path):
     words = [f"--run={circuit}", f"--classifier={judge}", "--num_samples=300"]
     words += ["--sharpness=0.5"]
-    assert evaluate.main(evaluate.parse(["evaluate", *words])) == 0
+    assert not unread(evaluate.main, evaluate.parse(["evaluate", *words]))
     result = json.loads((circuit / "evaluation.json").read_text())
     assert result["seeds"] == [0, 1]
     assert result["features"]["classifier"]["dataset"] == "digits"
@@ -128,6 +129,10 @@ def test_only_circuits_are_sharpened(
     [
         ([], "--run must be given"),
         (["--run={circuit}"], "--classifier or --inception must be given"),
+        (
+            ["--run={circuit}", "--classifier={judge}", "--data_dir={empty}"],
+            "--data_dir must go with a --run on a data set that has files, got",
+        ),
         (["--run={judge}", "--classifier={judge}"], "--run must draw samples"),
         (["--run={circuit}", "--classifier={circuit}"], "--classifier must be a run"),
         (["--run={empty}", "--classifier={judge}"], "there is no config.json"),

@@ -149,6 +149,15 @@ def test_overrides_reach_every_job_that_knows_the_flag():
         assert job.program != "classifier" or "num_sums" not in job.flags
     with pytest.raises(UserError, match="--override must name flags.*no_such_flag"):
         plan.with_overrides(jobs, {"no_such_flag": "1"})
+    message = (
+        "flags that do something in some job, got 'em_momentum': --em_momentum must go "
+        "with --optimizer=em, got 0.5 with --optimizer=adam"
+    )
+    with pytest.raises(UserError, match=message):
+        plan.with_overrides(jobs, {"num_sums": "3", "em_momentum": "0.5"})
+    message = "--protocol must go with --inception .*of the job evaluate "
+    with pytest.raises(UserError, match=message):
+        plan.with_overrides(jobs, {"protocol": "paper"})
     invalid = plan.with_overrides(jobs, {"num_sums": "many"})
     message = "--num_sums must be a whole number.*of the job first"
     with pytest.raises(UserError, match=message):
@@ -218,6 +227,10 @@ def test_bad_flags_are_named_before_anything_runs(tmp_path):
         (["--judge=a", "--critics=./a"], "--critics must not be the judge"),
         ([f"--critics={tmp_path}/out/judge"], "--critics must not be the judge"),
         (["--only=judge,nobody"], "--only must name jobs of the study: .*, got nobody"),
+        (["--override=pae_latents=3", "--only=first"], "--override must name flags"),
+        (["--preset=paper", "--critics=a"], "--critics must go with a --preset and"),
+        (["--judge=a", "--only=first"], "--judge must .* got 'a' .* --only=first"),
+        (["--num_seeds=2", "--only=judge"], "--num_seeds must go with .* got 2 with"),
         (["--dataset=mnist", "--data_dir=/nowhere"], "--data_dir must be an existing"),
     ):
         with pytest.raises(UserError, match=message):

@@ -1,5 +1,6 @@
 """The two-dimensional study: sets, measures; it runs, continues and refuses."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -147,6 +148,12 @@ def test_the_program_writes_continues_and_refuses(
         run(tmp_path, "--batch_size=7")
 
 
+def test_a_flag_wins_over_the_preset():
+    _, settings = synthetic.parse(["x", "--preset=paper", "--batch_size=7"])
+    paper = TrainingSettings(**synthetic._PAPER)
+    assert settings == dataclasses.replace(paper, batch_size=7)
+
+
 def test_the_table_has_means_and_sample_deviations():
     one = {"set": "moons", "objective": "ll", "test_ll": [1.0, 3.0]}
     text = synthetic_report.table([one | {"energy": [0.5], "modes": [1.0, 0.5]}])
@@ -154,15 +161,18 @@ def test_the_table_has_means_and_sample_deviations():
 
 
 @pytest.mark.parametrize(
-    ("word", "message"),
+    ("words", "message"),
     [
         ("--sets=moons,stars", "--sets must be some of .*'stars'"),
         ("--objectives=ll,vae", "--objectives must be some of .*'vae'"),
-        ("--bandwidths=1,x", "--bandwidths must be positive numbers"),
-        ("--adv_hidden=0", "--adv_hidden must be positive numbers"),
+        ("--objectives=mmd --bandwidths=1,x", "--bandwidths must be positive numbers"),
+        (
+            "--preset=paper --objectives=adv --adv_hidden=0",
+            "--adv_hidden must be positive numbers",
+        ),
         ("--preset=best", "--preset must be one of"),
     ],
 )
-def test_mistakes_are_named(tmp_path: Path, word: str, message: str):
+def test_mistakes_are_named(tmp_path: Path, words: str, message: str):
     with pytest.raises(UserError, match=message):
-        run(tmp_path, word)
+        run(tmp_path, *words.split())
