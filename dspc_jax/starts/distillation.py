@@ -26,10 +26,8 @@ import numpy as np
 
 from dspc_jax.layers import sum_layer
 from dspc_jax.leaves.categorical import Categorical, CategoricalParams
-from dspc_jax.ops import missing
-from dspc_jax.ops.numerics import safe_divide
 from dspc_jax.parameters import CircuitParams, Layout
-from dspc_jax.starts import clusters
+from dspc_jax.starts import clusters, comparable
 from dspc_jax.types import Array, Key
 
 
@@ -88,7 +86,7 @@ def distill(
         x = jnp.where(observed[..., None], x, 0.0)  # it may be NaN
     latents = _latents(layout)
     number = {latent: n for n, latent in enumerate(dict.fromkeys(latents))}
-    table = _comparable(layout, x, observed)
+    table = comparable.values(layout, x, observed)
     alike = _alike(layout, [number[latent] for latent in latents])
     distinct = _labels(key, table, list(number), alike, layout.num_channels, options)
     label = distinct[[number[latent] for latent in latents]]
@@ -126,31 +124,6 @@ def _latents(layout: Layout) -> list[_Latent]:
                     f"{len(latent.scope)} variables"
                 )
     return [latents[region] for region in range(len(graph.scopes))]
-
-
-def _comparable(layout: Layout, x: Array, observed: Array | None) -> Array:
-    """``[N, V * C]``: values in units in which distances of patches make sense.
-
-    Those of leaves with a bounded support are shares of it, others are in deviations.
-    What is missing is the variable's mean.
-    """
-    scale = np.ones(x.shape[1], np.float32)
-    unbounded = np.zeros(x.shape[1], bool)
-    for block in layout.blocks:
-        low, high = block.leaf_of_variables.support
-        width = np.broadcast_to(np.asarray(high - low, float), block.variables.shape)
-        unbounded[block.variables] = ~np.isfinite(width)
-        scale[block.variables] = np.where(np.isfinite(width), width, 1.0)
-    deviation = missing.deviation(x, observed)
-    divisor = jnp.where(unbounded[:, None], deviation, scale[:, None])[None]
-    if observed is not None:
-        count = jnp.sum(observed, axis=0)[:, None]
-        total = jnp.sum(x, axis=0)
-        count = jnp.broadcast_to(count, total.shape).astype(x.dtype)
-        mean = safe_divide(total, count)
-        x = jnp.where(observed[..., None], x, mean[None])
-    divisor = jnp.broadcast_to(divisor, x.shape)
-    return safe_divide(x, divisor).reshape(len(x), -1)
 
 
 def _alike(layout: Layout, number: list[int]) -> np.ndarray:
@@ -242,7 +215,9 @@ def _sums(layout, label, smoothing):
         if ties is not None:
             rows = np.concatenate([ties.rows[n - 1][f][1] for n, f in folds])
             table, _ = ties.rows[folds[0][0] - 1][folds[0][1]]
-            logits[table] = _log_weights(_pooled(count, rows), smoothing, tail)
+            logits[table] = _log_weights(
+                comparable.pooled(count, rows), smoothing, tail
+            )
             continue
         tables = _log_weights(count, smoothing, tail)
         ends = np.cumsum([len(members[place]) for place in folds])
@@ -281,11 +256,6 @@ def _log_weights(counts, smoothing, tail):
     return logits.reshape(*counts.shape[:2], *tail)
 
 
-def _pooled(counts: Array, rows: np.ndarray) -> Array:
-    """``[P, ...]`` to ``[T, ...]``: those of each row added up."""
-    return jax.ops.segment_sum(counts, rows, num_segments=rows.max() + 1)
-
-
 def _leaves(layout, label, x, observed, smoothing):
     rows = layout.graph.places.regions
     inputs = sorted((row, g) for g, (level, row) in enumerate(rows) if level == 0)
@@ -303,11 +273,11 @@ def _block(block, num_units, label, x, observed, smoothing, tied, rows):
     Those of a tied block have the counts of all leaves of their rows.
     """
     own = block if tied is None else tied
-    weight = jnp.ones(x.shape[:2]) if observed is None else observed.astype(x.dtype)
+    weight = comparable.weights(x, observed)
 
     def together(counts):
         if tied is not None:
-            counts = _pooled(counts[block.valid], rows[block.valid])[:, None]
+            counts = comparable.pooled(counts[block.valid], rows[block.valid])[:, None]
         return jnp.moveaxis(counts, 3, 1)
 
     if isinstance(own.leaf, Categorical):
@@ -317,13 +287,7 @@ def _block(block, num_units, label, x, observed, smoothing, tied, rows):
         logits = CategoricalParams(jnp.zeros_like(table))
         return own.leaf.from_statistics((table,), logits)
     # Moments about a point near the mean, the same for variables that are tied.
-    total = jnp.sum(weight[..., None] * x, axis=0), jnp.sum(weight, axis=0)[:, None]
-    row = np.arange(x.shape[1])
-    if tied is not None:
-        row = np.zeros(x.shape[1], rows.dtype)
-        row[block.scopes[block.valid]] = rows[block.valid]
-        total = tuple(_pooled(a, row) for a in total)
-    center = (total[0] / jnp.maximum(total[1], 1.0))[row]
+    center = comparable.means(block, rows, x, weight)
     about = _moments(label, block.scopes, x - center[None], weight, num_units)
     mean, std = _smoothed_moments(together(about), smoothing.leaves)
     return own.leaf.from_moments(mean + center[own.scopes][:, None], std)

@@ -102,15 +102,22 @@ def test_what_is_missing_does_not_matter():
 
 
 @pytest.mark.parametrize(
-    "leaf", [pc.Normal(), pc.Binomial(3), pc.DiscretizedLogistic(4)], ids=repr
+    ("leaf", "offset"),
+    [
+        (pc.Normal(), 0.0),
+        (pc.Normal(), 2.0**18),  # far from 0, where float32 has steps of 1/32
+        (pc.Binomial(3), 0.0),
+        (pc.DiscretizedLogistic(4), 0.0),
+    ],
+    ids=repr,
 )
-def test_leaves_have_the_moments_of_their_clusters(leaf):
+def test_leaves_have_the_moments_of_their_clusters(leaf, offset):
     config = pc.CircuitConfig(pc.RandomBinaryTrees(1, 0), leaf, 1, 2, 2)
     circuit = pc.build(config)
     x = np.repeat([0.0, 1.0, 3.0, 3.0], 50)[:, None, None].astype(np.float32)
-    params = circuit.init(jax.random.key(0), x, method="distill")
+    params = circuit.init(jax.random.key(0), x + offset, method="distill")
     means = np.sort(np.ravel(leaf.mean(leaf.components(params.leaves[0]))))
-    np.testing.assert_allclose(means, [0.5, 3.0], atol=0.12)
+    np.testing.assert_allclose(means - offset, [0.5, 3.0], atol=0.12)
 
 
 def test_mistakes_are_refused():
