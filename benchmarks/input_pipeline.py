@@ -32,7 +32,7 @@ def step_seconds(settings: Settings, dataset: data.Dataset, resident: bool) -> f
     Returns:
         Seconds, compilation left out.
     """
-    system = ll.make_system(settings, ll.RecipeSettings(), dataset)
+    system = ll.make_system(settings, dataset)
     mesh = Mesh(np.array(jax.devices()[:1]), ("batch",))
     size, limit = settings.batch_size, 2**62 if resident else 0
     loop = DeviceLoop(system, dataset, 0, 1, size, mesh, resident_bytes=limit)

@@ -7,6 +7,7 @@ trained against it, does not tell them from the data.
 from experiments import data
 from experiments.engine.flags import Settings
 from experiments.engine.program import training_program
+from experiments.engine.recipes import LIKELIHOOD, ON_SAMPLES
 from experiments.engine.system import System
 from experiments.engine.uses import PRETRAINED
 from experiments.losses import mixture
@@ -48,6 +49,7 @@ PROGRAM = training_program(
     Settings,
     MixtureSettings,
     AdversarySettings,
+    recipes=[LIKELIHOOD, ON_SAMPLES],
     # Tuned on digits: see docs/programs.md.
     defaults={"sampler_learning_rate": 1e-3, "ll_weight": 1.0, "balance": "norm"},
     only=PRETRAINED,

@@ -1,16 +1,14 @@
 """Maximum likelihood: ``python -m experiments.ll --dataset=digits``."""
 
-import functools
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import optax
 
 from experiments import data
-from experiments.engine import recipes
 from experiments.engine.flags import Settings
 from experiments.engine.program import training_program
+from experiments.engine.recipes import LIKELIHOOD
 from experiments.engine.system import System, levels_and_labels
 from experiments.engine.uses import OF_SAMPLES
 from experiments.models import generators
@@ -24,14 +22,11 @@ class State(NamedTuple):
     opt_state: Any
 
 
-def make_system(
-    settings: Settings, recipe: recipes.RecipeSettings, dataset: data.Dataset
-) -> System:
+def make_system(settings: Settings, dataset: data.Dataset) -> System:
     """Maximum likelihood as the training loop sees it.
 
     Args:
         settings: the shared flags.
-        recipe: where their defaults come from, which is settled.
         dataset: the images.
 
     Returns:
@@ -40,7 +35,6 @@ def make_system(
     Raises:
         UserError: the flags describe no circuit on these images, or EM does not fit it.
     """
-    del recipe
     generator = generators.circuit_generator(settings, dataset)
     circuit, loss = generator.circuit, generator.likelihood_loss
     assert circuit is not None
@@ -74,10 +68,7 @@ PROGRAM = training_program(
     "Trains a probabilistic circuit by maximum likelihood.",
     make_system,
     Settings,
-    recipes.RecipeSettings,
-    presets=functools.partial(
-        recipes.of_data_set, folder=Path(__file__).with_name("recipes")
-    ),
+    recipes=[LIKELIHOOD],
     without=OF_SAMPLES,
 )
 parse, main, run = PROGRAM.parse, PROGRAM.main, PROGRAM.run

@@ -9,6 +9,7 @@ from experiments import data
 from experiments.console.errors import UserError
 from experiments.engine.flags import Settings
 from experiments.engine.program import training_program
+from experiments.engine.recipes import LIKELIHOOD, ON_SAMPLES
 from experiments.engine.system import System
 from experiments.engine.uses import OF_SAMPLES, PRETRAINED
 from experiments.losses import mixture
@@ -73,6 +74,7 @@ PROGRAM = training_program(
     MixtureSettings,
     MmdSettings,
     CriticSettings,
+    recipes=[LIKELIHOOD, ON_SAMPLES],
     only=PRETRAINED
     | dict.fromkeys(
         OF_SAMPLES,

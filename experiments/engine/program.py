@@ -1,12 +1,15 @@
 """A program that trains: flags, data set and system, joined once for all."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
+import functools
+from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from experiments import data
 from experiments.engine import app, training
-from experiments.engine.command_line import Presets, Use
+from experiments.engine.command_line import Use
 from experiments.engine.flag_fields import Condition
+from experiments.engine.recipes import RecipeSettings, of_data_set
 from experiments.engine.system import System
 
 
@@ -19,6 +22,7 @@ class Program(NamedTuple):
         run: runs the program on the command line; does not return.
         groups: the classes of its flags, `flags.Settings` first.
         make_system: ``(*groups, dataset=...) -> System``, from instances of them.
+        has_recipes: whether `RecipeSettings` are the last group.
         use: which of the flags it has, and when.
     """
 
@@ -27,6 +31,7 @@ class Program(NamedTuple):
     run: Callable[[], NoReturn]
     groups: tuple[type, ...]
     make_system: Callable[..., System]
+    has_recipes: bool
     use: Use
 
 
@@ -36,7 +41,7 @@ def training_program(
     make_system: Callable[..., System],
     *groups: type,
     defaults: Mapping[str, Any] | None = None,
-    presets: Presets | None = None,
+    recipes: Sequence[Path] = (),
     without: Collection[str] = (),
     only: Mapping[str, Condition] | None = None,
 ) -> Program:
@@ -49,7 +54,8 @@ def training_program(
         *groups: dataclasses whose fields are made by `flags.flag`; `flags.Settings`
             first.
         defaults: the program's own defaults for flags of the groups, by name.
-        presets: further defaults, by the values of other flags.
+        recipes: folders of those of data sets, see `recipes.of_data_set`. With them
+            the program has the group `RecipeSettings`, which its system does not need.
         without: flags of the groups that the program does not have, since they would
             do nothing.
         only: conditions on others, which do nothing without them: see
@@ -59,19 +65,26 @@ def training_program(
         The program.
     """
     use = Use(without, only or {})
+    num_groups, presets = len(groups), None
+    if recipes:
+        groups = (*groups, RecipeSettings)
+        presets = functools.partial(of_data_set, folders=recipes)
     parse = app.parser(
         name, description, *groups, defaults=defaults, presets=presets, use=use
     )
+
+    def system_of(*values: Any, dataset: data.Dataset) -> System:
+        return make_system(*values[:num_groups], dataset=dataset)
 
     def main(values: list[Any]) -> int:
         settings = values[0]
         dataset = data.load(
             settings.dataset, settings.data_dir, settings.data_options()
         )
-        system = make_system(*values, dataset=dataset)
+        system = system_of(*values, dataset=dataset)
         return training.run(name, system, dataset, values, defaults)
 
     def run() -> NoReturn:
         app.run(main, parse)
 
-    return Program(parse, main, run, groups, make_system, use)
+    return Program(parse, main, run, groups, system_of, bool(recipes), use)

@@ -1,6 +1,6 @@
 """Recipes: the defaults of a program's flags on a data set that has one."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 import dataclasses
 from pathlib import Path
 from typing import Any
@@ -22,17 +22,26 @@ class RecipeSettings:
     )
 
 
-def of_data_set(values: Mapping[str, Any], folder: Path) -> dict[str, str]:
+LIKELIHOOD = Path(__file__).parents[1] / "recipes"
+"""The recipes of circuits that the likelihood trains, ``DATASET.flags``."""
+ON_SAMPLES = LIKELIHOOD / "samples"
+"""What changes where a loss on samples follows; likewise."""
+
+
+def of_data_set(
+    values: Mapping[str, Any], *, folders: Sequence[Path]
+) -> dict[str, str]:
     """The flags of the data set's recipe; none where there is none.
 
     Args:
         values: of all flags, by name.
-        folder: of the recipes, ``DATASET.flags``.
+        folders: of recipes; the last word is that of the last one. A data set has a
+            recipe if all of them have one.
     """
-    path = folder / f"{values['dataset']}.flags"
-    if values["recipe"] == "none" or not path.is_file():
+    paths = [folder / f"{values['dataset']}.flags" for folder in folders]
+    if values["recipe"] == "none" or not all(path.is_file() for path in paths):
         return {}
-    flags = read(path)
+    flags = {name: value for path in paths for name, value in read(path).items()}
     if values["start_from"] is not None:  # which is a start
         del flags["start"]
     return flags

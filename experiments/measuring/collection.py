@@ -12,7 +12,6 @@ from typing import Any
 from experiments.console.errors import UserError
 from experiments.console.paths import local_path
 from experiments.engine import flags
-from experiments.engine.recipes import RecipeSettings
 from experiments.engine.run_folder import CONFIG, Unreadable, read_object
 from experiments.measuring.programs import PROGRAMS
 from experiments.measuring.runs import Run, Setting, read_run, settings_of
@@ -101,9 +100,7 @@ def defaults_of(program: str) -> dict[str, Any] | None:
     """A program's default flags as ``config.json`` has them; None for a foreign one."""
     if program not in PROGRAMS:
         return None
-    of_all_data = (
-        ["--recipe=none"] if RecipeSettings in PROGRAMS[program].groups else []
-    )
+    of_all_data = ["--recipe=none"] if PROGRAMS[program].has_recipes else []
     return flags.by_name(PROGRAMS[program].parse([program, *of_all_data]))
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from experiments.measuring.programs import PROGRAMS
 from experiments.study.plan import Job, RunOf
 from experiments.study.settings import (
     Context,
@@ -23,7 +24,7 @@ def job_of(
     flags.setdefault("batch_size", context.scale.batch_size)
     flags.setdefault("eval_every", flags["num_steps"])
     flags.setdefault("checkpoint_every", max(flags["num_steps"] // 4, 1))
-    if program == "ll":
+    if PROGRAMS[program].has_recipes:
         flags.setdefault("recipe", "none")
     flags = {name: value for name, value in flags.items() if value is not None}
     return Job(name, program, flags, label)

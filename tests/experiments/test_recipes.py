@@ -1,24 +1,40 @@
-"""Recipes: the defaults of `experiments.ll` on their data sets."""
+"""Recipes: defaults of programs on their data sets."""
 
+import dataclasses
 import json
 from pathlib import Path
 
 import pytest
 
-from experiments import ll
+from experiments import adv, ll, mmd
 from experiments.engine.flags import Settings
-
-RECIPES = Path(ll.__file__).parent / "recipes"
-NAMES = sorted(path.stem for path in RECIPES.glob("*.flags"))
+from experiments.engine.recipes import LIKELIHOOD, ON_SAMPLES
 
 
-@pytest.mark.parametrize("name", NAMES)
+def names(folder: Path) -> list[str]:
+    return sorted(path.stem for path in folder.glob("*.flags"))
+
+
+@pytest.mark.parametrize("name", names(LIKELIHOOD))
 def test_a_recipe_is_one_of_the_program(name):
     settings, recipe = ll.parse(["ll", f"--dataset={name}", "--seed=3"])
     assert recipe.recipe == "auto"
     assert (settings.dataset, settings.start, settings.seed) == (name, "distill", 3)
-    by_file = ["ll", f"--flagfile={RECIPES / name}.flags", "--seed=3"]
+    by_file = ["ll", f"--flagfile={LIKELIHOOD / name}.flags", "--seed=3"]
     assert ll.parse(by_file)[0] == settings
+
+
+@pytest.mark.parametrize("program", [mmd, adv])
+@pytest.mark.parametrize("name", names(ON_SAMPLES))
+def test_losses_on_samples_begin_with_the_recipe_of_the_likelihood(program, name):
+    """The same circuit and steps; they are followed by others."""
+    words = [program.__name__, f"--dataset={name}"]
+    settings, mixture, *_ = program.parse(words)
+    (likelihood, _) = ll.parse(["ll", *words[1:]])
+    assert mixture.pretrain_steps == likelihood.num_steps < settings.num_steps
+    assert dataclasses.replace(settings, num_steps=likelihood.num_steps) == likelihood
+    plain, *_ = program.parse([*words, "--recipe=none"])
+    assert plain == dataclasses.replace(Settings(), dataset=name)
 
 
 def test_a_flag_wins_over_the_recipe():

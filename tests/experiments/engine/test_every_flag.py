@@ -46,7 +46,7 @@ OF_STEPS = {
 def usable(name: str, found: set[str]) -> tuple[set[str], System]:
     """The flags of a program that may be given alone, and its system."""
     of_program = program(name)
-    groups = of_program.parse([name, *["--recipe=none"][: name == "ll"]])
+    groups = of_program.parse([name, *["--recipe=none"][: of_program.has_recipes]])
     recorders = [recording(group, found) for group in groups]
     system = of_program.make_system(*recorders, dataset=tiny_digits())
     fields = of_program.use.fields(of_program.groups)

@@ -231,8 +231,8 @@ def test_programs_refuse_in_one_line(
     tmp_path: Path,
 ):
     monkeypatch.chdir(tmp_path)
-    plain = ["--recipe=none"] if program is ll else []
-    assert exit_code(lambda: program.main(program.parse(["x", *plain, *words]))) == 2
+    words = ["--recipe=none", *words]
+    assert exit_code(lambda: program.main(program.parse(["x", *words]))) == 2
     err = capsys.readouterr().err
     assert err.startswith("error: ")
     assert message in err

@@ -44,7 +44,7 @@ def trained(program: str, seed: int, num_seeds: int) -> tuple[Any, dict]:
     settings = Settings(seed=seed, num_seeds=num_seeds, **SMALL)
     tiny = tiny_digits()
     if program == "ll":
-        system = ll.make_system(settings, ll.RecipeSettings(), tiny)
+        system = ll.make_system(settings, tiny)
     else:
         half = MixtureSettings(pretrain_steps=2)
         system = mmd.make_system(settings, half, MmdSettings(), CriticSettings(), tiny)

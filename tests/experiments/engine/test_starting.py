@@ -109,7 +109,7 @@ def test_the_best_states_stand_for_a_run_that_kept_them(
 
 def loop_of_ll(settings: Settings) -> DeviceLoop:
     dataset = data.load("digits", None)
-    return loop_of(ll.make_system(settings, ll.RecipeSettings(), dataset), settings)
+    return loop_of(ll.make_system(settings, dataset), settings)
 
 
 @pytest.fixture(scope="module")

@@ -204,9 +204,9 @@ def test_classes_are_roots(tmp_path: Path, judge: Path):
     ],
 )
 def test_labels_that_do_not_fit_are_refused(words: list[str], complaint: str):
-    (settings, recipe) = ll.parse(["ll", "--recipe=none", "--labels=roots", *words])
+    (settings, _) = ll.parse(["ll", "--recipe=none", "--labels=roots", *words])
     with pytest.raises(UserError, match=complaint):
-        ll.make_system(settings, recipe, data.load("digits", None))
+        ll.make_system(settings, data.load("digits", None))
 
 
 def test_weights_are_fetched_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

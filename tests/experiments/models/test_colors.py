@@ -32,7 +32,7 @@ def settings_of(**flags) -> Settings:
 
 def test_a_circuit_learns_and_draws_colors(key: jax.Array):
     dataset = colored()
-    system = ll.make_system(settings_of(), ll.RecipeSettings(), dataset)
+    system = ll.make_system(settings_of(), dataset)
     state = jax.jit(system.init)(key)
     assert state.params["circuit"].leaves[0].logits.shape[-1] == 511
     metrics = jax.jit(system.evaluate)(state, key, dataset.valid)
@@ -51,4 +51,4 @@ def test_a_circuit_learns_and_draws_colors(key: jax.Array):
 def test_what_does_not_fit_is_refused(flags, message):
     dataset = data.load("digits", None) if "dataset" in flags else colored()
     with pytest.raises(UserError, match=message):
-        ll.make_system(settings_of(**flags), ll.RecipeSettings(), dataset)
+        ll.make_system(settings_of(**flags), dataset)

@@ -83,9 +83,7 @@ def test_a_start_by_distillation_is_better(tiny: Dataset):
         em_leaf_pseudocount=2.0,
         batch_size=64,
     )
-    loop = loop_of(
-        tiny, ll.make_system(settings, ll.RecipeSettings(), tiny), batch_size=64
-    )
+    loop = loop_of(tiny, ll.make_system(settings, tiny), batch_size=64)
     carry = loop.init()
     before = loop.evaluate(carry.state, tiny.valid)["bits_per_dim"]
     carry = loop.started(carry)
@@ -101,10 +99,10 @@ def test_a_start_by_distillation_is_better(tiny: Dataset):
 def test_a_start_that_does_not_fit_is_refused(tiny: Dataset, tmp_path: Path):
     settings = small(start="distill", labels="roots")
     with pytest.raises(UserError, match="--start must be examples with --labels"):
-        ll.make_system(settings, ll.RecipeSettings(), tiny)
+        ll.make_system(settings, tiny)
     workdir = str(tmp_path)
     settings = small(start="distill", workdir=workdir)
-    system = ll.make_system(settings, ll.RecipeSettings(), tiny)
+    system = ll.make_system(settings, tiny)
     with pytest.raises(UserError, match="--start must be examples with this program"):
         training.run("x", system._replace(start=None), tiny, [settings])
     settings = small(start="distill", workdir=workdir, start_from="other")
@@ -116,7 +114,7 @@ def test_a_start_that_does_not_fit_is_refused(tiny: Dataset, tmp_path: Path):
 def test_a_last_step_size_without_decay_is_refused(tiny: Dataset):
     settings = small(optimizer="em", leaf="binomial", em_last_step_size=0.02)
     with pytest.raises(UserError, match="must go with --em_decay_steps of at least 1"):
-        ll.make_system(settings, ll.RecipeSettings(), tiny)
+        ll.make_system(settings, tiny)
 
 
 @pytest.mark.parametrize(
@@ -136,7 +134,7 @@ def test_a_last_step_size_without_decay_is_refused(tiny: Dataset):
 )
 def test_maximum_likelihood_lowers_the_bits(tiny: Dataset, changed: dict[str, Any]):
     settings = small(num_repetitions=2, **changed)
-    loop = loop_of(tiny, ll.make_system(settings, ll.RecipeSettings(), tiny))
+    loop = loop_of(tiny, ll.make_system(settings, tiny))
     carry = loop.init()
     before = loop.evaluate(carry.state, tiny.valid)
     carry, failure = loop.run(carry, 0, 60)
@@ -155,9 +153,7 @@ def test_pictures_of_sharper_circuits_stand_beside_the_others(tiny: Dataset):
     """The flag changes nothing else: the same images, and metrics of these alone."""
 
     def drawn(sharpness):
-        system = ll.make_system(
-            small(**SHALLOW, sharpness=sharpness), ll.RecipeSettings(), tiny
-        )
+        system = ll.make_system(small(**SHALLOW, sharpness=sharpness), tiny)
         state = system.init(jax.random.key(0))
         spread = cases.randomize(state.params["circuit"], seed=0, scale=3.0)
         own = spread._replace(leaves=state.params["circuit"].leaves)
@@ -190,7 +186,7 @@ def test_the_reported_loss_is_that_of_the_library(tiny: Dataset):
     settings = small(leaf="binomial")
     circuit = model.make_model(settings, tiny)
     params = cases.jit(functools.partial(model.init, circuit))(jax.random.key(1))
-    loop = loop_of(tiny, ll.make_system(settings, ll.RecipeSettings(), tiny))
+    loop = loop_of(tiny, ll.make_system(settings, tiny))
     carry = loop.init()
     carry = carry._replace(
         state=carry.state._replace(params=jax.tree.map(lambda p: p[None], params))
@@ -247,7 +243,7 @@ def test_mmd_falls_on_pixels(tiny: Dataset, relaxation: str, schedule: str):
 def test_pre_training_is_maximum_likelihood(tiny: Dataset):
     """The circuit of the pre-training steps has the bits of the program ll's."""
     settings = small()
-    by_ll = loop_of(tiny, ll.make_system(settings, ll.RecipeSettings(), tiny))
+    by_ll = loop_of(tiny, ll.make_system(settings, tiny))
     expected, _ = by_ll.run(by_ll.init(), 0, 1)
     system = mmd_system(tiny, MixtureSettings(pretrain_steps=4, ll_weight=0.0))
     loop = loop_of(tiny, system)
