@@ -78,7 +78,11 @@ def test_two_seeds_together_are_each_alone(program: str):
         pytest.param(
             ["ll", "--optimizer=em", "--leaf=binomial"], id="em", marks=pytest.mark.slow
         ),
-        pytest.param(["mmd", "--pretrain_steps=2"], id="mmd", marks=pytest.mark.slow),
+        pytest.param(
+            ["mmd", "--recipe=none", "--pretrain_steps=2"],
+            id="mmd",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_eight_devices_train_the_circuit_of_one(words: list[str], tmp_path: Path):
@@ -105,8 +109,8 @@ def test_eight_devices_train_the_circuit_of_one(words: list[str], tmp_path: Path
 
 SMALL_FLAGS = {
     "ll": ["--recipe=none"],
-    "mmd": ["--pretrain_steps=1"],
-    "adv": ["--pretrain_steps=1", "--adv_filters=2"],
+    "mmd": ["--recipe=none", "--pretrain_steps=1"],
+    "adv": ["--recipe=none", "--pretrain_steps=1", "--adv_filters=2"],
     "pae": [],
     "gan": ["--adv_filters=2", "--match_params=circuit"],
     "mmd_gan": ["--mmd_filters=2", "--mmd_critic_busy_steps=1", "--mmd_critic_steps=1"],

@@ -330,8 +330,11 @@ def test_no_flag_that_may_be_raised_on_continuing_enters_a_system():
 @pytest.mark.parametrize(
     ("program", "words"),
     [
-        ("experiments.adv", ["--pretrain_steps=2", "--adv_discriminator=self"]),
-        ("experiments.gan", ["--gan_width=4", "--adv_augment=all"]),
+        (
+            "experiments.adv",
+            ["--recipe=none", "--pretrain_steps=2", "--adv_discriminator=self"],
+        ),
+        ("experiments.gan", ["--match_params=circuit", "--adv_augment=all"]),
     ],
 )
 def test_a_continued_run_ends_with_the_same_bits(

@@ -294,9 +294,18 @@ def test_one_repetition_has_a_closed_form(tiny: Dataset):
 @pytest.mark.parametrize(
     ("program", "words"),
     [
-        ("experiments.mmd", ["--mmd_kernel=gradient_penalty", "--pretrain_steps=2"]),
-        ("experiments.mmd", ["--mmd_estimator=exact", "--mmd_patch=4"]),
-        ("experiments.mmd_gan", ["--mmd_kernel=gradient_penalty", "--gan_width=4"]),
+        (
+            "experiments.mmd",
+            ["--recipe=none", "--mmd_kernel=gradient_penalty", "--pretrain_steps=2"],
+        ),
+        (
+            "experiments.mmd",
+            ["--recipe=none", "--mmd_estimator=exact", "--mmd_patch=4"],
+        ),
+        (
+            "experiments.mmd_gan",
+            ["--mmd_kernel=gradient_penalty", "--match_params=circuit"],
+        ),
     ],
 )
 def test_a_continued_run_ends_with_the_same_bits(
