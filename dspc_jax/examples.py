@@ -84,6 +84,23 @@ def as_mask(observed: Any, wanted: tuple[int, ...], axes: str) -> Array:
     return jnp.asarray(mask)
 
 
+def labels(layout: Layout, given: Any, count: int) -> np.ndarray:
+    """Classes ``[N]`` of so many examples; raises ValueError for anything else."""
+    array = np.asarray(given)
+    if array.shape != (count,) or not np.issubdtype(array.dtype, np.integer):
+        raise ValueError(
+            f"labels must be integers of shape [N] = ({count},), got {array.dtype} of "
+            f"shape {array.shape}"
+        )
+    wrong = array[(array < 0) | (array >= layout.num_classes)]
+    if wrong.size:
+        raise ValueError(
+            f"labels must be in 0 .. {layout.num_classes - 1}, the classes of the "
+            f"circuit, got {wrong[0]}"
+        )
+    return array
+
+
 def evidence(layout: Layout, x: Any, observed: Any, dtype: Any) -> tuple[Array, Array]:
     """An example with its mask; neither comes without the other."""
     if x is None or observed is None:

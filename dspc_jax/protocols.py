@@ -27,6 +27,7 @@ class Init(Protocol):
         observed: Any = None,
         *,
         method: str = "examples",
+        labels: Any = None,
         spread: float = 0.5,
         dtype: Any = None,
     ) -> Any:
@@ -44,6 +45,9 @@ class Init(Protocol):
                 under clusters of the data (`dspc_jax.starts.distillation`), a start
                 that is better by far, takes seconds to minutes, wants all of the data,
                 and cannot be traced.
+            labels: integers ``[N]`` in ``0 .. num_classes - 1``, the classes of the
+                data, which the roots then stand for; only with ``"distill"``. None:
+                the roots stand for clusters.
             spread: of the leaves around these, in deviations of the data.
             dtype: of the parameters, one of `dspc_jax.ops.float_types.FLOAT_TYPES`,
                 which says what it means; None: float32, or float64 under
@@ -54,7 +58,8 @@ class Init(Protocol):
 
         Raises:
             ValueError: the method is unknown, has no data or does not suit the
-                structure; the data or the mask have another shape or type, there is no
+                structure; the data, the mask or the labels have another shape, type or
+                value, there is no
                 example or an observed NaN (one that is traced is not seen), a flow has
                 no data, or the type of the parameters is another.
         """

@@ -45,6 +45,7 @@ def init(
     observed: Any = None,
     *,
     method: str = "examples",
+    labels: Any = None,
     spread: float = 0.5,
     dtype: Any = None,
 ) -> CircuitParams:
@@ -61,6 +62,8 @@ def init(
     elif observed is not None:
         raise ValueError("data must be given with observed, got None")
     if method == "examples":
+        if labels is not None:
+            raise ValueError("labels must be None with method='examples', got some")
         return _start(layout, dtype, key, data, spread, observed)
     if data is None:
         raise ValueError("data must be given with method='distill', got None")
@@ -69,7 +72,9 @@ def init(
             "data must not be traced with method='distill' (call init outside of jit), "
             f"got {shown(data)}"
         )
-    params = distillation.distill(layout, key, data, observed)
+    if labels is not None:
+        labels = examples.labels(layout, labels, len(data))
+    params = distillation.distill(layout, key, data, observed, labels=labels)
     return jax.tree.map(lambda leaf: leaf.astype(dtype), params)
 
 

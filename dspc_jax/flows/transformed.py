@@ -216,6 +216,7 @@ def _transform(circuit: Circuit, flow: Flow) -> TransformedCircuit:
         observed: Any = None,
         *,
         method: str = "examples",
+        labels: Any = None,
         spread: float = 0.5,
         dtype: Any = None,
     ):
@@ -234,9 +235,8 @@ def _transform(circuit: Circuit, flow: Flow) -> TransformedCircuit:
             key_rows = jax.random.fold_in(key_flow, 1)
             data = _filled(key_rows, data, observed, blocks)
         params, z = standardized(key_flow, data, wide)
-        start = circuit.init(
-            key_circuit, z, known, method=method, spread=spread, dtype=wide
-        )
+        options: Any = {"method": method, "labels": labels, "spread": spread}
+        start = circuit.init(key_circuit, z, known, dtype=wide, **options)
         params = {"circuit": start, "flow": params}
         return jax.tree.map(lambda p: p.astype(dtype), params)
 

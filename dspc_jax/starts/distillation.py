@@ -62,6 +62,7 @@ def distill(
     x: Array,
     observed: Array | None = None,
     *,
+    labels: np.ndarray | None = None,
     smoothing: Smoothing = SMOOTHING,
     **options: Any,
 ) -> CircuitParams:
@@ -72,6 +73,7 @@ def distill(
         key: for the clusters.
         x: ``[N, V, C]``; any values where not observed.
         observed: bool ``[N, V]``, or None.
+        labels: classes ``[N]``, or None: clusters take their places.
         smoothing: of the frequencies.
         **options: of `dspc_jax.starts.clusters.labels`.
 
@@ -90,6 +92,8 @@ def distill(
     alike = _alike(layout, [number[latent] for latent in latents])
     distinct = _labels(key, table, list(number), alike, layout.num_channels, options)
     label = distinct[[number[latent] for latent in latents]]
+    if labels is not None:
+        label[layout.graph.places.graph.root] = labels
     return CircuitParams(
         leaves=_leaves(layout, label, x, observed, smoothing),
         sums=_sums(layout, label, smoothing.sums),

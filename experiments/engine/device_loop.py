@@ -160,7 +160,7 @@ class DeviceLoop:
             self._system.start(
                 jax.tree.map(lambda leaf, i=i: leaf[i], carry.state),
                 keys[i],
-                self._dataset.train,
+                self.examples("train"),
             )
             for i in range(len(self._seeds))
         ]

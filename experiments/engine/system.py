@@ -45,8 +45,8 @@ class System(NamedTuple):
             ``[B, V]``); None where the model cannot.
         sample_class: ``(state, key, label, num) -> levels``, uint8 ``[num, V, C]`` of
             one class (a traced scalar); None where the model knows no classes.
-        start: ``(state, key, levels) -> state``: the state before the first step, from
-            that of ``init`` and all training images, uint8 ``[N, V, C]``, once and not
+        start: ``(state, key, batch) -> state``: the state before the first step, from
+            that of ``init`` and all training images as one batch, once and not
             compiled; None: that of ``init``.
     """
 

@@ -165,9 +165,9 @@ def system(
     def of_state(function):
         return function and (lambda state, *rest: function(state.params, *rest))
 
-    def start(state, key, levels):
+    def start(state, key, batch):
         assert generator.start is not None
-        return state._replace(params=generator.start(state.params, key, levels))
+        return state._replace(params=generator.start(state.params, key, batch))
 
     return System(
         init=init,

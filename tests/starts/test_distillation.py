@@ -36,6 +36,30 @@ def test_a_mixture_of_two_patterns_is_read_off(sum_layer):
     jax.tree.map(lambda a, b: np.testing.assert_equal(a.shape, b.shape), params, shapes)
 
 
+def test_labels_are_the_latent_of_the_roots():
+    """Classes at random within clusters: each root has its own share of them."""
+    sizes = {"num_classes": 3, "num_leaves": 2, "num_sums": 2}
+    config = pc.CircuitConfig(pc.RandomBinaryTrees(2, 1), pc.Categorical(2), **sizes)
+    circuit = pc.build(config)
+    x = np.array([[0, 0]] * 60 + [[1, 1]] * 60, np.float32)[..., None]
+    labels = np.array([0] * 15 + [1] * 45 + [0] * 30 + [2] * 30)
+    params = circuit.init(jax.random.key(0), x, method="distill", labels=labels)
+    log_p = cases.jit(jax.vmap(circuit.class_log_probs, (None, 0)))(params, x[[0, -1]])
+    # Of class 0 a third are zeros, of class 1 all, of class 2 none.
+    expected = [[1 / 3, 1, 0], [2 / 3, 0, 1]]
+    np.testing.assert_allclose(np.exp(log_p), expected, atol=0.05)
+    shares = jax.nn.softmax(params.classes)
+    np.testing.assert_allclose(shares, np.array([46, 46, 31]) / 123, rtol=1e-5)
+    for message, wrong in {
+        "in 0 .. 2, the classes of the circuit, got 3": np.where(labels > 1, 3, 0),
+        r"integers of shape \[N\] = \(120,\), got float64": labels / 2,
+    }.items():
+        with pytest.raises(ValueError, match=f"labels must be {message}"):
+            circuit.init(jax.random.key(0), x, method="distill", labels=wrong)
+    with pytest.raises(ValueError, match="labels must be None with method='examples'"):
+        circuit.init(jax.random.key(0), x, labels=labels)
+
+
 def test_counts_by_hand():
     """One product of two variables: weights and tables are the smoothed frequencies."""
     graph = pc.RandomBinaryTrees(2, 1)
