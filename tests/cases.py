@@ -299,3 +299,15 @@ def masks(num_variables: int) -> np.ndarray:
     """All masks, bool ``[2**V, V]``, from nothing observed to everything."""
     bits = np.arange(2**num_variables)[:, None] >> np.arange(num_variables)
     return bits % 2 == 1
+
+
+def every_query(case: Case) -> tuple[np.ndarray, np.ndarray]:
+    """All masks, each with all values of what it shows; 600 of them at most."""
+    table, pairs = case.table, []
+    for observed in masks(case.config.structure.num_variables):
+        rest = np.where(observed[:, None], table.values, 0)
+        _, first = np.unique(rest, axis=0, return_index=True)
+        pairs += [(table.values[i], observed) for i in first]
+    some = np.random.default_rng(0).permutation(len(pairs))[:600]
+    x, observed = zip(*(pairs[i] for i in np.sort(some)), strict=True)
+    return np.array(x), np.array(observed)
