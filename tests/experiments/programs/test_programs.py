@@ -345,7 +345,7 @@ def test_the_command_of_the_readme_in_small(tmp_path: Path):
     assert set(result["metrics"]) == {
         f"{split}/{name}"
         for split in ("valid", "test")
-        for name in ("bits_per_dim", "mmd2")
+        for name in ("bits_per_dim", "mmd2", "num_params", "sample_spread")
     }
     assert len(list((whole / "samples").iterdir())) == 2
 
