@@ -28,17 +28,17 @@ def test_new_parameters_have_the_type_that_is_asked_for():
     circuit = small()
     key, x = jax.random.key(0), np.random.default_rng(0).normal(size=(9, 2, 1))
     with pytest.raises(ValueError, match="without jax_enable_x64, got float64"):
-        circuit.init(key, dtype="float64")
+        circuit.init(jax.random.clone(key), dtype="float64")
     for data in (None, x):
-        wanted = circuit.init(key, data)
+        wanted = circuit.init(jax.random.clone(key), data)
         assert types(wanted) == {"float32"}
-        short = circuit.init(key, data, dtype=jnp.bfloat16)
+        short = circuit.init(jax.random.clone(key), data, dtype=jnp.bfloat16)
         rounded = jax.tree.map(lambda a: np.asarray(a).astype(jnp.bfloat16), wanted)
         jax.tree.map(np.testing.assert_array_equal, short, rounded)
         with jax.enable_x64(True):
-            start = circuit.init(key, data, dtype="float32")
+            start = circuit.init(jax.random.clone(key), data, dtype="float32")
             jax.tree.map(np.testing.assert_array_equal, start, wanted)
-            start = circuit.init(key, data)
+            start = circuit.init(jax.random.clone(key), data)
             assert types(start) == {"float64"}
             jax.tree.map(close, start, wanted)
             if data is not None:  # in all their digits
