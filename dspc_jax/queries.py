@@ -63,7 +63,9 @@ def init(
         raise ValueError("data must be given with observed, got None")
     if method == "examples":
         if labels is not None:
-            raise ValueError("labels must be None with method='examples', got some")
+            raise ValueError(
+                f"labels must be None with method='examples', got {shown(labels)}"
+            )
         return _start(layout, dtype, key, data, spread, observed)
     if data is None:
         raise ValueError("data must be given with method='distill', got None")

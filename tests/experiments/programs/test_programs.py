@@ -37,6 +37,12 @@ SHALLOW: dict[str, Any] = {
     "depth": 1,
     "num_repetitions": 1,
 }
+DISTILLED: dict[str, Any] = {
+    "structure": "quad_graph",
+    "sum_layer": "cp",
+    "leaf": "categorical",
+    "start": "distill",
+}
 TINY_CRITIC = CriticSettings(
     mmd_filters=4, mmd_features=5, mmd_critic_steps=1, mmd_critic_busy_steps=2
 )
@@ -73,10 +79,7 @@ def mmd_system(
 def test_a_start_by_distillation_is_better(tiny: Dataset):
     """Before any step; and EM with falling steps goes on from there."""
     settings = small(
-        structure="quad_graph",
-        sum_layer="cp",
-        leaf="categorical",
-        start="distill",
+        **DISTILLED,
         optimizer="em",
         em_decay_steps=20,
         em_pseudocount=1.0,
@@ -98,14 +101,7 @@ def test_a_start_by_distillation_is_better(tiny: Dataset):
 
 def test_classes_are_read_off(tiny: Dataset):
     """Without a step of training the circuit tells classes apart: 0.1 by chance."""
-    settings = small(
-        structure="quad_graph",
-        sum_layer="cp",
-        leaf="categorical",
-        start="distill",
-        labels="roots",
-        num_classes=10,
-    )
+    settings = small(**DISTILLED, labels="roots", num_classes=10)
     loop = loop_of(tiny, ll.make_system(settings, tiny))
     carry, valid = loop.init(), loop.examples("valid")
     before = loop.evaluate(carry.state, valid)["accuracy"]
