@@ -344,7 +344,7 @@ def normalize(layout: Layout, params: CircuitParams) -> CircuitWeights:
             block.leaf.natural(leaf)
             for block, leaf in zip(layout.leaf_blocks, params.leaves, strict=True)
         ),
-        sums=jax.tree.map(_softmax_per_sum, params.sums),
+        sums=sum_layer.weights(params.sums),
         mixtures=tuple(
             None
             if mixture is None or logits is None
@@ -353,11 +353,6 @@ def normalize(layout: Layout, params: CircuitParams) -> CircuitWeights:
         ),
         classes=jnp.exp(log_softmax(params.classes, 0)),
     )
-
-
-def _softmax_per_sum(logits: Array) -> Array:
-    flat = logits.reshape(*logits.shape[:2], -1)
-    return jax.nn.softmax(flat, axis=-1).reshape(logits.shape)
 
 
 def shapes(layout: Layout) -> CircuitParams:

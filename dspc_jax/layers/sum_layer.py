@@ -17,6 +17,7 @@ References:
 
 from collections.abc import Sequence
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,14 +26,49 @@ from dspc_jax.ops.derivatives import Differentiable
 from dspc_jax.ops.numerics import finite_or_zero, safe_divide, safe_log
 from dspc_jax.ops.products import contract, expand, outer
 from dspc_jax.ops.storage import computed_once
-from dspc_jax.types import Array
+from dspc_jax.types import Array, PyTree
 
 KINDS = ("tucker", "hadamard")
+_SMALL = 1 / 8
+"""The greatest part of all logits that a small table of sums holds."""
 
 
 def weight_shape(kind: str, child_units: Sequence[int]) -> tuple[int, ...]:
     """The trailing axes of a sum's weights: ``(K, K)`` for pairs, else ``(K,)``."""
     return tuple(child_units) if kind == "tucker" else (child_units[0],)
+
+
+def weights(tables: PyTree) -> PyTree:
+    """The softmax of every sum of a circuit.
+
+    Small tables whose rows are of one shape are joined for it: each softmax costs the
+    compiler a third of a second, and copies of small tables cost next to nothing.
+
+    Args:
+        tables: a tree of logits ``[P, O, *weight_shape]``.
+
+    Returns:
+        The tree of weights, each sum's adding up to 1.
+    """
+    logits, tree = jax.tree.flatten(tables)
+    largest = _SMALL * sum(table.size for table in logits)
+    groups: dict[Any, list[int]] = {}
+    for number, table in enumerate(logits):
+        group = table.shape[1:] if table.size <= largest else number
+        groups.setdefault(group, []).append(number)
+    out: list[Any] = [None for _ in logits]
+    for numbers in groups.values():
+        joined = [logits[number] for number in numbers]
+        normalized = _softmax(jnp.concatenate(joined) if joined[1:] else joined[0])
+        parts = jax.lax.split(normalized, [len(table) for table in joined])
+        for number, part in zip(numbers, parts, strict=True):
+            out[number] = part
+    return jax.tree.unflatten(tree, out)
+
+
+def _softmax(logits: Array) -> Array:
+    flat = logits.reshape(*logits.shape[:2], -1)
+    return jax.nn.softmax(flat, axis=-1).reshape(logits.shape)
 
 
 def factors(kind: str, children: Sequence[Array]) -> list[Array]:
