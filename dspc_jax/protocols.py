@@ -59,8 +59,9 @@ class Init(Protocol):
         Raises:
             ValueError: the method is unknown, has no data or does not suit the
                 structure; the data, the mask or the labels have another shape, type or
-                value, there is no example or an observed NaN (one that is traced is not
-                seen), a flow has no data, or the type of the parameters is another.
+                value, there is no example or an observed NaN or number of size 1e15 and
+                above (one that is traced is not seen), a flow has no data, or the type
+                of the parameters is another.
         """
         ...
 

@@ -19,6 +19,7 @@ from dspc_jax.inference import likelihood, moments
 from dspc_jax.inference.upward import upward
 from dspc_jax.ops.batching import foldable
 from dspc_jax.ops.float_types import computed_in, float_type, widened
+from dspc_jax.ops.values import refuse_huge
 from dspc_jax.parameters import CircuitParams, Layout
 from dspc_jax.sampling import dense, downward, implicit, noise, path
 from dspc_jax.sampling import relaxation as rx
@@ -57,6 +58,7 @@ def init(
         data, observed = examples.rows(
             layout, "data", data, observed, computed_in(dtype)
         )
+        refuse_huge("data", data, observed)
         if not len(data):
             raise ValueError("data must hold at least one example, got none")
     elif observed is not None:

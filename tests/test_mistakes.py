@@ -59,6 +59,9 @@ MISTAKES = {
         lambda: CIRCUIT.init(key(), X[..., :2, 0])
     ),
     "data must have shape [N, V, C] = (N, 4, 1)": lambda: CIRCUIT.init(key(), X[0]),
+    "data must be smaller than 1e+15 in size": lambda: CIRCUIT.init(
+        key(), 1e18 * (1 + X)
+    ),
     "data must hold at least one example": lambda: CIRCUIT.init(key(), X[:0]),
     "params must have the structure of this circuit's, got CircuitParams(": lambda: (
         OTHER.log_prob(PARAMS, X[0])

@@ -48,7 +48,7 @@ from dspc_jax.leaves import ContinuousLeaf
 from dspc_jax.ops import missing
 from dspc_jax.ops.batching import foldable
 from dspc_jax.ops.float_types import computed_in, float_type, widened
-from dspc_jax.ops.values import as_values, refuse_nan
+from dspc_jax.ops.values import as_values, refuse_huge, refuse_nan
 from dspc_jax.structure.pieces import ROW_TYPE
 from dspc_jax.types import Array, Key
 
@@ -230,6 +230,7 @@ def _transform(circuit: Circuit, flow: Flow) -> TransformedCircuit:
             observed = _check_observed(flow, observed, data.shape[:1])
             known = observed[:, blocks]
         refuse_nan("data", data, known)
+        refuse_huge("data", data, known)
         key_flow, key_circuit = jax.random.split(key)
         if observed is not None:
             key_rows = jax.random.fold_in(key_flow, 1)

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from dspc_jax.inference import levels
 from dspc_jax.layers import input_layer, mixing_layer, sum_layer
 from dspc_jax.ops.storage import stored
+from dspc_jax.ops.values import LARGEST
 from dspc_jax.parameters import CircuitWeights, Layout
 from dspc_jax.types import Array
 
@@ -37,11 +38,11 @@ class Evidence(NamedTuple):
 def sanitize(x: Array, observed: Array | None) -> Array:
     """``[N, V, C]`` to ``[V, C, N]``; 0 in place of unobserved values.
 
-    Values stay within `input_layer.LARGEST`, where their squares are finite; that which
+    Values stay within `LARGEST`, where their squares are finite; that which
     is observed and NaN stays NaN.
     """
     x = stored(jnp.transpose(x, (1, 2, 0)))
-    x = jnp.clip(x, -input_layer.LARGEST, input_layer.LARGEST)
+    x = jnp.clip(x, -LARGEST, LARGEST)
     if observed is None:
         return x
     return jnp.where(jnp.transpose(observed)[:, None], x, 0.0)

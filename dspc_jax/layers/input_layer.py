@@ -31,11 +31,9 @@ from dspc_jax.ops.batching import for_all
 from dspc_jax.ops.derivatives import Differentiable
 from dspc_jax.ops.products import contract, expand
 from dspc_jax.ops.storage import computed_once, stored
+from dspc_jax.ops.values import LARGEST
 from dspc_jax.types import Array, Key
 
-LARGEST = 1e15
-"""From here on a real value counts as impossible: so far from everything that float32
-is to hold that its square, in units of a small variance, may be infinite."""
 _SHORT_SCOPE = 4
 """Longest scope that unrolled code sums; a scan is as fast at 4 and 17 times as fast at
 16 (on CPU)."""

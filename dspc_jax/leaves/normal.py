@@ -45,7 +45,8 @@ class Normal:
     """Normal leaf for any real values; start it from data.
 
     Attributes:
-        min_scale: least standard deviation; keeps likelihoods bounded.
+        min_scale: least standard deviation; keeps likelihoods bounded. From 1e-15 on,
+            so that variances are float32 numbers.
         max_scale: greatest standard deviation, or None for no bound.
         init_mean: mean and deviation of the random initial means. The random initial
             scales lie about a quarter of the way from the least to the greatest, or
@@ -66,13 +67,17 @@ class Normal:
         if self.max_scale is not None:
             store(self, max_scale=real_number("max_scale", self.max_scale))
         store(self, init_mean=real_pair("init_mean", self.init_mean))
-        if self.max_scale is None:
-            if self.min_scale <= 0:
-                raise ValueError(f"min_scale must be positive, got {self.min_scale}")
-        elif not 0 < self.min_scale < self.max_scale:
+        if self.min_scale <= 0:
+            raise ValueError(f"min_scale must be positive, got {self.min_scale}")
+        if self.min_scale < 1 / FAR:
             raise ValueError(
-                "min_scale must be positive and below max_scale="
-                f"{self.max_scale}, got {self.min_scale}"
+                f"min_scale must be at least {1 / FAR} (scale the data up), got "
+                f"{self.min_scale}"
+            )
+        if self.max_scale is not None and self.min_scale >= self.max_scale:
+            raise ValueError(
+                f"min_scale must be below max_scale={self.max_scale}, got "
+                f"{self.min_scale}"
             )
 
     @property

@@ -16,6 +16,10 @@ import numpy as np
 from dspc_jax.arguments import shown
 from dspc_jax.types import Array
 
+LARGEST = 1e15
+"""From here on a real value counts as impossible: so far from everything that float32
+is to hold that its square, in units of a small variance, may be infinite."""
+
 
 def as_values(name: str, x: Any, dtype: Any = None) -> Array:
     """Real numbers of any type as an array of floats.
@@ -74,20 +78,40 @@ def refuse_nan(name: str, x: Array, observed: Array | None = None) -> None:
         ValueError: an observed value is NaN; the message names its row and variable.
             While tracing values are not known, and nothing is raised.
     """
+    _refuse(name, x, observed, jnp.isnan, "not be NaN", "NaN")
+
+
+def refuse_huge(name: str, x: Array, observed: Array | None = None) -> None:
+    """Refuses values so large that no distribution can be fitted to them.
+
+    Args:
+        name: the argument's name, for the error.
+        x: ``[N, V, ...]`` values.
+        observed: bool ``[N, V]``; what is not observed may be of any size.
+
+    Raises:
+        ValueError: an observed value is `LARGEST` or more in size; the message names
+            its row and variable. While tracing nothing is raised.
+    """
+    requirement = f"be smaller than {LARGEST:g} in size (scale the data down)"
+    _refuse(name, x, observed, lambda x: jnp.abs(x) >= LARGEST, requirement, "more")
+
+
+def _refuse(name, x, observed, is_wrong, requirement, got):
     for array in (x, observed):
         if isinstance(array, Tracer):
             return
     if not x.is_fully_addressable:  # on several hosts, none of which sees all rows
         return
     with jax.ensure_compile_time_eval():
-        missing = jnp.isnan(x).any(axis=tuple(range(2, x.ndim)))
+        wrong = is_wrong(x).any(axis=tuple(range(2, x.ndim)))
         if observed is not None:
-            missing = missing & observed
-        some = bool(missing.any())
+            wrong = wrong & observed
+        some = bool(wrong.any())
     if some:
-        missing = np.asarray(missing)
-        row, variable = np.argwhere(missing)[0]
+        wrong = np.asarray(wrong)
+        row, variable = np.argwhere(wrong)[0]
         raise ValueError(
-            f"{name} must not be NaN where it is observed, got NaN in row {row}, "
-            f"variable {variable} ({missing.any(1).sum()} of {len(x)} rows)"
+            f"{name} must {requirement} where it is observed, got {got} in row {row}, "
+            f"variable {variable} ({wrong.any(1).sum()} of {len(x)} rows)"
         )

@@ -306,6 +306,7 @@ def test_blends_stay_in_the_hull(family):
     [
         (lambda: pc.UnitNormal(0.0), "min_scale must be positive.*got 0.0"),
         (lambda: pc.UnitNormal(2.0, 1.0), "min_scale .*max_scale=1.0, got 2.0"),
+        (lambda: pc.Normal(1e-24), "min_scale must be at least 1e-15 .*got 1e-24"),
         (lambda: pc.Binomial(0), "num_trials must be at least 1, got 0"),
         (lambda: pc.Binomial(3, "other"), "reparametrization .*got 'other'"),
         (lambda: pc.Categorical(1), "num_values must be at least 2, got 1"),

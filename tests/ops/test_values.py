@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dspc_jax.ops.values import as_values, refuse_nan
+from dspc_jax.ops.values import as_values, refuse_huge, refuse_nan
 
 
 @pytest.mark.parametrize(
@@ -43,6 +43,16 @@ def test_a_missing_value_is_named_by_row_and_variable():
         refuse_nan("x", x)
     refuse_nan("x", x, jnp.asarray(~np.isnan(x[..., 0])))
     refuse_nan("x", jnp.asarray(np.nan_to_num(x, nan=np.inf)))
+
+
+def test_a_value_whose_square_is_infinite_is_named_by_row_and_variable():
+    x = np.zeros((3, 4, 1), np.float32)
+    x[2, 1] = -1e18
+    x = jnp.asarray(x)
+    with pytest.raises(ValueError, match="smaller than 1e.15 .*row 2, variable 1 "):
+        refuse_huge("x", x)
+    refuse_huge("x", x, x[..., 0] == 0)
+    refuse_huge("x", x / 1e4)
 
 
 def test_a_concrete_array_is_looked_at_in_a_traced_function():

@@ -75,8 +75,10 @@ def test_forward_and_reverse(name):
     forward, reverse, second, back = modes(params, tangent)
     np.testing.assert_allclose(forward, reverse, rtol=1e-4, atol=1e-5)
     assert forward != 0
-    # A gradient behind a flow jumps where a unit of its networks (ReLU) wakes up.
-    step = 1e-3 if name.startswith("flow") else 1e-2
+    # A gradient behind a flow jumps where a unit of its networks (ReLU) wakes up, and
+    # that of a penalized critic bends: at 1e-2 the quotients are wrong by 6 %.
+    short = name.startswith("flow") or name.endswith("penalized_critic_loss")
+    step = 1e-3 if short else 1e-2
 
     def gradient_at(size):
         moved = jax.tree.map(lambda p, t: p + size * t, params, tangent)
