@@ -122,6 +122,7 @@ def evaluate(settings: EvaluateSettings) -> tuple[dict[str, Any], Levels]:
             "--data_dir must go with a --run on a data set that has files, got "
             f"{settings.data_dir!r} and a run on {run.dataset.name}"
         )
+    _check_abilities(settings, run)
     measured = settings.classifier is not None or settings.inception is not None
     if not measured and not run.dataset.is_table:
         raise UserError("--classifier or --inception must be given")
@@ -159,6 +160,22 @@ def evaluate(settings: EvaluateSettings) -> tuple[dict[str, Any], Levels]:
         title: to_images(run.dataset, levels[:_NUM_PICTURES])
         for title, levels in pictures.items()
     }
+
+
+def _check_abilities(settings: EvaluateSettings, run: Trained) -> None:
+    """Refuses flags for what the run's model cannot do."""
+    abilities = {
+        "num_completions": (run.system.complete, "fills in missing pixels"),
+        "cas_steps": (run.system.sample_class, "draws samples of a class"),
+    }
+    for field in dataclasses.fields(settings):
+        able, words = abilities.get(field.name, (True, ""))
+        value = getattr(settings, field.name)
+        if able is None and value not in (field.default, 0):
+            raise UserError(
+                f"--{field.name} must go with a --run whose model {words}, got {value} "
+                f"and a run of {run.program}"
+            )
 
 
 def _columns(rows: Sequence[Mapping[str, float]]) -> dict[str, np.ndarray]:

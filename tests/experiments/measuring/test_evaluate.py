@@ -134,6 +134,14 @@ def test_only_circuits_are_sharpened(
             "--data_dir must go with a --run on a data set that has files, got",
         ),
         (["--run={judge}", "--classifier={judge}"], "--run must draw samples"),
+        (
+            ["--run={judge}", "--classifier={judge}", "--num_completions=3"],
+            "--num_completions must go with a --run whose model fills in missing",
+        ),
+        (
+            ["--run={judge}", "--classifier={judge}", "--cas_steps=3"],
+            "--cas_steps must go with a --run whose model draws samples of a class",
+        ),
         (["--run={circuit}", "--classifier={circuit}"], "--classifier must be a run"),
         (["--run={empty}", "--classifier={judge}"], "there is no config.json"),
     ],
