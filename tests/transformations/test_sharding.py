@@ -99,11 +99,16 @@ ROWS = (
 )
 
 
-SLOW = tuple(f"{kind} {name}" for kind in ("Auto", "Explicit") for name in ROWS)
+# In parts: each case takes a process of four devices some ten seconds.
+SLOW = [
+    tuple(f"{kind} {name}" for name in ROWS[start::4])
+    for kind in ("Auto", "Explicit")
+    for start in range(4)
+]
 
 
 @pytest.mark.parametrize(
-    "names", [FAST, pytest.param(SLOW, marks=pytest.mark.slow)], ids=["fast", "slow"]
+    "names", [FAST, *(pytest.param(names, marks=pytest.mark.slow) for names in SLOW)]
 )
 def test_a_sharded_batch_is_not_gathered(names):
     """By the compiler (``jit``), and mapped by hand (``shard_map``)."""
