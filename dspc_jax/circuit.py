@@ -228,7 +228,7 @@ def _build(config: CircuitConfig) -> Circuit:
 
 def make_layout(config: CircuitConfig) -> Layout:
     """The static side of a circuit: its folded region graph, leaves and sizes."""
-    graph = fold(product_graph(config))
+    graph = fold(product_graph(config), ragged=config.sum_layer != "tucker")
     groups = leaf_groups(config.tie_leaves, config.leaves)
     # Joined leaves may be parted where they are equal, and those of a group be, too.
     parts = None if groups is None else joining.equal(config.leaves)

@@ -230,15 +230,15 @@ def of_regions(
 
 
 def in_levels(layout: Layout, params: CircuitParams) -> CircuitParams:
-    """Parameters with an array for every height, as those of a layout with steps.
+    """Parameters folded as those of a layout are.
 
     Args:
-        layout: of a graph that is folded in steps.
-        params: of the same graph without steps (`dspc_jax.structure.folding.fold`), or
-            any tree like them.
+        layout: the layout, without ties.
+        params: of the same graph, folded in any way
+            (`dspc_jax.structure.folding.fold`), or any tree like them.
 
     Returns:
-        The parameters, of heights that are one level joined.
+        The parameters; tables are joined and parted, their rows keep their order.
     """
     tables = [table for level in params.sums for table in level]
     sums, mixtures = [], params.mixtures
@@ -246,8 +246,11 @@ def in_levels(layout: Layout, params: CircuitParams) -> CircuitParams:
         folds = []
         for fold in level.folds:
             parts = [tables.pop(0)]
-            while sum(map(len, parts)) < fold.size:
+            while (rest := fold.size - sum(map(len, parts))) > 0:
                 parts.append(tables.pop(0))
+            if rest < 0:
+                tables.insert(0, parts[-1][rest:])
+                parts[-1] = parts[-1][:rest]
             folds.append(jnp.concatenate(parts))
         sums.append(tuple(folds))
     if len(sums) < len(mixtures):  # steps are those of trees, where nothing is mixed

@@ -32,12 +32,13 @@ from dspc_jax.structure.sums_first import sums_first
 from dspc_jax.types import PyTree
 
 FORMAT = "dspc_jax circuit"
-VERSION = 5
+VERSION = 6
 """In files of version 1 every distinct leaf has arrays of its own; since version 2 the
 leaves of a family share theirs (`dspc_jax.leaves.joining`). Until version 2 the sum
 layer ``cp_t`` was called ``cp``. Until version 3 all products were of two, and an input
 region that met an inner one always had a sum layer. Until version 4 nothing was tied:
-a configuration without ties means that."""
+a configuration without ties means that. Until version 5 sums over different numbers of
+children had tables of their own."""
 _MOST_HEADER_BYTES = 2**24
 """16 MiB: a region graph of 10,000 regions with 200 variables each takes half of it."""
 
@@ -153,7 +154,7 @@ def load(
                 f"path must be a whole file of {FORMAT!r}, got {path}: {error}"
             ) from error
     params = jax.tree.unflatten(jax.tree.structure(expected), values)
-    return stored, _joined(stored, params) if version == 1 else params
+    return stored, _refolded(stored, params, version)
 
 
 def _read_header(
@@ -290,24 +291,34 @@ def _shapes(config: CircuitConfig | TransformedConfig, version: int) -> PyTree:
 
 def _layout(config: CircuitConfig, version: int) -> parameters.Layout:
     layout = build(config).layout
-    if version >= 2:
+    if version >= 6:
+        return layout
+    graph = fold(product_graph(config), in_steps=version > 1)
+    layout = dataclasses.replace(layout, graph=graph)
+    if version > 1:
         return layout
     blocks = input_layer.make_blocks(
-        layout.graph.input_scopes, config.leaves, joining.equal(config.leaves)
+        graph.input_scopes, config.leaves, joining.equal(config.leaves)
     )
-    graph = fold(product_graph(config), in_steps=False)
-    return dataclasses.replace(layout, blocks=blocks, graph=graph)
+    return dataclasses.replace(layout, blocks=blocks)
 
 
-def _joined(config: CircuitConfig | TransformedConfig, params: PyTree) -> PyTree:
-    """Parameters of version 1 as they are now."""
+def _refolded(
+    config: CircuitConfig | TransformedConfig, params: PyTree, version: int
+) -> PyTree:
+    """Parameters of an older file as they are now."""
     if isinstance(config, TransformedConfig):
-        return params | {"circuit": _joined(config.circuit, params["circuit"])}
-    old, new = _layout(config, 1), _layout(config, VERSION)
-    leaves = input_layer.regrouped(
-        old.blocks, params.leaves, new.blocks, parameters.shapes(new).leaves
-    )
-    return parameters.in_levels(new, params._replace(leaves=leaves))
+        circuit = _refolded(config.circuit, params["circuit"], version)
+        return params | {"circuit": circuit}
+    if version >= 6 or config.tie_sums != "none":  # tied ones have no levels
+        return params
+    old, new = _layout(config, version), _layout(config, VERSION)
+    if version == 1:
+        leaves = input_layer.regrouped(
+            old.blocks, params.leaves, new.blocks, parameters.shapes(new).leaves
+        )
+        params = params._replace(leaves=leaves)
+    return parameters.in_levels(new, params)
 
 
 def _check_arrays(owner: str, expected: dict[str, Any], arrays: dict[str, Any]) -> None:

@@ -20,6 +20,7 @@ from dspc_jax.leaves import (
     Normal,
 )
 from dspc_jax.structure.folding import FoldedGraph
+from dspc_jax.structure.pieces import ABSENT
 from dspc_jax.structure.region_graph import RegionGraph
 
 PartitionRow = tuple[int, int, int]
@@ -126,19 +127,13 @@ def children_rows(folded: FoldedGraph, row: PartitionRow) -> list[tuple[int, int
     level, fold, number = row
     out = []
     for side in folded.levels[level - 1].folds[fold].children:
-        rows = [
-            (piece.level, int(r))
-            for piece in side
-            for r in np.arange(len(_level_scopes(folded, piece.level)))[piece.rows]
-        ]
+        rows = [(piece.level, int(r)) for piece in side for r in _numbers(piece.rows)]
         out.append(rows[number])
-    return out
+    return [place for place in out if place[0] != ABSENT]
 
 
-def _level_scopes(folded, level):
-    return range(
-        len(folded.input_scopes) if level == 0 else folded.levels[level - 1].num_regions
-    )
+def _numbers(rows):
+    return range(rows.start, rows.stop) if isinstance(rows, slice) else rows
 
 
 def _shape_of(graph, lifts, region, siblings):

@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 
 import dspc_jax as pc
-from dspc_jax import registry, serialization
+from dspc_jax import parameters, queries, registry, serialization
+from dspc_jax.circuit import make_layout, product_graph
 from dspc_jax.flows import ladder
 from dspc_jax.leaves.normal import NormalParams
+from dspc_jax.structure.folding import fold
 from dspc_jax.structure.lifted_inputs import lift_inputs
 from dspc_jax.structure.pairs import in_pairs
 from dspc_jax.structure.sums_first import sums_first
@@ -31,6 +33,17 @@ def file_of(tmp_path: pathlib.Path, config: Any = CIRCUIT.config) -> pathlib.Pat
     path = tmp_path / "circuit.npz"
     pc.save(path, config, cases.random_params(pc.build(config), seed=3))
     return path
+
+
+def old_file(path: pathlib.Path, config: pc.CircuitConfig, version: int) -> Any:
+    """Writes a file of versions 2 to 5: the circuit's layout then, and parameters."""
+    graph = fold(product_graph(config))
+    layout = dataclasses.replace(make_layout(config), graph=graph)
+    params = parameters.init(layout, jax.random.key(0), None, 0.5)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(serialization, "VERSION", version)
+        pc.save(path, config, params)
+    return layout, params
 
 
 def assert_equal(a: Any, b: Any) -> None:
@@ -268,15 +281,15 @@ def test_products_of_an_older_file_are_of_two(
         structure=lift_inputs(in_pairs(graph)),
         sum_layer="tucker" if sum_layer == "tucker" else "cp_t",
     )
-    path = file_of(tmp_path, old)
-    with np.load(path) as file:
+    written = old_file(tmp_path / "circuit.npz", old, 3)
+    with np.load(tmp_path / "circuit.npz") as file:
         arrays = dict(file)
     header = json.loads(arrays["header"].tobytes())
-    header |= {"version": 3, "config": registry.to_json(config)}
+    header |= {"config": registry.to_json(config)}
     arrays["header"] = np.frombuffer(json.dumps(header).encode(), np.uint8)
     np.savez(tmp_path / "old.npz", **arrays)
     stored, params = pc.load(tmp_path / "old.npz")
-    assert_equal(params, cases.random_params(pc.build(old), seed=3))
+    assert_equal(params, parameters.in_levels(pc.build(old).layout, written[1]))
     if num_partitions is None:
         assert stored == config
     else:
@@ -284,3 +297,33 @@ def test_products_of_an_older_file_are_of_two(
         assert len(stored.structure.region_graph().partitions) == num_partitions
         with pytest.raises(ValueError, match="its config must be config"):
             pc.load(tmp_path / "old.npz", config)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        pc.CircuitConfig(
+            pc.hidden_chow_liu_tree(np.random.default_rng(0).integers(0, 2, (9, 24))),
+            *(pc.Bernoulli(), 1, 2, 2),
+            sum_layer="cp_t",
+        ),
+        pc.CircuitConfig(pc.QuadTree(3, 5), pc.Bernoulli(), 1, 3, 2, sum_layer="cp_t"),
+        pc.CircuitConfig(pc.QuadGraph(3, 3), pc.Bernoulli(), 1, 2, 2, sum_layer="cp_t"),
+    ],
+    ids=["tree", "lifted", "graph"],
+)
+def test_an_older_file_has_a_table_for_each_number_of_children(config, tmp_path):
+    """Until version 5; it is the same circuit with the tables that there are now."""
+    layout, params = old_file(tmp_path / "old.npz", config, 5)
+    circuit = pc.build(config)
+    stored, loaded = pc.load(tmp_path / "old.npz")
+    assert stored == config
+    number = len(jax.tree.leaves(params.sums))
+    assert len(jax.tree.leaves(loaded.sums)) < number
+    num_variables = config.structure.num_variables
+    x = np.random.default_rng(1).integers(0, 2, (4, num_variables, 1))
+    np.testing.assert_allclose(
+        jax.vmap(circuit.log_prob, (None, 0))(loaded, x),
+        jax.vmap(lambda x: queries.log_prob(layout, params, x))(x),
+        rtol=1e-5,
+    )

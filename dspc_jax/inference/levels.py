@@ -16,7 +16,7 @@ import numpy as np
 from dspc_jax.ops.derivatives import Differentiable, varying_alike
 from dspc_jax.ops.rows import take
 from dspc_jax.structure.folding import FoldedPartitions
-from dspc_jax.structure.pieces import Piece
+from dspc_jax.structure.pieces import ABSENT, Piece
 from dspc_jax.structure.steps import Steps
 from dspc_jax.types import Array, PyTree
 
@@ -29,16 +29,27 @@ def children_of(fold: FoldedPartitions, regions: Sequence[PyTree]) -> list[PyTre
         regions: per level (inputs first), arrays ``[G, ...]``.
 
     Returns:
-        Per side, arrays ``[P, ...]``.
+        Per side, arrays ``[P, ...]``; 0 where a partition has fewer children, as
+        logarithms of factors and as parts of samples are.
     """
-    return [_rows_of(side, regions) for side in fold.children]
+    like = regions[fold.children[0][0].level]
+    return [_rows_of(side, regions, like) for side in fold.children]
 
 
-def _rows_of(pieces: Sequence[Piece], regions: Sequence[PyTree]) -> PyTree:
-    parts = [
-        jax.tree.map(functools.partial(_rows, rows=piece.rows), regions[piece.level])
-        for piece in pieces
-    ]
+def _rows_of(
+    pieces: Sequence[Piece], regions: Sequence[PyTree], like: PyTree = None
+) -> PyTree:
+    """The rows of pieces; those that are absent are 0, shaped ``like`` others."""
+
+    def rows(piece):
+        if piece.level == ABSENT:
+            return jax.tree.map(
+                lambda a: jnp.zeros((piece.size, *a.shape[1:]), a.dtype), like
+            )
+        take_rows = functools.partial(_rows, rows=piece.rows)
+        return jax.tree.map(take_rows, regions[piece.level])
+
+    parts = list(map(rows, pieces))
     return parts[0] if len(parts) == 1 else _concatenated(parts)
 
 
@@ -287,15 +298,13 @@ def joined(states: Sequence[PyTree], count: int) -> PyTree:
 
 
 def _cut(pieces: Sequence[Piece], states: PyTree) -> list[tuple[Piece, PyTree]]:
-    """The states of each piece."""
-    sizes = [
-        rows.stop - rows.start if isinstance(rows, slice) else len(rows)
-        for _, rows in pieces
-    ]
+    """The states of each piece but those that are absent."""
+    sizes = [piece.size for piece in pieces]
     ends = np.cumsum(sizes)
     return [
         (piece, jax.tree.map(lambda a, part=slice(end - size, end): a[part], states))
         for piece, size, end in zip(pieces, sizes, ends, strict=True)
+        if piece.level != ABSENT
     ]
 
 

@@ -11,14 +11,16 @@ one compiled body for all of them.
 """
 
 import dataclasses
+import itertools
 from typing import NamedTuple
 
 import numpy as np
 
-from dspc_jax.structure.pieces import ROW_TYPE, Piece, in_pieces
+from dspc_jax.structure.pieces import ABSENT, ROW_TYPE, Piece, in_pieces
 from dspc_jax.structure.region_graph import Partition, RegionGraph
 from dspc_jax.structure.steps import (
     Steps,
+    children_in_order,
     has_inputs_alone,
     make_steps,
     runs_of_heights,
@@ -29,6 +31,9 @@ from dspc_jax.structure.steps import (
 @dataclasses.dataclass(frozen=True, eq=False)
 class FoldedPartitions:
     """Partitions of one level with children of one kind.
+
+    Where products are unit by unit they may have different numbers of children: those
+    that are `ABSENT` are factors of 1.
 
     Attributes:
         size: P, the number of partitions.
@@ -116,12 +121,16 @@ class FoldedGraph:
     places: Places
 
 
-def fold(graph: RegionGraph, *, in_steps: bool = True) -> FoldedGraph:
+def fold(
+    graph: RegionGraph, *, in_steps: bool = True, ragged: bool = False
+) -> FoldedGraph:
     """Folds a region graph; pure bookkeeping, done once per circuit.
 
     Args:
         graph: any; see `dspc_jax.circuit.product_graph` for what a sum layer needs.
         in_steps: whether a level may have `Steps`.
+        ragged: whether partitions of one fold may have different numbers of children,
+            as products unit by unit may.
 
     Returns:
         The levels.
@@ -135,18 +144,18 @@ def fold(graph: RegionGraph, *, in_steps: bool = True) -> FoldedGraph:
     groups: list[list[list[Partition]]] = [[] for _ in range(top + 1)]
     for height in range(top, 0, -1):
         order[height] = order[height] or list(dict.fromkeys(requests[height]))
-        groups[height] = _group(graph, order[height])
+        groups[height] = _group(graph, order[height], ragged)
         owners = [p.region for partitions in groups[height] for p in partitions]
         if len(set(owners)) == len(owners):  # no mixture: regions follow partitions
             order[height] = owners
         for partitions in groups[height]:
-            for side in zip(*(p.children for p in partitions), strict=True):
-                for child in side:
+            for _, equal in itertools.groupby(partitions, _num_children):
+                for child in children_in_order(list(equal)):
                     requests[graph.heights[child]].append(child)
     order[0] = list(dict.fromkeys(requests[0]))
     runs = [[height] for height in range(top + 1)]
     if in_steps:
-        runs = runs_of_heights(graph, groups)
+        runs = runs_of_heights(graph, groups, ragged)
     regions = [[r for height in run for r in order[height]] for run in runs]
     partitions = [_joined([groups[height] for height in run]) for run in runs]
     rows = {
@@ -186,7 +195,7 @@ def _references(rows, partitions) -> list[list[int]]:
     for number in reversed(range(len(partitions))):
         own = []
         for fold_ in partitions[number]:
-            for child in sides(fold_):
+            for child in children_in_order(fold_):
                 level = rows[child][0]
                 (own if level == number else references[level]).append(child)
         references[number] += own
@@ -203,18 +212,30 @@ def _partition_rows(graph, groups) -> tuple[tuple[int, int, int], ...]:
     return tuple(rows[partition].pop(0) for partition in graph.partitions)
 
 
-def _group(graph: RegionGraph, regions: list[int]) -> list[list[Partition]]:
-    """The partitions of a level's regions by number and kind of their children."""
+def _num_children(partition: Partition) -> int:
+    return len(partition.children)
+
+
+def _group(
+    graph: RegionGraph, regions: list[int], ragged: bool
+) -> list[list[Partition]]:
+    """The partitions of a level's regions by number and kind of their children.
+
+    Ragged ones of one kind are joined, in the same order.
+    """
     groups: dict[tuple[int, bool], list[Partition]] = {}
     for region in regions:
         for number in graph.partitions_of[region]:
             p = graph.partitions[number]
-            key = (len(p.children), has_inputs_alone(graph, p))
+            key = (_num_children(p), has_inputs_alone(graph, p))
             groups.setdefault(key, []).append(p)
-    return [
+    folds = [
         sorted(group, key=lambda p: tuple(graph.heights[c] for c in p.children))
         for _, group in sorted(groups.items())
     ]
+    if ragged and len({from_inputs for _, from_inputs in groups}) == 1:
+        return [list(itertools.chain(*folds))]
+    return folds
 
 
 def _fold_level(graph, rows, slot_of, regions, groups, number, num_steps) -> Level:
@@ -233,8 +254,13 @@ def _fold_level(graph, rows, slot_of, regions, groups, number, num_steps) -> Lev
                 size=len(partitions),
                 from_inputs=has_inputs_alone(graph, partitions[0]),
                 children=tuple(
-                    in_pieces([rows[child] for child in side])
-                    for side in zip(*(p.children for p in partitions), strict=True)
+                    in_pieces(
+                        [
+                            (ABSENT, n) if child is None else rows[child]
+                            for n, child in enumerate(side)
+                        ]
+                    )
+                    for side in sides(partitions)
                 ),
                 slots=slots,
                 members=_padded(members),

@@ -12,11 +12,22 @@ later it still does so for this array, and then refuses it as an index.
 """
 
 
+ABSENT = -1
+"""In place of a level: nothing. Some partitions have fewer children than others."""
+
+
 class Piece(NamedTuple):
     """The ``rows`` of the regions of ``level``; a run of neighbors is a slice."""
 
     level: int
     rows: np.ndarray | slice
+
+    @property
+    def size(self) -> int:
+        """The number of rows."""
+        if isinstance(self.rows, slice):
+            return self.rows.stop - self.rows.start
+        return len(self.rows)
 
 
 def in_pieces(rows: list[tuple[int, int]]) -> tuple[Piece, ...]:

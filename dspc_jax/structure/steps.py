@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 
 import numpy as np
 
@@ -25,7 +26,8 @@ class Steps:
     Attributes:
         partitions: ``[T, W]`` partitions of each step, from below; any where padded.
         exists: ``[T, W]`` False where padded.
-        children: per side, ``[T, W]`` rows of the buffer.
+        children: per side, ``[T, W]`` rows of the buffer; those of children that are
+            absent are of padding.
         outside: the pieces that concatenate to the children from other levels.
         num_outside: the number of these.
     """
@@ -43,7 +45,7 @@ class Steps:
 
 
 def runs_of_heights(
-    graph: RegionGraph, groups: list[list[list[Partition]]]
+    graph: RegionGraph, groups: list[list[list[Partition]]], ragged: bool
 ) -> list[list[int]]:
     """The heights of each level, inputs first.
 
@@ -59,7 +61,9 @@ def runs_of_heights(
         if not tree or height in (0, len(groups) - 1) or len(groups[height]) > 1:
             return None
         first = groups[height][0][0]
-        return None if has_inputs_alone(graph, first) else len(first.children)
+        if has_inputs_alone(graph, first):
+            return None
+        return 0 if ragged else len(first.children)
 
     runs: list[list[int]] = []
     height = len(groups) - 1
@@ -85,23 +89,26 @@ def make_steps(graph, rows, partitions: list[Partition], number: int) -> Steps:
     _, starts, sizes = np.unique(heights, return_index=True, return_counts=True)
     num_steps, width = len(starts), int(sizes.max())
     exists = np.arange(width) < sizes[:, None]
-    outside = [child for child in sides(partitions) if rows[child][0] != number]
+    children = children_in_order(partitions)
+    outside = [child for child in children if rows[child][0] != number]
     first = len(partitions) + width
-    place = {child: rows[child][1] for child in sides(partitions)}
+    place = {child: rows[child][1] for child in children}
     place |= {child: first + n for n, child in enumerate(outside)}
     first += len(outside)
-    children = []
-    by_side = zip(*(p.children for p in partitions), strict=True)
-    for n, side in enumerate(by_side):
+    tables = []
+    for n, side in enumerate(sides(partitions)):
         nobody = np.arange(first + n * width, first + (n + 1) * width, dtype=ROW_TYPE)
         table = np.tile(nobody, (num_steps, 1))
-        table[exists] = [place[child] for child in side]
-        children.append(table)
+        table[exists] = [
+            none if child is None else place[child]
+            for child, none in zip(side, table[exists], strict=True)
+        ]
+        tables.append(table)
     numbers = np.minimum(starts[:, None] + np.arange(width), len(partitions) - 1)
     return Steps(
         partitions=numbers.astype(ROW_TYPE),
         exists=exists,
-        children=tuple(children),
+        children=tuple(tables),
         outside=in_pieces([rows[child] for child in outside]),
         num_outside=len(outside),
     )
@@ -112,10 +119,11 @@ def has_inputs_alone(graph: RegionGraph, partition: Partition) -> bool:
     return not any(graph.partitions_of[child] for child in partition.children)
 
 
-def sides(partitions: list[Partition]) -> list[int]:
+def sides(partitions: list[Partition]) -> list[tuple[int | None, ...]]:
+    """Per side, the children of all partitions; None of one that has fewer."""
+    return list(itertools.zip_longest(*(p.children for p in partitions)))
+
+
+def children_in_order(partitions: list[Partition]) -> list[int]:
     """The children of a fold, side by side."""
-    return [
-        child
-        for side in zip(*(p.children for p in partitions), strict=True)
-        for child in side
-    ]
+    return [child for side in sides(partitions) for child in side if child is not None]

@@ -18,12 +18,13 @@ from tests import cases
 LENGTH = 8
 
 
-def comb(num_hairs: int) -> pc.RegionGraph:
+def comb(num_hairs: int, num_thick: int = 0) -> pc.RegionGraph:
     """A chain whose every third link may hang on a chain of its own.
 
     Then steps differ in width, and a region is asked for from several heights above.
+    Of every other link so many join one more variable.
     """
-    builder = pc.RegionGraphBuilder(LENGTH + 3 * num_hairs)
+    builder = pc.RegionGraphBuilder(LENGTH + 3 * num_hairs + num_thick)
     variables = iter(range(builder.num_variables))
 
     def chain(length: int, hairs: int, root: int | None = None) -> int:
@@ -31,12 +32,15 @@ def comb(num_hairs: int) -> pc.RegionGraph:
         for link in range(1, length):
             hair = link % 3 == 0 and hairs > link // 3 - 1
             other = chain(4, 0) if hair else builder.add_region([next(variables)])
-            scope = builder.scopes[region] + builder.scopes[other]
+            links = [region, other]
+            if root is not None and link % 2 and link < 2 * num_thick:
+                links.append(builder.add_region([next(variables)]))
+            scope = sum((builder.scopes[part] for part in links), ())
             if root is not None and link == length - 1:
                 whole = root
             else:
                 whole = builder.add_region(scope)
-            builder.add_partition(whole, *(region, other)[:: 1 if link % 2 else -1])
+            builder.add_partition(whole, *links[:: 1 if link % 2 else -1])
             region = whole
         return region
 
@@ -45,14 +49,15 @@ def comb(num_hairs: int) -> pc.RegionGraph:
 
 
 @functools.cache
-def both(num_hairs: int, sum_layer: str):
+def both(num_hairs: int, sum_layer: str, num_thick: int = 0):
     """Layouts with steps and without."""
-    config = pc.CircuitConfig(
-        comb(num_hairs), pc.Normal(), num_leaves=2, num_sums=2, sum_layer=sum_layer
-    )
+    structure = comb(num_hairs, num_thick)
+    config = pc.CircuitConfig(structure, pc.Normal(), 1, 2, 2, sum_layer=sum_layer)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(steps, "_LEAST_STEPS", 1000)
         plain = make_layout(config)
+        if num_thick:  # every number of children has a table, as once
+            plain = dataclasses.replace(plain, graph=fold(product_graph(config)))
         patch.setattr(steps, "_LEAST_STEPS", 2)
         patch.setattr(steps, "_MOST_PADDING", 4)
         stepped = make_layout(config)
@@ -82,18 +87,19 @@ def functions():
 
 
 @pytest.mark.parametrize(
-    ("num_hairs", "sum_layer", "names"),
+    ("num_hairs", "sum_layer", "num_thick", "names"),
     [
-        (2, "cp_t", ("log_prob", "gumbel_softmax")),
-        pytest.param(0, "cp_t", tuple(functions()), marks=pytest.mark.slow),
-        pytest.param(2, "tucker", tuple(functions()), marks=pytest.mark.slow),
-        pytest.param(2, "cp_t", ("sample",), marks=pytest.mark.slow),
+        (2, "cp_t", 3, ("log_prob", "gumbel_softmax", "sample")),
+        pytest.param(2, "cp_t", 0, tuple(functions()), marks=pytest.mark.slow),
+        pytest.param(0, "cp_t", 0, tuple(functions()), marks=pytest.mark.slow),
+        pytest.param(2, "tucker", 0, tuple(functions()), marks=pytest.mark.slow),
+        pytest.param(1, "cp_t", 2, tuple(functions()), marks=pytest.mark.slow),
     ],
-    ids=["some", "chain", "tucker", "sample"],
+    ids=["some", "even", "chain", "tucker", "thick"],
 )
-def test_steps_change_nothing(num_hairs, sum_layer, names):
+def test_steps_change_nothing(num_hairs, sum_layer, num_thick, names):
     """Values, draws and gradients of every walk are those without steps."""
-    stepped, plain = both(num_hairs, sum_layer)
+    stepped, plain = both(num_hairs, sum_layer, num_thick)
     params = parameters.init(plain, jax.random.key(0), None, 0.5)
     keys = jax.random.split(jax.random.key(1), 3)
     num_variables = plain.graph.num_variables
