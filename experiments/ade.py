@@ -122,9 +122,8 @@ PROGRAM = training_program(
     },
     without=(*OF_EM, "start", "labels", "leaf", "leaf_noise", "colors"),
     only=PRETRAINED
-    | dict.fromkeys(
-        ("num_sums", "num_leaves", "num_classes", "tie_leaves", "tie_sums"), _SIZE
-    )
+    | dict.fromkeys(("num_sums", "num_leaves", "num_classes", "mixing"), _SIZE)
+    | dict.fromkeys(("tie_leaves", "tie_sums"), _SIZE)
     | dict.fromkeys(
         ("structure", "depth", "num_repetitions", "sum_layer"), _SIZE | _BY_CIRCUIT
     )

@@ -68,6 +68,14 @@ class CircuitSettings:
         shapes=True,
         only={"structure": ["quad_tree", "quad_graph"]},
     )
+    mixing: str = flag(
+        "learned",
+        "weights of the partitions of a region of several: learned, or uniform: equal, "
+        "without parameters",
+        one_of("learned", "uniform"),
+        shapes=True,
+        only={"structure": ["quad_graph", "random_binary_trees"]},
+    )
     leaf: str = flag(
         "normal",
         "leaf distribution",

@@ -98,6 +98,7 @@ def circuit_config(settings: Settings, dataset: Dataset) -> pc.CircuitConfig:
             sum_layer=settings.sum_layer,
             tie_leaves=settings.tie_leaves,
             tie_sums=settings.tie_sums,
+            mixing=settings.mixing,
         )
 
 
