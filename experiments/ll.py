@@ -52,8 +52,9 @@ def make_system(settings: Settings, dataset: data.Dataset) -> System:
         levels, labels = levels_and_labels(batch)
         x = generator.codec.encode(noise_key, levels)
         if em is not None:
-            value = loss(state.params, loss_key, x)
-            return State(*em.step(state.params, state.opt_state, x)), {"loss": value}
+            value = loss(state.params, loss_key, x, labels)
+            new = em.step(state.params, state.opt_state, x, labels)
+            return State(*new), {"loss": value}
         value, grads = jax.value_and_grad(loss)(state.params, loss_key, x, labels)
         updates, opt_state = adam.update(grads, state.opt_state)
         params = optax.apply_updates(state.params, updates)

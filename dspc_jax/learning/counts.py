@@ -11,11 +11,14 @@ References:
 """
 
 import functools
+from typing import Any
 
 import jax
+from jax.core import Tracer
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 from jax.typing import ArrayLike
+import numpy as np
 
 from dspc_jax import examples, parameters
 from dspc_jax.arguments import instance, shown, whole_number
@@ -26,7 +29,9 @@ from dspc_jax.leaves import FittableLeaf
 from dspc_jax.ops.float_types import widened
 from dspc_jax.ops.meshes import placed
 from dspc_jax.ops.numerics import logsumexp, safe_log
+from dspc_jax.ops.values import as_values
 from dspc_jax.parameters import CircuitParams, CircuitWeights, Layout
+from dspc_jax.types import Array
 
 
 def expected_counts(
@@ -35,9 +40,14 @@ def expected_counts(
     x: ArrayLike,
     observed: ArrayLike | None = None,
     *,
+    labels: ArrayLike | None = None,
+    example_weights: ArrayLike | None = None,
     batch_size: int | None = None,
 ) -> CircuitWeights:
     """Expected counts of a batch, summed over its examples (the E-step).
+
+    With ``labels`` the class of an example is observed: its posterior is 1 at the
+    label, and EM raises the likelihood of values and labels together.
 
     With a ``batch_size`` the examples go through the circuit one part after another,
     so that beside the data and the counts memory is that of one part. A full-batch step
@@ -51,6 +61,10 @@ def expected_counts(
         params: its parameters.
         x: values ``[N, V, C]``.
         observed: bool ``[N, V]``, or None.
+        labels: classes ``[N]``, whole numbers in ``0 .. Y - 1``, -1 where a class is
+            not known; None: none is.
+        example_weights: how often each example counts, real numbers ``[N]`` of at least
+            0; None: once.
         batch_size: the most examples at once, in parts of equal size; None: all.
 
     Returns:
@@ -60,9 +74,10 @@ def expected_counts(
 
     Raises:
         ValueError: a leaf family has no closed-form M-step, a shape or type is another,
-            the batch size is no positive whole number, or an observed value is NaN; the
-            message names its row and variable. (A traced one is not seen, and gives
-            counts NaN, and these parameters NaN.)
+            a label or weight is out of its range, the batch size is no positive whole
+            number, or an observed value is NaN; the message names its row and variable.
+            (A traced one is not seen, and gives counts NaN, and these parameters NaN;
+            an example whose traced label is out of range does not count.)
     """
     check_leaves(circuit)
     layout = circuit.layout
@@ -70,25 +85,72 @@ def expected_counts(
         batch_size = whole_number("batch_size", batch_size, least=1)
     params, dtype = widened(params)
     x, mask = examples.rows(layout, "x", x, observed, dtype)
+    label = None if labels is None else _labels(layout, labels, len(x))
+    weight = _example_weights(example_weights, len(x), dtype)
     num_parts = 1 if batch_size is None else -(-len(x) // batch_size)
     counts = functools.partial(_counts, layout, num_parts)
-    return placed(counts, PartitionSpec())(params, x, mask)
+    return placed(counts, PartitionSpec())(params, x, mask, label, weight)
+
+
+def _labels(layout: Layout, labels: Any, count: int) -> Array:
+    """Classes ``[N]`` of so many examples, -1 where not known."""
+    array = labels if isinstance(labels, jax.Array) else np.asarray(labels)
+    if array.shape != (count,) or not jnp.issubdtype(array.dtype, jnp.integer):
+        raise ValueError(
+            f"labels must be integers of shape [N] = ({count},), got {array.dtype} of "
+            f"shape {array.shape}"
+        )
+    if not isinstance(array, Tracer):
+        array = np.asarray(array)
+        wrong = array[(array < -1) | (array >= layout.num_classes)]
+        if wrong.size:
+            raise ValueError(
+                f"labels must be in 0 .. {layout.num_classes - 1}, or -1 where not "
+                f"known, got {wrong[0]}"
+            )
+    return jnp.asarray(array, jnp.int32)
+
+
+def _example_weights(weights: Any, count: int, dtype: Any) -> Array | None:
+    """How often each of so many examples counts, ``[N]``."""
+    if weights is None:
+        return None
+    array = as_values("example_weights", weights, dtype)
+    if array.shape != (count,):
+        raise ValueError(
+            f"example_weights must have shape [N] = ({count},), got {array.shape}"
+        )
+    if not isinstance(array, Tracer):
+        values = np.asarray(array)
+        wrong = values[~(np.isfinite(values) & (values >= 0))]
+        if wrong.size:
+            raise ValueError(
+                "example_weights must be finite numbers of at least 0, got "
+                f"{float(wrong[0])}"
+            )
+    return array
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _counts(layout, num_parts, params, x, mask):
+def _counts(layout, num_parts, params, x, mask, label, weight):
     weights = parameters.normalize(layout, params)
 
-    def gradient(x, mask, is_example=True):
+    def gradient(x, mask, label, weight, is_example=True):
         def total(weights):
             weights = parameters.expanded(layout, weights)
-            log_p = likelihood.log_prob(layout, weights, x, mask)
-            return jnp.sum(jnp.where(is_example & (log_p != -jnp.inf), log_p, 0.0))
+            joint = likelihood.class_log_probs(layout, weights, x, mask)
+            joint = joint + safe_log(weights.classes)[None]
+            if label is not None:
+                own = label[:, None] == jnp.arange(layout.num_classes)[None]
+                joint = jnp.where(own | (label[:, None] == -1), joint, -jnp.inf)
+            log_p = logsumexp(joint, axis=-1)
+            log_p = jnp.where(is_example & (log_p != -jnp.inf), log_p, 0.0)
+            return jnp.sum(log_p if weight is None else weight * log_p)
 
         return jax.grad(total)(weights)
 
     if num_parts <= 1:
-        summed = gradient(x, mask)
+        summed = gradient(x, mask, label, weight)
     else:
         # Part i has the rows i, i + num_parts, ...: where the examples are sharded,
         # every part is, too.
@@ -102,7 +164,7 @@ def _counts(layout, num_parts, params, x, mask):
                 array = array.reshape(size, num_parts, *array.shape[1:])
                 return jax.lax.dynamic_index_in_dim(array, part, 1, keepdims=False)
 
-            step = gradient(*jax.tree.map(rows, (x, mask, real)))
+            step = gradient(*jax.tree.map(rows, (x, mask, label, weight, real)))
             return jax.tree.map(jnp.add, summed, step), None
 
         start = jax.tree.map(jnp.zeros_like, weights)

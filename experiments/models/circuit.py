@@ -204,15 +204,15 @@ def likelihood_loss(
     return loss / model.num_dims
 
 
-def expected_counts(model: Model, params: Params, x: jax.Array) -> Any:
+def expected_counts(model: Model, params: Params, x: jax.Array, **options: Any) -> Any:
     """Of images ``[N, V, C]``, the latents unknown: see `dspc_jax.expected_counts`."""
     circuit, own = model.circuit, params["circuit"]
     if not model.num_latents:
-        return pc.expected_counts(circuit, own, x)
+        return pc.expected_counts(circuit, own, x, **options)
     joint = jnp.pad(x, ((0, 0), (0, model.num_latents), (0, 0)))
     observed = jnp.arange(joint.shape[1]) < x.shape[1]
     observed = jnp.broadcast_to(observed, joint.shape[:2])
-    return pc.expected_counts(circuit, own, joint, observed)
+    return pc.expected_counts(circuit, own, joint, observed, **options)
 
 
 def evaluate(

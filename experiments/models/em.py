@@ -19,12 +19,13 @@ class Em(NamedTuple):
 
     Attributes:
         init: ``params -> state``.
-        step: ``(params, state, x[B, V, C]) -> (params, state)``; only the circuit's
+        step: ``(params, state, x[B, V, C], labels) -> (params, state)``; labels are
+            int32 ``[B]``, or None where classes are not observed. Only the circuit's
             parameters change.
     """
 
     init: Callable[[Params], Any]
-    step: Callable[[Params, Any, jax.Array], tuple[Params, Any]]
+    step: Callable[[Params, Any, jax.Array, Any], tuple[Params, Any]]
 
 
 _LAST_STEP_SIZE = flags.defaults_of([Settings])["em_last_step_size"]
@@ -55,10 +56,8 @@ def make_em(settings: Settings, circuit: Model) -> Em:
         Its functions.
 
     Raises:
-        UserError: a circuit whose roots are classes, or leaves without an M-step.
+        UserError: leaves without an M-step.
     """
-    if circuit.labelled:
-        raise UserError("--optimizer must be adam with --labels=roots, got 'em'")
     try:
         em = pc.em(
             circuit.circuit,
@@ -78,9 +77,9 @@ def make_em(settings: Settings, circuit: Model) -> Em:
     def init(params):
         return em.init(params["circuit"])
 
-    def step(params, state, x):
+    def step(params, state, x, labels):
         own = params["circuit"]
-        counts: Any = model.expected_counts(circuit, params, x)
+        counts: Any = model.expected_counts(circuit, params, x, labels=labels)
         updates, state = em.update(counts, state, own)
         return params | {"circuit": optax.apply_updates(own, updates)}, state
 

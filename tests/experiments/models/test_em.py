@@ -44,7 +44,7 @@ def test_two_steps_are_those_of_the_library(key: jax.Array):
         params, state = {"circuit": start}, em.init({"circuit": start})
         other, memory = start, own.init(start)
         for batch in (images[:8], images[8:]):
-            params, state = em.step(params, state, batch)
+            params, state = em.step(params, state, batch, None)
             counts = pc.expected_counts(circuit, other, batch)
             update, memory = own.update(counts, memory, other)
             other = optax.apply_updates(other, update)
