@@ -12,7 +12,7 @@ from experiments.engine.recipes import LIKELIHOOD
 from experiments.engine.system import System, levels_and_labels
 from experiments.engine.uses import OF_SAMPLES
 from experiments.models import generators
-from experiments.models.em import make_em
+from experiments.models.em import make_closing, make_em
 
 
 class State(NamedTuple):
@@ -61,7 +61,8 @@ def make_system(settings: Settings, dataset: data.Dataset) -> System:
         metrics = {"loss": value, "grad_norm": optax.tree.norm(grads)}
         return State(params, opt_state), metrics
 
-    return generators.system(generator, init, step)
+    closing = make_closing(settings, circuit, len(dataset.train))
+    return generators.system(generator, init, step, closing)
 
 
 PROGRAM = training_program(

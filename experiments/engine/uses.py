@@ -9,6 +9,8 @@ OF_EM = (
     *(f.name for f in fields_of([Settings]) if f.name.startswith("em_")),
 )
 """Flags of expectation-maximization."""
+OF_CLOSING = ("em_closing_steps",)
+"""Flags of EM after the last step: nothing where EM only comes before other steps."""
 OF_LIKELIHOODS = (
     *OF_EM,
     *("start", "start_from", "keep_best", "patience", "sharpness"),
