@@ -10,6 +10,7 @@ References:
     Darwiche, "A differential approach to inference in Bayesian networks", JACM 2003.
 """
 
+from dataclasses import replace
 import functools
 from typing import Any
 
@@ -26,6 +27,7 @@ from dspc_jax.circuit import Circuit
 from dspc_jax.inference import likelihood
 from dspc_jax.inference.upward import above
 from dspc_jax.leaves import FittableLeaf
+from dspc_jax.leaves.moment_fitting import moment_fitted
 from dspc_jax.ops.float_types import widened
 from dspc_jax.ops.meshes import placed
 from dspc_jax.ops.numerics import logsumexp, safe_log
@@ -43,6 +45,7 @@ def expected_counts(
     labels: ArrayLike | None = None,
     example_weights: ArrayLike | None = None,
     batch_size: int | None = None,
+    approximate: bool = False,
 ) -> CircuitWeights:
     """Expected counts of a batch, summed over its examples (the E-step).
 
@@ -66,6 +69,8 @@ def expected_counts(
         example_weights: how often each example counts, real numbers ``[N]`` of at least
             0; None: once.
         batch_size: the most examples at once, in parts of equal size; None: all.
+        approximate: whether leaves without an M-step in closed form count moments, for
+            an `dspc_jax.em` that is approximate, too.
 
     Returns:
         The tree of `CircuitWeights`: edge counts in place of weights; for leaves a pair
@@ -79,8 +84,7 @@ def expected_counts(
             (A traced one is not seen, and gives counts NaN, and these parameters NaN;
             an example whose traced label is out of range does not count.)
     """
-    check_leaves(circuit)
-    layout = circuit.layout
+    layout = fittable_layout(circuit, approximate=approximate)
     if batch_size is not None:
         batch_size = whole_number("batch_size", batch_size, least=1)
     params, dtype = widened(params)
@@ -217,12 +221,49 @@ def prior_counts(layout: Layout, weights: CircuitWeights) -> CircuitWeights:
     return _edges(weights, gradient)._replace(leaves=gradient.leaves)
 
 
-def check_leaves(circuit: Circuit) -> None:
-    """Raises ValueError unless all leaves have a closed-form M-step."""
+def fittable_layout(circuit: Circuit, *, approximate: bool = False) -> Layout:
+    """The layout of a circuit as EM takes it.
+
+    Args:
+        circuit: any.
+        approximate: whether leaves may be fitted by moments.
+
+    Returns:
+        The layout, all of whose leaves are `FittableLeaf`; parameters are the same.
+
+    Raises:
+        ValueError: there is no circuit, or a leaf has no M-step.
+    """
     instance("circuit", circuit, Circuit)
-    for block in circuit.layout.blocks:
-        if not isinstance(block.leaf, FittableLeaf):
-            raise ValueError(
-                "circuit must have leaves with a closed-form M-step for EM, got "
-                f"{shown(block.family)}; train it by gradient"
-            )
+    if not isinstance(approximate, bool):
+        raise ValueError(f"approximate must be True or False, got {shown(approximate)}")
+    by_moments = _by_moments(circuit.layout)
+    layout = by_moments if approximate else circuit.layout
+    for block, other in zip(layout.blocks, by_moments.blocks, strict=True):
+        if isinstance(block.leaf, FittableLeaf):
+            continue
+        option = ""
+        if isinstance(other.leaf, FittableLeaf):
+            option = "fit them by moments with approximate=True, or "
+        raise ValueError(
+            "circuit must have leaves with a closed-form M-step for EM, got "
+            f"{shown(block.family)}; {option}train it by gradient"
+        )
+    return layout
+
+
+@functools.lru_cache(maxsize=64)  # as circuits: equal ones are not compiled twice
+def _by_moments(layout: Layout) -> Layout:
+    """The layout with leaves that are fitted by moments where need be."""
+
+    def fitted(block):
+        leaf = moment_fitted(block.family)
+        return block if leaf is block.family else replace(block, family=leaf)
+
+    blocks = tuple(map(fitted, layout.blocks))
+    if all(a is b for a, b in zip(blocks, layout.blocks, strict=True)):
+        return layout
+    tied = layout.tied_leaves and tuple(
+        own._replace(block=fitted(own.block)) for own in layout.tied_leaves
+    )
+    return replace(layout, blocks=blocks, tied_leaves=tied)

@@ -168,6 +168,11 @@ class Settings(CircuitSettings):
         "samples would (anemone)",
         only=_EM,
     )
+    em_approximate: bool = flag(
+        False,
+        "EM also fits discretized logistic leaves, approximately: by moments",
+        only=(_EM, {"leaf": ["discretized_logistic"]}),
+    )
     em_closing_steps: int = flag(
         0,
         "full-batch EM steps of size 1 after the last step (--num_steps is then fixed)",

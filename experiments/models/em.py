@@ -57,11 +57,13 @@ def _transformation(
             leaf_pseudocount=settings.em_leaf_pseudocount * scale,
             smooth_towards=settings.em_smooth_towards,
             leaf_spread=settings.em_leaf_spread,
+            approximate=settings.em_approximate,
             **options,
         )
     except ValueError as error:
+        reason = str(error).replace("approximate=True", "--em_approximate")
         raise UserError(
-            f"--optimizer=em does not fit --leaf={settings.leaf}: {error}"
+            f"--optimizer=em does not fit --leaf={settings.leaf}: {reason}"
         ) from error
 
 
@@ -91,7 +93,9 @@ def make_em(settings: Settings, circuit: Model) -> Em:
 
     def step(params, state, x, labels):
         own = params["circuit"]
-        counts: Any = model.expected_counts(circuit, params, x, labels=labels)
+        counts: Any = model.expected_counts(
+            circuit, params, x, labels=labels, approximate=settings.em_approximate
+        )
         updates, state = em.update(counts, state, own)
         return params | {"circuit": optax.apply_updates(own, updates)}, state
 
@@ -123,7 +127,12 @@ def make_closing(
         levels, labels = levels_and_labels(batch)
         x = circuit.codec.encode(key, levels)
         return model.expected_counts(
-            circuit, params, x, labels=labels, example_weights=weights
+            circuit,
+            params,
+            x,
+            labels=labels,
+            example_weights=weights,
+            approximate=settings.em_approximate,
         )
 
     def update(params, counts):
