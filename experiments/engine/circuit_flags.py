@@ -91,6 +91,14 @@ class CircuitSettings:
         one_of("rgb", "ycocg"),
         shapes=True,
     )
+    channels: str = flag(
+        "leaves",
+        "channels of a pixel: leaves, independent given a unit, or variables of their "
+        "own, which meet first",
+        one_of("leaves", "variables"),
+        shapes=True,
+        only={"structure": ["quad_tree", "quad_graph"]},
+    )
     leaf_min_scale: float = flag(
         0.02,
         "least deviation of a normal leaf; images have values in [0, 1]",

@@ -9,10 +9,12 @@ OF_EM = (
     *(f.name for f in fields_of([Settings]) if f.name.startswith("em_")),
 )
 """Flags of expectation-maximization."""
-OF_CLOSING = ("em_closing_steps",)
-"""Flags of EM after the last step: nothing where EM only comes before other steps."""
+OF_LL = ("em_closing_steps", "channels")
+"""Flags of `experiments.ll` alone: EM after the last step, which is not the last one
+where other losses follow, and variables that losses on images do not know of."""
 OF_LIKELIHOODS = (
     *OF_EM,
+    "channels",
     *("start", "start_from", "keep_best", "patience", "sharpness"),
 )
 """Flags of the circuit that is trained: nothing to a network."""
