@@ -77,7 +77,7 @@ def rows() -> np.ndarray:
 @pytest.mark.parametrize(
     "options",
     [
-        {},
+        pytest.param({}, marks=pytest.mark.slow),
         pytest.param(
             {
                 **{"step_size": 0.5, "momentum": 0.3, "rescale": True},
@@ -128,6 +128,7 @@ def test_counts_are_posterior_weighted_moments():
     np.testing.assert_allclose(second[0, :, 0, 0], wanted, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_narrow_leaves_stay_within_their_bounds():
     """All values are the greatest one: the least scale that is finite."""
     config = pc.CircuitConfig(

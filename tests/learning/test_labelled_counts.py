@@ -24,7 +24,7 @@ def total(trees: list[Any]) -> Any:
     return functools.reduce(lambda a, b: jax.tree.map(np.add, a, b), trees)
 
 
-@pytest.mark.parametrize("batch_size", [None, 4])
+@pytest.mark.parametrize("batch_size", [pytest.param(None, marks=pytest.mark.slow), 4])
 def test_counts_are_those_of_the_trees_of_each_class(batch_size):
     """An example whose class is not known counts for both."""
     circuit, params, x, observed = choices.model("trees")

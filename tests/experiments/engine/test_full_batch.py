@@ -36,12 +36,10 @@ def dataset() -> Dataset:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "more",
-    [
-        {"labels": "roots", "flip": "horizontal"},
-        pytest.param({}, marks=pytest.mark.slow),
-    ],
+    [{"labels": "roots", "flip": "horizontal"}, {}],
     ids=["labels and flips", "plain"],
 )
 def test_a_step_is_that_of_the_library_on_all_images(more):

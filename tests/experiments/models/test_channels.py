@@ -17,10 +17,8 @@ from tests.experiments.models.test_colors import colored
 FLAGS = {"structure": "quad_graph", "num_sums": 2, "num_leaves": 2}
 
 
-@pytest.mark.parametrize(
-    "is_long", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["some", "all"]
-)
-def test_queries_are_those_of_the_channels(is_long, key: jax.Array):
+@pytest.mark.slow
+def test_queries_are_those_of_the_channels(key: jax.Array):
     """Images in and out; masks are of pixels."""
     dataset = colored()
     settings = Settings(**FLAGS, leaf="binomial", channels="variables")
@@ -37,15 +35,12 @@ def test_queries_are_those_of_the_channels(is_long, key: jax.Array):
             values = [
                 circuit.log_prob(params, x, observed),
                 circuit.sample(keys[0], params, x=x, observed=observed),
+                circuit.class_log_probs(params, x),
+                circuit.class_posterior(params, x, observed),
+                circuit.sample_differentiable(keys[1], params, temperature=0.5),
+                circuit.mpe(params, x, observed),
+                circuit.mean(params, x, observed),
             ]
-            if is_long:
-                values += [
-                    circuit.class_log_probs(params, x),
-                    circuit.class_posterior(params, x, observed),
-                    circuit.sample_differentiable(keys[1], params, temperature=0.5),
-                    circuit.mpe(params, x, observed),
-                    circuit.mean(params, x, observed),
-                ]
             return jax.tree.map(jnp.ravel, values)
 
         return jax.vmap(one)(x, cases.fresh_keys(0, len(x)))
@@ -75,6 +70,16 @@ def test_em_learns_and_channels_have_leaves_of_their_own(key: jax.Array):
         totals.append(jax.vmap(own.circuit.log_prob, (None, 0))(params["circuit"], x))
         params, state = em.step(params, state, x, None)
     assert np.mean(totals[2]) > np.mean(totals[0])
+
+
+def test_images_go_in_and_come_out(key: jax.Array):
+    dataset = colored()
+    own = model.make_model(Settings(**FLAGS, channels="variables"), dataset)
+    shapes = jax.eval_shape(own.circuit.init, key)
+    sample = jax.eval_shape(own.circuit.sample, key, shapes)
+    assert sample.shape == (4, 3)
+    with pytest.raises(ValueError, match="shape"):
+        jax.eval_shape(own.circuit.log_prob, shapes, jnp.zeros((3, 3)))
 
 
 def test_only_trees_of_images_have_them():
