@@ -104,7 +104,7 @@ def _labels(layout: Layout, labels: Any, count: int) -> Array:
             f"labels must be integers of shape [N] = ({count},), got {array.dtype} of "
             f"shape {array.shape}"
         )
-    if not isinstance(array, Tracer):
+    if _is_known(array):
         array = np.asarray(array)
         wrong = array[(array < -1) | (array >= layout.num_classes)]
         if wrong.size:
@@ -124,7 +124,7 @@ def _example_weights(weights: Any, count: int, dtype: Any) -> Array | None:
         raise ValueError(
             f"example_weights must have shape [N] = ({count},), got {array.shape}"
         )
-    if not isinstance(array, Tracer):
+    if _is_known(array):
         values = np.asarray(array)
         wrong = values[~(np.isfinite(values) & (values >= 0))]
         if wrong.size:
@@ -133,6 +133,13 @@ def _example_weights(weights: Any, count: int, dtype: Any) -> Array | None:
                 f"{float(wrong[0])}"
             )
     return array
+
+
+def _is_known(array: Any) -> bool:
+    """Whether all values can be looked at: none is traced, or on another host."""
+    if isinstance(array, Tracer):
+        return False
+    return not isinstance(array, jax.Array) or array.is_fully_addressable
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

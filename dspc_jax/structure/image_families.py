@@ -37,8 +37,8 @@ class _Image:
 
     @property
     def num_variables(self) -> int:
-        """V, the number of pixels, times that of channels that are variables."""
-        return self.height * self.width * getattr(self, "channels", 1)
+        """V, the number of pixels."""
+        return self.height * self.width
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,6 +76,11 @@ class QuadTree(_Image):
         self._store_sizes("height", "width", "leaf_size", "arity", "channels")
         if self.arity not in (2, 4):
             raise ValueError(f"arity must be 2 or 4, got {self.arity}")
+
+    @property
+    def num_variables(self) -> int:
+        """V, the number of pixels times that of channels."""
+        return self.height * self.width * self.channels
 
     @functools.lru_cache(maxsize=16)  # noqa: B019 (frozen and small)
     def region_graph(self) -> RegionGraph:
@@ -128,6 +133,11 @@ class QuadGraph(_Image):
 
     def __post_init__(self):
         self._store_sizes("height", "width", "leaf_size", "channels")
+
+    @property
+    def num_variables(self) -> int:
+        """V, the number of pixels times that of channels."""
+        return self.height * self.width * self.channels
 
     @functools.lru_cache(maxsize=16)  # noqa: B019 (frozen and small)
     def region_graph(self) -> RegionGraph:

@@ -60,6 +60,7 @@ def test_a_step_is_that_of_the_library_on_all_images(more):
         x = np.concatenate([x, x.reshape(-1, 2, 4, 1)[:, :, ::-1].reshape(x.shape)])
         scale *= 2
     em = pc.em(circuit, pseudocount=0.5 * scale, leaf_pseudocount=0.0)
+    assert data.train_labels is not None
     labels = np.resize(data.train_labels, len(x)) if "labels" in more else None
 
     @cases.jit
