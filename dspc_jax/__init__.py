@@ -1,5 +1,6 @@
 """Probabilistic circuits with differentiable sampling, as pure JAX functions."""
 
+from dspc_jax.chow_liu import chow_liu_tree
 from dspc_jax.circuit import Circuit, CircuitConfig, build
 from dspc_jax.flows.transformed import (
     TransformedCircuit,
@@ -52,6 +53,7 @@ __all__ = [
     "TransformedConfig",
     "UnitNormal",
     "build",
+    "chow_liu_tree",
     "em",
     "expected_counts",
     "given_class",

@@ -30,6 +30,8 @@ T = TypeVar("T", covariant=True)
 
 SUM_LAYERS = ("tucker", "cp", "cp_t")
 """See `CircuitConfig.sum_layer`."""
+MIXING = ("learned", "uniform")
+"""See `CircuitConfig.mixing`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +51,13 @@ class CircuitConfig:
         ``"cp"``: the same with a dense sum over each factor of each product, leaves
         included (`dspc_jax.structure.sums_first`). Names are those of Mari, Vessio and
         Vergari 2023.
+      tie_leaves: whose leaves share their parameters: ``"none"``, ``"all"``, or a group
+        for each variable.
+      tie_sums: whose sums do: ``"none"``, ``"levels"``, or a group for each region of
+        the structure.
+      mixing: the weights of the partitions of a region of several (the repetitions of
+        a forest, the two orders of a quad graph): ``"learned"`` for each unit, or
+        ``"uniform"``: equal, without parameters. Those of the classes are learned.
 
     Raises:
       ValueError: a number is too small or no integer, the sum layer is unknown, a
@@ -65,6 +74,7 @@ class CircuitConfig:
     sum_layer: str = "cp_t"
     tie_leaves: Groups = "none"
     tie_sums: Groups = "none"
+    mixing: str = "learned"
 
     def __post_init__(self):
         for name in ("num_channels", "num_leaves", "num_sums", "num_classes"):
@@ -73,6 +83,10 @@ class CircuitConfig:
         if self.sum_layer not in SUM_LAYERS:
             raise ValueError(
                 f"sum_layer must be one of {SUM_LAYERS}, got {shown(self.sum_layer)}"
+            )
+        if self.mixing not in MIXING:
+            raise ValueError(
+                f"mixing must be one of {MIXING}, got {shown(self.mixing)}"
             )
         structure = self.structure
         if isinstance(structure, type) or not hasattr(structure, "region_graph"):
@@ -241,6 +255,7 @@ def make_layout(config: CircuitConfig) -> Layout:
         num_sums=config.num_sums,
         num_classes=config.num_classes,
         sum_layer="tucker" if config.sum_layer == "tucker" else "hadamard",
+        mixing=config.mixing,
     )
     if groups is not None:
         tied = tuple(tying.tied(block, groups) for block in blocks)

@@ -40,8 +40,8 @@ class CircuitParams(NamedTuple):
             for each group.
         sums: per level, per fold, logits ``[P, O, K, K]`` (tucker) or ``[P, O, K]``. Of
             tied sums as if all were one level, with a table for each shape.
-        mixtures: per level, logits ``[G, K, M]``, or None where nothing is mixed;
-            those of padding are 0 and count for nothing.
+        mixtures: per level, logits ``[G, K, M]``, or None where nothing is mixed, or
+            with equal weights; those of padding are 0 and count for nothing.
         classes: logits ``[Y]`` of the mixture over roots.
     """
 
@@ -81,6 +81,7 @@ class Layout:
         sum_layer: one of `dspc_jax.layers.sum_layer.KINDS`.
         tied_leaves: per block, whose parameters it has; None: it has its own.
         tied_sums: where the parameters of sums are; None: each has its own.
+        mixing: as of `dspc_jax.CircuitConfig`.
     """
 
     graph: FoldedGraph
@@ -92,6 +93,7 @@ class Layout:
     sum_layer: str
     tied_leaves: tuple[TiedLeaves, ...] | None = None
     tied_sums: TiedSums | None = None
+    mixing: str = "learned"
 
     @property
     def leaf_blocks(self) -> tuple[InputBlock, ...]:
@@ -103,6 +105,8 @@ class Layout:
     @property
     def mixtures(self) -> tuple[np.ndarray | None, ...]:
         """Per level the partitions of the mixtures whose parameters there are."""
+        if self.mixing == "uniform":
+            return (None,) * len(self.graph.levels)
         if self.tied_sums is None:
             return tuple(level.mixture for level in self.graph.levels)
         return self.tied_sums.mixtures
@@ -209,8 +213,8 @@ def expanded(layout: Layout, tree: Tree) -> Tree:
         tree: `CircuitParams` or `CircuitWeights` of it, of which parts may be tied.
 
     Returns:
-        The tree without ties; its gradient with respect to what is tied is the sum over
-        all that share it.
+        The tree without ties, and with weights that have no parameters; its gradient
+        with respect to what is tied is the sum over all that share it.
     """
     if layout.tied_leaves is not None:
         leaves = tying.leaves_of_regions(layout.tied_leaves, tree.leaves)
@@ -218,6 +222,12 @@ def expanded(layout: Layout, tree: Tree) -> Tree:
     if layout.tied_sums is not None:
         pair = tying.sums_of_regions(layout.tied_sums, tree.sums, tree.mixtures)
         tree = tree._replace(sums=pair[0], mixtures=pair[1])
+    if layout.mixing == "uniform" and isinstance(tree, CircuitWeights):
+        mixtures = [
+            mixing_layer.equal(level.mixture, layout.num_units(n), tree.classes)
+            for n, level in enumerate(layout.graph.levels, start=1)
+        ]
+        tree = tree._replace(mixtures=tuple(mixtures))
     return tree
 
 
@@ -270,8 +280,7 @@ def given_class(params: CircuitParams, label: Array | SupportsIndex) -> CircuitP
             cannot be refused: nothing is possible then, log-likelihoods are ``-inf``.
 
     Returns:
-        The parameters, with all the weight on root y. Gradients reach everything but
-        the mixture over classes.
+        The parameters, all weight on root y. Gradients reach all but ``classes``.
 
     Raises:
         ValueError: no integer, or a number (not traced) out of range.
@@ -371,8 +380,7 @@ def check(layout: Layout, params: CircuitParams) -> None:
         params: parameters, maybe of another one.
 
     Raises:
-        ValueError: the tree is another, or an array has another shape; the message
-            names the first such array.
+        ValueError: the tree or a shape is another; the message names the first array.
     """
     expected, expected_tree = jax.tree_util.tree_flatten_with_path(shapes(layout))
     arrays, tree = jax.tree.flatten(params)

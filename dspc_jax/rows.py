@@ -28,7 +28,8 @@ class ParameterRows(NamedTuple):
             of the second child; tucker) or ``[O, K]`` (cp, or one child).
         mixtures: for each partition, ``(i, row, place)``: its logits among the
             partitions of its region are ``params.mixtures[i][row, :, place]``, ``[K]``;
-            None where regions of this level have one partition each.
+            None where regions of this level have one partition each, or where all
+            partitions of a region have equal weights.
     """
 
     graph: RegionGraph
@@ -67,7 +68,7 @@ def parameter_rows(circuit: Circuit) -> ParameterRows:
     mixtures = []
     for partition, (level, fold, row) in zip(graph.partitions, partitions, strict=True):
         folded = layout.graph.levels[level - 1]
-        if folded.mixture is None:
+        if folded.mixture is None or layout.mixing == "uniform":
             mixtures.append(None)
             continue
         number = row + sum(other.size for other in folded.folds[:fold])

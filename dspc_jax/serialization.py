@@ -37,7 +37,8 @@ VERSION = 6
 leaves of a family share theirs (`dspc_jax.leaves.joining`). Until version 2 the sum
 layer ``cp_t`` was called ``cp``. Until version 3 all products were of two, and an input
 region that met an inner one always had a sum layer. Until version 4 nothing was tied:
-a configuration without ties means that. Until version 5 sums over different numbers of
+a configuration without ties means that. Until version 5 all mixtures were learned,
+which a configuration without ``mixing`` means, and sums over different numbers of
 children had tables of their own."""
 _MOST_HEADER_BYTES = 2**24
 """16 MiB: a region graph of 10,000 regions with 200 variables each takes half of it."""

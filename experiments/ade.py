@@ -101,6 +101,7 @@ def _check(settings: Settings) -> None:
         )
 
 
+_OF_IMAGES = ("start", "labels", "leaf", "leaf_noise", "colors", "channels")
 PROGRAM = training_program(
     "experiments.ade",
     "Trains a density over the features of a flow by likelihood and through samples.",
@@ -120,11 +121,10 @@ PROGRAM = training_program(
         "clip_norm": 1.0,
         "leaf_max_scale": 3.0,
     },
-    without=(*OF_EM, "start", "labels", "leaf", "leaf_noise", "colors"),
+    without=(*OF_EM, *_OF_IMAGES),
     only=PRETRAINED
-    | dict.fromkeys(
-        ("num_sums", "num_leaves", "num_classes", "tie_leaves", "tie_sums"), _SIZE
-    )
+    | dict.fromkeys(("num_sums", "num_leaves", "num_classes", "mixing"), _SIZE)
+    | dict.fromkeys(("tie_leaves", "tie_sums"), _SIZE)
     | dict.fromkeys(
         ("structure", "depth", "num_repetitions", "sum_layer"), _SIZE | _BY_CIRCUIT
     )

@@ -9,7 +9,7 @@ from experiments.engine.flags import Settings
 from experiments.engine.program import training_program
 from experiments.engine.recipes import LIKELIHOOD, ON_SAMPLES
 from experiments.engine.system import System
-from experiments.engine.uses import PRETRAINED
+from experiments.engine.uses import OF_LL, PRETRAINED
 from experiments.losses import mixture
 from experiments.losses.adversary import AdversarySettings, adversarial_term
 from experiments.losses.mixture import MixtureSettings
@@ -52,6 +52,7 @@ PROGRAM = training_program(
     recipes=[LIKELIHOOD, ON_SAMPLES],
     # Tuned on digits: see docs/programs.md.
     defaults={"sampler_learning_rate": 1e-3, "ll_weight": 1.0, "balance": "norm"},
+    without=OF_LL,
     only=PRETRAINED,
 )
 parse, main, run = PROGRAM.parse, PROGRAM.main, PROGRAM.run

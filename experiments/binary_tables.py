@@ -43,6 +43,7 @@ PUBLISHED = {
 """Test log-likelihoods in nats, as the papers' tables have them, of `PEERS`."""
 PEERS = ("LearnSPN", "ID-SPN", "RAT-SPN", "EiNet", "HCLT")
 _PROGRAM = "experiments.binary_tables"
+_CHOW_LIU = "chow_liu"
 _CHUNK = 500  # rows in one call of the likelihood
 _COLUMNS = ("table", "model", "pseudocount", "epochs", "valid", "test", "seconds")
 
@@ -61,7 +62,9 @@ class TableSettings:
         ",".join(PUBLISHED), "names of tables, with commas", free=True
     )
     models: str = flags.flag(
-        "1x16,1x64", "trees and units of each latent in them, with commas"
+        "1x16,1x64",
+        "trees and units of each latent in them, with commas; chow_liu: the tree of "
+        "the variables themselves, by counting, without latents",
     )
     pseudocounts: str = flags.flag(
         "0.3,3",
@@ -106,7 +109,7 @@ def train(
     Args:
         table: the rows.
         settings: the flags.
-        model: its trees and units, ``TREESxUNITS``.
+        model: its trees and units, ``TREESxUNITS``, or ``chow_liu``.
         pseudocount: rows that every sum and leaf count in addition to all training
             rows; they are like those of all units of the region together.
 
@@ -114,6 +117,8 @@ def train(
         The outcome.
     """
     x = table.train.astype(np.float32)
+    if model == _CHOW_LIU:
+        return _counted(table, pseudocount)
     rng = np.random.default_rng(settings.seed)
     num_trees, num_units = map(int, model.split("x"))
     start_key = jax.random.key(settings.seed)
@@ -144,6 +149,16 @@ def train(
             best = (score, params, n + 1)
     valid, test = (_log_probs(log_prob, best[1], r) for r in (table.valid, table.test))
     return Outcome(valid, test, best[2])
+
+
+def _counted(table: data.Dataset, pseudocount: float) -> Outcome:
+    """The Chow-Liu tree: nothing is trained."""
+    config, params = pc.chow_liu_tree(
+        table.train, num_values=2, pseudocount=pseudocount / 2
+    )
+    log_prob = jax.jit(jax.vmap(pc.build(config).log_prob, (None, 0)))
+    valid, test = (_log_probs(log_prob, params, r) for r in (table.valid, table.test))
+    return Outcome(valid, test, 0)
 
 
 def _epoch(circuit, em, params, state, x, batches):
@@ -196,9 +211,11 @@ def _candidates(settings: TableSettings) -> list[tuple[str, float]]:
     """Models and pseudocounts, each with each."""
     models = settings.models.split(",")
     for model in models:
-        if not re.fullmatch(r"[1-9]\d{0,3}x[1-9]\d{0,3}", model):
+        sizes = re.fullmatch(r"[1-9]\d{0,3}x[1-9]\d{0,3}", model)
+        if sizes is None and model != _CHOW_LIU:
             raise UserError(
-                f"--models must be like 1x32,8x16, trees and units, got {model!r}"
+                "--models must be like 1x32,8x16, trees and units, or chow_liu, got "
+                f"{model!r}"
             )
     try:
         counts = [float(text) for text in settings.pseudocounts.split(",")]
@@ -208,6 +225,11 @@ def _candidates(settings: TableSettings) -> list[tuple[str, float]]:
         raise UserError(
             "--pseudocounts must be numbers of at least 0 with commas, got "
             f"{settings.pseudocounts!r}"
+        )
+    if _CHOW_LIU in models and not min(counts) > 0:
+        raise UserError(
+            "--pseudocounts must be greater than 0 with --models=chow_liu (rows must "
+            f"be possible), got {settings.pseudocounts!r}"
         )
     return list(itertools.product(models, counts))
 

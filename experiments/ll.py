@@ -12,7 +12,7 @@ from experiments.engine.recipes import LIKELIHOOD
 from experiments.engine.system import System, levels_and_labels
 from experiments.engine.uses import OF_SAMPLES
 from experiments.models import generators
-from experiments.models.em import make_em
+from experiments.models.em import make_closing, make_em
 
 
 class State(NamedTuple):
@@ -52,15 +52,17 @@ def make_system(settings: Settings, dataset: data.Dataset) -> System:
         levels, labels = levels_and_labels(batch)
         x = generator.codec.encode(noise_key, levels)
         if em is not None:
-            value = loss(state.params, loss_key, x)
-            return State(*em.step(state.params, state.opt_state, x)), {"loss": value}
+            value = loss(state.params, loss_key, x, labels)
+            new = em.step(state.params, state.opt_state, x, labels)
+            return State(*new), {"loss": value}
         value, grads = jax.value_and_grad(loss)(state.params, loss_key, x, labels)
         updates, opt_state = adam.update(grads, state.opt_state)
         params = optax.apply_updates(state.params, updates)
         metrics = {"loss": value, "grad_norm": optax.tree.norm(grads)}
         return State(params, opt_state), metrics
 
-    return generators.system(generator, init, step)
+    closing = make_closing(settings, circuit, len(dataset.train))
+    return generators.system(generator, init, step, closing)
 
 
 PROGRAM = training_program(

@@ -11,7 +11,7 @@ from experiments.engine.flags import Settings
 from experiments.engine.program import training_program
 from experiments.engine.recipes import LIKELIHOOD, ON_SAMPLES
 from experiments.engine.system import System
-from experiments.engine.uses import OF_SAMPLES, PRETRAINED
+from experiments.engine.uses import OF_LL, OF_SAMPLES, PRETRAINED
 from experiments.losses import mixture
 from experiments.losses.critic import CriticSettings
 from experiments.losses.mixture import MixtureSettings
@@ -75,6 +75,7 @@ PROGRAM = training_program(
     MmdSettings,
     CriticSettings,
     recipes=[LIKELIHOOD, ON_SAMPLES],
+    without=OF_LL,
     only=PRETRAINED
     | dict.fromkeys(
         OF_SAMPLES,

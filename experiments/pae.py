@@ -8,7 +8,7 @@ from experiments import data
 from experiments.engine.flags import Settings
 from experiments.engine.program import training_program
 from experiments.engine.system import System
-from experiments.engine.uses import OF_CHOICES, PRETRAINED
+from experiments.engine.uses import OF_CHOICES, OF_LL, PRETRAINED
 from experiments.losses import mixture
 from experiments.losses.auto_encoding import auto_encoding_term
 from experiments.losses.mixture import MixtureSettings
@@ -54,7 +54,7 @@ PROGRAM = training_program(
         "ll_weight": 0.05,
         "sampler_learning_rate": 0.01,
     },
-    without=("start", "labels"),
+    without=("start", "labels", *OF_LL),
     only=PRETRAINED
     | dict.fromkeys(
         OF_CHOICES, {"pae_encode": ["sample"], "pae_decode": ["leaf_mean", "sample"]}

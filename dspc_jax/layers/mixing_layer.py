@@ -26,6 +26,22 @@ def weights(mixture: np.ndarray, logits: Array) -> Array:
     return jnp.exp(log_softmax(jnp.where(exists(mixture), logits, -jnp.inf), -1))
 
 
+def equal(mixture: np.ndarray | None, num_units: int, like: Array) -> Array | None:
+    """Weights ``[G, K, M]`` that are equal for each region's partitions; 0 if padded.
+
+    Args:
+        mixture: ``[G, M]`` partitions of each region, -1 where padded; None: there are
+            no mixtures, nor weights.
+        num_units: K.
+        like: an array of the type that they are to have.
+    """
+    if mixture is None:
+        return None
+    share = exists(mixture) / exists(mixture).sum(-1, keepdims=True)
+    shape = (len(mixture), num_units, mixture.shape[1])
+    return jnp.broadcast_to(jnp.asarray(share, like.dtype), shape)
+
+
 def gather(mixture: np.ndarray, partitions: Array) -> Array:
     """Each region's partitions: ``[P, K, N]`` to ``[G, M, K, N]`` (padding: 0)."""
     if np.array_equal(mixture.ravel(), np.arange(mixture.size)):

@@ -35,7 +35,7 @@ from dspc_jax import parameters
 from dspc_jax.arguments import real_number, shown
 from dspc_jax.circuit import Circuit
 from dspc_jax.learning.averages import averaged_counts
-from dspc_jax.learning.counts import check_leaves, prior_counts
+from dspc_jax.learning.counts import fittable_layout, prior_counts
 from dspc_jax.learning.smoothing import Smoothing, smoothing_of
 from dspc_jax.leaves.joining import aligned
 from dspc_jax.ops.float_types import widened
@@ -56,6 +56,7 @@ def em(
     leaf_spread: float = 0.0,
     momentum: float = 0.0,
     rescale: bool = False,
+    approximate: bool = False,
 ) -> optax.GradientTransformation:
     """The M-step as an optax transformation of expected counts.
 
@@ -92,6 +93,10 @@ def em(
             corrected: of the first batch it is the counts themselves.
         rescale: whether each sum and leaf has its own step, by how often it is visited
             ("anemone"). It costs one pass of one example.
+        approximate: whether discretized logistic leaves, which have no M-step in closed
+            form, are fitted by moments: location and scale have the mean and deviation
+            of what a leaf counts (``approximate`` in `expected_counts` as well). The
+            likelihood may then fall, and a fixed point is no maximum.
 
     Returns:
         The transformation. Its state is empty without a schedule and momentum.
@@ -100,7 +105,7 @@ def em(
         ValueError: a number is out of its range, there is no such prior, or a leaf has
             no closed-form M-step, or no uniform distribution where it needs one.
     """
-    check_leaves(circuit)
+    layout = fittable_layout(circuit, approximate=approximate)
     if not callable(step_size):
         step_size = real_number("step_size", step_size)
         if not 0 < step_size <= 1:
@@ -111,12 +116,12 @@ def em(
     if not isinstance(rescale, bool):
         raise ValueError(f"rescale must be True or False, got {shown(rescale)}")
     smoothing = smoothing_of(
-        circuit.layout, smooth_towards, pseudocount, leaf_pseudocount, leaf_spread
+        layout, smooth_towards, pseudocount, leaf_pseudocount, leaf_spread
     )
-    m_step = _m_step(circuit.layout, step_size, smoothing, rescale)
+    m_step = _m_step(layout, step_size, smoothing, rescale)
     if not momentum:
         return m_step
-    return optax.chain(averaged_counts(circuit.layout, momentum), m_step)
+    return optax.chain(averaged_counts(layout, momentum), m_step)
 
 
 def _m_step(layout, step_size, smoothing: Smoothing, rescale: bool):

@@ -1,7 +1,8 @@
 """Region graphs of images, whose regions are rectangles of neighboring pixels.
 
-Variable ``row * width + column`` is a pixel. Any height and width will do. An input
-region that meets larger ones has a sum layer of its own, where products are of two.
+Variable ``row * width + column`` is a pixel, unless channels are variables. Any height
+and width will do. An input region that meets larger ones has a sum layer of its own,
+where products are of two.
 """
 
 import dataclasses
@@ -11,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dspc_jax.arguments import shown, store, whole_number, whole_numbers
+from dspc_jax.structure.channels import with_channels
 from dspc_jax.structure.lifted_inputs import lift_inputs
 from dspc_jax.structure.region_graph import RegionGraph, RegionGraphBuilder
 
@@ -54,6 +56,9 @@ class QuadTree(_Image):
         width: columns.
         leaf_size: a rectangle with both sides at most this long is an input region.
         arity: 2 or 4, into how many a rectangle is cut at most.
+        channels: C, of a pixel that is C variables; they meet first, before pixels do.
+            Variable ``(row * width + column) * C + c`` is a channel. (The circuit then
+            has ``num_channels=1``, and data are ``[V * C, 1]``.)
 
     Raises:
         ValueError: a side is smaller than 1, or another arity.
@@ -65,11 +70,17 @@ class QuadTree(_Image):
 
     leaf_size: int = 1
     arity: int = 2
+    channels: int = 1
 
     def __post_init__(self):
-        self._store_sizes("height", "width", "leaf_size", "arity")
+        self._store_sizes("height", "width", "leaf_size", "arity", "channels")
         if self.arity not in (2, 4):
             raise ValueError(f"arity must be 2 or 4, got {self.arity}")
+
+    @property
+    def num_variables(self) -> int:
+        """V, the number of pixels times that of channels."""
+        return self.height * self.width * self.channels
 
     @functools.lru_cache(maxsize=16)  # noqa: B019 (frozen and small)
     def region_graph(self) -> RegionGraph:
@@ -87,7 +98,7 @@ class QuadTree(_Image):
             if sides:
                 builder.add_partition(rectangle, *pieces)
                 rectangles += pieces
-        graph = builder.build()
+        graph = with_channels(builder.build(), self.channels)
         return lift_inputs(graph) if self.arity == 2 else graph
 
 
@@ -105,6 +116,9 @@ class QuadGraph(_Image):
         width: columns.
         leaf_size: a side at most this long is not cut; a rectangle of two such sides is
             an input region.
+        channels: C, of a pixel that is C variables; they meet first, before pixels do.
+            Variable ``(row * width + column) * C + c`` is a channel. (The circuit then
+            has ``num_channels=1``, and data are ``[V * C, 1]``.)
 
     Raises:
         ValueError: a side is smaller than 1.
@@ -115,9 +129,15 @@ class QuadGraph(_Image):
     """
 
     leaf_size: int = 1
+    channels: int = 1
 
     def __post_init__(self):
-        self._store_sizes("height", "width", "leaf_size")
+        self._store_sizes("height", "width", "leaf_size", "channels")
+
+    @property
+    def num_variables(self) -> int:
+        """V, the number of pixels times that of channels."""
+        return self.height * self.width * self.channels
 
     @functools.lru_cache(maxsize=16)  # noqa: B019 (frozen and small)
     def region_graph(self) -> RegionGraph:
@@ -137,7 +157,7 @@ class QuadGraph(_Image):
                     if half not in known
                 ]
                 known.update(halves)
-        return lift_inputs(builder.build())
+        return lift_inputs(with_channels(builder.build(), self.channels))
 
 
 @dataclasses.dataclass(frozen=True)

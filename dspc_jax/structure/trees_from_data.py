@@ -60,7 +60,7 @@ def hidden_chow_liu_tree(
         Liu and Van den Broeck, "Tractable regularization of probabilistic circuits",
         NeurIPS 2021 (hidden Chow-Liu trees).
     """
-    return _latent_tree(
+    return latent_tree(
         chow_liu_tree(
             x, observed, num_bins=num_bins, pseudocount=pseudocount, root=root
         )
@@ -90,20 +90,39 @@ def chow_liu_tree(
     Raises:
         ValueError: see `hidden_chow_liu_tree`.
     """
-    x, observed = _checked(x, observed)
+    x, observed = checked(x, observed)
     num_bins = whole_number("num_bins", num_bins, least=2)
     if num_bins > _MOST_BINS:
         raise ValueError(f"num_bins must be at most {_MOST_BINS}, got {num_bins}")
+    return tree_of_codes(*binned(x, observed, num_bins), pseudocount, root)
+
+
+def tree_of_codes(
+    codes: np.ndarray, sizes: np.ndarray, pseudocount: float, root: int | str
+) -> np.ndarray:
+    """The `chow_liu_tree` of values that are numbers already.
+
+    Args:
+        codes: ``[V, N]`` whole numbers, -1 where not observed.
+        sizes: ``[V]``, how many values there are.
+        pseudocount: added to the count of every pair of values.
+        root: where the tree hangs from.
+
+    Returns:
+        The parent of every variable, ``[V]``, -1 at the root.
+
+    Raises:
+        ValueError: an option is out of its range.
+    """
     pseudocount = real_number("pseudocount", pseudocount)
     if pseudocount < 0:
         raise ValueError(f"pseudocount must be at least 0, got {pseudocount}")
     if root != "center":
         root = whole_number("root", root, least=0)
-        if root >= x.shape[1]:
+        if root >= len(codes):
             raise ValueError(
-                f'root must be "center" or a variable 0..{x.shape[1] - 1}, got {root}'
+                f'root must be "center" or a variable 0..{len(codes) - 1}, got {root}'
             )
-    codes, sizes = binned(x, observed, num_bins)
     weights = mutual_information(codes, sizes, pseudocount)
     _hang_constants(weights, sizes)
     neighbors = _spanning_tree(weights)
@@ -112,7 +131,8 @@ def chow_liu_tree(
     return _walk(neighbors, int(root))[1]
 
 
-def _checked(x: Any, observed: Any) -> tuple[np.ndarray, np.ndarray]:
+def checked(x: Any, observed: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Data ``[N, V]`` and their mask, or ValueError; see `hidden_chow_liu_tree`."""
     x = np.asarray(x)
     if x.dtype.kind not in "biuf" and x.dtype.name != "bfloat16":
         raise ValueError(f"x must be an array of real numbers, got {shown(x)}")
@@ -185,8 +205,11 @@ def _center(neighbors: list[list[int]]) -> int:
     return path[len(path) // 2]
 
 
-def _latent_tree(parents: np.ndarray) -> RegionGraph:
-    """The region graph of the latents of a tree of variables."""
+def latent_tree(parents: np.ndarray) -> RegionGraph:
+    """The region graph of the latents of a tree of variables.
+
+    The first child of every partition is the input region of its variable.
+    """
     children: list[list[int]] = [[] for _ in parents]
     for variable, parent in enumerate(parents.tolist()):
         if parent >= 0:

@@ -10,7 +10,35 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.console.errors import UserError
+from experiments.data import Dataset
 from experiments.engine.system import Labelled, levels_and_labels
+
+
+def examples_of(dataset: Dataset, split: str, labelled: bool) -> Any:
+    """The images of a split, with their labels where they are asked for.
+
+    Args:
+        dataset: all splits.
+        split: ``train``, ``valid`` or ``test``.
+        labelled: whether labels are.
+
+    Returns:
+        Arrays as in a batch, with all the split's examples.
+
+    Raises:
+        UserError: there are no labels.
+    """
+    images = getattr(dataset, split)
+    if not labelled:
+        return images
+    labels = getattr(dataset, f"{split}_labels")
+    if labels is None:
+        raise UserError(
+            f"--dataset must have labels for this program, got {dataset.name!r}, which "
+            "has none"
+        )
+    return Labelled(images, np.asarray(labels, np.int32))
 
 
 @functools.lru_cache(maxsize=64)  # a chunk of 5 seeds touches few epochs at a time

@@ -36,12 +36,15 @@ class Progress(NamedTuple):
         sums: of metrics.
         num_steps: in the sums.
         best: None where it is not kept: the checkpoint is then that of the carry.
+        num_closed: int64 ``[]``, closing steps among all that were done; None where a
+            run has none.
     """
 
     state: Any
     sums: Any
     num_steps: Any
     best: Best | None
+    num_closed: Any = None
 
     @property
     def carry(self) -> Carry:

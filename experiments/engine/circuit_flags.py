@@ -68,6 +68,14 @@ class CircuitSettings:
         shapes=True,
         only={"structure": ["quad_tree", "quad_graph"]},
     )
+    mixing: str = flag(
+        "learned",
+        "weights of the partitions of a region of several: learned, or uniform: equal, "
+        "without parameters",
+        one_of("learned", "uniform"),
+        shapes=True,
+        only={"structure": ["quad_graph", "random_binary_trees"]},
+    )
     leaf: str = flag(
         "normal",
         "leaf distribution",
@@ -82,6 +90,14 @@ class CircuitSettings:
         "lossless (YCoCg-R); the bits compare",
         one_of("rgb", "ycocg"),
         shapes=True,
+    )
+    channels: str = flag(
+        "leaves",
+        "channels of a pixel: leaves, independent given a unit, or variables of their "
+        "own, which meet first",
+        one_of("leaves", "variables"),
+        shapes=True,
+        only={"structure": ["quad_tree", "quad_graph"]},
     )
     leaf_min_scale: float = flag(
         0.02,

@@ -8,7 +8,7 @@ of the result.
 import collections
 import contextlib
 import functools
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,13 +25,14 @@ from dspc_jax.learning.loop import (
 )
 from experiments.console.errors import UserError
 from experiments.data import Dataset
-from experiments.engine.batches import batch_indices, mirror, mirrored
-from experiments.engine.system import Failure, Labelled, System
+from experiments.engine.batches import batch_indices, examples_of, mirror, mirrored
+from experiments.engine.full_batch import FullBatch
+from experiments.engine.seed_keys import bits_of
+from experiments.engine.system import Failure, System
 
 _STREAM_BYTES = 64 * 2**20  # rows of one chunk, where the data set stays on the host
 _MAX_CHUNK = 128  # steps; at 1 ms a step still many chunks a second
 _EVAL_BATCH = 256  # examples
-_FLIPS = 2**31 - 1  # folded into a seed's key: a stream apart from its splits
 _START = 1  # folded into the key that a state starts from
 
 
@@ -78,7 +79,7 @@ class DeviceLoop:
         self._sharded = NamedSharding(mesh, PartitionSpec(None, None, "batch"))
         self._system, self._flip = system, flip
 
-        self._bits = _bits(self._seeds)
+        self._bits = bits_of(self._seeds)
 
         self._resident = dataset.train.nbytes <= resident_bytes
         step_bytes = num_seeds * batch_size * dataset.train[0].nbytes
@@ -106,6 +107,11 @@ class DeviceLoop:
         )
         self._sample = jax.jit(system.sample, static_argnums=2)
         self._any_nan = jax.jit(_any_nan)
+        self.closing = None
+        if system.closing is not None:
+            self.closing = FullBatch(
+                *(system, dataset, self._bits, batch_size, mesh), flip=flip
+            )
 
     @functools.cached_property
     def _train(self) -> Any:
@@ -124,16 +130,7 @@ class DeviceLoop:
         Raises:
             UserError: there are no labels.
         """
-        images = getattr(self._dataset, split)
-        if not self._system.labelled:
-            return images
-        labels = getattr(self._dataset, f"{split}_labels")
-        if labels is None:
-            raise UserError(
-                f"--dataset must have labels for this program, got "
-                f"{self._dataset.name!r}, which has none"
-            )
-        return Labelled(images, np.asarray(labels, np.int32))
+        return examples_of(self._dataset, split, self._system.labelled)
 
     def _on_mesh(self) -> contextlib.AbstractContextManager:
         """What is traced meets the mesh in every type, or it is traced again."""
@@ -336,26 +333,6 @@ class DeviceLoop:
         return jax.device_get(
             self._sample(first, self._keys(self._bits.sample)[0], num)
         )
-
-
-class _Bits(NamedTuple):
-    """Bits of the keys of all seeds: each call makes the same keys anew."""
-
-    init: np.ndarray
-    step: np.ndarray
-    eval: np.ndarray
-    sample: np.ndarray
-    flip: np.ndarray
-
-
-def _bits(seeds: range) -> _Bits:
-    def of_seed(seed):
-        # Flips are not one of the splits: those are the same with and without them.
-        flip = jax.random.fold_in(jax.random.key(seed), _FLIPS)
-        return (*jax.random.split(jax.random.key(seed), 4), flip)
-
-    keys = jax.vmap(of_seed)(jnp.array(seeds, jnp.uint32))
-    return _Bits(*(np.asarray(jax.random.key_data(key)) for key in keys))
 
 
 def _any_nan(state: Any) -> jax.Array:

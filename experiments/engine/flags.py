@@ -168,6 +168,17 @@ class Settings(CircuitSettings):
         "samples would (anemone)",
         only=_EM,
     )
+    em_approximate: bool = flag(
+        False,
+        "EM also fits discretized logistic leaves, approximately: by moments",
+        only=(_EM, {"leaf": ["discretized_logistic"]}),
+    )
+    em_closing_steps: int = flag(
+        0,
+        "full-batch EM steps of size 1 after the last step (--num_steps is then fixed)",
+        at_least(0),
+        only=_EM,
+    )
     start: str = flag(
         "examples",
         "circuit before the first step: random with leaves at examples, or distill: "
@@ -256,6 +267,11 @@ class Settings(CircuitSettings):
     def seeds(self) -> list[int]:
         """The seeds that are trained together."""
         return list(range(self.seed, self.seed + self.num_seeds))
+
+    @property
+    def all_steps(self) -> int:
+        """The steps of a whole run, those that close it included."""
+        return self.num_steps + self.em_closing_steps
 
     def data_options(self) -> data.Options:
         """The part of the flags that `experiments.data.load` takes."""

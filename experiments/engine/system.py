@@ -23,6 +23,21 @@ def levels_and_labels(batch: Any) -> tuple[Any, Any]:
     return batch if isinstance(batch, Labelled) else (batch, None)
 
 
+class Closing(NamedTuple):
+    """Full-batch steps after the last one: pure functions of one seed.
+
+    Attributes:
+        num_steps: how many there are, at least 1.
+        statistics: ``(state, key, batch, weights) -> sums`` over the examples of a
+            batch, each as often as its weight says (float32 ``[B]``; 0: padding).
+        update: ``(state, sums) -> state``, with those of all training images.
+    """
+
+    num_steps: int
+    statistics: Callable[[Any, jax.Array, Any, jax.Array], Any]
+    update: Callable[[Any, Any], Any]
+
+
 class System(NamedTuple):
     """Pure functions of one seed that a program trains, without knowledge of the loop.
 
@@ -48,6 +63,7 @@ class System(NamedTuple):
         start: ``(state, key, batch) -> state``: the state before the first step, from
             that of ``init`` and all training images as one batch, once and not
             compiled; None: that of ``init``.
+        closing: full-batch steps after all others; None: there are none.
     """
 
     init: Callable[[jax.Array], Any]
@@ -61,6 +77,7 @@ class System(NamedTuple):
     complete: Callable[..., dict[str, jax.Array]] | None = None
     sample_class: Callable[..., jax.Array] | None = None
     start: Callable[[Any, jax.Array, Any], Any] | None = None
+    closing: Closing | None = None
 
 
 class Failure(NamedTuple):

@@ -9,7 +9,7 @@ import contextlib
 from pathlib import Path
 import signal
 import time
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 from jax.sharding import Mesh
@@ -19,7 +19,7 @@ from dspc_jax.learning.loop import Carry
 from experiments.console import metrics, summary
 from experiments.console.display import Display
 from experiments.console.errors import RunFailed, UserError
-from experiments.data import Dataset, describe, to_images
+from experiments.data import Dataset, describe
 from experiments.engine import best as best_states
 from experiments.engine import flags, run_folder, starting
 from experiments.engine.best import Best, Progress
@@ -28,45 +28,10 @@ from experiments.engine.device_loop import DeviceLoop
 from experiments.engine.flags import Settings
 from experiments.engine.metric_writer import MetricWriter
 from experiments.engine.pace import Pace
+from experiments.engine.reports import Due, Metrics, Run, draw, evaluated, report
 from experiments.engine.signals import Signals
 from experiments.engine.system import System
 from experiments.engine.workdir import claim
-
-_NUM_PICTURES = 64  # images in a grid
-
-_Metrics = dict[str, np.ndarray]
-
-
-class _Run(NamedTuple):
-    """The parts of a run that its steps share.
-
-    Attributes:
-        name: of the program, e.g. ``ll``.
-        folder: of the run.
-        settings: the shared flags.
-        dataset: the images.
-        loop: the steps on the devices.
-        checkpoints: in the folder.
-        writer: of metrics and pictures.
-        pace: of chunks of steps.
-    """
-
-    name: str
-    folder: Path
-    settings: Settings
-    dataset: Dataset
-    loop: DeviceLoop
-    checkpoints: Checkpoints
-    writer: MetricWriter
-    pace: Pace
-
-
-class _Due(NamedTuple):
-    """Reports that are due after a step."""
-
-    log: bool
-    evaluate: bool
-    save: bool
 
 
 def run(
@@ -114,6 +79,13 @@ def run(
     if settings.keep_best:
         best_states.check(system, dataset)
         free -= {"num_steps", "eval_every"}  # they decide which state is the best
+    if settings.em_closing_steps:
+        if system.closing is None:
+            raise UserError(
+                "--em_closing_steps must be 0 with this program, got "
+                f"{settings.em_closing_steps}"
+            )
+        free -= {"num_steps"}  # after the closing steps there are no others
     name = run_folder.short_name(program)
     folder = Path(settings.workdir or f"out/{name}-{dataset.name}")
     with claim(
@@ -140,28 +112,39 @@ def _run(
         checkpoints = Checkpoints(folder)
         stack.callback(checkpoints.close)
         first_step = checkpoints.latest_step() or 0
-        if first_step > settings.num_steps:
+        if first_step > settings.all_steps:
             raise UserError(
                 f"--num_steps must be at least {first_step}, the steps that "
                 f"{str(folder)!r} already has, got {settings.num_steps}"
             )
         result = run_folder.finished_result(folder, first_step)
-        if result and run_folder.is_finished(result, settings.num_steps):
+        if result and run_folder.is_finished(result, settings.all_steps):
             summary.write(f"{name}: finished before, nothing left to do\n")
             summary.write(summary.summary(result, folder))
             return 0
         loop = _make_loop(system, dataset, settings)
         summary.write(describe(dataset) + "\n")
-        carry, best = _first_states(loop, checkpoints, groups)
+        carry, best, num_closed = _first_states(loop, checkpoints, groups)
         if first_step:
             summary.write(f"{name}: continues {folder} after step {first_step}\n")
         writer = MetricWriter(folder, first_step)
         stack.callback(writer.close)
         pace = Pace(loop.max_chunk)
-        run = _Run(name, folder, settings, dataset, loop, checkpoints, writer, pace)
+        run = Run(name, folder, settings, dataset, loop, checkpoints, writer, pace)
+        num_trained, valid = first_step - num_closed, {}
         with Signals() as signals:
-            carry, best, step, valid = _train(run, carry, best, first_step, signals)
-        if not _is_over(run, best, step):
+            if not num_closed:
+                carry, best, num_trained, valid = _train(
+                    run, carry, best, num_trained, signals
+                )
+            is_over = num_closed > 0 or _is_over(run, best, num_trained)
+            if is_over and settings.em_closing_steps:
+                carry, best, num_closed, valid = _close(
+                    run, carry, best, num_trained, num_closed, signals
+                )
+                is_over = num_closed == settings.em_closing_steps
+        step = num_trained + num_closed
+        if not is_over:
             assert signals.received is not None
             summary.write(
                 f"{name}: stopped by {signal.Signals(signals.received).name} after "
@@ -172,7 +155,7 @@ def _run(
         if best is not None:
             state, valid = loop.put(best.state), {}
         result = _result(run, state, valid, step, first_step, start)
-        result |= _choice(run, best, step)
+        result |= _choice(best, step, num_trained < settings.num_steps)
         writer.write_result(result)
     summary.write(summary.summary(result, folder))
     return 0
@@ -199,8 +182,11 @@ def _resident_bytes() -> int:
 
 def _first_states(
     loop: DeviceLoop, checkpoints: Checkpoints, groups: Sequence[Any]
-) -> tuple[Carry, Best | None]:
-    """The states of the newest checkpoint, or those before the first step."""
+) -> tuple[Carry, Best | None, int]:
+    """The states of the newest checkpoint, or those before the first step.
+
+    With them the number of closing steps that they have.
+    """
     settings: Settings = groups[0]
 
     def no_best(state: Any) -> Best | None:
@@ -211,9 +197,9 @@ def _first_states(
     step = checkpoints.latest_step()
     if step is not None:
         carry = loop.abstract()
-        target = Progress(*carry, no_best(carry.state))
+        target = Progress(*carry, no_best(carry.state), _closed(settings, 0))
         stored = checkpoints.restore(step, target)
-        return loop.put(stored.carry), stored.best
+        return loop.put(stored.carry), stored.best, int(stored.num_closed or 0)
     carry = loop.init()
     if settings.start_from is None:
         carry = loop.started(carry)
@@ -221,14 +207,19 @@ def _first_states(
         carry = loop.put(starting.started(carry, groups))
     best = no_best(carry.state)
     # The carry is donated to its first step.
-    return carry, best and best._replace(state=best_states.on_host(carry.state))
+    return carry, best and best._replace(state=best_states.on_host(carry.state)), 0
+
+
+def _closed(settings: Settings, num: int) -> np.ndarray | None:
+    """`Progress.num_closed`."""
+    return np.array(num, np.int64) if settings.em_closing_steps else None
 
 
 def _result(
-    run: _Run, state: Any, valid: _Metrics, step: int, first_step: int, start: float
+    run: Run, state: Any, valid: Metrics, step: int, first_step: int, start: float
 ) -> dict[str, Any]:
     """The result of a finished run, whose metrics on validation may be there."""
-    final = (valid or _evaluated(run, state, "valid")) | _evaluated(run, state, "test")
+    final = (valid or evaluated(run, state, "valid")) | evaluated(run, state, "test")
     return {
         "program": run.name,
         "dataset": run.dataset.name,
@@ -245,25 +236,20 @@ def _result(
     }
 
 
-def _choice(run: _Run, best: Best | None, step: int) -> dict[str, Any]:
+def _choice(best: Best | None, step: int, is_early: bool) -> dict[str, Any]:
     """Of which steps the states of the result are, and whether the run ended early."""
     if best is None:
         return {}
-    early = {"stopped_step": step} if step < run.settings.num_steps else {}
+    early = {"stopped_step": step} if is_early else {}
     return {"best_step": best.step.tolist()} | early
-
-
-def _evaluated(run: _Run, state: Any, split: str) -> _Metrics:
-    values = run.loop.evaluate(state, run.loop.examples(split))
-    return {f"{split}/{name}": value for name, value in values.items()}
 
 
 # ---- steps -----------------------------------------------------------------------
 
 
 def _train(
-    run: _Run, carry: Carry, best: Best | None, step: int, signals: Signals
-) -> tuple[Carry, Best | None, int, _Metrics]:
+    run: Run, carry: Carry, best: Best | None, step: int, signals: Signals
+) -> tuple[Carry, Best | None, int, Metrics]:
     """Trains from ``step`` until the run is over, or a signal comes; saves at the end.
 
     Returns:
@@ -271,7 +257,7 @@ def _train(
         if there are any.
     """
     num_steps, saved = run.settings.num_steps, step
-    valid: _Metrics = {}
+    valid: Metrics = {}
     with Display(run.name, step, num_steps) as display:
         while not _is_over(run, best, step) and signals.received is None:
             num = min(_steps_to_next_stop(run.settings, step), run.pace.steps)
@@ -279,16 +265,53 @@ def _train(
             step += num
             display.advance(num)
             due = _due(run.settings, step)
-            carry, best, valid = _report(run, carry, best, step, due, display)
+            carry, best, valid = report(run, carry, best, step, due, display)
             if due.save:
-                _save(run, carry, best, step)
+                _save(run, carry, best, 0, step)
                 saved = step
         if step > saved:
-            _save(run, carry, best, step)
+            _save(run, carry, best, 0, step)
     return carry, best, step, valid
 
 
-def _is_over(run: _Run, best: Best | None, step: int) -> bool:
+def _close(
+    run: Run, carry: Carry, best: Best | None, step: int, num: int, signals: Signals
+) -> tuple[Carry, Best | None, int, Metrics]:
+    """The full-batch steps, from the best state where it is kept; saves after each.
+
+    Args:
+        run: the parts of the run.
+        carry: after the last of the steps.
+        best: so far.
+        step: how many steps there were.
+        num: closing steps done before.
+        signals: ask it to end.
+
+    Returns:
+        The state, the best one, the closing steps done, and the metrics on validation
+        if there are any.
+    """
+    closing = run.loop.closing
+    assert closing is not None
+    valid: Metrics = {}
+    if best is not None and not num:
+        carry = carry._replace(state=run.loop.put(best.state))
+    while num < run.settings.em_closing_steps:
+        state = closing.step(carry.state, num, lambda: signals.received is not None)
+        if state is None:
+            break
+        num, carry = num + 1, carry._replace(state=state)
+        valid = evaluated(run, state, "valid")
+        if best is not None:
+            best = best_states.updated(best, valid, step + num, state)
+        run.writer.write_scalars(step + num, metrics.over_seeds(valid))
+        if num == run.settings.em_closing_steps:
+            draw(run, state if best is None else best.state, step + num)
+        _save(run, carry, best, num, step + num)
+    return carry, best, num, valid
+
+
+def _is_over(run: Run, best: Best | None, step: int) -> bool:
     """Whether all steps are done, or the last ones were in vain for too long."""
     settings = run.settings
     return step == settings.num_steps or best_states.is_over(
@@ -306,12 +329,12 @@ def _steps_to_next_stop(settings: Settings, step: int) -> int:
     return min(settings.num_steps, *stops) - step
 
 
-def _due(settings: Settings, step: int) -> _Due:
+def _due(settings: Settings, step: int) -> Due:
     is_last = step == settings.num_steps
-    return _Due(*(is_last or step % every == 0 for every in _intervals(settings)))
+    return Due(*(is_last or step % every == 0 for every in _intervals(settings)))
 
 
-def _advance(run: _Run, carry: Carry, step: int, num: int) -> Carry:
+def _advance(run: Run, carry: Carry, step: int, num: int) -> Carry:
     """Takes ``num`` steps after ``step``."""
     with run.pace.measure(num):
         carry, failure = run.loop.run(carry, step, num)
@@ -323,41 +346,9 @@ def _advance(run: _Run, carry: Carry, step: int, num: int) -> Carry:
     return carry
 
 
-def _report(
-    run: _Run, carry: Carry, best: Best | None, step: int, due: _Due, display: Display
-) -> tuple[Carry, Best | None, _Metrics]:
-    """Writes the metrics and pictures that are due.
-
-    Returns:
-        The carry, the best state, and the metrics on validation if they are due.
-    """
-    scalars: _Metrics = {}
-    valid: _Metrics = {}
-    if due.log:
-        carry, means = run.loop.drain(carry)
-        scalars |= {f"train/{k}": v for k, v in means.items()}
-        display.show({name: float(v.mean()) for name, v in means.items()})
-    if due.evaluate:
-        valid = _evaluated(run, carry.state, "valid")
-        scalars |= valid
-        if best is not None:
-            best = best_states.updated(best, valid, step, carry.state)
-    if scalars:  # before the checkpoint: its steps must be on disk
-        run.writer.write_scalars(step, metrics.over_seeds(scalars))
-    if due.evaluate:
-        _draw(run, carry.state if best is None else best.state, step)
-    return carry, best, valid
-
-
-def _draw(run: _Run, state: Any, step: int) -> None:
-    """Real images beside the samples of the first seed."""
-    real = run.dataset.valid[:_NUM_PICTURES]
-    columns = {"real": real, **run.loop.sample(state, len(real))}
-    pictures = {t: to_images(run.dataset, levels) for t, levels in columns.items()}
-    run.writer.write_images("samples", step, pictures)
-
-
-def _save(run: _Run, carry: Carry, best: Best | None, step: int) -> None:
+def _save(
+    run: Run, carry: Carry, best: Best | None, num_closed: int, step: int
+) -> None:
     """Saves, unless the state is broken in a way that no metric has shown yet."""
     broken = run.loop.seeds_with_nan(carry)
     if broken:
@@ -365,7 +356,8 @@ def _save(run: _Run, carry: Carry, best: Best | None, step: int) -> None:
             f"the state is nan after step {step} (seed {broken[0]}); "
             + _kept(run.checkpoints)
         )
-    run.checkpoints.save(step, Progress(*carry, best))
+    closed = _closed(run.settings, num_closed)
+    run.checkpoints.save(step, Progress(*carry, best, closed))
 
 
 def _kept(checkpoints: Checkpoints) -> str:

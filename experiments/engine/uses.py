@@ -9,8 +9,12 @@ OF_EM = (
     *(f.name for f in fields_of([Settings]) if f.name.startswith("em_")),
 )
 """Flags of expectation-maximization."""
+OF_LL = ("em_closing_steps", "channels")
+"""Flags of `experiments.ll` alone: EM after the last step, which is not the last one
+where other losses follow, and variables that losses on images do not know of."""
 OF_LIKELIHOODS = (
     *OF_EM,
+    "channels",
     *("start", "start_from", "keep_best", "patience", "sharpness"),
 )
 """Flags of the circuit that is trained: nothing to a network."""
@@ -24,6 +28,7 @@ OF_SAMPLES = (*OF_CHOICES, "leaf_noise")
 OF_SIZES = (
     *("structure", "depth", "num_repetitions", "num_sums", "num_leaves"),
     *("num_classes", "sum_layer", "leaf", "colors", "tie_leaves", "tie_sums"),
+    "mixing",
 )
 """Flags that decide how many numbers it learns."""
 OF_DETAILS = ("structure_seed", "labels", "leaf_min_scale", "leaf_max_scale")

@@ -171,7 +171,7 @@ class _Training:
         loss = self._likelihood(key, x, labels)
         if self._em is not None:
             value, _ = loss(state.params)
-            params, em_state = self._em.step(state.params, state.em_state, x)
+            params, em_state = self._em.step(state.params, state.em_state, x, labels)
             return state._replace(params=params, em_state=em_state), {"ll_term": value}
         grads, metrics = balanced_gradient(state.params, {"ll": (1.0, loss)})
         return self._moved(state, grads, self._settings.learning_rate), metrics

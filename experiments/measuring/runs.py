@@ -66,7 +66,8 @@ class Run:
     def num_steps(self) -> int | None:
         """The steps that the run was to have."""
         wanted = as_number(self.flags.get("num_steps"))
-        return None if wanted is None else int(wanted)
+        closing = as_number(self.flags.get("em_closing_steps")) or 0
+        return None if wanted is None else int(wanted) + int(closing)
 
     @property
     def state(self) -> str:

@@ -24,6 +24,7 @@ from experiments.data import Dataset
 from experiments.engine.flags import Settings
 from experiments.engine.run_folder import sharpened_title
 from experiments.engine.system import levels_and_labels
+from experiments.models.pixel_circuit import of_pixels
 from experiments.models.pixel_kernels import pixel_kernel, references
 from experiments.models.preprocessing import (
     codec_of,
@@ -87,17 +88,26 @@ def circuit_config(settings: Settings, dataset: Dataset) -> pc.CircuitConfig:
     Raises:
         UserError: the flags describe no circuit on these images; one line.
     """
+    num_channels, tie_leaves = dataset.num_channels, settings.tie_leaves
     with describing_flags():
+        structure = structure_of(settings, dataset)
+        if settings.channels == "variables":
+            if tie_leaves == "all":  # a set of leaves for each channel
+                tie_leaves = tuple(range(num_channels)) * (
+                    dataset.height * dataset.width
+                )
+            num_channels = 1
         return pc.CircuitConfig(
-            structure=structure_of(settings, dataset),
+            structure=structure,
             leaf=_leaf(settings, num_leaf_values(settings, dataset)),
-            num_channels=dataset.num_channels,
+            num_channels=num_channels,
             num_leaves=settings.num_leaves,
             num_sums=settings.num_sums,
             num_classes=_num_classes(settings, dataset),
             sum_layer=settings.sum_layer,
-            tie_leaves=settings.tie_leaves,
+            tie_leaves=tie_leaves,
             tie_sums=settings.tie_sums,
+            mixing=settings.mixing,
         )
 
 
@@ -122,6 +132,8 @@ def of_circuit(
     """A circuit over the images of a data set, with the units of its leaves."""
     codec = codec_of(settings, dataset)
     images = references(dataset)
+    if settings.channels == "variables":
+        circuit = of_pixels(circuit, dataset.num_channels)
     return Model(
         circuit=circuit,
         codec=codec,
@@ -203,15 +215,16 @@ def likelihood_loss(
     return loss / model.num_dims
 
 
-def expected_counts(model: Model, params: Params, x: jax.Array) -> Any:
+def expected_counts(model: Model, params: Params, x: jax.Array, **options: Any) -> Any:
     """Of images ``[N, V, C]``, the latents unknown: see `dspc_jax.expected_counts`."""
     circuit, own = model.circuit, params["circuit"]
     if not model.num_latents:
-        return pc.expected_counts(circuit, own, x)
+        x = x.reshape(len(x), -1, circuit.config.num_channels)  # channels as variables
+        return pc.expected_counts(circuit, own, x, **options)
     joint = jnp.pad(x, ((0, 0), (0, model.num_latents), (0, 0)))
     observed = jnp.arange(joint.shape[1]) < x.shape[1]
     observed = jnp.broadcast_to(observed, joint.shape[:2])
-    return pc.expected_counts(circuit, own, joint, observed)
+    return pc.expected_counts(circuit, own, joint, observed, **options)
 
 
 def evaluate(

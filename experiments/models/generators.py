@@ -12,7 +12,7 @@ from dspc_jax.sampling import implicit
 from experiments.console.errors import UserError
 from experiments.data import Dataset
 from experiments.engine.flags import Settings
-from experiments.engine.system import System
+from experiments.engine.system import Closing, System
 from experiments.models import circuit as model
 from experiments.models import starts, temperature
 from experiments.models.circuit import Model, Params
@@ -149,7 +149,10 @@ def of_circuit(
 
 
 def system(
-    generator: Generator, init: Callable[..., Any], step: Callable[..., Any]
+    generator: Generator,
+    init: Callable[..., Any],
+    step: Callable[..., Any],
+    closing: Closing | None = None,
 ) -> System:
     """A system whose state holds the parameters of a generator as ``params``.
 
@@ -157,6 +160,7 @@ def system(
         generator: what is trained.
         init: ``key -> state``, see `System`.
         step: one step of training, see `System`.
+        closing: full-batch steps at the end, functions of the parameters.
 
     Returns:
         The system.
@@ -169,6 +173,10 @@ def system(
         assert generator.start is not None
         return state._replace(params=generator.start(state.params, key, batch))
 
+    def closed(state, counts):
+        assert closing is not None
+        return state._replace(params=closing.update(state.params, counts))
+
     return System(
         init=init,
         step=step,
@@ -178,4 +186,6 @@ def system(
         complete=of_state(generator.complete),
         sample_class=of_state(generator.sample_class),
         start=generator.start and start,
+        closing=closing
+        and closing._replace(statistics=of_state(closing.statistics), update=closed),
     )

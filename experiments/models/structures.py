@@ -24,11 +24,13 @@ def structure_of(settings: Settings, dataset: Dataset) -> Structure:
         UserError: pixels of several channels, where that needs one.
         ValueError: the flags describe none on these images.
     """
-    height, width = dataset.height, dataset.width
+    sizes = {"height": dataset.height, "width": dataset.width}
+    if settings.channels == "variables":
+        sizes["channels"] = dataset.num_channels
     if settings.structure == "quad_tree":
-        return pc.QuadTree(height=height, width=width)
+        return pc.QuadTree(**sizes)
     if settings.structure == "quad_graph":
-        return pc.QuadGraph(height=height, width=width)
+        return pc.QuadGraph(**sizes)
     if settings.structure == "hidden_chow_liu":
         return _hidden_tree(dataset)
     return pc.RandomBinaryTrees(

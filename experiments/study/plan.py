@@ -88,6 +88,7 @@ class Job:
             is_newest = evaluation.get("step") == result.get("step")
             return is_newest and self._is_of(evaluation, root)
         step, num_steps = as_number(result.get("step")), self.flags.get("num_steps", 0)
+        num_steps += self.flags.get("em_closing_steps", 0)
         is_longer = step is None or step > num_steps
         has_steps = run_folder.is_finished(result, num_steps) and not is_longer
         config = readable_object(folder / run_folder.CONFIG)

@@ -13,7 +13,7 @@ from scipy import special
 import dspc_jax as pc
 from dspc_jax.leaves import FittableLeaf
 from dspc_jax.parameters import CircuitWeights
-from dspc_jax.structure.trees_from_data import _latent_tree
+from dspc_jax.structure.trees_from_data import latent_tree
 from tests import cases, oracles
 
 CONFIGS = {
@@ -30,7 +30,7 @@ CONFIGS = {
     ),
     # A leaf beside two sums in one product.
     "hidden-tree": pc.CircuitConfig(
-        _latent_tree(np.array([-1, 0, 0, 1])), pc.Bernoulli(), num_leaves=2, num_sums=2
+        latent_tree(np.array([-1, 0, 0, 1])), pc.Bernoulli(), num_leaves=2, num_sums=2
     ),
     "channels": pc.CircuitConfig(
         pc.RandomBinaryTrees(2, 0, 2),
@@ -135,6 +135,11 @@ def expected(name: str, is_masked: bool) -> Any:
     circuit, params, x, observed = model(name)
     if not is_masked:
         observed = np.ones_like(observed)
+    return summed(circuit, params, x, observed)
+
+
+def summed(circuit: Any, params: Any, x: np.ndarray, observed: np.ndarray) -> Any:
+    """As `expected`, of any parameters and examples."""
     trees = Trees(circuit, params)
     weights = CircuitWeights(*jax.tree.map(lambda leaf: np.zeros(leaf.shape), params))
     leaves = []

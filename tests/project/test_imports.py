@@ -38,6 +38,7 @@ LIBRARY = {
     "circuit": (*_LAYERS, "queries", "protocols"),
     "rows": _CIRCUIT,
     "sharpening": _CIRCUIT,
+    "chow_liu": (*_CIRCUIT, "rows"),
     "registry": (),
     "protocols": ("types",),
     "serialization": (*_CIRCUIT, "registry", "flows", "safe_files"),

@@ -8,7 +8,7 @@ import pytest
 
 import dspc_jax as pc
 from dspc_jax import parameters
-from dspc_jax.structure.trees_from_data import _latent_tree
+from dspc_jax.structure.trees_from_data import latent_tree
 from tests import cases, oracles
 from tests.structure.test_random_graphs import (
     Drawn,
@@ -16,7 +16,7 @@ from tests.structure.test_random_graphs import (
     check_joint_queries,
 )
 
-HIDDEN = _latent_tree(np.array([-1, 0, 0, 0, 1]))
+HIDDEN = latent_tree(np.array([-1, 0, 0, 0, 1]))
 STRUCTURES = {
     "quad-of-four": pc.QuadTree(2, 2, arity=4),
     "quad-graph": pc.QuadGraph(2, 3),

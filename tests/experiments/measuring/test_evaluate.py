@@ -204,15 +204,10 @@ def test_classes_are_roots(tmp_path: Path, judge: Path):
     assert 0.25 < scores["cas"] <= 1
 
 
-@pytest.mark.parametrize(
-    ("words", "complaint"),
-    [
-        (["--num_classes=3"], "--num_classes must be 10, the classes of digits"),
-        (["--optimizer=em", "--leaf=binomial"], "--optimizer must be adam"),
-    ],
-)
-def test_labels_that_do_not_fit_are_refused(words: list[str], complaint: str):
-    (settings, _) = ll.parse(["ll", "--recipe=none", "--labels=roots", *words])
+def test_labels_that_do_not_fit_are_refused():
+    words = ["--recipe=none", "--labels=roots", "--num_classes=3"]
+    (settings, _) = ll.parse(["ll", *words])
+    complaint = "--num_classes must be 10, the classes of digits"
     with pytest.raises(UserError, match=complaint):
         ll.make_system(settings, data.load("digits", None))
 

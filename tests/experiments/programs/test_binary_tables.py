@@ -8,7 +8,7 @@ import pytest
 from scipy import special
 
 import dspc_jax as pc
-from experiments import binary_tables
+from experiments import binary_tables, data
 from experiments.console.errors import UserError
 from experiments.models import tree_mixture
 from tests import cases
@@ -94,6 +94,24 @@ def test_the_program(tmp_path, capsys):
         binary_tables.main(binary_tables.parse([*argv, "--num_epochs=3"]))
 
 
+def test_a_chow_liu_tree_is_counted(tmp_path):
+    """A row of a table that no training row has counts half an example."""
+    tables.write_folder(tmp_path / "data", "one")
+    argv = words(
+        *(f"--data_dir={tmp_path / 'data'}", f"--workdir={tmp_path / 'out'}"),
+        *("--tables=one", "--models=chow_liu", "--pseudocounts=1"),
+    )
+    assert binary_tables.main(binary_tables.parse(argv)) == 0
+    with (tmp_path / "out/results.csv").open(newline="") as file:
+        tree, both = csv.DictReader(file)
+    table = data.load("debd", str(tmp_path / "data"), data.Options(debd_name="one"))
+    config, params = pc.chow_liu_tree(table.train, num_values=2, pseudocount=0.5)
+    log_p = jax.vmap(pc.build(config).log_prob, (None, 0))
+    test = float(np.mean(log_p(params, table.test.astype(np.float32))))
+    assert float(tree["test"]) == pytest.approx(test, abs=1e-4)
+    assert both["test"] == tree["test"]
+
+
 @pytest.mark.parametrize(
     ("word", "message"),
     [
@@ -101,6 +119,10 @@ def test_the_program(tmp_path, capsys):
         ("--models=0x2", "--models must be like .* got '0x2'"),
         ("--pseudocounts=1,few", "--pseudocounts must be numbers .* got '1,few'"),
         ("--pseudocounts=-1", "--pseudocounts must be numbers .* got '-1'"),
+        (
+            ("--models=1x2,chow_liu", "--pseudocounts=1,0"),
+            "--pseudocounts must be greater than 0 with --models=chow_liu .*got '1,0'",
+        ),
         ("--tables=three", "--debd_name must be a table in .* got 'three'"),
     ],
 )
@@ -108,7 +130,7 @@ def test_wrong_flags_are_named(word, message, tmp_path):
     tables.write_folder(tmp_path / "data", "one")
     argv = words(
         *(f"--data_dir={tmp_path / 'data'}", f"--workdir={tmp_path / 'out'}"),
-        *("--tables=one", word),
+        *("--tables=one", *([word] if isinstance(word, str) else word)),
     )
     with pytest.raises(UserError, match=message):
         binary_tables.main(binary_tables.parse(argv))

@@ -1,0 +1,95 @@
+"""What a run reports of its states: metrics and pictures."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from dspc_jax.learning.loop import Carry
+from experiments.console import metrics
+from experiments.console.display import Display
+from experiments.data import Dataset, to_images
+from experiments.engine import best as best_states
+from experiments.engine.best import Best
+from experiments.engine.checkpointing import Checkpoints
+from experiments.engine.device_loop import DeviceLoop
+from experiments.engine.flags import Settings
+from experiments.engine.metric_writer import MetricWriter
+from experiments.engine.pace import Pace
+
+_NUM_PICTURES = 64  # images in a grid
+
+Metrics = dict[str, np.ndarray]
+"""Numbers by name, ``[S]`` each."""
+
+
+class Run(NamedTuple):
+    """The parts of a run that its steps share.
+
+    Attributes:
+        name: of the program, e.g. ``ll``.
+        folder: of the run.
+        settings: the shared flags.
+        dataset: the images.
+        loop: the steps on the devices.
+        checkpoints: in the folder.
+        writer: of metrics and pictures.
+        pace: of chunks of steps.
+    """
+
+    name: str
+    folder: Path
+    settings: Settings
+    dataset: Dataset
+    loop: DeviceLoop
+    checkpoints: Checkpoints
+    writer: MetricWriter
+    pace: Pace
+
+
+class Due(NamedTuple):
+    """Reports that are due after a step."""
+
+    log: bool
+    evaluate: bool
+    save: bool
+
+
+def evaluated(run: Run, state: Any, split: str) -> Metrics:
+    """The metrics of a state on a split, ``[S]`` each."""
+    values = run.loop.evaluate(state, run.loop.examples(split))
+    return {f"{split}/{name}": value for name, value in values.items()}
+
+
+def report(
+    run: Run, carry: Carry, best: Best | None, step: int, due: Due, display: Display
+) -> tuple[Carry, Best | None, Metrics]:
+    """Writes the metrics and pictures that are due.
+
+    Returns:
+        The carry, the best state, and the metrics on validation if they are due.
+    """
+    scalars: Metrics = {}
+    valid: Metrics = {}
+    if due.log:
+        carry, means = run.loop.drain(carry)
+        scalars |= {f"train/{k}": v for k, v in means.items()}
+        display.show({name: float(v.mean()) for name, v in means.items()})
+    if due.evaluate:
+        valid = evaluated(run, carry.state, "valid")
+        scalars |= valid
+        if best is not None:
+            best = best_states.updated(best, valid, step, carry.state)
+    if scalars:  # before the checkpoint: its steps must be on disk
+        run.writer.write_scalars(step, metrics.over_seeds(scalars))
+    if due.evaluate:
+        draw(run, carry.state if best is None else best.state, step)
+    return carry, best, valid
+
+
+def draw(run: Run, state: Any, step: int) -> None:
+    """Real images beside the samples of the first seed."""
+    real = run.dataset.valid[:_NUM_PICTURES]
+    columns = {"real": real, **run.loop.sample(state, len(real))}
+    pictures = {t: to_images(run.dataset, levels) for t, levels in columns.items()}
+    run.writer.write_images("samples", step, pictures)
