@@ -22,6 +22,7 @@ node-by-node blend.
 
 from collections.abc import Sequence
 import functools
+import math
 
 import jax.numpy as jnp
 import numpy as np
@@ -35,7 +36,7 @@ from dspc_jax.ops.rows import take
 from dspc_jax.ops.storage import stored
 from dspc_jax.parameters import CircuitParams, CircuitWeights, Layout
 from dspc_jax.sampling import relaxation as rx
-from dspc_jax.sampling.noise import Noise, exp_gumbel
+from dspc_jax.sampling.noise import Noise, alternatives, exp_gumbel
 from dspc_jax.structure.folding import FoldedPartitions, Level
 from dspc_jax.types import Array
 
@@ -72,7 +73,8 @@ def select(
     logits = safe_log(weights.classes)[:, None]
     if evidence is not None:
         logits = logits + evidence.regions[-1][0]
-    perturbation = exp_gumbel(jnp.transpose(noise.classes))
+    uniform = alternatives(noise.classes, layout.num_classes, logits.dtype)
+    perturbation = exp_gumbel(jnp.transpose(uniform))
     logits = jnp.broadcast_to(logits, perturbation.shape)
     selectors = choose_one(logits[None], perturbation[None])
     masses = jnp.ones((1, perturbation.shape[-1]), perturbation.dtype)
@@ -87,9 +89,10 @@ def select(
             log_probs = None
             if evidence is not None:
                 log_probs = evidence.partitions[number], evidence.regions[number + 1]
-            mixture, uniform = weights.mixtures[number], noise.mixtures[number]
+            mixture, bits = weights.mixtures[number], noise.mixtures[number]
             assert mixture is not None
-            assert uniform is not None
+            assert bits is not None
+            uniform = alternatives(bits, level.mixture.shape[1], mixture.dtype)
             selectors, masses = _through_mixture(
                 level,
                 mixture,
@@ -106,9 +109,10 @@ def select(
             if evidence is not None:
                 part = evidence.partitions[number][rows]
                 known = (part, levels.children_of(fold, evidence.regions))
-            perturbation = _per_partition(fold, noise.sums[number][index])
+            table = weights.sums[number][index]
+            bits = _per_partition(fold, noise.sums[number][index], table)
             temperatures = jnp.broadcast_to(temperature, (fold.size,))
-            operands = (weights.sums[number][index], perturbation, known, temperatures)
+            operands = (table, bits, known, temperatures)
             states = (selectors[rows], masses[rows])
             choose = functools.partial(
                 _choose_product, relaxation, layout.sum_layer, len(fold.children)
@@ -170,9 +174,11 @@ def _through_mixture(level: Level, weights, region_state, evidence, noise, choos
 def _choose_product(relaxation, kind, num_sides, states, operands):
     """Selectors and masses of the children, per side, from those of partitions."""
     selectors, masses = states
-    table, perturbation, evidence, temperature = operands
+    table, bits, evidence, temperature = operands
     pairs = num_sides == 2 and kind == "tucker"
     choice = _partition_choice(table, pairs, selectors, evidence, kind)
+    count = math.prod(choice.weight.shape[1:3])
+    perturbation = exp_gumbel(alternatives(bits, count, table.dtype, axis=1))
     perturbation = perturbation.reshape(choice.weight.shape)
     sides = rx.choose(relaxation, choice, perturbation, temperature[0])
     if not pairs:  # one choice in all
@@ -197,10 +203,16 @@ def _partition_choice(weights, pairs: bool, selectors, evidence, kind) -> rx.Cho
     return rx.Choice(mixed.reshape(weights.shape[0], *sizes, num_examples), *logs)
 
 
-def _per_partition(fold: FoldedPartitions, uniform: Array) -> Array:
-    """Noise of partitions, ``[P, D, N]``, from the numbers of slots, ``[N, S, D]``."""
-    noise = exp_gumbel(stored(jnp.moveaxis(uniform, 0, -1)))
+def _per_partition(fold: FoldedPartitions, noise: Array, table: Array) -> Array:
+    """Noise of partitions, ``[P, 2 or D, N]``, from that of slots, ``[N, S, ...]``.
+
+    Where partitions share noise, its numbers are made once for all of them.
+    """
+    noise = jnp.moveaxis(noise, 0, -1)
     repeats = fold.size // fold.num_slots
+    if repeats > 1:
+        count = math.prod(table.shape[2:])
+        noise = stored(alternatives(noise, count, table.dtype, axis=1))
     if np.array_equal(fold.slots, np.arange(fold.size) // repeats):
         shape = (fold.num_slots, repeats, *noise.shape[1:])
         return jnp.broadcast_to(noise[:, None], shape).reshape(-1, *noise.shape[1:])
