@@ -139,7 +139,7 @@ def _through_mixture(level: Level, weights, log_p, bits, units):
         log_p = jnp.take_along_axis(log_p, unit, axis=1)[:, 0]
         logits += jnp.moveaxis(log_p[np.maximum(mixture, 0)], 1, 2)
     uniform = alternatives(jnp.moveaxis(bits, 0, 1), mixture.shape[1], logits.dtype)
-    chosen = _argmax(logits + gumbel(uniform)[level.slots])
+    chosen = first_greatest(logits + gumbel(uniform)[level.slots])
     taken = chosen[owner] == position[:, None]
     return jnp.where(taken, units[owner], _OFF), PathChoice(weight, chosen)
 
@@ -179,7 +179,7 @@ def _choose(num_sides: int, weight, factors, bits):
         left = left[..., :, None] if others else left
     score = rx.score(weight, left, right, perturbation)
     flat = weight.reshape(*score.shape[:2], -1)
-    chosen = _argmax(score.reshape(flat.shape))
+    chosen = first_greatest(score.reshape(flat.shape))
     if weight.ndim == 4:
         sides = [chosen // weight.shape[3], chosen % weight.shape[3]]
     else:
@@ -187,7 +187,7 @@ def _choose(num_sides: int, weight, factors, bits):
     return sides, PathChoice(flat, chosen)
 
 
-def _argmax(score: Array) -> Array:
+def first_greatest(score: Array) -> Array:
     """The first greatest along the last axis, in two maxima.
 
     XLA's CPU backend takes three times as long for an arg max. Where a score is NaN it
