@@ -23,13 +23,17 @@ node-by-node blend.
 from collections.abc import Sequence
 import functools
 import math
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from dspc_jax.inference import levels
 from dspc_jax.inference.upward import Evidence
 from dspc_jax.layers import input_layer, mixing_layer, sum_layer
+from dspc_jax.layers.input_layer import InputBlock
+from dspc_jax.leaves.family import TableLeaf, with_moments
 from dspc_jax.ops.numerics import finite_or_zero, safe_divide, safe_log
 from dspc_jax.ops.products import expand
 from dspc_jax.ops.rows import take
@@ -37,6 +41,7 @@ from dspc_jax.ops.storage import stored
 from dspc_jax.parameters import CircuitParams, CircuitWeights, Layout
 from dspc_jax.sampling import relaxation as rx
 from dspc_jax.sampling.noise import Noise, alternatives, exp_gumbel
+from dspc_jax.sampling.path import chosen_leaves
 from dspc_jax.structure.folding import FoldedPartitions, Level
 from dspc_jax.types import Array
 
@@ -225,6 +230,8 @@ def blend(
     selectors: Array,
     uniform: Array,
     leaf_mode: str,
+    *,
+    one_hot: bool = False,
 ) -> Array:
     """Draws from leaves with blended parameters, one number per pixel and channel.
 
@@ -234,12 +241,17 @@ def blend(
         selectors: mass times selector, ``[G, K, N]``.
         uniform: ``[N, V, C]``.
         leaf_mode: ``"sample"`` or ``"mean"``.
+        one_hot: whether every selector on the path is one-hot, as all are where choices
+            are: a draw then is that of the chosen leaf, looked up where that is faster.
 
     Returns:
         ``[N, V, C]``.
     """
     values = []
     for block, leaf_params in zip(layout.blocks, params.leaves, strict=True):
+        if one_hot and leaf_mode == "sample" and isinstance(block.leaf, TableLeaf):
+            values.append(_look_up(block, leaf_params, selectors, uniform))
+            continue
         components = tuple(
             input_layer.blend(block, component, selectors)
             for component in block.leaf.components(leaf_params)
@@ -252,6 +264,29 @@ def blend(
             values.append(leaf.draw(numbers, components))
     return jnp.transpose(
         input_layer.in_variable_order(layout.blocks, values), (2, 0, 1)
+    )
+
+
+def _look_up(block: InputBlock, params: Any, selectors: Array, uniform: Array) -> Array:
+    """Exact draws ``[Vb, C, N]`` of the leaves that one-hot selectors choose."""
+    fixed = jax.lax.stop_gradient(selectors)
+    numbers = jnp.arange(fixed.shape[1], dtype=fixed.dtype)
+    units = jnp.einsum("gkn,k->gn", fixed, numbers, precision="highest")
+    units = jnp.where(jnp.sum(fixed, axis=1) > 0, units, -1).astype(jnp.int32)
+    index = chosen_leaves(block, units)
+    leaf = block.leaf
+    assert isinstance(leaf, TableLeaf)
+    draw = leaf.draw_at(jnp.swapaxes(uniform, 0, 1)[block.variables], params, index)
+    moments = functools.partial(_blended_moments, block)
+    return with_moments(moments, jnp.swapaxes(draw, 1, 2), (params, selectors), ())
+
+
+def _blended_moments(block: InputBlock, operands: Any, index: tuple[()]):
+    del index
+    params, selectors = operands
+    return tuple(
+        input_layer.blend(block, component, selectors)
+        for component in block.leaf.moments(params)
     )
 
 

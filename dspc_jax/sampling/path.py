@@ -18,7 +18,8 @@ from dspc_jax.inference import levels
 from dspc_jax.inference.upward import Evidence
 from dspc_jax.layers import input_layer, sum_layer
 from dspc_jax.layers.input_layer import InputBlock
-from dspc_jax.leaves.family import TableLeaf
+from dspc_jax.leaves.family import TableLeaf, with_moments
+from dspc_jax.leaves.quantiles import are_many
 from dspc_jax.ops.numerics import finite_or_zero, safe_log
 from dspc_jax.parameters import CircuitParams, CircuitWeights, Layout
 from dspc_jax.sampling import relaxation as rx
@@ -231,14 +232,14 @@ def at_leaves(
     """Values ``[N, V, C]`` of the leaves at a path's end."""
 
     def values(block: InputBlock, leaf_params: Any) -> Array:
-        index = _chosen_leaves(block, path.units)
+        index = chosen_leaves(block, path.units)
         if leaf_mode == "mean":
             return _at(index, block, leaf_params, _mean)
         uniform = jnp.swapaxes(noise.leaves, 0, 1)[block.variables]
-        if isinstance(block.leaf, TableLeaf) and _are_many(index, leaf_params):
-            return block.leaf.draw_at(
-                uniform, block.leaf.components(leaf_params), index
-            )
+        if isinstance(block.leaf, TableLeaf):
+            draw = block.leaf.draw_at(uniform, leaf_params, index)
+            moments = functools.partial(_moments_at, block)
+            return with_moments(moments, draw, leaf_params, index)
         components = _at(index, block, leaf_params, _components)
         return block.leaf_of_variables.draw(uniform, components)
 
@@ -256,7 +257,7 @@ def mpe(
     path = descend(layout, weights, evidence, noise)
 
     def values(block: InputBlock, leaf_params: Any) -> Array:
-        return _at(_chosen_leaves(block, path.units), block, leaf_params, _mode)
+        return _at(chosen_leaves(block, path.units), block, leaf_params, _mode)
 
     return _in_variable_order(layout, params, values)
 
@@ -266,7 +267,7 @@ def _in_variable_order(layout, params, values) -> Array:
     return jnp.swapaxes(input_layer.in_variable_order(layout.blocks, blocks), 0, 1)
 
 
-def _chosen_leaves(block: InputBlock, units: Array) -> tuple[Array, ...]:
+def chosen_leaves(block: InputBlock, units: Array) -> tuple[Array, ...]:
     """Region, unit and position of each variable's leaf, ``[Vb, N]``."""
     rows = input_layer.occurrences(block)  # [Vb, R], one of them is on the path
     region, position = np.divmod(np.maximum(rows, 0), block.scopes.shape[1])
@@ -295,12 +296,8 @@ def _mode(leaf: Any, params: Any) -> Array:
     return leaf.mode(params)
 
 
-def _are_many(index: tuple[Array, ...], params: Any) -> bool:
-    """Whether no fewer leaves are chosen than there are, or an unknown number."""
-    num_chosen = index[0].size
-    if not isinstance(num_chosen, int):  # exported with a symbolic batch
-        return True
-    return num_chosen >= math.prod(jax.tree.leaves(params)[0].shape[:3])
+def _moments_at(block: InputBlock, params: Any, index: tuple[Array, ...]) -> PyTree:
+    return _at(index, block, params, lambda leaf, params: leaf.moments(params))
 
 
 def _at(
@@ -310,7 +307,7 @@ def _at(
 
     It is computed before they are chosen or after, whichever is less.
     """
-    if _are_many(index, params):
+    if are_many(index[0].shape, math.prod(jax.tree.leaves(params)[0].shape[:3])):
         return jax.tree.map(lambda a: a[index], function(block.leaf, params))
     chosen = jax.tree.map(lambda a: a[index], params)
     return function(block.leaf_of_variables, chosen)
