@@ -284,10 +284,10 @@ def _look_up(block: InputBlock, params: Any, selectors: Array, uniform: Array) -
 def _blended_moments(block: InputBlock, operands: Any, index: tuple[()]):
     del index
     params, selectors = operands
-    return tuple(
-        input_layer.blend(block, component, selectors)
-        for component in block.leaf.moments(params)
-    )
+    leaf = block.leaf
+    assert isinstance(leaf, TableLeaf)
+    mean, std = (input_layer.blend(block, a, selectors) for a in leaf.moments(params))
+    return mean, std
 
 
 def keep_observed(sample: Array, x: Array, observed: Array) -> Array:

@@ -20,7 +20,6 @@ References:
     constants an annealing chose for the avalanche of all bits).
 """
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -85,4 +84,4 @@ def more_digits(uniform: Array, bits: Array) -> Array:
 
 def is_bits(array: Array) -> bool:
     """Whether an array holds bits of choices, and not numbers of alternatives."""
-    return jax.dtypes.issubdtype(array.dtype, np.uint32)
+    return array.dtype == np.uint32
