@@ -1,7 +1,7 @@
 r"""Random bits of an alternative, from those of its choice and its number.
 
-A generator such as threefry takes 15 to 20 times as long as the rest of what is done
-with a number. So a choice draws 64 bits from the generator, and the bits of alternative
+JAX's generator, threefry, takes about 50 times as long for a number as the hash here,
+and 14 times as long as Gumbel noise made of it (CPU). So a choice draws 64 bits from the generator, and the bits of alternative
 :math:`d` are a hash of these and of :math:`d`: two rounds of a 32-bit mixer :math:`m`,
 one for each half of the 64 bits,
 
