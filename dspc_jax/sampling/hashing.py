@@ -1,15 +1,15 @@
 r"""Random bits of an alternative, from those of its choice and its number.
 
-JAX's generator, threefry, takes about 50 times as long for a number as the hash here,
-and 14 times as long as Gumbel noise made of it (CPU). So a choice draws 64 bits from the generator, and the bits of alternative
+JAX's generator, threefry, takes about 50 times as long for a number as the hash here
+(CPU). So a choice draws 64 bits from the generator, and the bits of alternative
 :math:`d` are a hash of these and of :math:`d`: two rounds of a 32-bit mixer :math:`m`,
 one for each half of the 64 bits,
 
 .. math:: b_d = m\big(b'' + m(b' + d \gamma)\big), \qquad \gamma = 2^{32} / \phi,
 
-with odd :math:`\gamma`: a counter that the mixer scrambles, as in SplitMix. Within a
-choice no two alternatives meet before the last round, and two choices with the same
-half of their bits still differ in the other one. It is elementwise, so XLA computes it
+with odd :math:`\gamma`: a counter that the mixer scrambles, as in SplitMix. The
+mixer is a bijection, so no two alternatives of a choice have the same bits; two
+choices with one half in common still differ by the other. It is elementwise, so XLA computes it
 where it is used. It is not cryptographic; `tests/sampling/test_hashing.py` has
 what it is good for.
 
