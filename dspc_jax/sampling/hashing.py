@@ -7,9 +7,9 @@ one for each half of the 64 bits,
 
 .. math:: b_d = m\big(b'' + m(b' + d \gamma)\big), \qquad \gamma = 2^{32} / \phi,
 
-with odd :math:`\gamma`: a counter that the mixer scrambles, as in SplitMix. The mixer is
-a bijection, so no two alternatives of a choice have the same bits; two choices with one
-half in common still differ by the other. It is elementwise, so XLA computes it where it
+with odd :math:`\gamma`: a counter that the mixer scrambles, as in SplitMix. It is
+a bijection, so no two alternatives of a choice have the same bits; choices with one
+half in common still differ by the other. XLA computes it where it
 is used. It is not cryptographic; `tests/sampling/test_hashing.py` has what it is good
 for.
 
