@@ -245,7 +245,10 @@ def _draw(params_and_temperature, keys, x, observed, *, layout, relaxation, leaf
         chosen = downward.select(
             layout, weights, evidence, numbers, relaxation, temperature
         )
-        values = downward.blend(layout, params, chosen, numbers.leaves, leaf_mode)
+        one_hot = relaxation != "gumbel_softmax"
+        values = downward.blend(
+            layout, params, chosen, numbers.leaves, leaf_mode, one_hot=one_hot
+        )
     if observed is not None:
         values = downward.keep_observed(values, x, observed)
     if relaxation == "implicit":

@@ -14,7 +14,7 @@ from dspc_jax.leaves.family import flat, impossible, moment_matched
 from dspc_jax.leaves.joining import aligned
 from dspc_jax.leaves.quantiles import categorical_quantile, table_quantile
 from dspc_jax.ops.derivatives import Differentiable
-from dspc_jax.ops.numerics import finite_or_zero, safe_divide, safe_log
+from dspc_jax.ops.numerics import finite_or_zero, safe_divide, safe_log, safe_sqrt
 from dspc_jax.types import Array
 
 
@@ -80,11 +80,6 @@ class Categorical:
             return table
         values = _values(table.shape[-1], table, jnp.int32)
         return jnp.where(values < aligned(self.num_values, values), table, padding)
-
-    def _moments(self, p):
-        values = _values(p.shape[-1], p)
-        mean = jnp.sum(p * values, -1)
-        return mean, jnp.sum(p * (values - mean[..., None]) ** 2, -1)
 
     def init(self, key, shape):  # noqa: D102
         logits = flat(jax.random.normal, key, (*shape, self._length))
@@ -153,25 +148,21 @@ class Categorical:
 
     def components(self, params):
         """Mean, deviation and the table of probabilities."""
-        (p,) = self.expected_statistics(params)
-        mean, variance = self._moments(p)
-        positive = variance > 0
-        std = jnp.where(positive, jnp.sqrt(jnp.where(positive, variance, 1.0)), 0.0)
-        return (mean, std, p)
+        return (*self.moments(params), *self.expected_statistics(params))
+
+    def moments(self, params):  # noqa: D102
+        mean, variance = _moments(self.natural(params))
+        return mean, safe_sqrt(variance)
 
     def draw(self, uniform, components):  # noqa: D102
         mean, std, p = components
         p = jax.lax.stop_gradient(p)
         draw = categorical_quantile(uniform, p)
-        _, variance = self._moments(p)
+        _, variance = _moments_of(p)
         return moment_matched(draw, mean, std, jnp.sqrt(variance))
 
-    def draw_at(self, uniform, components, index):  # noqa: D102
-        mean, std, p = components
-        cumulative = jnp.cumsum(jax.lax.stop_gradient(p), axis=-1)
-        draw = table_quantile(uniform, cumulative, index)
-        std = std[index]
-        return moment_matched(draw, mean[index], std, std)
+    def draw_at(self, uniform, params, index):  # noqa: D102
+        return table_quantile(uniform, self._padded(params.logits, -jnp.inf), index)
 
     def mean(self, components):  # noqa: D102
         return components[0]
@@ -185,6 +176,42 @@ def _values(length, like, dtype=None):
     """The values ``0..length-1`` on the last axis of an array like this one."""
     values = jnp.arange(length, dtype=dtype or like.dtype)
     return values.reshape(*[1] * (like.ndim - 1), -1)
+
+
+def _moments_of(p: Array) -> tuple[Array, Array]:
+    """Mean and variance of tables of probabilities ``[..., M]``."""
+    values = _values(p.shape[-1], p)
+    mean = jnp.sum(p * values, -1)
+    return mean, jnp.sum(p * (values - mean[..., None]) ** 2, -1)
+
+
+@Differentiable
+def _moments(table: CategoricalForm) -> tuple[Array, Array]:
+    """Mean and variance of leaves."""
+    return _moments_of(_probabilities(table))
+
+
+def _probabilities(table: CategoricalForm) -> Array:
+    return jnp.exp(table.logits - (table.top + table.log_total)[..., None])
+
+
+def _moments_fwd(table):
+    mean, variance = _moments(table)
+    return (mean, variance), (table, mean, variance)
+
+
+def _moments_bwd(residuals, g):
+    table, mean, variance = residuals
+    d_mean, d_variance = g
+    values = _values(table.logits.shape[-1], table.logits)
+    # The table of probabilities is computed again: it is as large as the logits.
+    away = d_variance[..., None] * (values - mean[..., None]) ** 2
+    gradient = _probabilities(table) * (d_mean[..., None] * values + away)
+    shift = -(d_mean * mean + d_variance * variance)
+    return CategoricalForm(gradient, shift, shift)
+
+
+_moments.defvjp(_moments_fwd, _moments_bwd)
 
 
 @Differentiable

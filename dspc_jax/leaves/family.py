@@ -20,6 +20,7 @@ within the convex hull of the draws.
 """
 
 from collections.abc import Callable
+import functools
 import math
 from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
@@ -204,21 +205,20 @@ class ExpandableLeaf(DirectLeaf, Protocol):
 
 @runtime_checkable
 class TableLeaf(Leaf, Protocol):
-    """A family that draws faster from tables of all leaves than from chosen ones."""
+    """A family with a table for each leaf, of which an exact draw needs one look-up."""
 
-    def draw_at(
-        self,
-        uniform: Array,
-        components: tuple[Array, ...],
-        index: tuple[Array, ...],
-    ) -> Array:
-        """As `draw` from the components of the leaves that ``index`` chooses.
+    def draw_at(self, uniform: Array, params: Any, index: tuple[Array, ...]) -> Array:
+        """As `draw` from the leaves that ``index`` chooses, without a gradient.
 
         Args:
             uniform: numbers in (0, 1), ``[V, N, C]``.
-            components: of all leaves, not blended.
+            params: of all leaves.
             index: regions, units and positions, ``[V, N]`` each.
         """
+        ...
+
+    def moments(self, params: Any) -> tuple[Array, Array]:
+        """Means and deviations, which the gradient of a draw is made of."""
         ...
 
 
@@ -272,6 +272,38 @@ def _with_gradient(value: Array, *terms: tuple[Array, Array]) -> Array:
     for a, b in terms:
         value = value + (a - jax.lax.stop_gradient(a)) * jax.lax.stop_gradient(b)
     return value
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def with_moments(
+    moments: Callable[..., tuple[Array, Array]], draw: Array, params: Any, index: Any
+) -> Array:
+    """An exact draw with the gradient of `moment_matched`.
+
+    The moments are computed only where it is differentiated.
+
+    Args:
+        moments: ``(params, index) -> (means, deviations)`` of the shape of ``draw``.
+        draw: the draw.
+        params: what the moments are differentiated in.
+        index: what they are not differentiated in.
+    """
+    del moments, params, index
+    return draw
+
+
+@with_moments.defjvp
+def _with_moments_jvp(moments, primals, tangents):
+    draw, params, index = primals
+
+    def matched(params):
+        mean, std = moments(params, index)
+        noise = safe_divide(draw - jax.lax.stop_gradient(mean), std)
+        return mean + std * jax.lax.stop_gradient(noise)
+
+    return with_moments(moments, *primals), jax.jvp(matched, (params,), (tangents[1],))[
+        1
+    ]
 
 
 def moment_matched(draw: Array, mean: Array, std: Array, exact_std: Array) -> Array:

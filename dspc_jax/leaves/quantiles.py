@@ -1,6 +1,8 @@
 """Exact discrete draws from one uniform number each: inverse distribution functions."""
 
+from collections.abc import Callable
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +10,7 @@ import numpy as np
 from scipy import special
 
 from dspc_jax.leaves.joining import aligned
+from dspc_jax.ops.numerics import finite_or_zero
 from dspc_jax.ops.storage import computed_once
 from dspc_jax.types import Array
 
@@ -132,30 +135,89 @@ def categorical_quantile(uniform: Array, p: Array) -> Array:
     )
 
 
-def table_quantile(
-    uniform: Array, cumulative: Array, index: tuple[Array, ...]
-) -> Array:
+def table_quantile(uniform: Array, logits: Array, index: tuple[Array, ...]) -> Array:
     """Turns uniform numbers into draws from rows of a table, as `categorical_quantile`.
 
-    Each row is bisected: a draw reads ``log2 M`` numbers, not M.
+    A row is cut into blocks of about ``sqrt M`` values. A number falls into a block and
+    then into a value of it: of the table nothing is made but the blocks' masses, of all
+    rows or of those that are chosen, whichever are fewer.
 
     Args:
         uniform: in (0, 1), shape ``[..., C]``.
-        cumulative: sums of probabilities, ``[*A, C, M]``, M values on the last axis.
+        logits: ``[*A, C, M]``, M values on the last axis, not necessarily normalized;
+            -inf is impossible.
         index: an index into each of the axes A, ``[...]``.
 
     Returns:
-        Values ``0..M-1`` as floats, ``[..., C]``.
+        Values ``0..M-1`` as floats, ``[..., C]``; NaN where a logit of the row is.
     """
-    *rows, num_channels, size = cumulative.shape
+    uniform, logits = jax.lax.stop_gradient((uniform, logits))
+    *axes, num_channels, size = logits.shape
+    width = math.isqrt(size - 1) + 1
     channels = jnp.arange(num_channels).reshape(*[1] * index[0].ndim, -1)
-    row = jnp.ravel_multi_index(index, rows, mode="clip")[..., None]
-    row = (row * num_channels + channels) * size
-    flat = cumulative.reshape(-1)
-    target = uniform * flat[row + size - 1]
-    below = jnp.zeros_like(row)
-    for step in (2**n for n in reversed(range(size.bit_length()))):
-        place = below + (step - 1)
-        is_below = flat[row + jnp.minimum(place, size - 1)] <= target
-        below = jnp.where(is_below & (place < size), below + step, below)
-    return jax.lax.stop_gradient(below.astype(uniform.dtype))
+    row = jnp.ravel_multi_index(index, axes, mode="clip")[..., None]
+    row = row * num_channels + channels
+    table = logits.reshape(-1, size)
+    if are_many(row.shape, math.prod(axes) * num_channels):
+        top, masses = (a[row] for a in _block_masses(table, width))
+    else:
+        top, masses = _block_masses(table[row], width)
+    total, block, before = _first_above(masses, lambda total: uniform * total)
+    # Gathered from the flat table: XLA would not fuse a gather of whole blocks.
+    value = block[..., None] * width + jnp.arange(width).reshape(*[1] * block.ndim, -1)
+    chosen = table.reshape(-1)[row[..., None] * size + jnp.minimum(value, size - 1)]
+    chosen = jnp.where(value < size, jnp.exp(chosen - top[..., None]), 0.0)
+    # The block's mass may have been added up in another order: stay below it.
+    below_one = 1 - float(jnp.finfo(uniform.dtype).eps)
+    rest = uniform * total - before
+    _, inner, _ = _first_above(chosen, lambda mass: jnp.minimum(rest, mass * below_one))
+    draw = jnp.minimum(block * width + inner, size - 1).astype(uniform.dtype)
+    return jnp.where(jnp.isnan(total), jnp.nan, draw)
+
+
+def are_many(chosen: tuple[int, ...], number: int) -> bool:
+    """Whether no fewer are chosen than there are, or an unknown number.
+
+    Args:
+        chosen: the shape of the chosen ones; a size may be symbolic (`jax.export`).
+        number: how many there are.
+    """
+    if not all(isinstance(size, int) for size in chosen):
+        return True
+    return math.prod(chosen) >= number
+
+
+def _block_masses(logits: Array, width: int) -> tuple[Array, Array]:
+    """``exp(logits - top)`` of ``[..., M]`` added up in blocks: ``[...], [..., B]``."""
+    size = logits.shape[-1]
+    top = finite_or_zero(jnp.max(logits, axis=-1))
+    if rest := -size % width:
+        before = [(0, 0)] * (logits.ndim - 1)
+        logits = jnp.pad(logits, [*before, (0, rest)], constant_values=-jnp.inf)
+    weights = jnp.exp(logits - top[..., None])
+    blocks = weights.reshape(*weights.shape[:-1], -1, width)
+    return top, jnp.sum(blocks, axis=-1)
+
+
+def _first_above(
+    masses: Array, target: Callable[[Array], Array]
+) -> tuple[Array, Array, Array]:
+    """The first of ``[..., B]`` masses, added up in order, whose sum exceeds a target.
+
+    Args:
+        masses: not negative. A mass of 0 moves no sum, so it is never the first.
+        target: from the total to the target, below it where it is positive.
+
+    Returns:
+        The total, the position, and the sum before it, ``[...]`` each.
+    """
+    parts = jnp.moveaxis(masses, -1, 0)
+
+    def add(total, part):
+        return total + part, total + part
+
+    total, sums = jax.lax.scan(add, jnp.zeros_like(parts[0]), parts, unroll=16)
+    below = sums <= target(total)[None]
+    position = jnp.sum(below.astype(jnp.int32), axis=0)
+    before = jnp.max(jnp.where(below, sums, 0.0), axis=0)
+    return total, jnp.minimum(position, masses.shape[-1] - 1), before

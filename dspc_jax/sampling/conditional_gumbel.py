@@ -18,8 +18,8 @@ References:
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
+from dspc_jax.sampling.hashing import GOLDEN, open_uniform, scramble
 from dspc_jax.types import Array
 
 
@@ -39,11 +39,9 @@ def fresh_exponentials(noise: Array, number: Array | int) -> Array:
         Positive finite numbers in the shape and type of the noise.
     """
     bits = jax.lax.bitcast_convert_type(noise.astype(jnp.float32), jnp.uint32)
-    # The offset, 2**32 over the golden ratio, makes the salt of number 0 nonzero.
-    salt = _scramble(jnp.asarray(number).astype(jnp.uint32) + np.uint32(0x9E3779B9))
-    bits = _scramble(_scramble(bits) ^ salt)
-    # As many bits as float32 has digits, centered, so that neither 0 nor 1 comes up.
-    uniform = (bits >> 9).astype(jnp.float32) * 2.0**-23 + 2.0**-24
+    # The offset makes the salt of number 0 nonzero.
+    salt = scramble(jnp.asarray(number).astype(jnp.uint32) + GOLDEN)
+    uniform = open_uniform(scramble(scramble(bits) ^ salt))
     return -jnp.log(uniform).astype(noise.dtype)
 
 
@@ -63,10 +61,3 @@ def conditional_scores(probs: Array, chosen: Array, exponentials: Array) -> Arra
     chosen_exponential = jnp.sum(chosen * exponentials, axis=(1, 2), keepdims=True)
     share = chosen_exponential * probs
     return jnp.where(chosen > 0, 1.0, share / (exponentials + share))
-
-
-def _scramble(bits: Array) -> Array:
-    """A bijection of 32-bit numbers, with the constants of MurmurHash3."""
-    bits = (bits ^ (bits >> 16)) * np.uint32(0x85EBCA6B)
-    bits = (bits ^ (bits >> 13)) * np.uint32(0xC2B2AE35)
-    return bits ^ (bits >> 16)

@@ -21,7 +21,7 @@ from dspc_jax.inference.upward import Evidence
 from dspc_jax.layers import mixing_layer
 from dspc_jax.ops.numerics import finite_or_zero, safe_divide, safe_log
 from dspc_jax.parameters import CircuitParams, CircuitWeights, Layout
-from dspc_jax.sampling.noise import Noise, gumbel
+from dspc_jax.sampling.noise import Noise, expanded, gumbel
 from dspc_jax.types import Array
 
 
@@ -48,6 +48,7 @@ def sample(
     Returns:
         The samples, differentiable in ``params`` and ``weights``.
     """
+    noise = expanded(layout, noise)
     regions = [_leaf_samples(layout, params, noise, leaf_mode)]
     for number, level in enumerate(layout.graph.levels):
         folds = []

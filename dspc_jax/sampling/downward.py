@@ -22,20 +22,26 @@ node-by-node blend.
 
 from collections.abc import Sequence
 import functools
+import math
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from dspc_jax.inference import levels
 from dspc_jax.inference.upward import Evidence
 from dspc_jax.layers import input_layer, mixing_layer, sum_layer
+from dspc_jax.layers.input_layer import InputBlock
+from dspc_jax.leaves.family import TableLeaf, with_moments
 from dspc_jax.ops.numerics import finite_or_zero, safe_divide, safe_log
 from dspc_jax.ops.products import expand
 from dspc_jax.ops.rows import take
 from dspc_jax.ops.storage import stored
 from dspc_jax.parameters import CircuitParams, CircuitWeights, Layout
 from dspc_jax.sampling import relaxation as rx
-from dspc_jax.sampling.noise import Noise, exp_gumbel
+from dspc_jax.sampling.noise import Noise, alternatives, exp_gumbel
+from dspc_jax.sampling.path import chosen_leaves
 from dspc_jax.structure.folding import FoldedPartitions, Level
 from dspc_jax.types import Array
 
@@ -72,7 +78,8 @@ def select(
     logits = safe_log(weights.classes)[:, None]
     if evidence is not None:
         logits = logits + evidence.regions[-1][0]
-    perturbation = exp_gumbel(jnp.transpose(noise.classes))
+    uniform = alternatives(noise.classes, layout.num_classes, logits.dtype)
+    perturbation = exp_gumbel(jnp.transpose(uniform))
     logits = jnp.broadcast_to(logits, perturbation.shape)
     selectors = choose_one(logits[None], perturbation[None])
     masses = jnp.ones((1, perturbation.shape[-1]), perturbation.dtype)
@@ -87,9 +94,10 @@ def select(
             log_probs = None
             if evidence is not None:
                 log_probs = evidence.partitions[number], evidence.regions[number + 1]
-            mixture, uniform = weights.mixtures[number], noise.mixtures[number]
+            mixture, bits = weights.mixtures[number], noise.mixtures[number]
             assert mixture is not None
-            assert uniform is not None
+            assert bits is not None
+            uniform = alternatives(bits, level.mixture.shape[1], mixture.dtype)
             selectors, masses = _through_mixture(
                 level,
                 mixture,
@@ -106,9 +114,10 @@ def select(
             if evidence is not None:
                 part = evidence.partitions[number][rows]
                 known = (part, levels.children_of(fold, evidence.regions))
-            perturbation = _per_partition(fold, noise.sums[number][index])
+            table = weights.sums[number][index]
+            bits = _per_partition(fold, noise.sums[number][index], table)
             temperatures = jnp.broadcast_to(temperature, (fold.size,))
-            operands = (weights.sums[number][index], perturbation, known, temperatures)
+            operands = (table, bits, known, temperatures)
             states = (selectors[rows], masses[rows])
             choose = functools.partial(
                 _choose_product, relaxation, layout.sum_layer, len(fold.children)
@@ -170,9 +179,11 @@ def _through_mixture(level: Level, weights, region_state, evidence, noise, choos
 def _choose_product(relaxation, kind, num_sides, states, operands):
     """Selectors and masses of the children, per side, from those of partitions."""
     selectors, masses = states
-    table, perturbation, evidence, temperature = operands
+    table, bits, evidence, temperature = operands
     pairs = num_sides == 2 and kind == "tucker"
     choice = _partition_choice(table, pairs, selectors, evidence, kind)
+    count = math.prod(choice.weight.shape[1:3])
+    perturbation = exp_gumbel(alternatives(bits, count, table.dtype, axis=1))
     perturbation = perturbation.reshape(choice.weight.shape)
     sides = rx.choose(relaxation, choice, perturbation, temperature[0])
     if not pairs:  # one choice in all
@@ -197,10 +208,16 @@ def _partition_choice(weights, pairs: bool, selectors, evidence, kind) -> rx.Cho
     return rx.Choice(mixed.reshape(weights.shape[0], *sizes, num_examples), *logs)
 
 
-def _per_partition(fold: FoldedPartitions, uniform: Array) -> Array:
-    """Noise of partitions, ``[P, D, N]``, from the numbers of slots, ``[N, S, D]``."""
-    noise = exp_gumbel(stored(jnp.moveaxis(uniform, 0, -1)))
+def _per_partition(fold: FoldedPartitions, noise: Array, table: Array) -> Array:
+    """Noise of partitions, ``[P, 2 or D, N]``, from that of slots, ``[N, S, ...]``.
+
+    Where partitions share noise, its numbers are made once for all of them.
+    """
+    noise = jnp.moveaxis(noise, 0, -1)
     repeats = fold.size // fold.num_slots
+    if repeats > 1:
+        count = math.prod(table.shape[2:])
+        noise = stored(alternatives(noise, count, table.dtype, axis=1))
     if np.array_equal(fold.slots, np.arange(fold.size) // repeats):
         shape = (fold.num_slots, repeats, *noise.shape[1:])
         return jnp.broadcast_to(noise[:, None], shape).reshape(-1, *noise.shape[1:])
@@ -213,6 +230,8 @@ def blend(
     selectors: Array,
     uniform: Array,
     leaf_mode: str,
+    *,
+    one_hot: bool = False,
 ) -> Array:
     """Draws from leaves with blended parameters, one number per pixel and channel.
 
@@ -222,12 +241,17 @@ def blend(
         selectors: mass times selector, ``[G, K, N]``.
         uniform: ``[N, V, C]``.
         leaf_mode: ``"sample"`` or ``"mean"``.
+        one_hot: whether every selector on the path is one-hot, as all are where choices
+            are: a draw then is that of the chosen leaf, looked up where that is faster.
 
     Returns:
         ``[N, V, C]``.
     """
     values = []
     for block, leaf_params in zip(layout.blocks, params.leaves, strict=True):
+        if one_hot and leaf_mode == "sample" and isinstance(block.leaf, TableLeaf):
+            values.append(_look_up(block, leaf_params, selectors, uniform))
+            continue
         components = tuple(
             input_layer.blend(block, component, selectors)
             for component in block.leaf.components(leaf_params)
@@ -241,6 +265,29 @@ def blend(
     return jnp.transpose(
         input_layer.in_variable_order(layout.blocks, values), (2, 0, 1)
     )
+
+
+def _look_up(block: InputBlock, params: Any, selectors: Array, uniform: Array) -> Array:
+    """Exact draws ``[Vb, C, N]`` of the leaves that one-hot selectors choose."""
+    fixed = jax.lax.stop_gradient(selectors)
+    numbers = jnp.arange(fixed.shape[1], dtype=fixed.dtype)
+    units = jnp.einsum("gkn,k->gn", fixed, numbers, precision="highest")
+    units = jnp.where(jnp.sum(fixed, axis=1) > 0, units, -1).astype(jnp.int32)
+    index = chosen_leaves(block, units)
+    leaf = block.leaf
+    assert isinstance(leaf, TableLeaf)
+    draw = leaf.draw_at(jnp.swapaxes(uniform, 0, 1)[block.variables], params, index)
+    moments = functools.partial(_blended_moments, block)
+    return with_moments(moments, jnp.swapaxes(draw, 1, 2), (params, selectors), ())
+
+
+def _blended_moments(block: InputBlock, operands: Any, index: tuple[()]):
+    del index
+    params, selectors = operands
+    leaf = block.leaf
+    assert isinstance(leaf, TableLeaf)
+    mean, std = (input_layer.blend(block, a, selectors) for a in leaf.moments(params))
+    return mean, std
 
 
 def keep_observed(sample: Array, x: Array, observed: Array) -> Array:

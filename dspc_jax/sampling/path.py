@@ -18,11 +18,12 @@ from dspc_jax.inference import levels
 from dspc_jax.inference.upward import Evidence
 from dspc_jax.layers import input_layer, sum_layer
 from dspc_jax.layers.input_layer import InputBlock
-from dspc_jax.leaves.family import TableLeaf
+from dspc_jax.leaves.family import TableLeaf, with_moments
+from dspc_jax.leaves.quantiles import are_many
 from dspc_jax.ops.numerics import finite_or_zero, safe_log
 from dspc_jax.parameters import CircuitParams, CircuitWeights, Layout
 from dspc_jax.sampling import relaxation as rx
-from dspc_jax.sampling.noise import Noise, exp_gumbel, gumbel
+from dspc_jax.sampling.noise import Noise, alternatives, exp_gumbel, gumbel
 from dspc_jax.structure.folding import FoldedPartitions, Level
 from dspc_jax.types import Array, PyTree
 
@@ -71,8 +72,9 @@ def descend(
     logits = safe_log(weights.classes)[None]
     if evidence is not None:
         logits = logits + jnp.transpose(evidence.regions[-1][0])
-    classes = jnp.argmax(logits + gumbel(noise.classes), axis=-1)
     shape = (num_examples, layout.num_classes)
+    uniform = alternatives(noise.classes, layout.num_classes, logits.dtype)
+    classes = jnp.argmax(logits + gumbel(uniform), axis=-1)
     class_choice = PathChoice(jnp.broadcast_to(weights.classes, shape), classes)
     top = len(graph.levels) - 1
     mixture_choices: list[Any] = [None for _ in graph.levels]
@@ -84,11 +86,11 @@ def descend(
         if number < top:
             units = _collect(graph.parents[number + 1], requests[number + 1])
         if level.mixture is not None:
-            mixture, uniform = weights.mixtures[number], noise.mixtures[number]
+            mixture, bits = weights.mixtures[number], noise.mixtures[number]
             assert mixture is not None
-            assert uniform is not None
+            assert bits is not None
             log_p = None if evidence is None else evidence.partitions[number]
-            units, choice = _through_mixture(level, mixture, log_p, uniform, units)
+            units, choice = _through_mixture(level, mixture, log_p, bits, units)
             mixture_choices[number] = _by_example(choice)
         start = 0
         for index, fold in enumerate(level.folds):
@@ -96,8 +98,8 @@ def descend(
             if evidence is not None:
                 children = levels.children_of(fold, evidence.regions)
                 factors = sum_layer.factors(layout.sum_layer, children)
-            perturbation = exp_gumbel(jnp.moveaxis(noise.sums[number][index], 0, 1))
-            operands = (weights.sums[number][index], perturbation, factors)
+            bits = jnp.moveaxis(noise.sums[number][index], 0, 1)
+            operands = (weights.sums[number][index], bits, factors)
             states = units[start : start + fold.size]
             start += fold.size
             pieces, choice = levels.downward(follow(fold), fold, states, operands)
@@ -124,7 +126,7 @@ def _by_example(choice: PathChoice) -> PathChoice:
     return jax.tree.map(lambda a: a.swapaxes(0, 1), choice)
 
 
-def _through_mixture(level: Level, weights, log_p, uniform, units):
+def _through_mixture(level: Level, weights, log_p, bits, units):
     """From the units of regions ``[G, N]`` to those of partitions ``[P, N]``."""
     mixture = level.mixture
     assert mixture is not None
@@ -137,24 +139,24 @@ def _through_mixture(level: Level, weights, log_p, uniform, units):
         unit = jnp.maximum(units, 0)[owner][:, None]
         log_p = jnp.take_along_axis(log_p, unit, axis=1)[:, 0]
         logits += jnp.moveaxis(log_p[np.maximum(mixture, 0)], 1, 2)
-    noise = jnp.moveaxis(gumbel(uniform), 0, 1)[level.slots]
-    chosen = jnp.argmax(logits + noise, axis=-1)
+    uniform = alternatives(jnp.moveaxis(bits, 0, 1), mixture.shape[1], logits.dtype)
+    chosen = first_greatest(logits + gumbel(uniform)[level.slots])
     taken = chosen[owner] == position[:, None]
     return jnp.where(taken, units[owner], _OFF), PathChoice(weight, chosen)
 
 
 def _follow_all(num_sides: int, units: Array, operands: PyTree):
     """Per side the children's units, where every partition is on the path."""
-    table, perturbation, factors = operands
+    table, bits, factors = operands
     weight = table[jnp.arange(units.shape[0])[:, None], units]
     if factors is not None:
         factors = [jnp.moveaxis(_shifted(factor), 1, 2) for factor in factors]
-    return _choose(num_sides, weight, factors, perturbation)
+    return _choose(num_sides, weight, factors, bits)
 
 
 def _follow_taken(fold: FoldedPartitions, units: Array, operands: PyTree):
     """Per side the children's units, where at most one partition of a slot is taken."""
-    table, perturbation, factors = operands
+    table, bits, factors = operands
     members = fold.members
     group = jnp.where(jnp.asarray(members >= 0)[..., None], units[members], _OFF)
     unit = jnp.maximum(jnp.max(group, axis=1), 0)
@@ -162,16 +164,15 @@ def _follow_taken(fold: FoldedPartitions, units: Array, operands: PyTree):
     rows = jnp.asarray(members)[jnp.arange(len(members))[:, None], place]
     if factors is not None:
         factors = [_followed(factor, rows) for factor in factors]
-    sides, choice = _choose(
-        len(fold.children), table[rows, unit], factors, perturbation
-    )
+    sides, choice = _choose(len(fold.children), table[rows, unit], factors, bits)
     sides = [jnp.where(units >= 0, side[fold.slots], _OFF) for side in sides]
     return sides, choice
 
 
-def _choose(num_sides: int, weight, factors, perturbation):
+def _choose(num_sides: int, weight, factors, bits):
     """A product for each row of weights ``[S, N, ...]``: per side its unit."""
-    perturbation = perturbation.reshape(weight.shape)
+    uniform = alternatives(bits, math.prod(weight.shape[2:]), weight.dtype)
+    perturbation = exp_gumbel(uniform).reshape(weight.shape)
     left = right = None
     if factors is not None:
         left, *others = factors
@@ -179,12 +180,25 @@ def _choose(num_sides: int, weight, factors, perturbation):
         left = left[..., :, None] if others else left
     score = rx.score(weight, left, right, perturbation)
     flat = weight.reshape(*score.shape[:2], -1)
-    chosen = jnp.argmax(score.reshape(flat.shape), axis=-1)
+    chosen = first_greatest(score.reshape(flat.shape))
     if weight.ndim == 4:
         sides = [chosen // weight.shape[3], chosen % weight.shape[3]]
     else:
         sides = [chosen] * num_sides
     return sides, PathChoice(flat, chosen)
+
+
+def first_greatest(score: Array) -> Array:
+    """The first greatest along the last axis, in two maxima.
+
+    XLA's CPU backend takes three times as long for an arg max. Where a score is NaN it
+    is the last.
+    """
+    top = jnp.max(score, axis=-1, keepdims=True)
+    last = score.shape[-1] - 1
+    before = last - jnp.arange(last + 1, dtype=score.dtype)
+    places = jnp.where(score == top, before, 0)
+    return last - jnp.max(places, axis=-1).astype(jnp.int32)
 
 
 def _shifted(child: Array) -> Array:
@@ -218,14 +232,14 @@ def at_leaves(
     """Values ``[N, V, C]`` of the leaves at a path's end."""
 
     def values(block: InputBlock, leaf_params: Any) -> Array:
-        index = _chosen_leaves(block, path.units)
+        index = chosen_leaves(block, path.units)
         if leaf_mode == "mean":
             return _at(index, block, leaf_params, _mean)
         uniform = jnp.swapaxes(noise.leaves, 0, 1)[block.variables]
-        if isinstance(block.leaf, TableLeaf) and _are_many(index, leaf_params):
-            return block.leaf.draw_at(
-                uniform, block.leaf.components(leaf_params), index
-            )
+        if isinstance(block.leaf, TableLeaf):
+            draw = block.leaf.draw_at(uniform, leaf_params, index)
+            moments = functools.partial(_moments_at, block)
+            return with_moments(moments, draw, leaf_params, index)
         components = _at(index, block, leaf_params, _components)
         return block.leaf_of_variables.draw(uniform, components)
 
@@ -243,7 +257,7 @@ def mpe(
     path = descend(layout, weights, evidence, noise)
 
     def values(block: InputBlock, leaf_params: Any) -> Array:
-        return _at(_chosen_leaves(block, path.units), block, leaf_params, _mode)
+        return _at(chosen_leaves(block, path.units), block, leaf_params, _mode)
 
     return _in_variable_order(layout, params, values)
 
@@ -253,7 +267,7 @@ def _in_variable_order(layout, params, values) -> Array:
     return jnp.swapaxes(input_layer.in_variable_order(layout.blocks, blocks), 0, 1)
 
 
-def _chosen_leaves(block: InputBlock, units: Array) -> tuple[Array, ...]:
+def chosen_leaves(block: InputBlock, units: Array) -> tuple[Array, ...]:
     """Region, unit and position of each variable's leaf, ``[Vb, N]``."""
     rows = input_layer.occurrences(block)  # [Vb, R], one of them is on the path
     region, position = np.divmod(np.maximum(rows, 0), block.scopes.shape[1])
@@ -282,12 +296,8 @@ def _mode(leaf: Any, params: Any) -> Array:
     return leaf.mode(params)
 
 
-def _are_many(index: tuple[Array, ...], params: Any) -> bool:
-    """Whether no fewer leaves are chosen than there are, or an unknown number."""
-    num_chosen = index[0].size
-    if not isinstance(num_chosen, int):  # exported with a symbolic batch
-        return True
-    return num_chosen >= math.prod(jax.tree.leaves(params)[0].shape[:3])
+def _moments_at(block: InputBlock, params: Any, index: tuple[Array, ...]) -> PyTree:
+    return _at(index, block, params, lambda leaf, params: leaf.moments(params))
 
 
 def _at(
@@ -297,7 +307,7 @@ def _at(
 
     It is computed before they are chosen or after, whichever is less.
     """
-    if _are_many(index, params):
+    if are_many(index[0].shape, math.prod(jax.tree.leaves(params)[0].shape[:3])):
         return jax.tree.map(lambda a: a[index], function(block.leaf, params))
     chosen = jax.tree.map(lambda a: a[index], params)
     return function(block.leaf_of_variables, chosen)

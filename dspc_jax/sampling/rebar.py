@@ -36,7 +36,7 @@ from dspc_jax.parameters import CircuitParams, Layout
 from dspc_jax.sampling import downward
 from dspc_jax.sampling import path as path_sampling
 from dspc_jax.sampling.conditional_gumbel import fresh_exponentials
-from dspc_jax.sampling.noise import Noise
+from dspc_jax.sampling.noise import Noise, expanded
 from dspc_jax.sampling.noise import draw as draw_noise
 from dspc_jax.sampling.path import Path, PathChoice
 from dspc_jax.types import Array, Key
@@ -83,7 +83,7 @@ def draw(
     check(layout)
     params, dtype = widened(params)
     params, weights = parameters.of_regions(layout, params)
-    noise = draw_noise(layout, keys, dtype)
+    noise = expanded(layout, draw_noise(layout, keys, dtype))
     path = path_sampling.descend(layout, weights, None, noise)
     fixed = params._replace(leaves=jax.lax.stop_gradient(params.leaves))
 

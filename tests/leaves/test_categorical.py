@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import dspc_jax as pc
-from dspc_jax.leaves import categorical
+from dspc_jax.leaves import categorical, family
 from tests import cases
 
 G, K, M, N = 3, 2, 5, 7
@@ -98,3 +98,80 @@ def test_spread_counts_keep_their_mass_and_range(num_values):
         np.testing.assert_allclose(row[:size], kernel @ wanted[:size], rtol=1e-5)
         assert (row[size:] == 0).all()
     np.testing.assert_allclose(result.sum(1), counts.sum(1), rtol=1e-5)
+
+
+def test_moments_and_their_gradient():
+    """Against a softmax, to second order; a forbidden value has no gradient."""
+    logits = table()[:2, :, None, None]
+
+    def by_definition(logits):
+        p = jax.nn.softmax(logits, -1)
+        values = jnp.arange(M, dtype=p.dtype).reshape(1, 1, 1, 1, -1)
+        mean = jnp.sum(p * values, -1)
+        variance = jnp.sum(p * (values - mean[..., None]) ** 2, -1)
+        return mean, jnp.sqrt(variance)
+
+    def by_leaf(logits):
+        return LEAF.moments(categorical.CategoricalParams(logits))
+
+    seeds = [jnp.asarray(cases.normal(n, G - 1, K, 1, 1)) for n in (4, 5)]
+    direction = jnp.asarray(cases.normal(6, *logits.shape))
+
+    @cases.jit
+    def answers(logits):
+        out = []
+        for function in (by_leaf, by_definition):
+            value, pull = jax.vjp(function, logits)
+            out.append((value, pull(tuple(seeds))))
+        return out
+
+    @cases.jit
+    def second(logits):
+        def gradient(function):
+            return lambda at: jax.vjp(function, at)[1](tuple(seeds))[0]
+
+        return [
+            jax.jvp(gradient(f), (logits,), (direction,))[1]
+            for f in (by_leaf, by_definition)
+        ]
+
+    leaf, definition = answers(logits)
+    for one, other in zip(
+        jax.tree.leaves(leaf), jax.tree.leaves(definition), strict=True
+    ):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=2e-6)
+    assert (leaf[1][0][np.isinf(logits)] == 0).all()
+    finite = np.where(np.isinf(logits), -5.0, logits - 50.0)
+    one, other = second(finite.astype(np.float32))
+    np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_a_draw_has_the_gradient_of_its_moments():
+    """``mean + std * noise`` with the noise held fixed, of the rows that are chosen."""
+    rng = np.random.default_rng(7)
+    params = categorical.CategoricalParams(jnp.asarray(cases.normal(8, G, K, 1, 1, M)))
+    index = tuple(jnp.asarray(rng.integers(0, n, (4, 3))) for n in (G, K, 1))
+    uniform = jnp.asarray(rng.random((4, 3, 1)), jnp.float32)
+
+    def looked_up(params):
+        def chosen(params, index):
+            return tuple(a[index] for a in LEAF.moments(params))
+
+        draw = LEAF.draw_at(uniform, params, index)
+        return family.with_moments(chosen, draw, params, index)
+
+    def drawn(params):
+        components = tuple(a[index] for a in LEAF.components(params))
+        return LEAF.draw(uniform, components)
+
+    @cases.jit
+    def answers(params):
+        def both(function):
+            value, pull = jax.vjp(function, params)
+            tangent = jax.jvp(function, (params,), (params,))[1]
+            return value, pull(jnp.ones_like(value) + value)[0].logits, tangent
+
+        return both(looked_up), both(drawn)
+
+    for one, other in zip(*answers(params), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)

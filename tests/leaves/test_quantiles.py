@@ -109,15 +109,40 @@ def test_categorical_ends(u):
 
 
 @pytest.mark.parametrize("size", [5, 8, 255])
-def test_bisected_tables_give_the_same_draws(size):
-    """Probabilities of 0 at both ends and inside, rows chosen more than once."""
+@pytest.mark.parametrize("count", [60, 4])
+def test_tables_give_the_same_draws(size, count):
+    """Probabilities of 0 at both ends and inside, rows chosen more than once.
+
+    Blocks are made of the whole table, or of the rows that are chosen if those are few.
+    """
     rng = np.random.default_rng(size)
     table = rng.dirichlet(np.full(size, 0.3), (3, 2, 4, 2))
     table = np.where(rng.random(table.shape) < 0.3, 0, table) + np.eye(size)[0] * 1e-3
-    cumulative = jnp.cumsum(jnp.asarray(table, jnp.float32), axis=-1)
-    index = tuple(jnp.asarray(rng.integers(0, n, (5, 60))) for n in (3, 2, 4))
-    uniform = jnp.asarray(rng.random((5, 60, 2)), jnp.float32)
-    result = jax.jit(quantiles.table_quantile)(uniform, cumulative, index)
+    logits = jnp.log(jnp.asarray(table, jnp.float32))
+    index = tuple(jnp.asarray(rng.integers(0, n, (5, count))) for n in (3, 2, 4))
+    uniform = jnp.asarray(rng.random((5, count, 2)), jnp.float32)
+    result = jax.jit(quantiles.table_quantile)(uniform, logits, index)
     rows = jnp.asarray(table, jnp.float32)[index]
     wanted = quantiles.categorical_quantile(uniform, rows)
     np.testing.assert_array_equal(result, wanted)
+
+
+def test_ends_of_the_unit_interval_in_a_table():
+    """No value without mass comes up, also where blocks at the ends have none."""
+    p = np.zeros((3, 1, 40))
+    p[:, :, 8:30] = np.random.default_rng(0).dirichlet(np.full(22, 0.2), (3, 1))
+    p[:, :, [14, 21]] = 0
+    logits = jnp.log(jnp.asarray(p, jnp.float32))
+    for u in (2.0**-24, 1 - 2.0**-24):
+        index = (jnp.arange(3).repeat(4),)
+        uniform = jnp.full((12, 1), u, jnp.float32)
+        draw = np.asarray(quantiles.table_quantile(uniform, logits, index), int)
+        assert (p[np.asarray(index[0]), 0, draw[:, 0]] > 0).all()
+
+
+def test_a_table_with_a_nan_draws_one():
+    logits = jnp.asarray([[[0.0, 1.0, jnp.nan]], [[0.0, 1.0, -jnp.inf]]])
+    index = (jnp.asarray([0, 1]),)
+    draw = quantiles.table_quantile(jnp.full((2, 1), 0.5), logits, index)
+    assert np.isnan(draw[0, 0])
+    assert draw[1, 0] == 1

@@ -39,7 +39,7 @@ def test_noise_given_the_choices(name):
     @cases.jit
     def both(params, keys):
         weights = parameters.normalize(layout, params)
-        drawn = noise.draw(layout, keys, jnp.float32)
+        drawn = noise.expanded(layout, noise.draw(layout, keys, jnp.float32))
         path = path_sampling.descend(layout, weights, None, drawn)
         evidence = rebar.conditional_noise(path, drawn)
         again = path_sampling.descend(layout, weights, None, evidence)
