@@ -15,6 +15,7 @@ References:
     deterministic circuits).
 """
 
+import math
 from typing import Any
 
 import jax
@@ -23,6 +24,7 @@ import numpy as np
 
 from dspc_jax.arguments import whole_number, whole_numbers
 from dspc_jax.circuit import CircuitConfig, build
+from dspc_jax.learning.em import LEAST_WEIGHT
 from dspc_jax.leaves import Categorical
 from dspc_jax.parameters import CircuitParams
 from dspc_jax.rows import parameter_rows
@@ -43,8 +45,9 @@ def chow_liu_tree(
 
     The tree has the greatest mutual information of joined pairs. With ``pseudocount`` 0
     and nothing missing, its likelihood of the data is the greatest of all trees, and a
-    full-batch step of EM leaves it as it is. Weights that are 0 are logits of -inf,
-    which training leaves alone; it may go on from here (`dspc_jax.em`, gradients).
+    full-batch step of EM leaves it as it is. What is impossible has the weight
+    1e-30, the least of `dspc_jax.em`: parameters are finite, and training may go on
+    from here.
 
     A circuit of V variables of at most M values has V tables of M x M weights and as
     many numbers in its leaves, most of them indicators. Variables of fewer values than
@@ -156,10 +159,9 @@ def _params(config, sizes, tables) -> CircuitParams:
         size, table = sizes[variable], tables[variable]
         # Units beyond the values of the parent are never reached.
         logits = params.sums[i][j][row]
-        logits[:, size:] = -np.inf
-        with np.errstate(divide="ignore"):
-            logits[: len(table), :size] = np.log(table)
+        logits[:, size:] = math.log(LEAST_WEIGHT)
+        logits[: len(table), :size] = np.log(np.maximum(table, LEAST_WEIGHT))
         block, at, place = rows.leaves[region, variable]
         indicators = params.leaves[block].logits[at, :, place, 0]
-        indicators[:size, :size][~np.eye(size, dtype=bool)] = -np.inf
+        indicators[:size, :size][~np.eye(size, dtype=bool)] = math.log(LEAST_WEIGHT)
     return jax.tree.map(jnp.asarray, params)

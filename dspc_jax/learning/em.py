@@ -43,7 +43,8 @@ from dspc_jax.ops.numerics import safe_divide
 from dspc_jax.parameters import CircuitParams, CircuitWeights
 from dspc_jax.types import Array, PyTree
 
-_LEAST_WEIGHT = 1e-30  # keeps logits finite; far below the rounding of a sum of weights
+LEAST_WEIGHT = 1e-30
+"""It keeps logits finite; far below the rounding of a sum of weights."""
 
 
 def em(
@@ -208,12 +209,12 @@ def _m_step(layout, step_size, smoothing: Smoothing, rescale: bool):
 
 def _log_weight(weight: Array) -> Array:
     """``log`` of a weight, of the least one where it is below."""
-    return jnp.log(jnp.maximum(weight, _LEAST_WEIGHT))
+    return jnp.log(jnp.maximum(weight, LEAST_WEIGHT))
 
 
 def _leaf_change(mass: Array, new: Array, old: Array) -> Array:
     """The change of parameters to those that were fitted to leaves of this mass."""
-    least = math.log(_LEAST_WEIGHT)
+    least = math.log(LEAST_WEIGHT)
     new = jnp.maximum(new, least) if new.ndim > mass.ndim else new
     kept = (aligned(mass, new) <= 0) | ~jnp.isfinite(old)
     return jnp.where(kept, 0.0, new - old)

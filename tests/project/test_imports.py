@@ -38,11 +38,11 @@ LIBRARY = {
     "circuit": (*_LAYERS, "queries", "protocols"),
     "rows": _CIRCUIT,
     "sharpening": _CIRCUIT,
-    "chow_liu": (*_CIRCUIT, "rows"),
     "registry": (),
     "protocols": ("types",),
     "serialization": (*_CIRCUIT, "registry", "flows", "safe_files"),
     "learning": _CIRCUIT,
+    "chow_liu": (*_CIRCUIT, "rows", "learning"),
     "integral_circuits": (*_CIRCUIT, "networks"),
     # Beside the chain: what is no circuit.
     "interfaces": ("types",),
