@@ -1,5 +1,8 @@
 """Probabilistic circuits with differentiable sampling, as pure JAX functions."""
 
+import functools
+from importlib import metadata
+
 from dspc_jax.chow_liu import chow_liu_tree
 from dspc_jax.circuit import Circuit, CircuitConfig, build
 from dspc_jax.flows.transformed import (
@@ -10,6 +13,7 @@ from dspc_jax.flows.transformed import (
 )
 from dspc_jax.learning.counts import expected_counts
 from dspc_jax.learning.em import em
+from dspc_jax.learning.fit import History, fit
 from dspc_jax.leaves import (
     Bernoulli,
     Binomial,
@@ -20,7 +24,8 @@ from dspc_jax.leaves import (
 )
 from dspc_jax.parameters import given_class
 from dspc_jax.registry import register
-from dspc_jax.rows import ParameterRows, parameter_rows
+from dspc_jax.rows import ParameterRows, count_params, parameter_rows
+from dspc_jax.samplers import sampler
 from dspc_jax.serialization import load, save
 from dspc_jax.sharpening import sharpened
 from dspc_jax.structure.image_families import PoonDomingos, QuadGraph, QuadTree
@@ -32,6 +37,7 @@ from dspc_jax.structure.region_graph import (
     RegionGraphBuilder,
 )
 from dspc_jax.structure.trees_from_data import hidden_chow_liu_tree
+from dspc_jax.supports import check
 
 __all__ = [
     "Bernoulli",
@@ -40,6 +46,7 @@ __all__ = [
     "Circuit",
     "CircuitConfig",
     "DiscretizedLogistic",
+    "History",
     "Normal",
     "ParameterRows",
     "Partition",
@@ -53,17 +60,24 @@ __all__ = [
     "TransformedConfig",
     "UnitNormal",
     "build",
+    "check",
     "chow_liu_tree",
+    "count_params",
     "em",
     "expected_counts",
+    "fit",
     "given_class",
     "hidden_chow_liu_tree",
     "load",
     "parameter_rows",
     "register",
+    "sampler",
     "save",
     "sharpened",
     "transform",
     "whole_blocks",
     "with_latents",
 ]
+
+__version__ = metadata.version("dspc_jax")
+__dir__ = functools.partial(sorted, [*__all__, "__version__"])

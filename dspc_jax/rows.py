@@ -1,6 +1,10 @@
-"""Whose parameters are where: from regions and partitions to rows of the parameters."""
+"""Whose parameters are where, and how many there are."""
 
-from typing import NamedTuple
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
 
 from dspc_jax.circuit import Circuit
 from dspc_jax.structure.region_graph import RegionGraph
@@ -36,6 +40,20 @@ class ParameterRows(NamedTuple):
     leaves: dict[tuple[int, int], tuple[int, int, int]]
     sums: tuple[tuple[int, int, int], ...]
     mixtures: tuple[tuple[int, int, int] | None, ...]
+
+
+def count_params(params: Any) -> int:
+    """How many numbers there are in parameters, or in any pytree of arrays.
+
+    Joined leaf families (columns of different sizes) have padding, which counts.
+
+    Args:
+        params: such as a circuit's.
+
+    Returns:
+        The sum of the arrays' sizes.
+    """
+    return sum(math.prod(jnp.shape(leaf)) for leaf in jax.tree.leaves(params))
 
 
 def parameter_rows(circuit: Circuit) -> ParameterRows:

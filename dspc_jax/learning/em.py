@@ -23,6 +23,7 @@ References:
     "anemone").
 """
 
+from collections.abc import Callable
 import functools
 import math
 from typing import Any
@@ -35,7 +36,7 @@ from dspc_jax import parameters
 from dspc_jax.arguments import real_number, shown
 from dspc_jax.circuit import Circuit
 from dspc_jax.learning.averages import averaged_counts
-from dspc_jax.learning.counts import fittable_layout, prior_counts
+from dspc_jax.learning.counts import expected_counts, fittable_layout, prior_counts
 from dspc_jax.learning.smoothing import Smoothing, smoothing_of
 from dspc_jax.leaves.joining import aligned
 from dspc_jax.ops.float_types import widened
@@ -45,6 +46,22 @@ from dspc_jax.types import Array, PyTree
 
 LEAST_WEIGHT = 1e-30
 """It keeps logits finite; far below the rounding of a sum of weights."""
+
+
+class EM(optax.GradientTransformation):
+    """An M-step that knows its E-step.
+
+    Attributes:
+        counts: ``counts(params, x[N, V, C], observed=None)``, the expected counts that
+            its ``update`` takes.
+    """
+
+    counts: Callable[..., CircuitWeights]
+
+    def __new__(cls, init, update, counts):  # noqa: D102
+        self = super().__new__(cls, init, update)
+        self.counts = counts
+        return self
 
 
 def em(
@@ -58,7 +75,7 @@ def em(
     momentum: float = 0.0,
     rescale: bool = False,
     approximate: bool = False,
-) -> optax.GradientTransformation:
+) -> EM:
     """The M-step as an optax transformation of expected counts.
 
     ``update(expected_counts(circuit, params, x), state, params)`` gives the change of
@@ -100,7 +117,8 @@ def em(
             likelihood may then fall, and a fixed point is no maximum.
 
     Returns:
-        The transformation. Its state is empty without a schedule and momentum.
+        The transformation. Its state is empty without a schedule and momentum; its
+        ``counts`` are `expected_counts` of this circuit.
 
     Raises:
         ValueError: a number is out of its range, there is no such prior, or a leaf has
@@ -120,9 +138,10 @@ def em(
         layout, smooth_towards, pseudocount, leaf_pseudocount, leaf_spread
     )
     m_step = _m_step(layout, step_size, smoothing, rescale)
-    if not momentum:
-        return m_step
-    return optax.chain(averaged_counts(layout, momentum), m_step)
+    if momentum:
+        m_step = optax.chain(averaged_counts(layout, momentum), m_step)
+    counts = functools.partial(expected_counts, circuit, approximate=approximate)
+    return EM(*m_step, counts)
 
 
 def _m_step(layout, step_size, smoothing: Smoothing, rescale: bool):

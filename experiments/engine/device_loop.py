@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 import numpy as np
 
+from dspc_jax.learning.batches import batch_indices
 from dspc_jax.learning.loop import (
     Carry,
     Step,
@@ -25,7 +26,7 @@ from dspc_jax.learning.loop import (
 )
 from experiments.console.errors import UserError
 from experiments.data import Dataset
-from experiments.engine.batches import batch_indices, examples_of, mirror, mirrored
+from experiments.engine.batches import examples_of, mirror, mirrored
 from experiments.engine.full_batch import FullBatch
 from experiments.engine.seed_keys import bits_of
 from experiments.engine.system import Failure, System

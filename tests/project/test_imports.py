@@ -38,10 +38,12 @@ LIBRARY = {
     "circuit": (*_LAYERS, "queries", "protocols"),
     "rows": _CIRCUIT,
     "sharpening": _CIRCUIT,
+    "supports": (*_CIRCUIT, "examples"),
+    "samplers": ("arguments", "queries", "types"),
     "registry": (),
     "protocols": ("types",),
     "serialization": (*_CIRCUIT, "registry", "flows", "safe_files"),
-    "learning": _CIRCUIT,
+    "learning": (*_CIRCUIT, "supports"),
     "chow_liu": (*_CIRCUIT, "rows", "learning"),
     "integral_circuits": (*_CIRCUIT, "networks"),
     # Beside the chain: what is no circuit.

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
+from dspc_jax.learning.batches import batch_indices
 from experiments import data
 from experiments.console.errors import UserError
-from experiments.engine.batches import batch_indices
 from experiments.models.preprocessing import preprocessing
 
 LEAVES = ("binomial", "normal", "bernoulli", "categorical", "discretized_logistic")
