@@ -28,19 +28,16 @@ def measurements(job: Job) -> list[Measurement]:
 
 
 def _start_folder(job: Job) -> pathlib.Path:
-    """The run of the stage ``mnist`` where there is one."""
-    folder = pathlib.Path(job.work) / mnist.LAST
-    return folder if folder.exists() else pathlib.Path(job.work) / "hybrid_start"
+    """A run of the stage ``mnist`` where there is one, the last one first."""
+    runs = [pathlib.Path(job.work) / name for name in (mnist.LAST, mnist.FIRST)]
+    ended = [folder for folder in runs if (folder / "result.json").exists()]
+    return ended[0] if ended else pathlib.Path(job.work) / "hybrid_start"
 
 
 def _start(job: Job) -> dict[str, Any]:
     folder = _start_folder(job)
     if not folder.exists():
-        flags = {
-            **mnist.circuit_flags(job),
-            "batch_size": 32 if job.tiny else 256,
-            "num_steps": 3 if job.tiny else 2000,
-        }
+        flags = mnist.likelihood_flags(job, 3 if job.tiny else 330)
         programs.run(job, "ll", folder.name, flags, job.seconds / 4)
     return {"dataset": programs.mnist_flags(job)["dataset"], **programs.metrics(folder)}
 
