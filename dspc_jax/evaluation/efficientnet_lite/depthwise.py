@@ -37,9 +37,7 @@ def _sum_of_shifts(stride: int, x: Array, kernel: Array) -> Array:
 def _slide(stride: int, padded: Array, kernel: Array) -> Array:
     """The sum where the kernel lies inside of the map."""
     side = len(kernel)
-    rows, columns = (
-        (size - side) // stride * stride + 1 for size in padded.shape[1:3]
-    )
+    rows, columns = ((size - side) // stride * stride + 1 for size in padded.shape[1:3])
     total = jnp.zeros((), padded.dtype)
     for i in range(side):
         for j in range(side):
@@ -48,9 +46,7 @@ def _slide(stride: int, padded: Array, kernel: Array) -> Array:
     return total
 
 
-def _forward(
-    stride: int, x: Array, kernel: Array
-) -> tuple[Array, tuple[Array, Array]]:
+def _forward(stride: int, x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
     return _convolve(stride, x, kernel), (x, kernel)
 
 

@@ -207,9 +207,7 @@ class Depthwise(nn.Module):
         return y + bias[None, None, None]
 
 
-def _conv(
-    x: Array, features: int, kernel: int, name: str, *, stride: int = 1
-) -> Array:
+def _conv(x: Array, features: int, kernel: int, name: str, *, stride: int = 1) -> Array:
     """A convolution with bias, inside a compact module."""
     return nn.Conv(
         features,

