@@ -66,7 +66,7 @@ class EvaluateSettings:
         "clean",
         "clean: both sides preprocessed alike, samples and leaf means, antialiased "
         "resizing; paper: leaf means against test images as stored, where the set has "
-        "larger ones, and the original resizing (both for --inception)",
+        "larger ones, and the original resizing (for --inception)",
         flags.one_of("clean", "paper"),
         only={"inception": given},
     )
