@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 
 from flax import linen as nn
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -17,6 +16,7 @@ from dspc_jax.networks.layers import (
     scaled_images,
 )
 from dspc_jax.networks.spectral import spectrally_normalized
+from dspc_jax.ops.streaming import in_batches
 from dspc_jax.ops.values import as_values
 from dspc_jax.types import Array, PyTree
 
@@ -181,7 +181,7 @@ def feature_discriminator(
         A `Discriminator` of examples ``[B, V, C]``, with spectral normalization and
         without dropout.
     """
-    of_data = np.asarray(jax.jit(features)(as_values("x", x)))
+    of_data = in_batches(features, as_values("x", x))
     mean, deviation = of_data.mean(0), np.maximum(of_data.std(0), _MIN_DEVIATION)
     network = mlp_discriminator(
         of_data.shape[1],

@@ -14,10 +14,11 @@ References:
 from collections.abc import Callable
 from typing import TypeAlias
 
-import jax
+import jax.numpy as jnp
 import numpy as np
 
 from dspc_jax.objectives.kernels import Kernel, gaussian_kernel, median_bandwidths
+from dspc_jax.ops.streaming import in_batches
 from dspc_jax.ops.values import as_values
 from dspc_jax.types import Array
 
@@ -35,5 +36,6 @@ def feature_kernel(features: Features, x: Array) -> Kernel:
     Returns:
         A `Kernel` of features: ``mmd_loss(..., kernel=kernel, features=features)``.
     """
-    bandwidths = median_bandwidths(jax.jit(features)(as_values("x", x)))
+    of_data = in_batches(features, as_values("x", x))
+    bandwidths = median_bandwidths(jnp.asarray(of_data))
     return gaussian_kernel(np.asarray(bandwidths).tolist())

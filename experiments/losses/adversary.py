@@ -38,6 +38,7 @@ _RATES = {
     "mlp": 2e-4,
     "conv": 2e-3,
     "classifier": 1e-3,
+    "efficientnet": 1e-3,
     "circuit": 0.03,
     "self": 3e-3,
 }
@@ -45,6 +46,7 @@ _R1_WEIGHTS = {
     "mlp": 0.1,
     "conv": 0.1,
     "classifier": 0.1,
+    "efficientnet": 0.1,
     "circuit": 1e-4,
     "self": 0.0,
 }
@@ -76,10 +78,10 @@ class AdversarySettings:
         "conv",
         "who tells samples from data: mlp (the paper's network), conv (convolutions "
         "with spectral normalization), classifier (a network on the features of "
-        "trained classifiers, which stay as they are), circuit (one with a root for "
-        "data and one for samples), self (the trained circuit's own density against "
-        "that of a copy)",
-        flags.one_of("mlp", "conv", "classifier", "circuit", "self"),
+        "trained classifiers, which stay as they are), efficientnet (the same on those "
+        "of an EfficientNet-Lite), circuit (one with a root for data and one for "
+        "samples), self (the trained circuit's own density against that of a copy)",
+        flags.one_of("mlp", "conv", "classifier", "efficientnet", "circuit", "self"),
         only={"sample_loss": ["adv"]},
     )
     adv_classifier: str | None = flags.flag(
@@ -88,6 +90,14 @@ class AdversarySettings:
         "for --adv_discriminator=classifier",
         kind=flags.local_path,
         only={"adv_discriminator": ["classifier"]},
+    )
+    adv_efficientnet: str | None = flags.flag(
+        None,
+        "lite0, lite1 or lite2, with weights of ImageNet (from the extra 'features'), "
+        "for --adv_discriminator=efficientnet; another one may judge the run",
+        flags.one_of("lite0", "lite1", "lite2"),
+        kind=str,
+        only={"adv_discriminator": ["efficientnet"]},
     )
     adv_steps: int = flags.flag(
         1,
@@ -217,6 +227,11 @@ def _independent(
             settings.data_dir,
         )
         return feature_discriminator(features, perceptual.references(dataset))
+    if adv.adv_discriminator == "efficientnet":
+        features = perceptual.efficientnet_features(
+            adv.adv_efficientnet, ("adv_efficientnet", "adv_discriminator"), dataset
+        )
+        return feature_discriminator(features, perceptual.references(dataset))
     if adv.adv_discriminator == "conv":
         return convolutional_discriminator(
             dataset.height, dataset.width, num_channels, num_filters=adv.adv_filters
@@ -246,8 +261,8 @@ def _own_density(
     circuit = generator.circuit
     if circuit is None:
         raise UserError(
-            "--adv_discriminator must be mlp, conv, classifier or circuit for a "
-            "generator without likelihood, got 'self'"
+            "--adv_discriminator must be mlp, conv, classifier, efficientnet or "
+            "circuit for a generator without likelihood, got 'self'"
         )
     if isinstance(circuit.circuit.config.leaves[0], pc.Categorical):
         raise UserError(

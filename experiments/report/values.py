@@ -17,6 +17,13 @@ TITLES = {
     "fd_classifier": "FD of classifier features \N{DOWNWARDS ARROW}",
     "kd_classifier": "KD of classifier features \N{DOWNWARDS ARROW}",
     "kd_classifier_error": "standard error of KD",
+    **{
+        f"{kind}_efficientnet_lite{number}": (
+            f"{kind.upper()} of EfficientNet-Lite{number} features \N{DOWNWARDS ARROW}"
+        )
+        for number in range(3)
+        for kind in ("fd", "kd")
+    },
     "fid": "FID \N{DOWNWARDS ARROW}",
     "kid": "KID \N{DOWNWARDS ARROW}",
     "inception_score": "Inception Score \N{UPWARDS ARROW}",

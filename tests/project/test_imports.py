@@ -84,8 +84,11 @@ THIRD_PARTY: dict[str, set[str] | None] = {
     # Tables of special functions, computed once; float64 measures: both on the host.
     "scipy": {"leaves.quantiles", "evaluation"},
     "optax": {"learning", "objectives"},  # gradient transformations
-    # Networks; flows, whose conditioners are networks; the network of the FID.
-    "flax": {"networks", "integral_circuits", "flows", "evaluation.inception"},
+    # Networks; flows, whose conditioners are networks; the networks that measure.
+    "flax": {
+        *("networks", "integral_circuits", "flows"),
+        *("evaluation.inception", "evaluation.efficientnet_lite"),
+    },
 }
 # Structure is data: it knows NumPy and no JAX.
 WITHOUT_JAX = {"arguments", "structure", "safe_files"}

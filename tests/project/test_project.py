@@ -22,7 +22,9 @@ CONSTRAINTS = [
 def required() -> list[Requirement]:
     extras = PROJECT["project"]["optional-dependencies"]
     lines = [*PROJECT["project"]["dependencies"]]
-    lines += [line for name in ("test", "dev", "data") for line in extras[name]]
+    lines += [
+        line for name in ("test", "dev", "data", "features") for line in extras[name]
+    ]
     requirements = [Requirement(line) for line in lines]
     return [r for r in requirements if canonicalize_name(r.name) != "dspc-jax"]
 
