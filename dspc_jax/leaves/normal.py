@@ -67,16 +67,17 @@ class Normal:
         if self.max_scale is not None:
             store(self, max_scale=real_number("max_scale", self.max_scale))
         store(self, init_mean=real_pair("init_mean", self.init_mean))
-        if self.min_scale <= 0:
-            raise ValueError(f"min_scale must be positive, got {self.min_scale}")
+        if self.max_scale is None:
+            if self.min_scale <= 0:
+                raise ValueError(f"min_scale must be positive, got {self.min_scale}")
+        elif not 0 < self.min_scale < self.max_scale:
+            raise ValueError(
+                "min_scale must be positive and below max_scale="
+                f"{self.max_scale}, got {self.min_scale}"
+            )
         if self.min_scale < 1 / FAR:
             raise ValueError(
                 f"min_scale must be at least {1 / FAR} (scale the data up), got "
-                f"{self.min_scale}"
-            )
-        if self.max_scale is not None and self.min_scale >= self.max_scale:
-            raise ValueError(
-                f"min_scale must be below max_scale={self.max_scale}, got "
                 f"{self.min_scale}"
             )
 
