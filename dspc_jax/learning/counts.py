@@ -73,7 +73,7 @@ def expected_counts(
             0; None: once.
         batch_size: the most examples at once, in parts of equal size; None: all, or
             about 128 on a CPU whose cache the log-densities of all would not fit in
-            (faster there, and a fraction of the memory).
+            (a fraction of the memory, whose pages cost time).
         approximate: whether leaves without an M-step in closed form count moments, for
             an `dspc_jax.em` that is approximate, too.
 
