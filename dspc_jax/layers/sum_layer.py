@@ -98,13 +98,33 @@ def log_sum(kind: str, weights: Array, children: Sequence[Array]) -> Array:
         with positive weight in one sum of a partition lie 88 nats below the best
         product of its other sums: float32 ends there.)
     """
-    return _log_einsum_exp(weights, tuple(factors(kind, children)))
+    return _log_einsum_exp(weights, tuple(factors(kind, children)))[0]
 
 
 @Differentiable
-def _log_einsum_exp(weights: Array, children: tuple[Array, ...]) -> Array:
-    tops, _, _, total = _forward(weights, children)
-    return safe_log(total) + functools.reduce(jnp.add, tops)
+def _log_einsum_exp(
+    weights: Array, children: tuple[Array, ...]
+) -> tuple[Array, list[Array], Array]:
+    """The logs of the sums, and what the way back needs of the way there.
+
+    Returns:
+        Logs ``[P, O, N]``, the exponentials of the shifted children ``[P, K, N]`` and
+        the sums of their products ``[P, O, N]``.
+    """
+    logs, tops = shifted(weights, children)
+    values = [jnp.exp(log) for log in logs]
+    flat = weights.reshape(*weights.shape[:2], -1)
+    total = contract(flat, _products(values))
+    return safe_log(total) + functools.reduce(jnp.add, tops), values, total
+
+
+def _products(values: Sequence[Array]) -> Array:
+    """``[P, D, N]``."""
+    if len(values) == 1:
+        return values[0]
+    left, right = values
+    pairs = left[:, :, None] * right[:, None]
+    return pairs.reshape(pairs.shape[0], -1, pairs.shape[-1])
 
 
 def shifted(
@@ -136,41 +156,33 @@ def shifted(
     return logs, tops
 
 
-def _forward(weights, children):
-    """Tops ``[P, 1, N]``, values, products ``[P, D, N]``, sums ``[P, O, N]``."""
-    logs, tops = shifted(weights, children)
-    values = [jnp.exp(log) for log in logs]
-    pairs = values[0]
-    if len(values) == 2:
-        pairs = values[0][:, :, None] * values[1][:, None]
-        pairs = pairs.reshape(pairs.shape[0], -1, pairs.shape[-1])
-    flat = weights.reshape(*weights.shape[:2], -1)
-    total = contract(flat, pairs)
-    return tops, values, pairs, total
-
-
 def _log_einsum_exp_fwd(weights, children):
-    return _log_einsum_exp(weights, children), (weights, children)
+    out = _log_einsum_exp(weights, children)
+    _, values, total = out
+    return out, (weights, values, total)
 
 
-def _log_einsum_exp_bwd(residuals, g):
-    """Two products of the forward's size; the forward is recomputed, not stored."""
-    weights, children = residuals
-    _, values, pairs, total = _forward(weights, children)
-    g = safe_divide(g, total)
+def _log_einsum_exp_bwd(residuals, cotangents):
+    """Two products of the forward's size, which is not computed again.
+
+    Those of the exponentials and the sums are 0 but in second derivatives.
+    """
+    weights, values, total = residuals
+    g, g_values, g_total = cotangents
+    g = safe_divide(g, total) + g_total
     flat = weights.reshape(*weights.shape[:2], -1)
-    d_weights = outer(g, pairs).reshape(weights.shape)
+    d_weights = outer(g, _products(values)).reshape(weights.shape)
     d_pairs = expand(flat, g)
     if len(values) == 1:
-        return d_weights, (d_pairs * values[0],)
+        return d_weights, ((d_pairs + g_values[0]) * values[0],)
     left, right = values
     d_pairs = d_pairs.reshape(*left.shape[:2], *right.shape[1:])
     # Written out slice by slice, see `dspc_jax.ops.numerics.sum_slices`.
     d_left = [d_pairs[:, :, j] * right[:, None, j] for j in range(right.shape[1])]
     d_right = [d_pairs[:, i] * left[:, i, None] for i in range(left.shape[1])]
     return d_weights, (
-        functools.reduce(jnp.add, d_left) * left,
-        functools.reduce(jnp.add, d_right) * right,
+        (functools.reduce(jnp.add, d_left) + g_values[0]) * left,
+        (functools.reduce(jnp.add, d_right) + g_values[1]) * right,
     )
 
 

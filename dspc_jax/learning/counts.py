@@ -35,6 +35,9 @@ from dspc_jax.ops.values import as_values
 from dspc_jax.parameters import CircuitParams, CircuitWeights, Layout
 from dspc_jax.types import Array
 
+_PART = 128  # examples
+_CACHE = 32 * 2**20  # bytes
+
 
 def expected_counts(
     circuit: Circuit,
@@ -68,7 +71,9 @@ def expected_counts(
             not known; None: none is.
         example_weights: how often each example counts, real numbers ``[N]`` of at least
             0; None: once.
-        batch_size: the most examples at once, in parts of equal size; None: all.
+        batch_size: the most examples at once, in parts of equal size; None: all, or
+            about 128 on a CPU whose cache the log-densities of all would not fit in
+            (a fraction of the memory, whose pages cost time).
         approximate: whether leaves without an M-step in closed form count moments, for
             an `dspc_jax.em` that is approximate, too.
 
@@ -91,7 +96,10 @@ def expected_counts(
     x, mask = examples.rows(layout, "x", x, observed, dtype)
     label = None if labels is None else _labels(layout, labels, len(x))
     weight = _example_weights(example_weights, len(x), dtype)
-    num_parts = 1 if batch_size is None else -(-len(x) // batch_size)
+    if batch_size is None:
+        num_parts = _num_parts(layout, len(x), dtype.itemsize)
+    else:
+        num_parts = -(-len(x) // batch_size)
     counts = functools.partial(_counts, layout, num_parts)
     return placed(counts, PartitionSpec())(params, x, mask, label, weight)
 
@@ -140,6 +148,24 @@ def _is_known(array: Any) -> bool:
     if isinstance(array, Tracer):
         return False
     return not isinstance(array, jax.Array) or array.is_fully_addressable
+
+
+def _num_parts(layout: Layout, num_examples: int, num_bytes: int) -> int:
+    """Parts of so many examples that are counted one after another.
+
+    Products are as fast for `_PART` examples as for more, while the passes between
+    them, and memory that is new to the process, cost the less the smaller the arrays
+    of a level are. Other devices have no such caches, and more to do at once.
+    """
+    levels = enumerate(layout.graph.levels, 1)
+    num_units = sum(
+        fold.size * layout.num_units(number)
+        for number, level in levels
+        for fold in level.folds
+    )
+    if jax.default_backend() != "cpu" or num_units * num_examples * num_bytes < _CACHE:
+        return 1
+    return max(round(num_examples / _PART), 1)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

@@ -11,6 +11,7 @@ import pytest
 from scipy import special
 
 import dspc_jax as pc
+from dspc_jax.learning import counts as counts_module
 from dspc_jax.learning.counts import prior_counts
 from dspc_jax.parameters import normalize
 from tests import cases
@@ -280,6 +281,24 @@ def test_counts_in_parts_are_those_of_all(is_masked):
     counts = pc.expected_counts(circuit, params, x, observed, batch_size=4)
     for a, b in zip(
         *map(jax.tree.leaves, (counts, choices.expected("channels", is_masked))),
+        strict=True,
+    ):
+        np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5)
+
+
+def test_counts_go_in_parts_where_levels_do_not_fit_in_the_cache(monkeypatch):
+    """Two parts of five where nothing fits, one where everything does; equal counts."""
+    circuit, params, x, _ = choices.model("channels")
+    assert len(x) == 10
+    whole = counts_module._num_parts(circuit.layout, len(x), 4)
+    monkeypatch.setattr(counts_module, "_CACHE", 0)
+    monkeypatch.setattr(counts_module, "_PART", 5)
+    parts = counts_module._num_parts(circuit.layout, len(x), 4)
+    is_cpu = jax.default_backend() == "cpu"
+    assert (whole, parts) == (1, 2 if is_cpu else 1)
+    counts = pc.expected_counts(circuit, params, x)
+    for a, b in zip(
+        *map(jax.tree.leaves, (counts, choices.expected("channels", False))),
         strict=True,
     ):
         np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5)
