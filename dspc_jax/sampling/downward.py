@@ -211,11 +211,12 @@ def _partition_choice(weights, pairs: bool, selectors, evidence, kind) -> rx.Cho
 def _per_partition(fold: FoldedPartitions, noise: Array, table: Array) -> Array:
     """Noise of partitions, ``[P, 2 or D, N]``, from that of slots, ``[N, S, ...]``.
 
-    Where partitions share noise, its numbers are made once for all of them.
+    Where partitions share noise, its numbers are made once for all of them, and before
+    steps: what these take must have derivatives, which bits have not.
     """
     noise = jnp.moveaxis(noise, 0, -1)
     repeats = fold.size // fold.num_slots
-    if repeats > 1:
+    if repeats > 1 or fold.steps is not None:
         count = math.prod(table.shape[2:])
         noise = stored(alternatives(noise, count, table.dtype, axis=1))
     if np.array_equal(fold.slots, np.arange(fold.size) // repeats):

@@ -141,7 +141,7 @@ def _through_mixture(level: Level, weights, log_p, bits, units):
         logits += jnp.moveaxis(log_p[np.maximum(mixture, 0)], 1, 2)
     uniform = alternatives(jnp.moveaxis(bits, 0, 1), mixture.shape[1], logits.dtype)
     chosen = first_greatest(logits + gumbel(uniform)[level.slots])
-    taken = chosen[owner] == position[:, None]
+    taken = chosen[owner] == position.astype(chosen.dtype)[:, None]
     return jnp.where(taken, units[owner], _OFF), PathChoice(weight, chosen)
 
 

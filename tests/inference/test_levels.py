@@ -101,7 +101,7 @@ def test_steps_change_nothing(num_hairs, sum_layer, num_thick, names):
     """Values, draws and gradients of every walk are those without steps."""
     stepped, plain = both(num_hairs, sum_layer, num_thick)
     params = parameters.init(plain, jax.random.key(0), None, 0.5)
-    keys = jax.random.split(jax.random.key(1), 3)
+    keys = jax.random.split(jax.random.key(4), 3)
     num_variables = plain.graph.num_variables
     x = jax.random.normal(jax.random.key(2), (3, num_variables, 1))
     observed = jax.random.bernoulli(jax.random.key(3), 0.4, (3, num_variables))
