@@ -25,7 +25,7 @@ CONFIGS = {
         sum_layer="tucker",
     ),
 }
-ORDER = {"trees": [0, 1], "channels": [0, 1], "families": [0, 2, 1]}
+ORDER = {"trees": [0, 1], "channels": [0, 1], "families": [0, 1, 2]}
 _nodes, _weights = np.polynomial.legendre.leggauss(16)
 LOW, PIECES = -9.0, 12
 
