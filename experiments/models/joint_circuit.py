@@ -13,6 +13,7 @@ import dspc_jax as pc
 from experiments.data import Dataset
 from experiments.engine.flags import Settings
 from experiments.models import circuit as model
+from experiments.models.adapted_circuit import adapted
 
 
 class JointModel(NamedTuple):
@@ -166,29 +167,4 @@ def _image_marginal(circuit: pc.Circuit, num_pixels: int) -> pc.Circuit:
             jnp.pad(pixels, (0, total - num_pixels)),
         )
 
-    def query(function):
-        return lambda params, x, observed=None: function(params, *joined(x, observed))
-
-    def sampler(function):
-        def draw(key, params, *, x=None, observed=None, **options):
-            x, observed = joined(x, observed)
-            return function(key, params, x=x, observed=observed, **options)[:num_pixels]
-
-        return draw
-
-    def completion(function):
-        def complete(params, x=None, observed=None):
-            return function(params, *joined(x, observed))[:num_pixels]
-
-        return complete
-
-    return dataclasses.replace(
-        circuit,
-        log_prob=query(circuit.log_prob),
-        class_log_probs=query(circuit.class_log_probs),
-        class_posterior=query(circuit.class_posterior),
-        sample=sampler(circuit.sample),
-        sample_differentiable=sampler(circuit.sample_differentiable),
-        mpe=completion(circuit.mpe),
-        mean=completion(circuit.mean),
-    )
+    return adapted(circuit, joined, lambda x: x[:num_pixels])

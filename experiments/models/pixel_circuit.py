@@ -6,6 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 
 import dspc_jax as pc
+from experiments.models.adapted_circuit import adapted
 
 
 def of_pixels(circuit: pc.Circuit, num_channels: int) -> pc.Circuit:
@@ -31,34 +32,8 @@ def of_pixels(circuit: pc.Circuit, num_channels: int) -> pc.Circuit:
     def pixels(x: Any) -> Any:
         return x.reshape(-1, num_channels)
 
-    def query(function):
-        return lambda params, x, observed=None: function(params, *own(x, observed))
-
-    def sampler(function):
-        def draw(key, params, *, x=None, observed=None, **options):
-            x, observed = own(x, observed)
-            return pixels(function(key, params, x=x, observed=observed, **options))
-
-        return draw
-
-    def completion(function):
-        def complete(params, x=None, observed=None):
-            return pixels(function(params, *own(x, observed)))
-
-        return complete
-
     def init(key, data=None, *, observed=None, **options):
         data, observed = own(data, observed)
         return circuit.init(key, data, observed=observed, **options)
 
-    return dataclasses.replace(
-        circuit,
-        init=init,
-        log_prob=query(circuit.log_prob),
-        class_log_probs=query(circuit.class_log_probs),
-        class_posterior=query(circuit.class_posterior),
-        sample=sampler(circuit.sample),
-        sample_differentiable=sampler(circuit.sample_differentiable),
-        mpe=completion(circuit.mpe),
-        mean=completion(circuit.mean),
-    )
+    return dataclasses.replace(adapted(circuit, own, pixels), init=init)

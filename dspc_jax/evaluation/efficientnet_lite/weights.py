@@ -6,7 +6,6 @@ The files are installed by packages of their own, which are never imported: the 
 
 from collections.abc import Mapping
 import functools
-import hashlib
 import importlib.metadata
 from typing import NamedTuple
 
@@ -15,12 +14,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from dspc_jax.evaluation.efficientnet_lite.network import EfficientNetLite, scale_of
+from dspc_jax.evaluation.published_weights import (
+    check_hash,
+    check_tensors,
+    convolution,
+    tensors_of_convolution,
+)
 from dspc_jax.safe_files import read_tensors
 from dspc_jax.types import PyTree
 
 _VERSION = "0.1.0"  # of the packages
-_EPSILON = 1e-3
-"""Added to the variances of the batch normalization, as in the source."""
 
 
 class WeightsFile(NamedTuple):
@@ -110,13 +113,7 @@ def read_efficientnet_lite_params(
     """
     scale_of(variant)
     expected = WEIGHTS_FILES[variant].sha256 if sha256 is None else sha256
-    digest = hashlib.sha256(data).hexdigest()
-    if not digest.startswith(expected):
-        raise ValueError(
-            f"the sha256 of {WEIGHTS_FILES[variant].name} must begin with "
-            f"{expected[:16]}, got {digest[:16]}... of {len(data)} bytes: another or a "
-            "damaged file"
-        )
+    check_hash(WEIGHTS_FILES[variant].name, data, expected)
     return params_from_tensors(read_tensors(data), variant)
 
 
@@ -128,12 +125,7 @@ def expected_tensors(variant: str) -> dict[str, tuple[int, ...]]:
             expected["_fc.weight"] = kernel[::-1]
             expected["_fc.bias"] = kernel[-1:]
             continue
-        height, width, inputs, outputs = kernel
-        conv, norm = _file_names(path)
-        expected[f"{conv}.weight"] = (outputs, inputs, height, width)
-        for name in ("weight", "bias", "running_mean", "running_var"):
-            expected[f"{norm}.{name}"] = (outputs,)
-        expected[f"{norm}.num_batches_tracked"] = ()
+        expected |= tensors_of_convolution(*_file_names(path), kernel)
     return expected
 
 
@@ -154,7 +146,7 @@ def params_from_tensors(tensors: Mapping[str, np.ndarray], variant: str) -> PyTr
     Raises:
         ValueError: a tensor is missing, unknown, of another shape, or not finite.
     """
-    _check(tensors, expected_tensors(variant))
+    check_tensors("EfficientNet-Lite", tensors, expected_tensors(variant))
     params: dict = {}
     for path in _layers(variant):
         *parents, layer = path
@@ -165,43 +157,8 @@ def params_from_tensors(tensors: Mapping[str, np.ndarray], variant: str) -> PyTr
                 "bias": jnp.asarray(tensors["_fc.bias"]),
             }
             continue
-        conv, norm = _file_names(path)
-        weight, bias, mean, variance = (
-            np.asarray(tensors[f"{norm}.{name}"], np.float64)
-            for name in ("weight", "bias", "running_mean", "running_var")
-        )
-        if variance.min() < 0:
-            raise ValueError(
-                f"{norm}.running_var must not be negative, got {variance.min()}"
-            )
-        scale = weight / np.sqrt(variance + _EPSILON)
-        kernel = tensors[f"{conv}.weight"].transpose(2, 3, 1, 0)
-        target[layer] = {
-            "kernel": jnp.asarray(kernel * scale[None, None, None], jnp.float32),
-            "bias": jnp.asarray(bias - mean * scale, jnp.float32),
-        }
+        target[layer] = convolution(tensors, *_file_names(path))
     return params
-
-
-def _check(
-    tensors: Mapping[str, np.ndarray], expected: Mapping[str, tuple[int, ...]]
-) -> None:
-    """Refuses tensors of other names, shapes or values."""
-    if missing := sorted(expected.keys() - tensors.keys()):
-        raise ValueError(
-            f"tensors must hold {missing[0]!r}, got none of it ({len(missing)} missing)"
-        )
-    if unknown := sorted(tensors.keys() - expected.keys()):
-        raise ValueError(
-            f"tensors must be those of EfficientNet-Lite, got {unknown[0]!r} "
-            f"({len(unknown)} unknown)"
-        )
-    for name, shape in expected.items():
-        tensor = tensors[name]
-        if tensor.shape != shape:
-            raise ValueError(f"{name} must have the shape {shape}, got {tensor.shape}")
-        if not np.isfinite(tensor).all():
-            raise ValueError(f"{name} must be finite, got NaN or infinity")
 
 
 def _file_names(path: tuple[str, ...]) -> tuple[str, str]:
