@@ -125,7 +125,9 @@ def fit(
         )
     size = min(whole_number("batch_size", batch_size, least=1), len(examples[0]))
     epoch = -(-len(examples[0]) // size)
-    every = whole_number("eval_every", eval_every or epoch, least=1)
+    every = whole_number(
+        "eval_every", epoch if eval_every is None else eval_every, least=1
+    )
     total = whole_number(
         "num_steps", _EPOCHS * epoch if num_steps is None else num_steps, least=1
     )
@@ -246,7 +248,7 @@ def _train(trainer, params, key, examples, held_out, total, every, patience, cal
         carry, last = _run(trainer, carry, key_steps, examples, indices, first, num)
         _check_finite(last, first)
         params, step = carry.state[0], first + num
-        means = {name: float(total) / num for name, total in carry.sums.items()}
+        means = {name: float(value) / num for name, value in carry.sums.items()}
         valid = float("nan")
         if held_out is not None:
             valid = float(_loss_of(trainer, params, key_valid, held_out))

@@ -175,6 +175,7 @@ def test_a_loss_that_is_not_finite_is_named_with_its_step():
         ({"valid": rows() / 2}, "valid must have whole numbers from 0 to 1"),
         ({"key": 3}, "key must be one typed key"),
         ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
+        ({"eval_every": 0}, "eval_every must be at least 1, got 0"),
         ({"num_steps": 1.5}, "num_steps must be a whole number, got 1.5"),
         ({"patience": 3}, "valid must be given with patience, got None"),
         (
