@@ -5,11 +5,10 @@ EM on mini-batches; each stands as it was after its best epoch on the validation
 The best of them, and the mixture of all, stand beside what others have published.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 import csv
 import dataclasses
 import functools
-import itertools
 from pathlib import Path
 import re
 import time
@@ -62,17 +61,26 @@ class TableSettings:
         ",".join(PUBLISHED), "names of tables, with commas", free=True
     )
     models: str = flags.flag(
-        "1x16,1x64",
+        "1x32,8x16",
         "trees and units of each latent in them, with commas; chow_liu: the tree of "
         "the variables themselves, by counting, without latents",
     )
     pseudocounts: str = flags.flag(
-        "0.3,3",
+        "0.03,0.3,3",
         "rows that every sum and leaf count in addition to all training rows, with "
         "commas; each with each model",
     )
-    num_epochs: int = flags.flag(20, "passes of the training rows", flags.at_least(1))
-    batch_size: int = flags.flag(250, "rows a step", flags.at_least(1))
+    num_epochs: int = flags.flag(
+        30, "passes of the training rows, at most", flags.at_least(1)
+    )
+    patience: int = flags.flag(
+        4,
+        "passes without a better validation after which a circuit is left",
+        flags.at_least(1),
+    )
+    batch_size: int = flags.flag(
+        0, "rows a step; 0: a sixteenth of them, at most 250", flags.at_least(0)
+    )
     first_step_size: float = flags.flag(
         0.1, "of EM; it falls exponentially", flags.within(0, 1)
     )
@@ -102,53 +110,56 @@ class Outcome(NamedTuple):
 
 
 def train(
-    table: data.Dataset, settings: TableSettings, model: str, pseudocount: float
-) -> Outcome:
-    """Trains a mixture of trees, and keeps what is best on the validation rows.
+    table: data.Dataset,
+    settings: TableSettings,
+    model: str,
+    pseudocounts: Sequence[float],
+) -> Iterator[Outcome]:
+    """Trains a mixture of trees with several pseudocounts, from one start.
+
+    Each keeps what is best on the validation rows.
 
     Args:
         table: the rows.
         settings: the flags.
         model: its trees and units, ``TREESxUNITS``, or ``chow_liu``.
-        pseudocount: rows that every sum and leaf count in addition to all training
+        pseudocounts: rows that every sum and leaf count in addition to all training
             rows; they are like those of all units of the region together.
 
-    Returns:
-        The outcome.
+    Yields:
+        The outcome of each.
     """
-    x = table.train.astype(np.float32)
     if model == _CHOW_LIU:
-        return _counted(table, pseudocount)
-    rng = np.random.default_rng(settings.seed)
+        yield from (_counted(table, count) for count in pseudocounts)
+        return
+    x = table.train.astype(np.float32)
     num_trees, num_units = map(int, model.split("x"))
     start_key = jax.random.key(settings.seed)
-    params: Any
     circuit, params = tree_mixture.started(start_key, x, num_trees, num_units)
-    batch_size = min(settings.batch_size, len(x))
+    batch_size = settings.batch_size or min(250, -(-len(x) // 16))
+    batch_size = min(batch_size, len(x))
     num_steps = len(x) // batch_size
     first, last = settings.first_step_size, settings.last_step_size
     decay = settings.num_epochs * num_steps
-    em = pc.em(
-        circuit,
-        step_size=optax.exponential_decay(first, decay, last / first),
-        pseudocount=pseudocount * batch_size / len(x),
-        smooth_towards="marginal",
-    )
-    state = em.init(params)
+    schedule = optax.exponential_decay(first, decay, last / first)
     log_prob = jax.jit(jax.vmap(circuit.log_prob, (None, 0)))
-    epoch = jax.jit(functools.partial(_epoch, circuit, em))
-    device_rows = jnp.asarray(x)
-    best: tuple[float, Any, int] = (-np.inf, params, 0)
-    for n in range(settings.num_epochs):
-        batches = rng.permutation(len(x))[: num_steps * batch_size]
-        params, state = epoch(
-            params, state, device_rows, batches.reshape(num_steps, batch_size)
-        )
-        score = _log_probs(log_prob, params, table.valid).mean()
-        if score > best[0]:
-            best = (score, params, n + 1)
-    valid, test = (_log_probs(log_prob, best[1], r) for r in (table.valid, table.test))
-    return Outcome(valid, test, best[2])
+    epoch = jax.jit(functools.partial(_epoch, circuit, schedule))
+    rows = jnp.asarray(x)
+    for pseudocount in pseudocounts:
+        rng = np.random.default_rng(settings.seed)
+        share = pseudocount * batch_size / len(x)
+        state = (params, pc.em(circuit, step_size=schedule).init(params))
+        best: tuple[float, Any, int] = (-np.inf, params, 0)
+        for n in range(1, settings.num_epochs + 1):
+            batches = rng.permutation(len(x))[: num_steps * batch_size]
+            state = epoch(share, *state, rows, batches.reshape(num_steps, batch_size))
+            score = _log_probs(log_prob, state[0], table.valid).mean()
+            if score > best[0]:
+                best = (score, state[0], n)
+            if n - best[2] >= settings.patience:
+                break
+        parts = (table.valid, table.test)
+        yield Outcome(*(_log_probs(log_prob, best[1], part) for part in parts), best[2])
 
 
 def _counted(table: data.Dataset, pseudocount: float) -> Outcome:
@@ -161,8 +172,14 @@ def _counted(table: data.Dataset, pseudocount: float) -> Outcome:
     return Outcome(valid, test, 0)
 
 
-def _epoch(circuit, em, params, state, x, batches):
+def _epoch(circuit, schedule, pseudocount, params, state, x, batches):
     """One pass of the rows."""
+    em = pc.em(
+        circuit,
+        step_size=schedule,
+        pseudocount=pseudocount,
+        smooth_towards="marginal",
+    )
 
     def step(carry, rows):
         params, state = carry
@@ -207,8 +224,8 @@ def mixed(weights: np.ndarray, log_probs: np.ndarray) -> np.ndarray:
     return np.log(weights @ np.exp(log_probs - top)) + top
 
 
-def _candidates(settings: TableSettings) -> list[tuple[str, float]]:
-    """Models and pseudocounts, each with each."""
+def _candidates(settings: TableSettings) -> dict[str, list[float]]:
+    """The pseudocounts of each model."""
     models = settings.models.split(",")
     for model in models:
         sizes = re.fullmatch(r"[1-9]\d{0,3}x[1-9]\d{0,3}", model)
@@ -231,23 +248,25 @@ def _candidates(settings: TableSettings) -> list[tuple[str, float]]:
             "--pseudocounts must be greater than 0 with --models=chow_liu (rows must "
             f"be possible), got {settings.pseudocounts!r}"
         )
-    return list(itertools.product(models, counts))
+    return dict.fromkeys(models, counts)
 
 
 def _study(
-    settings: TableSettings, name: str, candidates: Sequence[tuple[str, float]]
+    settings: TableSettings, name: str, candidates: Mapping[str, Sequence[float]]
 ) -> list[dict[str, Any]]:
     """The lines of one table: every model, the best one, the mixture."""
     options = data.Options(debd_name=name)
     table = data.load("debd", settings.data_dir, options)
     lines, outcomes = [], []
-    for model, count in candidates:
+    for model, counts in candidates.items():
         start = time.perf_counter()
-        outcome = train(table, settings, model, count)
-        outcomes.append(outcome)
-        seconds = time.perf_counter() - start
-        lines.append(_line(name, model, count, outcome, seconds))
-        summary.write("  ".join(f"{value}" for value in lines[-1].values()) + "\n")
+        trained = train(table, settings, model, counts)
+        for count, outcome in zip(counts, trained, strict=True):
+            outcomes.append(outcome)
+            seconds = time.perf_counter() - start
+            lines.append(_line(name, model, count, outcome, seconds))
+            summary.write("  ".join(f"{value}" for value in lines[-1].values()) + "\n")
+            start = time.perf_counter()
         jax.clear_caches()
     valid, test = (np.stack([getattr(o, k) for o in outcomes]) for k in _PARTS)
     weights = mixture_weights(valid)

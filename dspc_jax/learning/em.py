@@ -29,6 +29,7 @@ import math
 from typing import Any
 
 import jax
+from jax.core import Tracer
 import jax.numpy as jnp
 import optax
 
@@ -41,6 +42,7 @@ from dspc_jax.learning.smoothing import Smoothing, smoothing_of
 from dspc_jax.leaves.joining import aligned
 from dspc_jax.ops.float_types import widened
 from dspc_jax.ops.numerics import safe_divide
+from dspc_jax.ops.values import traced_number
 from dspc_jax.parameters import CircuitParams, CircuitWeights
 from dspc_jax.types import Array, PyTree
 
@@ -68,8 +70,8 @@ def em(
     circuit: Circuit,
     *,
     step_size: optax.ScalarOrSchedule = 1.0,
-    pseudocount: float = 0.0,
-    leaf_pseudocount: float | None = None,
+    pseudocount: float | Array = 0.0,
+    leaf_pseudocount: float | Array | None = None,
     smooth_towards: str = "current",
     leaf_spread: float = 0.0,
     momentum: float = 0.0,
@@ -126,8 +128,8 @@ def em(
     """
     layout = fittable_layout(circuit, approximate=approximate)
     if not callable(step_size):
-        step_size = real_number("step_size", step_size)
-        if not 0 < step_size <= 1:
+        step_size = traced_number("step_size", step_size)
+        if not isinstance(step_size, Tracer) and not 0 < step_size <= 1:
             raise ValueError(f"step_size must be in (0, 1], got {step_size}")
     momentum = real_number("momentum", momentum)
     if not 0 <= momentum < 1:

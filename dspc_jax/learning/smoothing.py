@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
+from jax.core import Tracer
 import jax.numpy as jnp
 
 from dspc_jax.arguments import real_number, shown
@@ -16,6 +17,7 @@ from dspc_jax.layers.input_layer import InputBlock
 from dspc_jax.leaves import CenteredLeaf, OrderedLeaf, UniformLeaf
 from dspc_jax.leaves.joining import aligned
 from dspc_jax.ops.numerics import safe_divide
+from dspc_jax.ops.values import traced_number
 from dspc_jax.parameters import Layout
 from dspc_jax.types import Array
 
@@ -35,8 +37,8 @@ class Smoothing(NamedTuple):
     """
 
     towards: str
-    sums: float
-    leaves: float
+    sums: float | Array
+    leaves: float | Array
     spread: float
 
     def of_sums(self, count: Array, weight: Array, axes: Sequence[int]) -> Array | None:
@@ -50,7 +52,7 @@ class Smoothing(NamedTuple):
         Returns:
             In the shape of the weights, 0 where these are 0; None: nothing.
         """
-        if not self.sums:
+        if _none(self.sums):
             return None
         if self.towards == "current":
             return self.sums * weight
@@ -85,7 +87,7 @@ class Smoothing(NamedTuple):
         if self.spread:
             assert isinstance(leaf, OrderedLeaf)
             statistics = leaf.spread(statistics, self.spread)
-        if not self.leaves:
+        if _none(self.leaves):
             return statistics, mass
         prior = current
         if self.towards == "uniform":
@@ -106,7 +108,11 @@ class Smoothing(NamedTuple):
 
 
 def smoothing_of(
-    layout: Layout, towards: str, sums: float, leaves: float | None, spread: float
+    layout: Layout,
+    towards: str,
+    sums: float | Array,
+    leaves: float | Array | None,
+    spread: float,
 ) -> Smoothing:
     """The smoothing that the arguments of `dspc_jax.learning.em.em` ask for.
 
@@ -129,8 +135,8 @@ def smoothing_of(
         raise ValueError(f"smooth_towards must be among {PRIORS}, got {shown(towards)}")
     numbers = []
     for name, value in (("pseudocount", sums), ("leaf_pseudocount", leaves)):
-        value = numbers[0] if value is None and numbers else real_number(name, value)
-        if value < 0:
+        value = numbers[0] if value is None and numbers else traced_number(name, value)
+        if not isinstance(value, Tracer) and value < 0:
             raise ValueError(f"{name} must be at least 0, got {value}")
         numbers.append(value)
     spread = real_number("leaf_spread", spread)
@@ -143,7 +149,7 @@ def smoothing_of(
                 "leaf_spread must be 0 for leaves that are no tables of ordered values "
                 f"(categorical), got {spread} with {shown(block.family)}"
             )
-    if smoothing.leaves and towards == "uniform":
+    if not _none(smoothing.leaves) and towards == "uniform":
         for block in layout.blocks:
             if not isinstance(block.leaf, UniformLeaf):
                 raise ValueError(
@@ -151,6 +157,11 @@ def smoothing_of(
                     f"distribution (or leaf_pseudocount=0), got {shown(block.family)}"
                 )
     return smoothing
+
+
+def _none(number: float | Array) -> bool:
+    """Whether a number of examples is known to be 0."""
+    return not isinstance(number, Tracer) and number == 0
 
 
 def _of_all_units(leaf, params, statistics, mass):

@@ -13,7 +13,7 @@ from jax.core import Tracer
 import jax.numpy as jnp
 import numpy as np
 
-from dspc_jax.arguments import shown
+from dspc_jax.arguments import real_number, shown
 from dspc_jax.types import Array
 
 LARGEST = 1e15
@@ -115,3 +115,23 @@ def _refuse(name, x, observed, is_wrong, requirement, got):
             f"{name} must {requirement} where it is observed, got {got} in row {row}, "
             f"variable {variable} ({wrong.any(1).sum()} of {len(x)} rows)"
         )
+
+
+def traced_number(name: str, value: Any) -> Any:
+    """A `real_number`, or a traced one as it is: its value is not known yet.
+
+    Args:
+        name: the argument's name, for the error.
+        value: a number of Python, NumPy or JAX, or a tracer.
+
+    Returns:
+        The number, or the tracer.
+
+    Raises:
+        ValueError: no finite number, or a tracer of another shape than ``()``.
+    """
+    if not isinstance(value, Tracer):
+        return real_number(name, value)
+    if value.shape or not jnp.issubdtype(value.dtype, jnp.number):
+        raise ValueError(f"{name} must be a number, got {shown(value)}")
+    return value

@@ -3,6 +3,7 @@
 import functools
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -367,3 +368,28 @@ def test_a_leaf_counts_for_neighboring_values():
     wanted[:2] = 0  # beyond three deviations
     table = jax.nn.softmax(leaf.logits, axis=-1)
     np.testing.assert_allclose(table[0, 0, 0, 0], wanted / wanted.sum(), atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["step_size", "pseudocount", "leaf_pseudocount"])
+@pytest.mark.parametrize("towards", ["marginal", "current"])
+def test_numbers_may_be_traced(name, towards):
+    """One program for all values, and the same step."""
+    circuit = pc.build(
+        pc.CircuitConfig(pc.RandomBinaryTrees(4, 1, 1), pc.Categorical(3), num_sums=2)
+    )
+    x = jax.random.randint(jax.random.key(0), (20, 4, 1), 0, 3).astype(np.float32)
+    params = circuit.init(jax.random.key(1), x)
+    counts = pc.expected_counts(circuit, params, x)
+
+    def change(value):
+        numbers = {"step_size": 0.5, "pseudocount": 2.0, name: value}
+        em = pc.em(circuit, **numbers, smooth_towards=towards)
+        return em.update(counts, em.init(params), params)[0]
+
+    compiled = jax.jit(change)
+    for value in (0.25, 0.75):
+        result = compiled(jnp.float32(value))
+        chex.assert_trees_all_close(result, change(value), atol=1e-6)
+    assert compiled._cache_size() == 1
+    with pytest.raises(ValueError, match=f"{name} must be a number, got"):
+        compiled(jnp.ones(2, jnp.float32))

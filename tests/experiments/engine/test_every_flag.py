@@ -140,7 +140,9 @@ def test_tables_read_their_flags(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         return circuit, circuit.init(key)
 
     monkeypatch.setattr(tree_mixture, "started", started)
-    monkeypatch.setattr(binary_tables, "_epoch", lambda c, em, *state: state[:2])
+    monkeypatch.setattr(
+        binary_tables, "_epoch", lambda circuit, schedule, count, *state: state[:2]
+    )
     monkeypatch.setattr(binary_tables, "_log_probs", lambda f, p, x: np.zeros(len(x)))
     write_folder(tmp_path, "one")
     words = [f"--data_dir={tmp_path}", f"--workdir={tmp_path / 'out'}", "--tables=one"]
