@@ -101,7 +101,7 @@ def _check(settings: Settings) -> None:
         )
 
 
-_OF_IMAGES = ("start", "labels", "leaf", "leaf_noise", "colors", "channels")
+_OF_IMAGES = ("start", "labels", "leaf", "leaf_noise", "colors", "channels", "wavelets")
 PROGRAM = training_program(
     "experiments.ade",
     "Trains a density over the features of a flow by likelihood and through samples.",

@@ -66,15 +66,15 @@ class TableSettings:
         "the variables themselves, by counting, without latents",
     )
     pseudocounts: str = flags.flag(
-        "0.03,0.3,3",
+        "0.05,0.5",
         "rows that every sum and leaf count in addition to all training rows, with "
         "commas; each with each model",
     )
     num_epochs: int = flags.flag(
-        30, "passes of the training rows, at most", flags.at_least(1)
+        20, "passes of the training rows, at most", flags.at_least(1)
     )
     patience: int = flags.flag(
-        4,
+        3,
         "passes without a better validation after which a circuit is left",
         flags.at_least(1),
     )
@@ -135,6 +135,7 @@ def train(
     x = table.train.astype(np.float32)
     num_trees, num_units = map(int, model.split("x"))
     start_key = jax.random.key(settings.seed)
+    params: Any
     circuit, params = tree_mixture.started(start_key, x, num_trees, num_units)
     batch_size = settings.batch_size or min(250, -(-len(x) // 16))
     batch_size = min(batch_size, len(x))
@@ -148,7 +149,7 @@ def train(
     for pseudocount in pseudocounts:
         rng = np.random.default_rng(settings.seed)
         share = pseudocount * batch_size / len(x)
-        state = (params, pc.em(circuit, step_size=schedule).init(params))
+        state: Any = (params, pc.em(circuit, step_size=schedule).init(params))
         best: tuple[float, Any, int] = (-np.inf, params, 0)
         for n in range(1, settings.num_epochs + 1):
             batches = rng.permutation(len(x))[: num_steps * batch_size]
@@ -159,7 +160,8 @@ def train(
             if n - best[2] >= settings.patience:
                 break
         parts = (table.valid, table.test)
-        yield Outcome(*(_log_probs(log_prob, best[1], part) for part in parts), best[2])
+        valid, test = (_log_probs(log_prob, best[1], part) for part in parts)
+        yield Outcome(valid, test, best[2])
 
 
 def _counted(table: data.Dataset, pseudocount: float) -> Outcome:
@@ -174,7 +176,7 @@ def _counted(table: data.Dataset, pseudocount: float) -> Outcome:
 
 def _epoch(circuit, schedule, pseudocount, params, state, x, batches):
     """One pass of the rows."""
-    em = pc.em(
+    em: Any = pc.em(
         circuit,
         step_size=schedule,
         pseudocount=pseudocount,

@@ -54,7 +54,7 @@ PROGRAM = training_program(
         "ll_weight": 0.05,
         "sampler_learning_rate": 0.01,
     },
-    without=("start", "labels", *OF_LL),
+    without=("start", "labels", "wavelets", *OF_LL),
     only=PRETRAINED
     | dict.fromkeys(
         OF_CHOICES, {"pae_encode": ["sample"], "pae_decode": ["leaf_mean", "sample"]}

@@ -34,6 +34,12 @@ from dspc_jax.evaluation.inception_score import InceptionScore, inception_score
 from dspc_jax.evaluation.kernel_distance import KernelDistance, kernel_distance
 from dspc_jax.evaluation.masks import random_masks, stripe_masks
 from dspc_jax.evaluation.precision_recall import PrecisionRecall, precision_recall
+from dspc_jax.evaluation.wavelets import (
+    haar,
+    inverse_haar,
+    num_wavelet_values,
+    wavelet_codec,
+)
 
 __all__ = [
     "NUM_COLOR_VALUES",
@@ -51,16 +57,20 @@ __all__ = [
     "frechet_distance",
     "frechet_distance_infinity",
     "frechet_distance_of_statistics",
+    "haar",
     "inception_score",
+    "inverse_haar",
     "kernel_distance",
     "level_codec",
     "logit_codec",
     "merge",
+    "num_wavelet_values",
     "precision_recall",
     "random_masks",
     "rgb_to_ycocg",
     "statistics",
     "stripe_masks",
     "uniform_codec",
+    "wavelet_codec",
     "ycocg_to_rgb",
 ]

@@ -25,32 +25,28 @@ NUM_COLOR_VALUES = 2 * _TOP + 1
 """Values of a channel of `color_codec`; the brightness takes the first 256 of them."""
 
 
-def rgb_to_ycocg(rgb: Array) -> Array:
+def floor_half(a: Array) -> Array:
+    """Half of a whole number, rounded down."""
+    return a // 2
+
+
+def soft_half(a: Array) -> Array:
+    """`floor_half` with the derivative of a half."""
+    half = a / 2
+    return half + jax.lax.stop_gradient(jnp.floor(half) - half)
+
+
+def rgb_to_ycocg(rgb: Array, half: Callable[[Array], Array] = floor_half) -> Array:
     """Red, green and blue to brightness, orange and green differences.
 
     Args:
         rgb: whole numbers ``[..., 3]``, signed or floats.
+        half: how differences are halved: `floor_half` or `soft_half`.
 
     Returns:
         Of the same type ``[..., 3]``: of levels 0 .. 255 the brightness is in 0 .. 255,
         the differences are in -255 .. 255.
     """
-    return _from_rgb(rgb, lambda a: a // 2)
-
-
-def ycocg_to_rgb(ycocg: Array) -> Array:
-    """The inverse of `rgb_to_ycocg`.
-
-    Args:
-        ycocg: whole numbers ``[..., 3]``, signed or floats.
-
-    Returns:
-        Of the same type ``[..., 3]``; outside of 0 .. 255 for what is no color.
-    """
-    return _to_rgb(ycocg, lambda a: a // 2)
-
-
-def _from_rgb(rgb: Array, half: Callable[[Array], Array]) -> Array:
     red, green, blue = _channels(rgb)
     orange = red - blue
     base = blue + half(orange)
@@ -58,7 +54,16 @@ def _from_rgb(rgb: Array, half: Callable[[Array], Array]) -> Array:
     return jnp.stack([base + half(difference), orange, difference], axis=-1)
 
 
-def _to_rgb(ycocg: Array, half: Callable[[Array], Array]) -> Array:
+def ycocg_to_rgb(ycocg: Array, half: Callable[[Array], Array] = floor_half) -> Array:
+    """The inverse of `rgb_to_ycocg`.
+
+    Args:
+        ycocg: whole numbers ``[..., 3]``, signed or floats.
+        half: as there.
+
+    Returns:
+        Of the same type ``[..., 3]``; outside of 0 .. 255 for what is no color.
+    """
     brightness, orange, difference = _channels(ycocg)
     base = brightness - half(difference)
     blue = base - half(orange)
@@ -95,19 +100,15 @@ def color_codec() -> Codec:
         levels = as_values("levels", levels, jnp.float32)
         return moved(rgb_to_ycocg(levels), 1)
 
-    def soft_half(a: Array) -> Array:
-        half = a / 2
-        return half + jax.lax.stop_gradient(jnp.floor(half) - half)
-
     def to_unit(x: Array) -> Array:
-        return _to_rgb(moved(x, -1), soft_half) / _TOP
+        return ycocg_to_rgb(moved(x, -1), soft_half) / _TOP
 
     def from_unit(x: Array) -> Array:
         linear = x * _TOP
         levels = linear + jax.lax.stop_gradient(
             jnp.clip(jnp.round(linear), 0, _TOP) - linear
         )
-        return moved(_from_rgb(levels, soft_half), 1)
+        return moved(rgb_to_ycocg(levels, soft_half), 1)
 
     def to_levels(x: Array) -> Array:
         rgb = ycocg_to_rgb(moved(jnp.round(x), -1))

@@ -128,9 +128,9 @@ def em(
     """
     layout = fittable_layout(circuit, approximate=approximate)
     if not callable(step_size):
-        step_size = traced_number("step_size", step_size)
-        if not isinstance(step_size, Tracer) and not 0 < step_size <= 1:
-            raise ValueError(f"step_size must be in (0, 1], got {step_size}")
+        size = step_size = traced_number("step_size", step_size)
+        if not isinstance(size, Tracer) and not 0 < size <= 1:
+            raise ValueError(f"step_size must be in (0, 1], got {size}")
     momentum = real_number("momentum", momentum)
     if not 0 <= momentum < 1:
         raise ValueError(f"momentum must be in [0, 1), got {momentum}")

@@ -161,7 +161,7 @@ def smoothing_of(
 
 def _none(number: float | Array) -> bool:
     """Whether a number of examples is known to be 0."""
-    return not isinstance(number, Tracer) and number == 0
+    return not isinstance(number, Tracer) and bool(number == 0)
 
 
 def _of_all_units(leaf, params, statistics, mass):

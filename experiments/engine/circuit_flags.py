@@ -91,6 +91,13 @@ class CircuitSettings:
         one_of("rgb", "ycocg"),
         shapes=True,
     )
+    wavelets: str = flag(
+        "none",
+        "haar: leaves over the differences of neighbors, and of blocks, in place of "
+        "pixels, lossless; the bits compare, pixels cannot be completed",
+        one_of("none", "haar"),
+        shapes=True,
+    )
     channels: str = flag(
         "leaves",
         "channels of a pixel: leaves, independent given a unit, or variables of their "

@@ -28,7 +28,7 @@ OF_SAMPLES = (*OF_CHOICES, "leaf_noise")
 OF_SIZES = (
     *("structure", "depth", "num_repetitions", "num_sums", "num_leaves"),
     *("num_classes", "sum_layer", "leaf", "colors", "tie_leaves", "tie_sums"),
-    "mixing",
+    *("mixing", "wavelets"),
 )
 """Flags that decide how many numbers it learns."""
 OF_DETAILS = ("structure_seed", "labels", "leaf_min_scale", "leaf_max_scale")

@@ -142,7 +142,7 @@ def of_circuit(
         pictures=functools.partial(own(model.pictures), sharpness=settings.sharpness),
         likelihood_loss=own(model.likelihood_loss),
         circuit=circuit,
-        complete=own(model.complete),
+        complete=own(model.complete) if settings.wavelets == "none" else None,
         sample_class=own(model.sample_class) if circuit.labelled else None,
         start=starts.start(settings, circuit),
     )

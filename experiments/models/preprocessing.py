@@ -6,7 +6,9 @@ from dspc_jax.evaluation import (
     binary_codec,
     color_codec,
     level_codec,
+    num_wavelet_values,
     uniform_codec,
+    wavelet_codec,
 )
 from experiments.console.errors import UserError
 from experiments.data import Dataset
@@ -50,24 +52,41 @@ def codec_of(settings: Settings, dataset: Dataset) -> Codec:
         The codec.
 
     Raises:
-        UserError: --colors does not fit the leaves or the images.
+        UserError: --colors or --wavelets does not fit the leaves or the images.
     """
-    if settings.colors == "rgb":
-        return preprocessing(settings.leaf, dataset.num_values)
-    if _CODECS[settings.leaf] is not level_codec:
-        raise UserError(
-            "--colors must be rgb with leaves that take no levels, got "
-            f"{settings.colors!r} with --leaf={settings.leaf}"
-        )
-    if (dataset.num_channels, dataset.num_values) != (3, 256):
+    needs_levels = {"colors": "rgb", "wavelets": "none"}
+    for name, plain in needs_levels.items():
+        value = getattr(settings, name)
+        if value != plain and _CODECS[settings.leaf] is not level_codec:
+            raise UserError(
+                f"--{name} must be {plain} with leaves that take no levels, got "
+                f"{value!r} with --leaf={settings.leaf}"
+            )
+    ycocg = settings.colors == "ycocg"
+    if ycocg and (dataset.num_channels, dataset.num_values) != (3, 256):
         raise UserError(
             "--colors must be rgb for images without three channels of 256 levels, got "
             f"{settings.colors!r} for {dataset.name}"
         )
-    return color_codec()
+    if settings.wavelets == "haar":
+        if dataset.is_table:
+            raise UserError(
+                f"--wavelets must be none for a table, got 'haar' for {dataset.name}"
+            )
+        return wavelet_codec(
+            *(dataset.height, dataset.width),
+            num_values=dataset.num_values,
+            ycocg=ycocg,
+        )
+    if ycocg:
+        return color_codec()
+    return preprocessing(settings.leaf, dataset.num_values)
 
 
 def num_leaf_values(settings: Settings, dataset: Dataset) -> int:
     """The values of a discrete leaf; raises as `codec_of`."""
     codec_of(settings, dataset)
-    return dataset.num_values if settings.colors == "rgb" else NUM_COLOR_VALUES
+    ycocg = settings.colors == "ycocg"
+    if settings.wavelets == "haar":
+        return num_wavelet_values(dataset.num_values, ycocg=ycocg)
+    return NUM_COLOR_VALUES if ycocg else dataset.num_values

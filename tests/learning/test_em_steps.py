@@ -386,7 +386,7 @@ def test_numbers_may_be_traced(name, towards):
         em = pc.em(circuit, **numbers, smooth_towards=towards)
         return em.update(counts, em.init(params), params)[0]
 
-    compiled = jax.jit(change)
+    compiled: Any = jax.jit(change)
     for value in (0.25, 0.75):
         result = compiled(jnp.float32(value))
         chex.assert_trees_all_close(result, change(value), atol=1e-6)

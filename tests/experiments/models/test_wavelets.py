@@ -1,0 +1,38 @@
+"""--wavelets=haar: other leaves, the same bits, and what does not fit."""
+
+import jax
+import numpy as np
+import pytest
+
+from experiments import ll
+from experiments.console.errors import UserError
+from experiments.engine.flags import Settings
+from tests.experiments.models.test_colors import colored
+
+FLAGS = {
+    **{"num_sums": 3, "num_leaves": 3, "batch_size": 16, "structure": "quad_tree"},
+    **{"wavelets": "haar", "optimizer": "em", "em_approximate": True},
+}
+
+
+@pytest.mark.parametrize("colors", ["rgb", "ycocg"])
+def test_a_circuit_learns_and_draws_wavelets(key: jax.Array, colors: str):
+    dataset = colored()
+    flags = {**FLAGS, "leaf": "discretized_logistic", "colors": colors}
+    system = ll.make_system(Settings(**flags), dataset)
+    state = jax.jit(system.init)(key)
+    bits = jax.jit(system.evaluate)(state, key, dataset.valid)["bits_per_dim"]
+    step = jax.jit(lambda state, batch: system.step(state, key, batch, 0, None)[0])
+    for _ in range(5):
+        state = step(state, dataset.train)
+    better = jax.jit(system.evaluate)(state, key, dataset.valid)["bits_per_dim"]
+    assert better.mean() < bits.mean()
+    drawn = system.sample(state, key, 5)["sampled"]
+    assert (drawn.shape, drawn.dtype) == ((5, 4, 3), np.uint8)
+    assert system.complete is None  # a part of an image is no part of these leaves
+
+
+def test_what_does_not_fit_is_refused():
+    flags = {**FLAGS, "optimizer": "adam", "em_approximate": False, "leaf": "normal"}
+    with pytest.raises(UserError, match="--wavelets must be none with leaves that tak"):
+        ll.make_system(Settings(**flags), colored())
