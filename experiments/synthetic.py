@@ -142,6 +142,7 @@ parse = app.parser(
     StudySettings,
     TrainingSettings,
     presets=lambda values: PRESETS[values["preset"]],
+    example="--sets=moons,circles --objectives=ll,mmd --num_seeds=2",
 )
 
 

@@ -23,6 +23,7 @@ def parser(
     defaults: Mapping[str, Any] | None = None,
     presets: command_line.Presets | None = None,
     use: command_line.Use | None = None,
+    example: str = "",
 ) -> Parse:
     """A program's flags as a function.
 
@@ -33,6 +34,7 @@ def parser(
         defaults: the program's own defaults for flags of the groups, by name.
         presets: further defaults, by the values of other flags.
         use: see `command_line.Use`.
+        example: the words of one command after the program's name, for ``--help``.
 
     Returns:
         ``(argv, also=None) -> groups``, see `command_line.parse`.
@@ -40,7 +42,8 @@ def parser(
 
     def parse(argv: Sequence[str], also: absl_flags.FlagValues | None = None):
         return command_line.parse(
-            argv, program, description, groups, defaults, also, presets, use
+            *(argv, program, description, groups, defaults, also, presets, use),
+            example=example,
         )
 
     return parse

@@ -1,5 +1,6 @@
 """What a run reports of its states: metrics and pictures."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,6 +36,7 @@ class Run(NamedTuple):
         checkpoints: in the folder.
         writer: of metrics and pictures.
         pace: of chunks of steps.
+        code: version and commit of this process's code, as it was at the start.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Run(NamedTuple):
     checkpoints: Checkpoints
     writer: MetricWriter
     pace: Pace
+    code: Mapping[str, str | None]
 
 
 class Due(NamedTuple):

@@ -21,7 +21,7 @@ from experiments.console.display import Display
 from experiments.console.errors import RunFailed, UserError
 from experiments.data import Dataset, describe
 from experiments.engine import best as best_states
-from experiments.engine import flags, run_folder, starting
+from experiments.engine import code_version, flags, run_folder, starting
 from experiments.engine.best import Best, Progress
 from experiments.engine.checkpointing import Checkpoints
 from experiments.engine.device_loop import DeviceLoop
@@ -130,7 +130,13 @@ def _run(
         writer = MetricWriter(folder, first_step)
         stack.callback(writer.close)
         pace = Pace(loop.max_chunk)
-        run = Run(name, folder, settings, dataset, loop, checkpoints, writer, pace)
+        code = {
+            "version": code_version.version(),
+            "commit": code_version.commit_of_code(),
+        }
+        run = Run(
+            *(name, folder, settings, dataset, loop, checkpoints, writer, pace), code
+        )
         num_trained, valid = first_step - num_closed, {}
         with Signals() as signals:
             if not num_closed:
@@ -222,6 +228,7 @@ def _result(
     final = (valid or evaluated(run, state, "valid")) | evaluated(run, state, "test")
     return {
         "program": run.name,
+        **run.code,
         "dataset": run.dataset.name,
         "data": run.dataset.source,
         "step": step,

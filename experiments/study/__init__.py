@@ -255,6 +255,7 @@ parse = app.parser(
     "experiments.study",
     "Runs many programs one after the other, and writes the report about them.",
     StudySettings,
+    example="--preset=best --dataset=digits",
 )
 
 

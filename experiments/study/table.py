@@ -19,7 +19,6 @@ from experiments.engine.files import write_atomically
 from experiments.measuring.collection import Collected, collect, defaults_of, folders
 from experiments.measuring.last_values import DISTANCES
 from experiments.measuring.runs import IRRELEVANT, Run
-from experiments.study.record import commit_of_code
 
 _STUDY = ("preset", "scale", "override", "python", "jax", "jaxlib", "flax")
 _RUN = (
@@ -254,6 +253,7 @@ parse = app.parser(
     "experiments.study.table",
     "Writes the numbers of all runs of a study as one small file to keep.",
     TableSettings,
+    example="--runs='out/study-best-digits/*' --out=results/best-digits.json",
 )
 
 

@@ -71,6 +71,8 @@ PROGRAMS = {
     "evaluate": (*_TRAINABLE, "measuring"),
     "report": (*_ENGINE, "measuring"),
     "study": (*_ENGINE, "measuring", "evaluate", "report"),
+    "commands": ("console", "engine"),
+    "__main__": ("commands",),
 }
 TABLES = {"dspc_jax": LIBRARY, "experiments": PROGRAMS}
 # Folders whose modules do not import one another.
