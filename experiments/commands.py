@@ -22,7 +22,8 @@ PROGRAMS: Mapping[str, str] = {
     "ade": "Trains a density over the features of a flow by likelihood and through "
     "samples.",
     "gan": "Trains a neural generator against a discriminator.",
-    "mmd_gan": "Trains a neural generator by the MMD of adversarially learned features.",
+    "mmd_gan": "Trains a neural generator by the MMD of adversarially learned "
+    "features.",
     "vae": "Trains a variational auto-encoder, the neural counterpart of "
     "experiments.pae.",
     "classifier": "Trains a classifier, whose features measure samples in "

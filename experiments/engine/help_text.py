@@ -40,7 +40,7 @@ _SHORT = {
     *("dataset", "data_dir", "workdir", "num_steps", "batch_size", "num_seeds"),
     *("num_sums", "num_leaves", "learning_rate"),
     # Of single programs.
-    *("ll_weight", "pretrain_steps", "mmd_kernel", "adv_discriminator", "sample_loss"),
+    *("ll_weight", "mmd_kernel", "adv_discriminator", "sample_loss"),
     *("pae_latents", "gan_generator", "vae_network", "vae_latents", "density", "flow"),
     *("classifier_filters", "run", "classifier", "efficientnet", "inception"),
     *("num_samples", "preset", "scale", "only", "override", "dry_run", "judge"),
@@ -88,9 +88,8 @@ def short(
     entries = "".join(_entry(values[name]) for name in names)
     num_more = sum(map(len, titles.values())) - len(names)
     more = f"--help shows the other {num_more} flags.\n" if num_more else ""
-    return "\n".join(
-        filter(None, [_head(program, description, example), entries, more])
-    )
+    head = _head(program, description, example)
+    return "\n".join(filter(None, [head, entries, more]))
 
 
 def _head(program: str, description: str, example: str) -> str:

@@ -15,6 +15,7 @@ from experiments.console import summary
 from experiments.console.errors import UserError
 from experiments.console.metrics import each_seed
 from experiments.engine import app, flags
+from experiments.engine.code_version import commit_of_code
 from experiments.engine.files import write_atomically
 from experiments.measuring.collection import Collected, collect, defaults_of, folders
 from experiments.measuring.last_values import DISTANCES

@@ -8,6 +8,7 @@ import time
 import pytest
 
 from experiments.console.errors import exit_code
+from experiments.engine import code_version
 from tests.experiments import gaussian_program, runs
 
 # Two seeds, windows and checkpoints that do not coincide, and a state that changes at
@@ -43,7 +44,10 @@ def test_a_whole_run_leaves_its_files(whole: Path):
     last = runs.lines(whole)[-1]
     # The mean of step_again over the window 161 .. 200: no step twice, none left out.
     assert last["train/step_again"] == 180.5
-    source = json.loads((whole / "result.json").read_text())["data"]
+    result = json.loads((whole / "result.json").read_text())
+    assert result["version"] == code_version.version()
+    assert result["commit"] == code_version.commit_of_code()
+    source = result["data"]
     assert (source["source"], source["complete"]) == ("embedded", True)
     low, high = last["valid/bits_per_dim_seeds"]
     assert last["valid/bits_per_dim"] == pytest.approx((low + high) / 2)
