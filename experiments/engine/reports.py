@@ -36,6 +36,7 @@ class Run(NamedTuple):
         checkpoints: in the folder.
         writer: of metrics and pictures.
         pace: of chunks of steps.
+        display: of progress.
         code: version and commit of this process's code, as it was at the start.
     """
 
@@ -47,6 +48,7 @@ class Run(NamedTuple):
     checkpoints: Checkpoints
     writer: MetricWriter
     pace: Pace
+    display: Display
     code: Mapping[str, str | None]
 
 
@@ -65,7 +67,7 @@ def evaluated(run: Run, state: Any, split: str) -> Metrics:
 
 
 def report(
-    run: Run, carry: Carry, best: Best | None, step: int, due: Due, display: Display
+    run: Run, carry: Carry, best: Best | None, step: int, due: Due
 ) -> tuple[Carry, Best | None, Metrics]:
     """Writes the metrics and pictures that are due.
 
@@ -77,17 +79,38 @@ def report(
     if due.log:
         carry, means = run.loop.drain(carry)
         scalars |= {f"train/{k}": v for k, v in means.items()}
-        display.show({name: float(v.mean()) for name, v in means.items()})
+        run.display.show({name: float(v.mean()) for name, v in means.items()})
     if due.evaluate:
-        valid = evaluated(run, carry.state, "valid")
+        with run.display.doing("evaluating"):
+            valid = evaluated(run, carry.state, "valid")
+        run.display.evaluated(in_words(valid))
         scalars |= valid
         if best is not None:
             best = best_states.updated(best, valid, step, carry.state)
     if scalars:  # before the checkpoint: its steps must be on disk
         run.writer.write_scalars(step, metrics.over_seeds(scalars))
     if due.evaluate:
-        draw(run, carry.state if best is None else best.state, step)
+        with run.display.doing("drawing"):
+            draw(run, carry.state if best is None else best.state, step)
     return carry, best, valid
+
+
+def in_words(valid: Metrics) -> str:
+    """The first measure of a validation, for people; empty without one."""
+    for name, unit in _MEASURES.items():
+        values = valid.get(f"valid/{name}")
+        if values is not None:
+            return f"validation {float(np.mean(values)):.4g}{unit}"
+    return ""
+
+
+_MEASURES = {
+    "bits_per_dim": " bits/dimension",
+    "bits_per_dim_bound": " bits/dimension (a bound)",
+    "negative_elbo": " nats/image (a bound)",
+    "accuracy": " accuracy",
+    "mmd2": " squared MMD",
+}
 
 
 def draw(run: Run, state: Any, step: int) -> None:

@@ -28,7 +28,15 @@ from experiments.engine.device_loop import DeviceLoop
 from experiments.engine.flags import Settings
 from experiments.engine.metric_writer import MetricWriter
 from experiments.engine.pace import Pace
-from experiments.engine.reports import Due, Metrics, Run, draw, evaluated, report
+from experiments.engine.reports import (
+    Due,
+    Metrics,
+    Run,
+    draw,
+    evaluated,
+    in_words,
+    report,
+)
 from experiments.engine.signals import Signals
 from experiments.engine.system import System
 from experiments.engine.workdir import claim
@@ -124,9 +132,12 @@ def _run(
             return 0
         loop = _make_loop(system, dataset, settings)
         summary.write(describe(dataset) + "\n")
-        carry, best, num_closed = _first_states(loop, checkpoints, groups)
         if first_step:
             summary.write(f"{name}: continues {folder} after step {first_step}\n")
+        display = Display(name, first_step, settings.all_steps, loop.units)
+        stack.enter_context(display)
+        with display.doing("starting"):
+            carry, best, num_closed = _first_states(loop, checkpoints, groups)
         writer = MetricWriter(folder, first_step)
         stack.callback(writer.close)
         pace = Pace(loop.max_chunk)
@@ -135,7 +146,8 @@ def _run(
             "commit": code_version.commit_of_code(),
         }
         run = Run(
-            *(name, folder, settings, dataset, loop, checkpoints, writer, pace), code
+            *(name, folder, settings, dataset, loop, checkpoints, writer, pace),
+            *(display, code),
         )
         num_trained, valid = first_step - num_closed, {}
         with Signals() as signals:
@@ -152,6 +164,7 @@ def _run(
         step = num_trained + num_closed
         if not is_over:
             assert signals.received is not None
+            display.close()
             summary.write(
                 f"{name}: stopped by {signal.Signals(signals.received).name} after "
                 f"step {step}; saved in {folder}, the same command continues\n"
@@ -160,7 +173,8 @@ def _run(
         state = carry.state
         if best is not None:
             state, valid = loop.put(best.state), {}
-        result = _result(run, state, valid, step, first_step, start)
+        with display.doing("evaluating"):
+            result = _result(run, state, valid, step, first_step, start)
         result |= _choice(best, step, num_trained < settings.num_steps)
         writer.write_result(result)
     summary.write(summary.summary(result, folder))
@@ -263,21 +277,20 @@ def _train(
         The state, the best one, the step of the former, and its metrics on validation
         if there are any.
     """
-    num_steps, saved = run.settings.num_steps, step
+    saved = step
     valid: Metrics = {}
-    with Display(run.name, step, num_steps) as display:
-        while not _is_over(run, best, step) and signals.received is None:
-            num = min(_steps_to_next_stop(run.settings, step), run.pace.steps)
+    while not _is_over(run, best, step) and signals.received is None:
+        num = min(_steps_to_next_stop(run.settings, step), run.pace.steps)
+        with run.display.steps(num):
             carry = _advance(run, carry, step, num)
-            step += num
-            display.advance(num)
-            due = _due(run.settings, step)
-            carry, best, valid = report(run, carry, best, step, due, display)
-            if due.save:
-                _save(run, carry, best, 0, step)
-                saved = step
-        if step > saved:
+        step += num
+        due = _due(run.settings, step)
+        carry, best, valid = report(run, carry, best, step, due)
+        if due.save:
             _save(run, carry, best, 0, step)
+            saved = step
+    if step > saved:
+        _save(run, carry, best, 0, step)
     return carry, best, step, valid
 
 
@@ -304,11 +317,15 @@ def _close(
     if best is not None and not num:
         carry = carry._replace(state=run.loop.put(best.state))
     while num < run.settings.em_closing_steps:
-        state = closing.step(carry.state, num, lambda: signals.received is not None)
+        with run.display.doing("in a step on all images"):
+            state = closing.step(carry.state, num, lambda: signals.received is not None)
         if state is None:
             break
+        run.display.advance(1)
         num, carry = num + 1, carry._replace(state=state)
-        valid = evaluated(run, state, "valid")
+        with run.display.doing("evaluating"):
+            valid = evaluated(run, state, "valid")
+        run.display.evaluated(in_words(valid))
         if best is not None:
             best = best_states.updated(best, valid, step + num, state)
         run.writer.write_scalars(step + num, metrics.over_seeds(valid))

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+import re
 import signal
 import time
 
@@ -70,7 +71,14 @@ def test_the_same_bits_after_kill_9_and_after_sigterm(
         time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=60)
-    assert (process.returncode, err) == (128 + signal.SIGTERM, "")
+    assert process.returncode == 128 + signal.SIGTERM
+    assert runs.without_progress(err) == ""
+    (evaluation,) = (line for line in runs.progress(err) if "validation" in line)
+    assert re.fullmatch(
+        r"gaussian_program: step 100 of 200, [0-9.]+ steps/s, 00:0\d left, "
+        r"loss -?[0-9.]+, validation [0-9.]+ bits/dimension",
+        evaluation,
+    )
     assert "continues" in out
     (stopped,) = (line for line in out.splitlines() if "stopped by SIGTERM" in line)
     step = int(stopped.split("after step ")[1].split(";")[0])
@@ -79,7 +87,8 @@ def test_the_same_bits_after_kill_9_and_after_sigterm(
     capsys.readouterr()  # what the whole run has printed
     code = run_here(workdir, *FLAGS)
     out, err = capsys.readouterr()
-    assert (code, err) == (0, "")  # quiet: stderr is no terminal
+    # Nothing else: stderr is no terminal.
+    assert (code, runs.without_progress(err)) == (0, "")
     assert "valid/bits_per_dim" in out
     assert out.startswith("data: digits, complete, 1444 / 177 / 176 images")
     assert_same_run(tmp_path, whole)
