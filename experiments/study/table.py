@@ -102,7 +102,8 @@ def _run(run: Run) -> dict[str, Any]:
     job = _study(run).get("jobs", {}).get(run.folder.name, {})
     result = run.result or {}
     head = {**result, "program": run.program, "wall_seconds": job.get("seconds")}
-    head |= {name: job.get(name) for name in ("label", "commit")}
+    head["label"] = job.get("label")
+    head["commit"] = job.get("commit") or result.get("commit")
     evaluation = run.evaluations.get("evaluation", {})
     shared = {name: evaluation[name] for name in _PROTOCOL if name in evaluation}
     samples = {}
