@@ -43,6 +43,7 @@ LIBRARY = {
     "registry": (),
     "protocols": ("types",),
     "serialization": (*_CIRCUIT, "registry", "flows", "safe_files"),
+    "ports": (*_CIRCUIT, "rows", "safe_files"),
     "learning": (*_CIRCUIT, "supports"),
     "chow_liu": (*_CIRCUIT, "rows", "learning"),
     "integral_circuits": (*_CIRCUIT, "networks"),
@@ -101,6 +102,7 @@ IMPURE = {
 }
 FILES = {
     "serialization": {"io", "os", "pathlib"},
+    "ports": {"os", "pathlib"},
     "safe_files": {"io", "zipfile"},  # of bytes in memory: it opens no file
 }
 IMPURE_CALLS = {"print", "open", "input", "breakpoint", "exec", "eval"}

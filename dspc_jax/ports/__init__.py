@@ -1,0 +1,5 @@
+"""Circuits of other libraries, read from their files."""
+
+from dspc_jax.ports.einet import from_einet
+
+__all__ = ["from_einet"]
