@@ -8,7 +8,8 @@ from absl import app, logging
 from absl import flags as absl_flags
 
 from experiments.console.errors import exit_code
-from experiments.engine import command_line
+from experiments.engine import command_line, compilation
+from experiments.engine.help_text import CACHE, CACHE_HELP
 
 Main = Callable[[list[Any]], int]
 """``groups -> exit code``: a program from its parsed flags on."""
@@ -53,7 +54,8 @@ def run(main: Main, parse: Parse) -> NoReturn:
     """Runs a program by ``absl.app.run`` and ends the process.
 
     absl's own flags (``--verbosity``, ``--pdb``) work beside the program's; messages
-    of libraries below a warning are shown with ``--verbosity=0`` only.
+    of libraries below a warning are shown with ``--verbosity=0`` only. What is compiled
+    is kept, see `compilation.keep`.
 
     Args:
         main: the program; gets the groups of ``parse``.
@@ -64,7 +66,10 @@ def run(main: Main, parse: Parse) -> NoReturn:
     """
 
     def flags_parser(argv: list[str]) -> list[Any]:
+        if CACHE not in absl_flags.FLAGS:
+            absl_flags.DEFINE_string(CACHE, None, CACHE_HELP)
         groups = parse(argv, absl_flags.FLAGS)
+        compilation.keep(absl_flags.FLAGS[CACHE].value)
         absl_flags.FLAGS.mark_as_parsed()
         if absl_flags.FLAGS["verbosity"].using_default_value:
             logging.set_verbosity(logging.WARNING)

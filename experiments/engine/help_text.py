@@ -27,8 +27,8 @@ _GROUPS: Mapping[str, Sequence[str]] = {
         *("em_approximate", "em_closing_steps"),
     ),
     "Evaluations, checkpoints and the end": (
-        *("log_every", "eval_every", "checkpoint_every", "keep_best", "patience"),
-        "sharpness",
+        *("log_every", "eval_every", "checkpoint_every", "checkpoint_minutes"),
+        *("keep_best", "patience", "sharpness"),
     ),
     "Differentiable samples": (
         *("relaxation", "temperature", "temperature_schedule", "temperature_floor"),
@@ -36,6 +36,12 @@ _GROUPS: Mapping[str, Sequence[str]] = {
     ),
 }
 """Title to flags. Those of no group are under the first line of their class."""
+CACHE = "compilation_cache"
+"""A flag of the process: it is none of a run's, and no `config.json` has it."""
+CACHE_HELP = (
+    "folder of compiled programs, which a second run need not compile again (default: "
+    "~/.cache/dspc_jax/compilation, or JAX_COMPILATION_CACHE_DIR); empty: none are kept"
+)
 _SHORT = {
     *("dataset", "data_dir", "workdir", "num_steps", "batch_size", "num_seeds"),
     *("num_sums", "num_leaves", "learning_rate"),
@@ -71,6 +77,7 @@ def full(
     parts = [_head(program, description, example)]
     for title, names in _grouped(groups, values).items():
         parts.append(f"{title}:\n" + "".join(_entry(values[name]) for name in names))
+    parts.append("The process:\n" + _wrapped([f"--{CACHE}: {CACHE_HELP}"]))
     parts.append("--helpshort shows the flags that matter, --version the version.\n")
     return "\n".join(parts)
 
@@ -86,10 +93,9 @@ def short(
     titles = _grouped(groups, values)
     names = [name for each in titles.values() for name in each if name in _SHORT]
     entries = "".join(_entry(values[name]) for name in names)
-    num_more = sum(map(len, titles.values())) - len(names)
-    more = f"--help shows the other {num_more} flags.\n" if num_more else ""
-    head = _head(program, description, example)
-    return "\n".join(filter(None, [head, entries, more]))
+    num_more = sum(map(len, titles.values())) - len(names) + 1  # that of the process
+    more = f"--help shows the other flags, {num_more} in all.\n"
+    return "\n".join([_head(program, description, example), entries, more])
 
 
 def _head(program: str, description: str, example: str) -> str:
@@ -125,17 +131,20 @@ def _grouped(
 def _entry(flag: absl_flags.Flag[Any]) -> str:
     """A flag as absl shows it: name, meaning, default, requirement."""
     no = "[no]" if flag.boolean else ""
-    lines = [f"{flag.help}"]
+    lines = [f"--{no}{flag.name}: {flag.help}"]
     if flag.default_as_str:
         lines.append(f"(default: {flag.default_as_str})")
     if flag.parser.syntactic_help:
         lines.append(f"({flag.parser.syntactic_help})")
-    text = f"--{no}{flag.name}: {lines[0]}"
-    wrapped = textwrap.wrap(
-        text, _WIDTH, initial_indent="  ", subsequent_indent=" " * 4
-    )
-    for line in lines[1:]:
-        wrapped += textwrap.wrap(
-            line, _WIDTH, initial_indent=" " * 4, subsequent_indent=" " * 4
+    return _wrapped(lines)
+
+
+def _wrapped(lines: Sequence[str]) -> str:
+    """The lines of an entry, the first one with the flag's name."""
+    result = []
+    for number, line in enumerate(lines):
+        first = " " * (4 if number else 2)
+        result += textwrap.wrap(
+            line, _WIDTH, initial_indent=first, subsequent_indent=" " * 4
         )
-    return "\n".join(wrapped) + "\n"
+    return "\n".join(result) + "\n"

@@ -12,11 +12,11 @@ from experiments.console.display import Display
 from experiments.data import Dataset, to_images
 from experiments.engine import best as best_states
 from experiments.engine.best import Best
-from experiments.engine.checkpointing import Checkpoints
 from experiments.engine.device_loop import DeviceLoop
 from experiments.engine.flags import Settings
 from experiments.engine.metric_writer import MetricWriter
 from experiments.engine.pace import Pace
+from experiments.engine.saving import Saver
 
 _NUM_PICTURES = 64  # images in a grid
 
@@ -33,10 +33,10 @@ class Run(NamedTuple):
         settings: the shared flags.
         dataset: the images.
         loop: the steps on the devices.
-        checkpoints: in the folder.
         writer: of metrics and pictures.
         pace: of chunks of steps.
         display: of progress.
+        saver: of states, in the folder.
         code: version and commit of this process's code, as it was at the start.
     """
 
@@ -45,10 +45,10 @@ class Run(NamedTuple):
     settings: Settings
     dataset: Dataset
     loop: DeviceLoop
-    checkpoints: Checkpoints
     writer: MetricWriter
     pace: Pace
     display: Display
+    saver: Saver
     code: Mapping[str, str | None]
 
 

@@ -37,6 +37,7 @@ from experiments.engine.reports import (
     in_words,
     report,
 )
+from experiments.engine.saving import Saver, closed_steps
 from experiments.engine.signals import Signals
 from experiments.engine.system import System
 from experiments.engine.workdir import claim
@@ -146,11 +147,12 @@ def _run(
             "commit": code_version.commit_of_code(),
         }
         run = Run(
-            *(name, folder, settings, dataset, loop, checkpoints, writer, pace),
-            *(display, code),
+            *(name, folder, settings, dataset, loop, writer, pace, display),
+            Saver(checkpoints, loop, settings),
+            code,
         )
         num_trained, valid = first_step - num_closed, {}
-        with Signals() as signals:
+        with Signals(last_words=lambda: _last_words(run)) as signals:
             if not num_closed:
                 carry, best, num_trained, valid = _train(
                     run, carry, best, num_trained, signals
@@ -179,6 +181,14 @@ def _run(
         writer.write_result(result)
     summary.write(summary.summary(result, folder))
     return 0
+
+
+def _last_words(run: Run) -> str:
+    """What is said where a long step, or the compiler, does not let a run end."""
+    return (
+        f"{run.name}: stopped within a step, or before one; {run.saver.kept()} in "
+        f"{run.folder}, the same command continues"
+    )
 
 
 def _make_loop(system: System, dataset: Dataset, settings: Settings) -> DeviceLoop:
@@ -217,7 +227,7 @@ def _first_states(
     step = checkpoints.latest_step()
     if step is not None:
         carry = loop.abstract()
-        target = Progress(*carry, no_best(carry.state), _closed(settings, 0))
+        target = Progress(*carry, no_best(carry.state), closed_steps(settings, 0))
         stored = checkpoints.restore(step, target)
         return loop.put(stored.carry), stored.best, int(stored.num_closed or 0)
     carry = loop.init()
@@ -228,11 +238,6 @@ def _first_states(
     best = no_best(carry.state)
     # The carry is donated to its first step.
     return carry, best and best._replace(state=best_states.on_host(carry.state)), 0
-
-
-def _closed(settings: Settings, num: int) -> np.ndarray | None:
-    """`Progress.num_closed`."""
-    return np.array(num, np.int64) if settings.em_closing_steps else None
 
 
 def _result(
@@ -286,11 +291,11 @@ def _train(
         step += num
         due = _due(run.settings, step)
         carry, best, valid = report(run, carry, best, step, due)
-        if due.save:
-            _save(run, carry, best, 0, step)
+        if due.save or run.saver.is_overdue():
+            run.saver.save(carry, best, 0, step)
             saved = step
     if step > saved:
-        _save(run, carry, best, 0, step)
+        run.saver.save(carry, best, 0, step)
     return carry, best, step, valid
 
 
@@ -331,7 +336,7 @@ def _close(
         run.writer.write_scalars(step + num, metrics.over_seeds(valid))
         if num == run.settings.em_closing_steps:
             draw(run, state if best is None else best.state, step + num)
-        _save(run, carry, best, num, step + num)
+        run.saver.save(carry, best, num, step + num)
     return carry, best, num, valid
 
 
@@ -365,27 +370,6 @@ def _advance(run: Run, carry: Carry, step: int, num: int) -> Carry:
     if failure is not None:
         raise RunFailed(
             f"{failure.metric} is {failure.value} at step {failure.step} "
-            f"(seed {failure.seed}); {_kept(run.checkpoints)}"
+            f"(seed {failure.seed}); {run.saver.kept()}"
         )
     return carry
-
-
-def _save(
-    run: Run, carry: Carry, best: Best | None, num_closed: int, step: int
-) -> None:
-    """Saves, unless the state is broken in a way that no metric has shown yet."""
-    broken = run.loop.seeds_with_nan(carry)
-    if broken:
-        raise RunFailed(
-            f"the state is nan after step {step} (seed {broken[0]}); "
-            + _kept(run.checkpoints)
-        )
-    closed = _closed(run.settings, num_closed)
-    run.checkpoints.save(step, Progress(*carry, best, closed))
-
-
-def _kept(checkpoints: Checkpoints) -> str:
-    step = checkpoints.latest_step()
-    if step is None:
-        return "no checkpoint had been written"
-    return f"the checkpoint of step {step} is kept"

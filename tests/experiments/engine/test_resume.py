@@ -123,6 +123,14 @@ def test_a_longer_run_continues_a_finished_one(whole: Path, tmp_path: Path):
     runs.assert_same_bits(tmp_path, whole, 200)
 
 
+def test_old_checkpoints_are_renewed_whatever_the_step_is(whole: Path, tmp_path: Path):
+    """After every chunk of steps here; and a chunk less or more changes no bit."""
+    words = ("--checkpoint_minutes=1e-9", "--checkpoint_every=500")
+    assert run_here(f"--workdir={tmp_path}", *FLAGS, *words) == 0
+    runs.assert_same_bits(tmp_path, whole, 200)
+    assert len(runs.steps_saved(tmp_path)) == 2
+
+
 def test_a_non_finite_loss_stops_the_run(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
