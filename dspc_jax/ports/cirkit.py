@@ -54,7 +54,7 @@ def region_graph_from_json(path: str | os.PathLike[str]) -> RegionGraph:
             f"variables must be 0 to {num_variables - 1}, got {shown(min(others))}"
         )
     graph = RegionGraph(
-        num_variables,
+        max(num_variables, 1),
         scopes,
         [
             Partition(
