@@ -8,7 +8,7 @@ import tomllib
 import pytest
 
 from experiments import commands
-from experiments.console.errors import UserError, exit_code
+from experiments.console.errors import UserError
 from experiments.engine import code_version
 from tests.experiments import runs
 
@@ -109,8 +109,14 @@ def test_the_only_script_is_dspc():
     assert project["version"] == code_version.version()
 
 
-@pytest.mark.parametrize("name", ["report", pytest.param("ll", marks=pytest.mark.slow)])
-def test_the_list_runs_programs_in_a_process_of_its_own(name: str):
+def test_the_list_in_a_process_of_its_own():
+    code, out, err = runs.run(program="experiments")
+    assert (code, out, err) == (0, commands.overview("python -m experiments"), "")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["report", "ll"])
+def test_a_program_in_a_process_of_its_own(name: str):
     code, out, err = runs.run(name, "--helpshort", program="experiments")
     assert (code, err) == (0, "")
     assert f"python -m experiments.{name}" in out
@@ -124,4 +130,3 @@ def test_the_commit_is_that_of_this_checkout_only(monkeypatch: pytest.MonkeyPatc
     # A package installed below another project's checkout is not of its commit.
     monkeypatch.setattr(code_version, "__file__", str(runs.ROOT / ".git" / "x.py"))
     assert code_version.commit_of_code() is None
-    assert exit_code(lambda: 0) == 0
