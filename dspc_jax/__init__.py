@@ -23,6 +23,7 @@ from dspc_jax.leaves import (
     UnitNormal,
 )
 from dspc_jax.parameters import given_class
+from dspc_jax.ports import from_einet, region_graph_from_json
 from dspc_jax.registry import register
 from dspc_jax.rows import ParameterRows, count_params, parameter_rows
 from dspc_jax.samplers import sampler
@@ -66,10 +67,12 @@ __all__ = [
     "em",
     "expected_counts",
     "fit",
+    "from_einet",
     "given_class",
     "hidden_chow_liu_tree",
     "load",
     "parameter_rows",
+    "region_graph_from_json",
     "register",
     "sampler",
     "save",

@@ -3,7 +3,7 @@
 The file is a NumPy ``.npz`` archive of plain arrays, stored as they are: ``header``
 (JSON text as bytes) and one array per parameter. Nothing is pickled, so a file from a
 stranger can at worst be refused, and that before anything larger than the file is
-built. This is the only module of the library that opens files.
+built. Only this module and `dspc_jax.ports` open files.
 """
 
 import dataclasses

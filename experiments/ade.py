@@ -131,6 +131,7 @@ PROGRAM = training_program(
     | dict.fromkeys(OF_CHOICES, _CIRCUIT)
     | dict.fromkeys(("structure_seed", "leaf_max_scale"), _CIRCUIT | _BY_CIRCUIT)
     | {"leaf_min_scale": _CIRCUIT},
+    example="--dataset=digits --flow=multi_scale --preprocess=logit",
 )
 parse, main, run = PROGRAM.parse, PROGRAM.main, PROGRAM.run
 

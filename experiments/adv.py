@@ -54,6 +54,7 @@ PROGRAM = training_program(
     defaults={"sampler_learning_rate": 1e-3, "ll_weight": 1.0, "balance": "norm"},
     without=OF_LL,
     only=PRETRAINED,
+    example="--dataset=digits --ll_weight=1 --workdir=out/adv-digits",
 )
 parse, main, run = PROGRAM.parse, PROGRAM.main, PROGRAM.run
 

@@ -338,6 +338,7 @@ parse = app.parser(
     _PROGRAM,
     "Compares hidden Chow-Liu trees on binary tables with published circuits.",
     TableSettings,
+    example="--data_dir=~/data/debd --tables=nltcs,plants",
 )
 
 

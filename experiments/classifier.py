@@ -16,6 +16,7 @@ PROGRAM = training_program(
     ClassifierSettings,
     defaults={"learning_rate": 1e-3, "num_steps": 2000},
     without=(*OF_LIKELIHOODS, *OF_SAMPLES, *OF_SIZES, *OF_DETAILS),
+    example="--dataset=digits --workdir=out/classifier-digits",
 )
 parse, main, run = PROGRAM.parse, PROGRAM.main, PROGRAM.run
 

@@ -42,6 +42,7 @@ parse = app.parser(
     "experiments.evaluate",
     "Measures the samples of a trained run against held-out images.",
     EvaluateSettings,
+    example="--run=out/ll-digits --classifier=out/classifier-digits",
 )
 
 

@@ -59,6 +59,7 @@ PROGRAM = training_program(
         ("structure", "depth", "num_repetitions", "sum_layer"),
         {"match_params": ["circuit"], **_BY_CIRCUIT},
     ),
+    example="--dataset=digits --match_params=circuit",
 )
 parse, main, run = PROGRAM.parse, PROGRAM.main, PROGRAM.run
 

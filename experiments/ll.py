@@ -72,6 +72,7 @@ PROGRAM = training_program(
     Settings,
     recipes=[LIKELIHOOD],
     without=OF_SAMPLES,
+    example="--dataset=mnist --data_dir=~/data/mnist --workdir=out/ll-mnist",
 )
 parse, main, run = PROGRAM.parse, PROGRAM.main, PROGRAM.run
 

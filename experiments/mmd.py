@@ -81,6 +81,7 @@ PROGRAM = training_program(
         OF_SAMPLES,
         {"mmd_estimator": ["unbiased", "biased"], "mmd_kernel": LEARNED_KERNELS},
     ),
+    example="--dataset=digits --ll_weight=1 --workdir=out/mmd-digits",
 )
 parse, main, run = PROGRAM.parse, PROGRAM.main, PROGRAM.run
 

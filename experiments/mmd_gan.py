@@ -69,6 +69,7 @@ PROGRAM = training_program(
     defaults={"learning_rate": 2e-4},
     without=(*OF_LIKELIHOODS, *OF_SAMPLES, *OF_DETAILS),
     only=MATCHED,
+    example="--dataset=digits --mmd_kernel=gradient_penalty",
 )
 parse, main, run = PROGRAM.parse, PROGRAM.main, PROGRAM.run
 

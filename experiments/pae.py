@@ -60,6 +60,7 @@ PROGRAM = training_program(
         OF_CHOICES, {"pae_encode": ["sample"], "pae_decode": ["leaf_mean", "sample"]}
     )
     | {"leaf_noise": {"pae_decode": ["sample"]}},
+    example="--dataset=digits --pae_latents=16 --workdir=out/pae-digits",
 )
 parse, main, run = PROGRAM.parse, PROGRAM.main, PROGRAM.run
 

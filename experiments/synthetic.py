@@ -4,20 +4,21 @@ Mixtures of Gaussians learn six sets by likelihood, by the MMD of samples, by th
 MMD and against a discriminator; the truth is known, and so is every density.
 """
 
+from collections.abc import Mapping
+import contextlib
 import dataclasses
 import json
 import os
 from pathlib import Path
-import sys
 import time
 from typing import Any, NoReturn
 
 import jax
 import numpy as np
-import tqdm
 
 from experiments.console import summary
 from experiments.console.errors import RunFailed, UserError
+from experiments.console.jobs import Jobs
 from experiments.engine import app, flags
 from experiments.two_dimensional import data as synthetic_data
 from experiments.two_dimensional import report as synthetic_report
@@ -116,6 +117,11 @@ def _one(
     return result, synthetic_report.density(circuit, params, points)
 
 
+def _in_words(result: Mapping[str, Any]) -> str:
+    """The outcome of a model for people."""
+    return f"test log-likelihood {np.mean(result['test_ll']):.3f} nats a point"
+
+
 def _load(path: Path, settings: TrainingSettings) -> dict[str, Any] | None:
     """A finished model's result, if there is one."""
     try:
@@ -142,6 +148,7 @@ parse = app.parser(
     StudySettings,
     TrainingSettings,
     presets=lambda values: PRESETS[values["preset"]],
+    example="--sets=moons,circles --objectives=ll,mmd --num_seeds=2",
 )
 
 
@@ -166,19 +173,24 @@ def main(groups: list[Any]) -> int:
         raise UserError(f"--workdir must be a folder to write to: {error}") from error
     results, densities, points_of = [], {}, {}
     pairs = [(s, o) for s in sets for o in objectives]
-    for name, objective in tqdm.tqdm(
-        pairs, desc="synthetic", unit="model", disable=not sys.stderr.isatty()
-    ):
-        points = points_of.setdefault(name, synthetic_data.load(name))
-        path = folder / f"{name}-{objective}.json"
-        result = _load(path, settings)
-        image = path.with_suffix(".npy")
-        if result is None:
-            result, density = _one(settings, objective, points)
-            np.save(image, density.astype(np.float32))
-            _write(path, json.dumps(result, indent=1).encode())
-        results.append(result)
-        densities[name, objective] = np.load(image, allow_pickle=False)
+    path_of = {pair: folder / f"{'-'.join(pair)}.json" for pair in pairs}
+    num_missing = sum(not path.exists() for path in path_of.values())
+    with contextlib.closing(Jobs("synthetic", len(pairs), num_missing)) as display:
+        for name, objective in pairs:
+            points = points_of.setdefault(name, synthetic_data.load(name))
+            path = path_of[name, objective]
+            result = _load(path, settings)
+            image = path.with_suffix(".npy")
+            if result is None:
+                with display.running(f"{name} {objective}") as say:
+                    result, density = _one(settings, objective, points)
+                    say(_in_words(result))
+                np.save(image, density.astype(np.float32))
+                _write(path, json.dumps(result, indent=1).encode())
+            else:
+                display.passed()
+            results.append(result)
+            densities[name, objective] = np.load(image, allow_pickle=False)
     text = synthetic_report.table(results)
     _write(folder / "table.md", (text + "\n").encode())
     synthetic_report.figure(

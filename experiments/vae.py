@@ -52,6 +52,7 @@ PROGRAM = training_program(
     defaults={"learning_rate": 0.001, "num_sums": 32},
     without=(*OF_LIKELIHOODS, *OF_SAMPLES, *OF_DETAILS, *OF_TRAINING),
     only=MATCHED | dict.fromkeys(OF_CODES, {"match_params": ["circuit"]}),
+    example="--dataset=digits --match_params=circuit",
 )
 parse, main, run = PROGRAM.parse, PROGRAM.main, PROGRAM.run
 

@@ -1,6 +1,7 @@
 """Paths as users type them."""
 
 import os
+from pathlib import Path
 import re
 
 
@@ -26,3 +27,9 @@ def local_path(text: str) -> str:
     if path.startswith("~"):
         raise ValueError("no such user")
     return path
+
+
+def cache_dir() -> Path:
+    """The user's cache: ``$XDG_CACHE_HOME/dspc_jax``."""
+    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(root) / "dspc_jax"

@@ -9,7 +9,7 @@ from absl import flags as absl_flags
 from experiments.console import summary
 from experiments.console.errors import UserError
 from experiments.console.paths import local_path
-from experiments.engine import flags_in_use
+from experiments.engine import code_version, flags_in_use, help_text
 from experiments.engine.flag_fields import Condition
 from experiments.engine.flags import fields_of, from_values
 from experiments.engine.requirements import Requirement
@@ -58,7 +58,12 @@ _KINDS: dict[Callable[[Any], Any], str] = {
     str: "text",
     local_path: "a path of this machine",
 }
-_HELP = ("help", "helpshort", "helpfull")
+_HELP = {
+    "help": "shows all flags",
+    "helpshort": "shows the flags that matter",
+    "helpfull": "shows all flags",
+}
+_VERSION = "version"
 
 Presets: TypeAlias = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 """From the values of all flags to the defaults of some, as text or of their types."""
@@ -128,8 +133,9 @@ def define(
         )
     if defaults:
         raise TypeError(f"defaults for flags that do not exist: {sorted(defaults)}")
-    for name in _HELP:  # after ours: their module has no place in our help
-        absl_flags.DEFINE_bool(name, False, "shows this help", values, "absl.app")
+    asking = {**_HELP, _VERSION: "shows version and commit"}
+    for name, text in asking.items():  # after ours: they have no place in our help
+        absl_flags.DEFINE_bool(name, False, text, values, "absl.app")
     return values
 
 
@@ -142,6 +148,7 @@ def parse(
     also: absl_flags.FlagValues | None = None,
     presets: Presets | None = None,
     use: Use | None = None,
+    example: str = "",
 ) -> list[Any]:
     """Reads the command line into one frozen dataclass a group.
 
@@ -155,6 +162,7 @@ def parse(
             own (``--verbosity``).
         presets: the defaults of some flags, by the values of others.
         use: which of the flags the program has, and when; None: all, always.
+        example: the words of one command, for ``--help``.
 
     Returns:
         An instance of each group, in order.
@@ -163,11 +171,10 @@ def parse(
         UserError: an unknown flag, a value that breaks its requirement, or a flag that
             others leave without use; one line that names the flag, the requirement and
             the value.
-        SystemExit: 0, after ``--help`` has been answered on stdout.
+        SystemExit: 0, after ``--help`` or ``--version`` has been answered on stdout.
     """
     use = use or Use()
     values = define(program, groups, defaults, use)
-    own_help = values.module_help(program)
     for module in () if also is None else also.flags_by_module_dict().values():
         for flag in module:
             if flag.name not in values:
@@ -177,10 +184,12 @@ def parse(
     except (absl_flags.Error, ValueError) as error:
         line = " ".join(str(error).split())
         raise UserError(f"{line} (--help lists the flags)") from None
+    if values[_VERSION].value:
+        summary.write(code_version.version_line() + "\n")
+        raise SystemExit(0)
     if any(values[name].value for name in _HELP):
-        summary.write(
-            f"{description}\n\nUsage: python -m {program} [flags]\n{own_help}\n"
-        )
+        text = help_text.short if values["helpshort"].value else help_text.full
+        summary.write(text(program, description, groups, values, example))
         raise SystemExit(0)
     if rest:
         raise UserError(

@@ -6,6 +6,7 @@ of the result.
 """
 
 import collections
+from collections.abc import Mapping
 import contextlib
 import functools
 from typing import Any
@@ -113,6 +114,11 @@ class DeviceLoop:
             self.closing = FullBatch(
                 *(system, dataset, self._bits, batch_size, mesh), flip=flip
             )
+
+    @property
+    def units(self) -> Mapping[str, str]:
+        """The metrics of steps that are shown, and their units."""
+        return self._system.units
 
     @functools.cached_property
     def _train(self) -> Any:

@@ -188,6 +188,12 @@ class Settings(CircuitSettings):
     checkpoint_every: int = flag(
         500, "steps between checkpoints", at_least(1), free=True
     )
+    checkpoint_minutes: float = flag(
+        10.0,
+        "minutes after which a checkpoint is written in any case; 0: never",
+        at_least(0),
+        free=True,
+    )
     eval_every: int = flag(
         500,
         "steps between evaluations on the validation images and sample grids",

@@ -44,6 +44,7 @@ def training_program(
     recipes: Sequence[Path] = (),
     without: Collection[str] = (),
     only: Mapping[str, Condition] | None = None,
+    example: str = "--dataset=digits",
 ) -> Program:
     """Joins the parts of a program.
 
@@ -60,6 +61,7 @@ def training_program(
             do nothing.
         only: conditions on others, which do nothing without them: see
             `command_line.Use`.
+        example: the words of one command after the program's name, for ``--help``.
 
     Returns:
         The program.
@@ -70,7 +72,11 @@ def training_program(
         groups = (*groups, RecipeSettings)
         presets = functools.partial(of_data_set, folders=recipes)
     parse = app.parser(
-        name, description, *groups, defaults=defaults, presets=presets, use=use
+        *(name, description, *groups),
+        defaults=defaults,
+        presets=presets,
+        use=use,
+        example=example,
     )
 
     def system_of(*values: Any, dataset: data.Dataset) -> System:

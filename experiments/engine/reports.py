@@ -1,5 +1,6 @@
 """What a run reports of its states: metrics and pictures."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,11 +12,11 @@ from experiments.console.display import Display
 from experiments.data import Dataset, to_images
 from experiments.engine import best as best_states
 from experiments.engine.best import Best
-from experiments.engine.checkpointing import Checkpoints
 from experiments.engine.device_loop import DeviceLoop
 from experiments.engine.flags import Settings
 from experiments.engine.metric_writer import MetricWriter
 from experiments.engine.pace import Pace
+from experiments.engine.saving import Saver
 
 _NUM_PICTURES = 64  # images in a grid
 
@@ -32,9 +33,11 @@ class Run(NamedTuple):
         settings: the shared flags.
         dataset: the images.
         loop: the steps on the devices.
-        checkpoints: in the folder.
         writer: of metrics and pictures.
         pace: of chunks of steps.
+        display: of progress.
+        saver: of states, in the folder.
+        code: version and commit of this process's code, as it was at the start.
     """
 
     name: str
@@ -42,9 +45,11 @@ class Run(NamedTuple):
     settings: Settings
     dataset: Dataset
     loop: DeviceLoop
-    checkpoints: Checkpoints
     writer: MetricWriter
     pace: Pace
+    display: Display
+    saver: Saver
+    code: Mapping[str, str | None]
 
 
 class Due(NamedTuple):
@@ -62,7 +67,7 @@ def evaluated(run: Run, state: Any, split: str) -> Metrics:
 
 
 def report(
-    run: Run, carry: Carry, best: Best | None, step: int, due: Due, display: Display
+    run: Run, carry: Carry, best: Best | None, step: int, due: Due
 ) -> tuple[Carry, Best | None, Metrics]:
     """Writes the metrics and pictures that are due.
 
@@ -74,17 +79,38 @@ def report(
     if due.log:
         carry, means = run.loop.drain(carry)
         scalars |= {f"train/{k}": v for k, v in means.items()}
-        display.show({name: float(v.mean()) for name, v in means.items()})
+        run.display.show({name: float(v.mean()) for name, v in means.items()})
     if due.evaluate:
-        valid = evaluated(run, carry.state, "valid")
+        with run.display.doing("evaluating"):
+            valid = evaluated(run, carry.state, "valid")
+        run.display.evaluated(in_words(valid))
         scalars |= valid
         if best is not None:
             best = best_states.updated(best, valid, step, carry.state)
     if scalars:  # before the checkpoint: its steps must be on disk
         run.writer.write_scalars(step, metrics.over_seeds(scalars))
     if due.evaluate:
-        draw(run, carry.state if best is None else best.state, step)
+        with run.display.doing("drawing"):
+            draw(run, carry.state if best is None else best.state, step)
     return carry, best, valid
+
+
+def in_words(valid: Metrics) -> str:
+    """The first measure of a validation, for people; empty without one."""
+    for name, unit in _MEASURES.items():
+        values = valid.get(f"valid/{name}")
+        if values is not None:
+            return f"validation {float(np.mean(values)):.4g}{unit}"
+    return ""
+
+
+_MEASURES = {
+    "bits_per_dim": " bits/dimension",
+    "bits_per_dim_bound": " bits/dimension (a bound)",
+    "negative_elbo": " nats/image (a bound)",
+    "accuracy": " accuracy",
+    "mmd2": " squared MMD",
+}
 
 
 def draw(run: Run, state: Any, step: int) -> None:

@@ -1,6 +1,7 @@
 """The system that a program trains, and failures of its steps: no loop."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+import types
 from typing import Any, NamedTuple
 
 import jax
@@ -64,6 +65,7 @@ class System(NamedTuple):
             that of ``init`` and all training images as one batch, once and not
             compiled; None: that of ``init``.
         closing: full-batch steps after all others; None: there are none.
+        units: the metrics of steps that are shown while it trains, and their units.
     """
 
     init: Callable[[jax.Array], Any]
@@ -78,6 +80,7 @@ class System(NamedTuple):
     sample_class: Callable[..., jax.Array] | None = None
     start: Callable[[Any, jax.Array, Any], Any] | None = None
     closing: Closing | None = None
+    units: Mapping[str, str] = types.MappingProxyType({"loss": ""})
 
 
 class Failure(NamedTuple):

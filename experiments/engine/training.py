@@ -21,14 +21,23 @@ from experiments.console.display import Display
 from experiments.console.errors import RunFailed, UserError
 from experiments.data import Dataset, describe
 from experiments.engine import best as best_states
-from experiments.engine import flags, run_folder, starting
+from experiments.engine import code_version, flags, run_folder, starting
 from experiments.engine.best import Best, Progress
 from experiments.engine.checkpointing import Checkpoints
 from experiments.engine.device_loop import DeviceLoop
 from experiments.engine.flags import Settings
 from experiments.engine.metric_writer import MetricWriter
 from experiments.engine.pace import Pace
-from experiments.engine.reports import Due, Metrics, Run, draw, evaluated, report
+from experiments.engine.reports import (
+    Due,
+    Metrics,
+    Run,
+    draw,
+    evaluated,
+    in_words,
+    report,
+)
+from experiments.engine.saving import Saver, closed_steps
 from experiments.engine.signals import Signals
 from experiments.engine.system import System
 from experiments.engine.workdir import claim
@@ -124,15 +133,26 @@ def _run(
             return 0
         loop = _make_loop(system, dataset, settings)
         summary.write(describe(dataset) + "\n")
-        carry, best, num_closed = _first_states(loop, checkpoints, groups)
         if first_step:
             summary.write(f"{name}: continues {folder} after step {first_step}\n")
+        display = Display(name, first_step, settings.all_steps, loop.units)
+        stack.enter_context(display)
+        with display.doing("starting"):
+            carry, best, num_closed = _first_states(loop, checkpoints, groups)
         writer = MetricWriter(folder, first_step)
         stack.callback(writer.close)
         pace = Pace(loop.max_chunk)
-        run = Run(name, folder, settings, dataset, loop, checkpoints, writer, pace)
+        code = {
+            "version": code_version.version(),
+            "commit": code_version.commit_of_code(),
+        }
+        run = Run(
+            *(name, folder, settings, dataset, loop, writer, pace, display),
+            Saver(checkpoints, loop, settings),
+            code,
+        )
         num_trained, valid = first_step - num_closed, {}
-        with Signals() as signals:
+        with Signals(last_words=lambda: _last_words(run)) as signals:
             if not num_closed:
                 carry, best, num_trained, valid = _train(
                     run, carry, best, num_trained, signals
@@ -146,6 +166,7 @@ def _run(
         step = num_trained + num_closed
         if not is_over:
             assert signals.received is not None
+            display.close()
             summary.write(
                 f"{name}: stopped by {signal.Signals(signals.received).name} after "
                 f"step {step}; saved in {folder}, the same command continues\n"
@@ -154,11 +175,20 @@ def _run(
         state = carry.state
         if best is not None:
             state, valid = loop.put(best.state), {}
-        result = _result(run, state, valid, step, first_step, start)
+        with display.doing("evaluating"):
+            result = _result(run, state, valid, step, first_step, start)
         result |= _choice(best, step, num_trained < settings.num_steps)
         writer.write_result(result)
     summary.write(summary.summary(result, folder))
     return 0
+
+
+def _last_words(run: Run) -> str:
+    """What is said where a long step, or the compiler, does not let a run end."""
+    return (
+        f"{run.name}: stopped within a step, or before one; {run.saver.kept()} in "
+        f"{run.folder}, the same command continues"
+    )
 
 
 def _make_loop(system: System, dataset: Dataset, settings: Settings) -> DeviceLoop:
@@ -197,7 +227,7 @@ def _first_states(
     step = checkpoints.latest_step()
     if step is not None:
         carry = loop.abstract()
-        target = Progress(*carry, no_best(carry.state), _closed(settings, 0))
+        target = Progress(*carry, no_best(carry.state), closed_steps(settings, 0))
         stored = checkpoints.restore(step, target)
         return loop.put(stored.carry), stored.best, int(stored.num_closed or 0)
     carry = loop.init()
@@ -210,11 +240,6 @@ def _first_states(
     return carry, best and best._replace(state=best_states.on_host(carry.state)), 0
 
 
-def _closed(settings: Settings, num: int) -> np.ndarray | None:
-    """`Progress.num_closed`."""
-    return np.array(num, np.int64) if settings.em_closing_steps else None
-
-
 def _result(
     run: Run, state: Any, valid: Metrics, step: int, first_step: int, start: float
 ) -> dict[str, Any]:
@@ -222,6 +247,7 @@ def _result(
     final = (valid or evaluated(run, state, "valid")) | evaluated(run, state, "test")
     return {
         "program": run.name,
+        **run.code,
         "dataset": run.dataset.name,
         "data": run.dataset.source,
         "step": step,
@@ -256,21 +282,20 @@ def _train(
         The state, the best one, the step of the former, and its metrics on validation
         if there are any.
     """
-    num_steps, saved = run.settings.num_steps, step
+    saved = step
     valid: Metrics = {}
-    with Display(run.name, step, num_steps) as display:
-        while not _is_over(run, best, step) and signals.received is None:
-            num = min(_steps_to_next_stop(run.settings, step), run.pace.steps)
+    while not _is_over(run, best, step) and signals.received is None:
+        num = min(_steps_to_next_stop(run.settings, step), run.pace.steps)
+        with run.display.steps(num):
             carry = _advance(run, carry, step, num)
-            step += num
-            display.advance(num)
-            due = _due(run.settings, step)
-            carry, best, valid = report(run, carry, best, step, due, display)
-            if due.save:
-                _save(run, carry, best, 0, step)
-                saved = step
-        if step > saved:
-            _save(run, carry, best, 0, step)
+        step += num
+        due = _due(run.settings, step)
+        carry, best, valid = report(run, carry, best, step, due)
+        if due.save or run.saver.is_overdue():
+            run.saver.save(carry, best, 0, step)
+            saved = step
+    if step > saved:
+        run.saver.save(carry, best, 0, step)
     return carry, best, step, valid
 
 
@@ -297,17 +322,21 @@ def _close(
     if best is not None and not num:
         carry = carry._replace(state=run.loop.put(best.state))
     while num < run.settings.em_closing_steps:
-        state = closing.step(carry.state, num, lambda: signals.received is not None)
+        with run.display.doing("in a step on all images"):
+            state = closing.step(carry.state, num, lambda: signals.received is not None)
         if state is None:
             break
+        run.display.advance(1)
         num, carry = num + 1, carry._replace(state=state)
-        valid = evaluated(run, state, "valid")
+        with run.display.doing("evaluating"):
+            valid = evaluated(run, state, "valid")
+        run.display.evaluated(in_words(valid))
         if best is not None:
             best = best_states.updated(best, valid, step + num, state)
         run.writer.write_scalars(step + num, metrics.over_seeds(valid))
         if num == run.settings.em_closing_steps:
             draw(run, state if best is None else best.state, step + num)
-        _save(run, carry, best, num, step + num)
+        run.saver.save(carry, best, num, step + num)
     return carry, best, num, valid
 
 
@@ -341,27 +370,6 @@ def _advance(run: Run, carry: Carry, step: int, num: int) -> Carry:
     if failure is not None:
         raise RunFailed(
             f"{failure.metric} is {failure.value} at step {failure.step} "
-            f"(seed {failure.seed}); {_kept(run.checkpoints)}"
+            f"(seed {failure.seed}); {run.saver.kept()}"
         )
     return carry
-
-
-def _save(
-    run: Run, carry: Carry, best: Best | None, num_closed: int, step: int
-) -> None:
-    """Saves, unless the state is broken in a way that no metric has shown yet."""
-    broken = run.loop.seeds_with_nan(carry)
-    if broken:
-        raise RunFailed(
-            f"the state is nan after step {step} (seed {broken[0]}); "
-            + _kept(run.checkpoints)
-        )
-    closed = _closed(run.settings, num_closed)
-    run.checkpoints.save(step, Progress(*carry, best, closed))
-
-
-def _kept(checkpoints: Checkpoints) -> str:
-    step = checkpoints.latest_step()
-    if step is None:
-        return "no checkpoint had been written"
-    return f"the checkpoint of step {step} is kept"

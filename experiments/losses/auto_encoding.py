@@ -10,6 +10,7 @@ from experiments.data import Dataset
 from experiments.losses.term import Term
 from experiments.models import reconstruction
 from experiments.models.auto_encoder import AutoEncoder
+from experiments.models.generators import NATS
 
 
 def auto_encoding_term(pae: AutoEncoder, dataset: Dataset) -> Term:
@@ -45,7 +46,8 @@ def auto_encoding_term(pae: AutoEncoder, dataset: Dataset) -> Term:
         )
         return value / image.num_dims, metrics
 
-    return Term("pae", loss, draws=False)
+    unit = NATS if settings.pae_loss == "bce" else "squared gray values/dimension"
+    return Term("pae", loss, draws=False, unit=unit)
 
 
 def variational_term(network: VariationalAutoEncoder, kl_weight: float) -> Term:
@@ -71,7 +73,7 @@ def variational_term(network: VariationalAutoEncoder, kl_weight: float) -> Term:
         )
         return value / x[0].size, metrics
 
-    return Term("vae", loss, draws=False)
+    return Term("vae", loss, draws=False, unit=NATS)
 
 
 def _hide(key: jax.Array, x: jax.Array, most: float) -> jax.Array | None:

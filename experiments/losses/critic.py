@@ -163,4 +163,4 @@ def auto_encoder_term(settings: CriticSettings, dataset: Dataset) -> Term:
             kernel=kernel,
         )
 
-    return Term("mmd", loss, init, train)
+    return Term("mmd", loss, init, train, unit="squared MMD")

@@ -119,7 +119,8 @@ def discriminator_term(
         )
 
     is_mean = augment is None and not has_noise
-    return Term("adv", term_loss, init, train, advantages if is_mean else None)
+    of_samples = advantages if is_mean else None
+    return Term("adv", term_loss, init, train, of_samples, unit="adversarial loss")
 
 
 def _following(adversary: Adversary, generator: Any, number: jax.Array) -> Adversary:

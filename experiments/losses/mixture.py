@@ -21,7 +21,7 @@ from experiments.engine.system import System, levels_and_labels
 from experiments.losses.term import Metrics, Term, objective
 from experiments.models import generators
 from experiments.models.em import Em, make_em
-from experiments.models.generators import Generator
+from experiments.models.generators import NATS, Generator
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,7 +120,21 @@ def make_system(
         raise UserError("--ll_weight must be greater than 0 with --sample_weight=0")
     em = _em(settings, mixture, generator)
     training = _Training(settings, mixture, generator, term, rates or {}, em)
-    return generators.system(generator, training.init, training.step)
+    unit = _unit(mixture, term)
+    return generators.system(generator, training.init, training.step, unit=unit)
+
+
+def _unit(mixture: MixtureSettings, term: Term) -> str:
+    """The unit of the loss: of a sum, that of each part with its weight."""
+    weights = {term.unit: mixture.sample_weight}
+    weights[NATS] = weights.get(NATS, 0.0) + mixture.ll_weight
+    parts = [
+        unit if weight == 1 or term.unit == NATS else f"{weight:g} x {unit}"
+        for unit, weight in weights.items()
+        if weight
+    ]
+    unit, before = " + ".join(parts), mixture.pretrain_steps
+    return f"{NATS}, after step {before} {unit}" if before and unit != NATS else unit
 
 
 class _Training:

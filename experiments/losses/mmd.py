@@ -119,7 +119,8 @@ def kernel_term(
         return mmd_advantages(x, samples, kernel)
 
     unbiased = settings.mmd_estimator == "unbiased"
-    return Term("mmd", loss, advantages=advantages if unbiased else None)
+    unit = "squared MMD" if settings.mmd_power == 2 else "MMD"
+    return Term("mmd", loss, advantages=advantages if unbiased else None, unit=unit)
 
 
 def exact_term(circuit: Model, settings: MmdSettings, dataset: Dataset) -> Term:
@@ -165,7 +166,7 @@ def exact_term(circuit: Model, settings: MmdSettings, dataset: Dataset) -> Term:
             patches=None if patches is None else jnp.asarray(patches),
         )
 
-    return Term("mmd", loss, draws=False)
+    return Term("mmd", loss, draws=False, unit="squared MMD")
 
 
 def square_tiles(height: int, width: int, side: int) -> np.ndarray:

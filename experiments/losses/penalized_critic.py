@@ -95,4 +95,4 @@ def penalized_term(settings: CriticSettings, dataset: Dataset) -> Term:
         features = functools.partial(critic.features, state[0])
         return mmd_advantages(features(x), features(samples), kernel)
 
-    return Term("mmd", loss, init, train, advantages)
+    return Term("mmd", loss, init, train, advantages, unit="squared MMD")

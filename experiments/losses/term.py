@@ -35,6 +35,7 @@ class Term(NamedTuple):
             loss: `dspc_jax.objectives.set_advantages` in closed form. None: by leaving
             out one sample after the other.
         draws: whether the loss asks for samples; else no relaxation matters to it.
+        unit: of the loss, for people.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Term(NamedTuple):
     train: Callable[..., tuple[Any, Metrics]] | None = None
     advantages: Callable[[jax.Array, jax.Array, Any], jax.Array] | None = None
     draws: bool = True
+    unit: str = "loss"
 
 
 def objective(

@@ -7,6 +7,7 @@ independent pixels; the run's own metrics, and the error of missing pixels, fill
 from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 from pathlib import Path
+import shlex
 import time
 from typing import Any
 
@@ -18,6 +19,7 @@ from experiments.console.errors import UserError
 from experiments.console.metrics import each_seed, names_of, over_seeds
 from experiments.data import Dataset, to_images
 from experiments.engine import flags, run_folder
+from experiments.engine.flags import Settings
 from experiments.engine.requirements import given
 from experiments.measuring import class_samples, measures, trained
 from experiments.measuring.trained import Trained
@@ -133,7 +135,10 @@ def evaluate(settings: EvaluateSettings) -> tuple[dict[str, Any], Levels]:
     _check_abilities(settings, run)
     judges = settings.efficientnet, settings.classifier, settings.inception
     if all(judge is None for judge in judges) and not run.dataset.is_table:
-        raise UserError("--efficientnet, --classifier or --inception must be given")
+        raise UserError(
+            "--efficientnet, --classifier or --inception must be given; "
+            + how_to_judge(run.groups[0], run.dataset, settings.data_dir)
+        )
     check_judge(settings.classifier, run.groups, settings.efficientnet)
     data_dir = settings.data_dir or run.groups[0].data_dir
     maps = _feature_maps(settings, run.dataset, data_dir)
@@ -264,6 +269,34 @@ def _own_metrics(run: Trained, folder: Path, split: str) -> dict[str, np.ndarray
         if metrics and all(len(each) == len(run.seeds) for each in metrics.values()):
             return metrics
     return run.loop.evaluate(run.loop.put(run.states), run.loop.examples(split))
+
+
+def how_to_judge(settings: Settings, dataset: Dataset, data_dir: str | None) -> str:
+    """What makes features for the images of a run: a command, and a flag.
+
+    Args:
+        settings: the shared flags of the run.
+        dataset: its images.
+        data_dir: of these images, if not that of the run.
+    """
+    if dataset.num_classes is None:
+        return "these images have no labels: --efficientnet=lite0 needs none"
+    folder = f"out/classifier-{dataset.name}"
+    settings = dataclasses.replace(settings, data_dir=data_dir or settings.data_dir)
+    usual = Settings()
+    words = [f"--dataset={settings.dataset}"]
+    for name in ("data_dir", "data_source", "cache_dir", *_SHAPING_IMAGES):
+        value = getattr(settings, name)
+        if value != getattr(usual, name):
+            words.append(f"--{name}={shlex.quote(str(value))}")
+    command = " ".join([*words, f"--workdir={folder}"])
+    return (
+        f"python -m experiments.classifier {command} makes one, then "
+        f"--classifier={folder}"
+    )
+
+
+_SHAPING_IMAGES = ("image_size", "image_mode", "image_resize")
 
 
 def check_judge(

@@ -120,7 +120,10 @@ def make_system(
         }
 
     return System(
-        init, step, evaluate, sample=lambda state, key, num: {}, labelled=True
+        *(init, step, evaluate),
+        sample=lambda state, key, num: {},
+        labelled=True,
+        units={"loss": "nats/image"},
     )
 
 

@@ -21,6 +21,7 @@ from dspc_jax.evaluation.efficientnet_lite.weights import WEIGHTS_FILES
 from dspc_jax.evaluation.inception import inception_outputs, read_inception_params
 from dspc_jax.types import PyTree
 from experiments.console.errors import UserError
+from experiments.console.paths import cache_dir
 from experiments.data import Dataset, cache, to_images
 from experiments.engine import run_folder
 from experiments.models import classifier, weights
@@ -279,7 +280,7 @@ def remembered(
         cache.write_array(place / "features.npy", len(points), [points], np.float32)
         return {}
 
-    place, _ = cache.prepared(weights.cache_dir(), features.name, key, prepare)
+    place, _ = cache.prepared(cache_dir(), features.name, key, prepare)
     return np.load(place / "features.npy")
 
 

@@ -17,6 +17,9 @@ from experiments.models import circuit as model
 from experiments.models import starts, temperature
 from experiments.models.circuit import Model, Params
 
+NATS = "nats/dimension"
+"""The unit of a likelihood's loss."""
+
 
 class Sampler(NamedTuple):
     """Differentiable samples as gray values, at one temperature.
@@ -153,6 +156,7 @@ def system(
     init: Callable[..., Any],
     step: Callable[..., Any],
     closing: Closing | None = None,
+    unit: str = NATS,
 ) -> System:
     """A system whose state holds the parameters of a generator as ``params``.
 
@@ -161,6 +165,7 @@ def system(
         init: ``key -> state``, see `System`.
         step: one step of training, see `System`.
         closing: full-batch steps at the end, functions of the parameters.
+        unit: of the loss.
 
     Returns:
         The system.
@@ -188,4 +193,5 @@ def system(
         start=generator.start and start,
         closing=closing
         and closing._replace(statistics=of_state(closing.statistics), update=closed),
+        units={"loss": unit},
     )

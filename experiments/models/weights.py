@@ -7,18 +7,13 @@ import urllib.error
 import urllib.request
 
 from experiments.console.errors import UserError
+from experiments.console.paths import cache_dir
 
 FILE_NAME = "pt_inception-2015-12-05-6726825d.pth"
 URL = (
     f"https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/{FILE_NAME}"
 )
 _SECONDS = 60  # without a byte
-
-
-def cache_dir() -> Path:
-    """The user's cache: ``$XDG_CACHE_HOME/dspc_jax``."""
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(root) / "dspc_jax"
 
 
 def read(where: str, url: str = URL) -> bytes:

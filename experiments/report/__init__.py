@@ -111,6 +111,7 @@ parse = app.parser(
     "experiments.report",
     "Writes one page about many runs: samples, distances, curves, settings.",
     ReportSettings,
+    example="--runs='out/*' --out=out/report",
 )
 
 

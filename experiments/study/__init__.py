@@ -245,7 +245,10 @@ def _run(
             line += f" in {outcome.seconds:.0f} s"
         summary.write(line + (f": {outcome.reason}\n" if outcome.reason else "\n"))
 
-    outcomes = execute(jobs, root, report_outcome)
+    def note_start(job: plan.Job) -> None:
+        study_record.add(job, Outcome("running", seconds=0.0))
+
+    outcomes = execute(jobs, root, report_outcome, note_start)
     table = record.table(jobs, outcomes, root)
     write_atomically(root / "table.md", table)
     return outcomes, table
@@ -255,6 +258,7 @@ parse = app.parser(
     "experiments.study",
     "Runs many programs one after the other, and writes the report about them.",
     StudySettings,
+    example="--preset=best --dataset=digits",
 )
 
 

@@ -7,21 +7,19 @@ import signal
 import subprocess
 import sys
 import time
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import tqdm
-
+from experiments.console.jobs import Jobs
 from experiments.engine.run_folder import last_step
 from experiments.study.plan import Job
-
-_POLL_SECONDS = 0.5
 
 
 class Outcome(NamedTuple):
     """The outcome of a job.
 
     Attributes:
-        state: ``finished``, ``failed``, or ``not run``.
+        state: ``finished``, ``failed``, ``not run``, ``stopped`` (with this process),
+            or ``running``: a process that was killed leaves that, too.
         reason: of a state other than ``finished``, one line; else empty.
         seconds: of the process in this session; None: there was none, since the job
             had been finished before or was not run.
@@ -36,6 +34,7 @@ def execute(
     jobs: Sequence[Job],
     root: Path,
     report: Callable[[Job, Outcome], None] = lambda job, outcome: None,
+    started: Callable[[Job], None] = lambda job: None,
 ) -> dict[str, Outcome]:
     """Runs the jobs that are not finished yet.
 
@@ -46,7 +45,9 @@ def execute(
     Args:
         jobs: in an order in which needs come first.
         root: folder of the study.
-        report: called with each outcome as soon as it is known.
+        report: called with each outcome as soon as it is known, and with that of the
+            running job, ``stopped``, where this process is asked to end.
+        started: called with each job that is run, before.
 
     Returns:
         Name to outcome.
@@ -54,23 +55,31 @@ def execute(
     outcomes: dict[str, Outcome] = {}
     logs = root / "logs"
     logs.mkdir(parents=True, exist_ok=True)
-    bar = tqdm.tqdm(jobs, desc="study", unit="job", disable=not sys.stderr.isatty())
-    for job in bar:
-        missing = [n for n in job.needs if outcomes[n].state != "finished"]
-        if missing:
-            outcome = Outcome("not run", f"needs {', '.join(missing)}")
-        elif job.is_done(root):
-            outcome = Outcome("finished")
-        else:
-            outcome = _run(job, root, logs / f"{job.name.replace(' ', '-')}.log", bar)
-        outcomes[job.name] = outcome
-        report(job, outcome)
+    display = Jobs("study", len(jobs), sum(not job.is_done(root) for job in jobs))
+    with contextlib.closing(display):
+        for job in jobs:
+            missing = [n for n in job.needs if outcomes[n].state != "finished"]
+            if missing:
+                display.passed()
+                outcome = Outcome("not run", f"needs {', '.join(missing)}")
+            elif job.is_done(root):
+                display.passed()
+                outcome = Outcome("finished")
+            else:
+                started(job)
+                with display.running(job.name, lambda job=job: _progress(job, root)):
+                    outcome = _run(job, root, logs, report)
+            outcomes[job.name] = outcome
+            report(job, outcome)
     return outcomes
 
 
-def _run(job: Job, root: Path, log: Path, bar: Any) -> Outcome:
+def _run(
+    job: Job, root: Path, logs: Path, report: Callable[[Job, Outcome], None]
+) -> Outcome:
     """Runs one job in a process of its own."""
     start = time.perf_counter()
+    log = logs / f"{job.name.replace(' ', '-')}.log"
     with log.open("ab") as output, _ending_with_us():
         process = subprocess.Popen(
             [sys.executable, "-m", *job.command(root)],
@@ -80,15 +89,14 @@ def _run(job: Job, root: Path, log: Path, bar: Any) -> Outcome:
             process_group=0,  # Ctrl-C reaches this process alone, which passes it on
         )
         try:
-            code = None
-            while code is None:
-                bar.set_postfix_str(job.name + _progress(job, root))
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    code = process.wait(_POLL_SECONDS)
-        finally:
-            if process.poll() is None:
-                process.terminate()  # it saves its state and ends
-                process.wait()
+            code = process.wait()
+        except (SystemExit, KeyboardInterrupt) as stop:
+            process.terminate()  # it saves its state and ends
+            process.wait()
+            name = "Ctrl-C" if isinstance(stop, KeyboardInterrupt) else "SIGTERM"
+            reason = f"by {name} {_progress(job, root)}".rstrip()
+            report(job, Outcome("stopped", reason, time.perf_counter() - start))
+            raise
     seconds = time.perf_counter() - start
     if code == 0 and job.is_done(root):
         return Outcome("finished", seconds=seconds)
@@ -115,7 +123,9 @@ def _progress(job: Job, root: Path) -> str:
     if not job.trains:
         return ""
     step = last_step(job.folder(root))
-    return "" if step is None else f" {step}/{job.flags.get('num_steps', '?')}"
+    if step is None:
+        return ""
+    return f"at step {step} of {job.flags.get('num_steps', '?')}"
 
 
 def _last_line(path: Path) -> str:

@@ -5,9 +5,9 @@ from importlib import metadata
 import json
 from pathlib import Path
 import platform
-import subprocess
 from typing import Any
 
+from experiments.engine.code_version import commit_of_code
 from experiments.engine.files import write_atomically
 from experiments.engine.run_folder import Unreadable
 from experiments.measuring import last_values
@@ -57,22 +57,6 @@ class Record:
 def _machine() -> dict[str, str]:
     versions = {n: metadata.version(n) for n in ("jax", "jaxlib", "flax")}
     return {"python": platform.python_version(), **versions}
-
-
-def commit_of_code() -> str | None:
-    """The commit that the code is of, with a plus if files differ; None: unknown."""
-    folder = str(Path(__file__).parent)
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", folder, *arguments]
-        process = subprocess.run(command, capture_output=True, text=True, check=True)
-        return process.stdout.strip()
-
-    try:
-        changes = git("status", "--porcelain", "--untracked-files=no")
-        return git("rev-parse", "--short", "HEAD") + ("+" if changes else "")
-    except (OSError, subprocess.CalledProcessError):
-        return None
 
 
 def table(jobs: Sequence[Job], outcomes: Mapping[str, Outcome], root: Path) -> str:

@@ -15,11 +15,11 @@ from experiments.console import summary
 from experiments.console.errors import UserError
 from experiments.console.metrics import each_seed
 from experiments.engine import app, flags
+from experiments.engine.code_version import commit_of_code
 from experiments.engine.files import write_atomically
 from experiments.measuring.collection import Collected, collect, defaults_of, folders
 from experiments.measuring.last_values import DISTANCES
 from experiments.measuring.runs import IRRELEVANT, Run
-from experiments.study.record import commit_of_code
 
 _STUDY = ("preset", "scale", "override", "python", "jax", "jaxlib", "flax")
 _RUN = (
@@ -102,7 +102,8 @@ def _run(run: Run) -> dict[str, Any]:
     job = _study(run).get("jobs", {}).get(run.folder.name, {})
     result = run.result or {}
     head = {**result, "program": run.program, "wall_seconds": job.get("seconds")}
-    head |= {name: job.get(name) for name in ("label", "commit")}
+    head["label"] = job.get("label")
+    head["commit"] = job.get("commit") or result.get("commit")
     evaluation = run.evaluations.get("evaluation", {})
     shared = {name: evaluation[name] for name in _PROTOCOL if name in evaluation}
     samples = {}
@@ -254,6 +255,7 @@ parse = app.parser(
     "experiments.study.table",
     "Writes the numbers of all runs of a study as one small file to keep.",
     TableSettings,
+    example="--runs='out/study-best-digits/*' --out=results/best-digits.json",
 )
 
 

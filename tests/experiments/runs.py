@@ -3,6 +3,7 @@
 import json
 import os
 from pathlib import Path
+import re
 import subprocess
 import sys
 from typing import Any
@@ -36,10 +37,24 @@ def start(
 
 
 def run(*words: str, **how: Any) -> tuple[int, str, str]:
-    """Runs a program to its end: exit code, stdout, stderr."""
+    """Runs a program to its end: exit code, stdout, stderr without `progress`."""
     process = start(*words, **how)
     out, err = process.communicate(timeout=300)
-    return process.returncode, out, err
+    return process.returncode, out, without_progress(err)
+
+
+def progress(err: str) -> list[str]:
+    """The lines of `Display` in what a program wrote to stderr."""
+    return [line for line in err.splitlines() if _PROGRESS.fullmatch(line)]
+
+
+def without_progress(err: str) -> str:
+    """All the other lines."""
+    lines = err.splitlines(keepends=True)
+    return "".join(line for line in lines if not _PROGRESS.fullmatch(line.rstrip("\n")))
+
+
+_PROGRESS = re.compile(r"[a-z_]+: step \d+ of \d+(, .+)?")
 
 
 def lines(workdir: Path) -> list[dict[str, Any]]:

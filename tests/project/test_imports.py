@@ -43,6 +43,7 @@ LIBRARY = {
     "registry": (),
     "protocols": ("types",),
     "serialization": (*_CIRCUIT, "registry", "flows", "safe_files"),
+    "ports": (*_CIRCUIT, "rows", "safe_files"),
     "learning": (*_CIRCUIT, "supports"),
     "chow_liu": (*_CIRCUIT, "rows", "learning"),
     "integral_circuits": (*_CIRCUIT, "networks"),
@@ -71,6 +72,8 @@ PROGRAMS = {
     "evaluate": (*_TRAINABLE, "measuring"),
     "report": (*_ENGINE, "measuring"),
     "study": (*_ENGINE, "measuring", "evaluate", "report"),
+    "commands": ("console", "engine"),
+    "__main__": ("commands",),
 }
 TABLES = {"dspc_jax": LIBRARY, "experiments": PROGRAMS}
 # Folders whose modules do not import one another.
@@ -99,6 +102,7 @@ IMPURE = {
 }
 FILES = {
     "serialization": {"io", "os", "pathlib"},
+    "ports": {"os", "pathlib"},
     "safe_files": {"io", "zipfile"},  # of bytes in memory: it opens no file
 }
 IMPURE_CALLS = {"print", "open", "input", "breakpoint", "exec", "eval"}

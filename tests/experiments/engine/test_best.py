@@ -15,6 +15,7 @@ from experiments.engine import best, training
 from experiments.engine.best import Best, Progress
 from experiments.engine.checkpointing import Checkpoints, read_newest
 from experiments.engine.flags import Settings
+from experiments.engine.saving import Saver
 from tests.experiments import gaussian_program, runs
 
 # Adam's steps are so long that each of the two seeds is at its best early.
@@ -98,14 +99,14 @@ def test_the_same_bits_after_deaths_before_and_after_the_best_steps(
 ):
     """After a checkpoint before any evaluation, and between the last and the result."""
     steps = {15, 75, result_of(whole)["stopped_step"]}
-    save = training._save
+    save = Saver.save
 
     def save_and_die(*arguments: Any) -> None:
         save(*arguments)
         if arguments[-1] in steps:
             raise Died
 
-    monkeypatch.setattr(training, "_save", save_and_die)
+    monkeypatch.setattr(Saver, "save", save_and_die)
     for step in sorted(steps):
         with pytest.raises(Died):
             run_here(tmp_path)

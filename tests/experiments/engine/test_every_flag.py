@@ -33,6 +33,7 @@ OF_THE_LOOP = {
     *("dataset", "data_dir", "data_source", "cache_dir", "debd_name", "image_size"),
     *("image_mode", "image_resize", "train_fraction", "flip", "workdir", "start_from"),
     *("seed", "num_seeds", "num_steps", "batch_size", "checkpoint_every"),
+    "checkpoint_minutes",
     *("eval_every", "keep_best", "patience", "log_every", "recipe"),
 }
 # Read when a step, or pictures, are traced.

@@ -149,26 +149,24 @@ def test_the_programs_run_as_modules(name: str):
     assert err == "error: --num_steps must be at least 1, got 0\n"
 
 
-def scripts() -> dict[str, list[str]]:
-    """Module and function of every entry of pyproject.toml."""
+def script() -> list[str]:
+    """Module and function of the one script of pyproject.toml."""
     project = tomllib.loads((runs.ROOT / "pyproject.toml").read_text())["project"]
-    return {name: entry.split(":") for name, entry in project["scripts"].items()}
+    return project["scripts"]["dspc"].split(":")
 
 
-def test_scripts_are_functions_of_their_programs():
-    for name, (module, function) in scripts().items():
-        program = name.removeprefix("dspc-").replace("-", "_")
-        assert module == f"experiments.{program}"
-        assert callable(getattr(importlib.import_module(module), function))
+def test_the_script_is_a_function():
+    module, function = script()
+    assert callable(getattr(importlib.import_module(module), function))
 
 
 @pytest.mark.slow
 @names
-def test_the_programs_run_as_scripts(name: str):
+def test_the_programs_run_by_the_script(name: str):
     """``--help`` (in this process: above), in a process of its own."""
-    module, function = scripts()[f"dspc-{name}"]
+    module, function = script()
     words = f"import sys; from {module} import {function}; sys.exit({function}())"
-    code, out, err = runs.run(words, "--help", program="-c")
+    code, out, err = runs.run(words, name, "--help", program="-c")
     assert (code, err) == (0, "")
     assert f"python -m experiments.{name}" in out
 

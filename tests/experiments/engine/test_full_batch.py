@@ -17,6 +17,7 @@ from experiments.data import Dataset
 from experiments.engine import training
 from experiments.engine.device_loop import DeviceLoop
 from experiments.engine.flags import Settings
+from experiments.engine.saving import Saver
 from experiments.models.circuit import circuit_config
 from tests import cases
 from tests.experiments import gaussian_program, runs
@@ -111,14 +112,14 @@ def test_the_same_bits_after_deaths_between_closing_steps(
     assert bits[5] < bits[4] < bits[3]
     if words:
         assert result["best_step"] == [5, 5]
-    save = training._save
+    save = Saver.save
 
     def save_and_die(*arguments: Any) -> None:
         save(*arguments)
         raise Died
 
     with monkeypatch.context() as patch:
-        patch.setattr(training, "_save", save_and_die)
+        patch.setattr(Saver, "save", save_and_die)
         for step in (3, 4, 5):
             with pytest.raises(Died):
                 run_here(parts, *words)

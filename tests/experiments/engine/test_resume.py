@@ -2,12 +2,14 @@
 
 import json
 from pathlib import Path
+import re
 import signal
 import time
 
 import pytest
 
 from experiments.console.errors import exit_code
+from experiments.engine import code_version
 from tests.experiments import gaussian_program, runs
 
 # Two seeds, windows and checkpoints that do not coincide, and a state that changes at
@@ -43,7 +45,10 @@ def test_a_whole_run_leaves_its_files(whole: Path):
     last = runs.lines(whole)[-1]
     # The mean of step_again over the window 161 .. 200: no step twice, none left out.
     assert last["train/step_again"] == 180.5
-    source = json.loads((whole / "result.json").read_text())["data"]
+    result = json.loads((whole / "result.json").read_text())
+    assert result["version"] == code_version.version()
+    assert result["commit"] == code_version.commit_of_code()
+    source = result["data"]
     assert (source["source"], source["complete"]) == ("embedded", True)
     low, high = last["valid/bits_per_dim_seeds"]
     assert last["valid/bits_per_dim"] == pytest.approx((low + high) / 2)
@@ -66,7 +71,14 @@ def test_the_same_bits_after_kill_9_and_after_sigterm(
         time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=60)
-    assert (process.returncode, err) == (128 + signal.SIGTERM, "")
+    assert process.returncode == 128 + signal.SIGTERM
+    assert runs.without_progress(err) == ""
+    (evaluation,) = (line for line in runs.progress(err) if "validation" in line)
+    assert re.fullmatch(
+        r"gaussian_program: step 100 of 200, [0-9.]+ steps/s, 00:0\d left, "
+        r"loss -?[0-9.]+, validation [0-9.]+ bits/dimension",
+        evaluation,
+    )
     assert "continues" in out
     (stopped,) = (line for line in out.splitlines() if "stopped by SIGTERM" in line)
     step = int(stopped.split("after step ")[1].split(";")[0])
@@ -75,7 +87,8 @@ def test_the_same_bits_after_kill_9_and_after_sigterm(
     capsys.readouterr()  # what the whole run has printed
     code = run_here(workdir, *FLAGS)
     out, err = capsys.readouterr()
-    assert (code, err) == (0, "")  # quiet: stderr is no terminal
+    # Nothing else: stderr is no terminal.
+    assert (code, runs.without_progress(err)) == (0, "")
     assert "valid/bits_per_dim" in out
     assert out.startswith("data: digits, complete, 1444 / 177 / 176 images")
     assert_same_run(tmp_path, whole)
@@ -108,6 +121,14 @@ def test_a_longer_run_continues_a_finished_one(whole: Path, tmp_path: Path):
         words = (f"--workdir={tmp_path}", *FLAGS, f"--num_steps={steps}")
         assert run_here(*words) == 0
     runs.assert_same_bits(tmp_path, whole, 200)
+
+
+def test_old_checkpoints_are_renewed_whatever_the_step_is(whole: Path, tmp_path: Path):
+    """After every chunk of steps here; and a chunk less or more changes no bit."""
+    words = ("--checkpoint_minutes=1e-9", "--checkpoint_every=500")
+    assert run_here(f"--workdir={tmp_path}", *FLAGS, *words) == 0
+    runs.assert_same_bits(tmp_path, whole, 200)
+    assert len(runs.steps_saved(tmp_path)) == 2
 
 
 def test_a_non_finite_loss_stops_the_run(

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+import shlex
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from experiments import classifier, data, evaluate, ll
 from experiments.console.errors import UserError, exit_code
 from experiments.engine.flags import Settings
 from experiments.losses.mmd import MmdSettings
-from experiments.measuring import class_samples, measures, trained
+from experiments.measuring import class_samples, evaluation, measures, trained
 from experiments.measuring.evaluation import check_judge
 from experiments.models import features, weights
 from experiments.models.classifier import ClassifierSettings, network
@@ -19,6 +20,7 @@ from experiments.report.pictures import open_panels
 from tests.evaluation.inception.random_weights import random_tensors
 from tests.experiments import runs
 from tests.experiments.recording import unread
+from tests.experiments.tiny import tiny_digits
 
 
 @pytest.fixture(scope="module")
@@ -158,6 +160,19 @@ def test_wrong_folders_are_named(
     groups = evaluate.parse(["evaluate", *(word.format(**evidence) for word in words)])
     assert exit_code(lambda: evaluate.main(groups)) == 2
     assert complaint in capsys.readouterr().err
+
+
+def test_the_command_that_makes_a_judge_is_said():
+    settings = Settings(dataset="folder", data_dir="my images", image_size=8)
+    words = evaluation.how_to_judge(settings, tiny_digits(), None)
+    command, flag = words.split(" makes one, then ")
+    argv = shlex.split(command)[2:]
+    (made, *_) = classifier.parse(argv)
+    assert (made.dataset, made.data_dir, made.image_size) == ("folder", "my images", 8)
+    assert flag == f"--classifier={made.workdir}"
+    unlabelled = tiny_digits()._replace(train_labels=None, test_labels=None)
+    words = evaluation.how_to_judge(settings, unlabelled, None)
+    assert "--efficientnet=lite0" in words
 
 
 def test_a_judge_whose_features_a_loss_has_seen_is_refused(tmp_path: Path):

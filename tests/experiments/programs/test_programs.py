@@ -351,6 +351,6 @@ def test_parameters_do_not_depend_on_the_length_of_the_run():
     free = flags.free_flags([Settings, MixtureSettings, MmdSettings, CriticSettings])
     assert free == {
         *("data_dir", "cache_dir", "workdir", "num_steps"),
-        *("checkpoint_every", "eval_every", "log_every"),
+        *("checkpoint_every", "checkpoint_minutes", "eval_every", "log_every"),
         "sharpness",  # of pictures alone
     }

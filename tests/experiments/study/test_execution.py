@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 from pathlib import Path
+import re
 import signal
 import subprocess
 import sys
@@ -108,9 +109,16 @@ def test_the_running_job_is_asked_to_end_first(stop, code, tmp_path):
         # Where tests run in the background, it is ignored.
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         f"code = 'import runpy; runpy.run_path(\"{script}\")'\n"
-        f"execute([scripted('job', code)], Path({str(tmp_path)!r}))\n"
+        f"root = Path({str(tmp_path)!r})\n"
+        "kept = record.Record(root, {})\n"
+        "execute([scripted('job', code)], root, kept.add)\n"
     )
-    process = subprocess.Popen([sys.executable, "-c", study], process_group=0)
+    process = subprocess.Popen(
+        [sys.executable, "-c", study],
+        process_group=0,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     deadline = time.monotonic() + 60
     while not (tmp_path / "started").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -118,8 +126,35 @@ def test_the_running_job_is_asked_to_end_first(stop, code, tmp_path):
         os.killpg(process.pid, stop)
     else:
         process.send_signal(stop)
-    assert process.wait(60) == code
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == code
     assert (tmp_path / "saved").exists()
+    assert err.startswith("[1/1] job: started\n")
+    entry = json.loads((tmp_path / "study.json").read_text())["jobs"]["job"]
+    name = "SIGTERM" if stop == signal.SIGTERM else "Ctrl-C"
+    assert (entry["state"], entry["reason"]) == ("stopped", f"by {name}")
+    assert entry["seconds"] >= 1.0
+
+
+def test_who_runs_is_noted_and_said(tmp_path, capsys):
+    """Also that a job runs: what a process that is killed leaves."""
+    kept = record.Record(tmp_path, {})
+    running = []
+
+    def started(job: Job) -> None:
+        kept.add(job, Outcome("running", seconds=0.0))
+        content = json.loads((tmp_path / "study.json").read_text())
+        running.append((job.name, content["jobs"][job.name]["state"]))
+
+    jobs = [scripted("one"), scripted("two"), scripted("three")]
+    (tmp_path / "one").touch()  # finished before
+    execute(jobs, tmp_path, kept.add, started)
+    assert running == [("two", "running"), ("three", "running")]
+    content = json.loads((tmp_path / "study.json").read_text())
+    assert {job["state"] for job in content["jobs"].values()} == {"finished"}
+    first, second = capsys.readouterr().err.splitlines()
+    assert first == "[2/3] two: started"
+    assert re.fullmatch(r"\[3/3\] three: started, about 00:0\d left", second)
 
 
 def test_the_record_adds_up_over_sessions(tmp_path):

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from pathlib import Path
+import re
 
 import jax
 import numpy as np
@@ -135,7 +136,11 @@ def test_the_program_writes_continues_and_refuses(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     assert run(tmp_path) == 0
-    assert "two_clusters | ll" in capsys.readouterr().out
+    out, err = capsys.readouterr()
+    assert "two_clusters | ll" in out
+    started, ended = err.splitlines()
+    assert started == "[1/1] two_clusters ll: started"
+    assert re.fullmatch(r"\[1/1\] two_clusters ll: test log-l.* nats a point", ended)
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {
         *("table.md", "densities.png", "two_clusters-ll.json", "two_clusters-ll.npy")
@@ -143,6 +148,7 @@ def test_the_program_writes_continues_and_refuses(
     before = json.loads((tmp_path / "two_clusters-ll.json").read_text())
     assert len(before["test_ll"]) == 2
     assert run(tmp_path) == 0  # nothing is trained again
+    assert capsys.readouterr().err == ""
     assert json.loads((tmp_path / "two_clusters-ll.json").read_text()) == before
     with pytest.raises(UserError, match="--workdir must be empty or of the same"):
         run(tmp_path, "--batch_size=7")
