@@ -149,7 +149,8 @@ class Circuit:
         init: random parameters, or such as start at data.
         log_prob: log-likelihood and marginals.
         class_log_probs: the same given each class.
-        class_posterior: probabilities of the classes.
+        joint_log_probs: those of the example and each class.
+        class_posterior: probabilities of the classes given the example.
         sample: exact samples, ancestral or conditional.
         sample_differentiable: samples with gradients to the parameters.
         mpe: a most probable explanation, by max-product or better.
@@ -161,6 +162,7 @@ class Circuit:
     init: protocols.Init = _query()
     log_prob: protocols.LogProb = _query()
     class_log_probs: protocols.ClassLogProbs = _query()
+    joint_log_probs: protocols.JointLogProbs = _query()
     class_posterior: protocols.ClassPosterior = _query()
     sample: protocols.Sample = _query()
     sample_differentiable: protocols.SampleDifferentiable = _query()

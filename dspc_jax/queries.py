@@ -115,6 +115,22 @@ def class_log_probs(
     )
 
 
+def joint_log_probs(
+    layout: Layout, params: CircuitParams, x: Any, observed: Any = None
+) -> Array:
+    """As `dspc_jax.protocols.JointLogProbs`."""
+    params, dtype = widened(params)
+    x, observed = examples.example(layout, x, observed, dtype)
+    return _evaluate(
+        params,
+        x,
+        observed,
+        layout=layout,
+        function=likelihood.joint_log_probs,
+        shape=(layout.num_classes,),
+    )
+
+
 def class_posterior(
     layout: Layout, params: CircuitParams, x: Any, observed: Any = None
 ) -> Array:
@@ -207,7 +223,7 @@ def mean(
 
 
 QUERIES: tuple[Callable[..., Any], ...] = (
-    *(init, log_prob, class_log_probs, class_posterior),
+    *(init, log_prob, class_log_probs, joint_log_probs, class_posterior),
     *(sample, sample_differentiable, mpe, mean),
 )
 """All public queries."""

@@ -23,7 +23,7 @@ CIRCUIT = pc.build(CONFIG)
 PULLED = pc.transform(CIRCUIT, after_logit(identity_flow(1, 2)))
 PARAMS = cases.random_params(CIRCUIT, seed=0)
 QUERIES = (
-    *("init", "log_prob", "class_log_probs", "class_posterior"),
+    *("init", "log_prob", "class_log_probs", "joint_log_probs", "class_posterior"),
     *("sample", "sample_differentiable", "mpe", "mean"),
 )
 

@@ -25,20 +25,26 @@ def class_log_probs(
     return jnp.transpose(root + base[None])
 
 
+def joint_log_probs(
+    layout: Layout, weights: CircuitWeights, x: Array, observed: Array | None
+) -> Array:
+    """``log p(x, y)`` in nats, ``[N, Y]``."""
+    per_class = class_log_probs(layout, weights, x, observed)
+    return per_class + safe_log(weights.classes)[None]
+
+
 def log_prob(
     layout: Layout, weights: CircuitWeights, x: Array, observed: Array | None
 ) -> Array:
     """``log p(x)`` in nats, ``[N]``, over all classes; NaN of an observed NaN."""
-    per_class = class_log_probs(layout, weights, x, observed)
-    return logsumexp(per_class + safe_log(weights.classes)[None], axis=-1)
+    return logsumexp(joint_log_probs(layout, weights, x, observed), axis=-1)
 
 
 def class_posterior(
     layout: Layout, weights: CircuitWeights, x: Array, observed: Array | None
 ) -> Array:
     """``p(y | x)``, ``[N, Y]``; the prior where the evidence is impossible."""
-    joint = class_log_probs(layout, weights, x, observed)
-    joint = joint + safe_log(weights.classes)[None]
+    joint = joint_log_probs(layout, weights, x, observed)
     total = logsumexp(joint, axis=-1)[:, None]
     possible = total != -jnp.inf
     posterior = jnp.exp(joint - jnp.where(possible, total, 0.0))

@@ -49,6 +49,7 @@ SMOOTH: dict[str, Function] = {
     "log_prob": lambda c, p, e: c.log_prob(p, e.x),
     "log_prob, marginal": lambda c, p, e: c.log_prob(p, e.x, e.observed),
     "class_log_probs": lambda c, p, e: c.class_log_probs(p, e.x, e.observed),
+    "joint_log_probs": lambda c, p, e: c.joint_log_probs(p, e.x, e.observed),
     "class_posterior": lambda c, p, e: c.class_posterior(p, e.x, e.observed),
     "mean": lambda c, p, e: c.mean(p, e.x, e.observed),
 }
