@@ -11,6 +11,7 @@ from dspc_jax.flows.transformed import (
     transform,
     whole_blocks,
 )
+from dspc_jax.inference.events import Event
 from dspc_jax.learning.counts import expected_counts
 from dspc_jax.learning.em import em
 from dspc_jax.learning.fit import History, fit
@@ -46,6 +47,7 @@ __all__ = [
     "Circuit",
     "CircuitConfig",
     "DiscretizedLogistic",
+    "Event",
     "History",
     "Normal",
     "ParameterRows",

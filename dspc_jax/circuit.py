@@ -7,7 +7,7 @@ from typing import Any, Protocol, TypeVar
 
 import jax
 
-from dspc_jax import protocols, tying
+from dspc_jax import integral_protocols, protocols, tying
 from dspc_jax.arguments import instance, shown, store, whole_number
 from dspc_jax.layers import input_layer
 from dspc_jax.leaves import DirectLeaf, ExponentialLeaf, Leaf, joining
@@ -155,6 +155,9 @@ class Circuit:
         sample_differentiable: samples with gradients to the parameters.
         mpe: a most probable explanation, by max-product or better.
         mean: exact conditional means.
+        covariance: exact conditional covariances.
+        expectation: those of products of functions of one variable each.
+        event_log_prob: log-probabilities of intervals and sets.
     """
 
     config: CircuitConfig
@@ -168,6 +171,9 @@ class Circuit:
     sample_differentiable: protocols.SampleDifferentiable = _query()
     mpe: protocols.Mpe = _query()
     mean: protocols.Mean = _query()
+    covariance: integral_protocols.Covariance = _query()
+    expectation: integral_protocols.Expectation = _query()
+    event_log_prob: integral_protocols.EventLogProb = _query()
 
     def __reduce__(self):
         """Pickles the configuration, and the functions that were replaced."""

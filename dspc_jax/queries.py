@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from dspc_jax import examples, parameters
 from dspc_jax.arguments import real_number, shown
+from dspc_jax.expectations import covariance, event_log_prob, expectation
 from dspc_jax.inference import likelihood, moments
 from dspc_jax.inference.upward import upward
 from dspc_jax.ops.batching import foldable
@@ -225,6 +226,7 @@ def mean(
 QUERIES: tuple[Callable[..., Any], ...] = (
     *(init, log_prob, class_log_probs, joint_log_probs, class_posterior),
     *(sample, sample_differentiable, mpe, mean),
+    *(covariance, expectation, event_log_prob),
 )
 """All public queries."""
 

@@ -1,11 +1,8 @@
 """Exact likelihoods of values, marginal or complete, and the classes' posterior."""
 
-import functools
-
 import jax.numpy as jnp
 
-from dspc_jax.inference.upward import sanitize, upward
-from dspc_jax.layers import input_layer
+from dspc_jax.inference.upward import log_base, upward
 from dspc_jax.ops.numerics import logsumexp, safe_log
 from dspc_jax.parameters import CircuitWeights, Layout
 from dspc_jax.types import Array
@@ -16,13 +13,7 @@ def class_log_probs(
 ) -> Array:
     """``log p(x | y)`` in nats, ``[N, Y]``."""
     root = upward(layout, weights, x, observed).regions[-1][0]
-    clean = sanitize(x, observed)
-    observed = None if observed is None else jnp.transpose(observed)
-    base = functools.reduce(
-        jnp.add,
-        (input_layer.log_base(block, clean, observed) for block in layout.blocks),
-    )
-    return jnp.transpose(root + base[None])
+    return jnp.transpose(root + log_base(layout, x, observed)[None])
 
 
 def joint_log_probs(
