@@ -3,6 +3,12 @@
 import functools
 from importlib import metadata
 
+from dspc_jax.analysis.products import (
+    cauchy_schwarz_divergence,
+    collision_entropy,
+    log_inner_product,
+    product,
+)
 from dspc_jax.chow_liu import chow_liu_tree
 from dspc_jax.circuit import Circuit, CircuitConfig, build
 from dspc_jax.flows.transformed import (
@@ -62,8 +68,10 @@ __all__ = [
     "TransformedConfig",
     "UnitNormal",
     "build",
+    "cauchy_schwarz_divergence",
     "check",
     "chow_liu_tree",
+    "collision_entropy",
     "count_params",
     "em",
     "expected_counts",
@@ -71,7 +79,9 @@ __all__ = [
     "given_class",
     "hidden_chow_liu_tree",
     "load",
+    "log_inner_product",
     "parameter_rows",
+    "product",
     "register",
     "sampler",
     "save",

@@ -36,6 +36,22 @@ def children_of(fold: FoldedPartitions, regions: Sequence[PyTree]) -> list[PyTre
     return [_rows_of(side, regions, like) for side in fold.children]
 
 
+def children_among(
+    fold: FoldedPartitions, regions: Sequence[PyTree], level: int
+) -> list[PyTree]:
+    """As `children_of`, where the regions of the level itself are known as well.
+
+    Args:
+        fold: P partitions of the level.
+        regions: per level (inputs first), arrays ``[G, ...]``.
+        level: the number of the level; 0 are the inputs.
+    """
+    if fold.steps is None:
+        return children_of(fold, regions)
+    outside = _rows_of(fold.steps.outside, regions)
+    return _children(fold.steps, regions[level], outside)
+
+
 def _rows_of(
     pieces: Sequence[Piece], regions: Sequence[PyTree], like: PyTree = None
 ) -> PyTree:

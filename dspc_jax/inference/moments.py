@@ -25,6 +25,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dspc_jax.inference.leaf_rows import rows
 from dspc_jax.inference.upward import above, log_base, log_inputs
 from dspc_jax.layers import input_layer
 from dspc_jax.leaves import integrals
@@ -139,8 +140,8 @@ def covariances(
     count = num_variables * num_channels
     at_once = min(_AT_ONCE, count)
     batches = jnp.arange(at_once * -(-count // at_once)).reshape(-1, at_once)
-    rows = jax.lax.map(jax.vmap(row), batches)
-    rows = rows.reshape(-1, num_variables, num_channels, num_examples)[:count]
+    table = jax.lax.map(jax.vmap(row), batches)
+    table = table.reshape(-1, num_variables, num_channels, num_examples)[:count]
     posterior = _posterior(layout, weights, inputs)
     own = [
         input_layer.blend(block, _variances(block, leaf, natural, mean), posterior)
@@ -150,11 +151,11 @@ def covariances(
     ]
     own = input_layer.in_variable_order(layout.blocks, own) * hidden
     diagonal = jnp.eye(count, dtype=own.dtype)[..., None]
-    rows = rows.reshape(count, count, num_examples)
-    rows = rows + diagonal * own.reshape(count, 1, num_examples)
-    rows = jnp.where(_is_possible(layout, x, observed), rows, 0.0)
+    table = table.reshape(count, count, num_examples)
+    table = table + diagonal * own.reshape(count, 1, num_examples)
+    table = jnp.where(_is_possible(layout, x, observed), table, 0.0)
     shape = (num_variables, num_channels) * 2
-    return jnp.moveaxis(rows, -1, 0).reshape(num_examples, *shape)
+    return jnp.moveaxis(table, -1, 0).reshape(num_examples, *shape)
 
 
 def _about_center(block, mean):
@@ -178,18 +179,11 @@ def _tilt(block, mean, shifts):
 
 def _variances(block, leaf, natural, mean):
     """Of all leaves, ``[G, K, L, C]``."""
-    num_regions, length = block.scopes.shape
-
-    def rows(array):
-        """``[G, K, L, C, ...]`` to ``[G * L, K, C, ...]``."""
-        array = jnp.moveaxis(array, 2, 1)
-        return array.reshape(num_regions * length, *array.shape[2:])
-
     own = block.at(block.scopes.ravel())
     channels = []
     for c in range(mean.shape[3]):
-        parts = jax.tree.map(lambda a, c=c: rows(a)[:, :, c], (leaf, natural, mean))
+        parts = rows(block, (leaf, natural, mean), c)
         channels.append(integrals.variance(own, *parts, "covariances"))
     stacked = jnp.stack(channels, axis=-1)  # [G * L, K, C]
-    stacked = stacked.reshape(num_regions, length, *stacked.shape[1:])
+    stacked = stacked.reshape(*block.scopes.shape, *stacked.shape[1:])
     return jnp.moveaxis(stacked, 1, 2)

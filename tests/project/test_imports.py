@@ -38,6 +38,7 @@ LIBRARY = {
     "queries": (*_QUERIES, "expectations"),
     "circuit": (*_LAYERS, "queries", "protocols", "integral_protocols"),
     "rows": _CIRCUIT,
+    "analysis": (*_CIRCUIT, "rows"),
     "sharpening": _CIRCUIT,
     "supports": (*_CIRCUIT, "examples"),
     "samplers": ("arguments", "queries", "types"),
