@@ -3,6 +3,20 @@
 import functools
 from importlib import metadata
 
+from dspc_jax.analysis.enumeration import (
+    cross_entropy,
+    entropy,
+    kl_divergence,
+    mutual_information,
+)
+from dspc_jax.analysis.estimates import (
+    Estimate,
+    cross_entropy_estimate,
+    entropy_estimate,
+    expectation_estimate,
+    kl_divergence_estimate,
+    mutual_information_estimate,
+)
 from dspc_jax.analysis.products import (
     cauchy_schwarz_divergence,
     collision_entropy,
@@ -53,6 +67,7 @@ __all__ = [
     "Circuit",
     "CircuitConfig",
     "DiscretizedLogistic",
+    "Estimate",
     "Event",
     "History",
     "Normal",
@@ -73,13 +88,22 @@ __all__ = [
     "chow_liu_tree",
     "collision_entropy",
     "count_params",
+    "cross_entropy",
+    "cross_entropy_estimate",
     "em",
+    "entropy",
+    "entropy_estimate",
+    "expectation_estimate",
     "expected_counts",
     "fit",
     "given_class",
     "hidden_chow_liu_tree",
+    "kl_divergence",
+    "kl_divergence_estimate",
     "load",
     "log_inner_product",
+    "mutual_information",
+    "mutual_information_estimate",
     "parameter_rows",
     "product",
     "register",
