@@ -3,6 +3,7 @@
 import functools
 from importlib import metadata
 
+from dspc_jax.analysis.conditioning import conditional_circuit, marginal_circuit
 from dspc_jax.analysis.enumeration import (
     cross_entropy,
     entropy,
@@ -87,6 +88,7 @@ __all__ = [
     "check",
     "chow_liu_tree",
     "collision_entropy",
+    "conditional_circuit",
     "count_params",
     "cross_entropy",
     "cross_entropy_estimate",
@@ -102,6 +104,7 @@ __all__ = [
     "kl_divergence_estimate",
     "load",
     "log_inner_product",
+    "marginal_circuit",
     "mutual_information",
     "mutual_information_estimate",
     "parameter_rows",
