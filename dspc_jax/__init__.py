@@ -18,6 +18,7 @@ from dspc_jax.analysis.estimates import (
     kl_divergence_estimate,
     mutual_information_estimate,
 )
+from dspc_jax.analysis.marginal_map import MarginalMap, marginal_map
 from dspc_jax.analysis.products import (
     cauchy_schwarz_divergence,
     collision_entropy,
@@ -71,6 +72,7 @@ __all__ = [
     "Estimate",
     "Event",
     "History",
+    "MarginalMap",
     "Normal",
     "ParameterRows",
     "Partition",
@@ -105,6 +107,7 @@ __all__ = [
     "load",
     "log_inner_product",
     "marginal_circuit",
+    "marginal_map",
     "mutual_information",
     "mutual_information_estimate",
     "parameter_rows",

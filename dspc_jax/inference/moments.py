@@ -60,11 +60,11 @@ def means(
     """
 
     inputs = log_inputs(layout, weights, x, observed)
-    posterior = _posterior(layout, weights, inputs)
-    posterior = jnp.where(_is_possible(layout, x, observed), posterior, 0.0)
+    chances = posterior(layout, weights, inputs)
+    chances = jnp.where(_is_possible(layout, x, observed), chances, 0.0)
     values = [
         input_layer.blend(
-            block, block.leaf.mean(block.leaf.components(leaf)), posterior
+            block, block.leaf.mean(block.leaf.components(leaf)), chances
         )
         for block, leaf in zip(layout.blocks, params.leaves, strict=True)
     ]
@@ -82,8 +82,14 @@ def _is_possible(layout, x, observed):
     return (log_base(layout, x, observed) != -jnp.inf)[None, None]
 
 
-def _posterior(layout, weights, inputs):
-    """Of the units of input regions, ``[G, K, N]``."""
+def posterior(layout: Layout, weights: CircuitWeights, inputs: Array) -> Array:
+    """The posterior of the units of input regions, ``[G, K, N]``.
+
+    Args:
+        layout: the circuit.
+        weights: its normalized parameters.
+        inputs: of `dspc_jax.inference.upward.log_inputs`.
+    """
 
     def total(inputs):
         return jnp.sum(finite_or_zero(_log_prob(layout, weights, inputs)))
@@ -142,9 +148,9 @@ def covariances(
     batches = jnp.arange(at_once * -(-count // at_once)).reshape(-1, at_once)
     table = jax.lax.map(jax.vmap(row), batches)
     table = table.reshape(-1, num_variables, num_channels, num_examples)[:count]
-    posterior = _posterior(layout, weights, inputs)
+    chances = posterior(layout, weights, inputs)
     own = [
-        input_layer.blend(block, _variances(block, leaf, natural, mean), posterior)
+        input_layer.blend(block, _variances(block, leaf, natural, mean), chances)
         for block, leaf, natural, (mean, _) in zip(
             layout.blocks, params.leaves, weights.leaves, means, strict=True
         )
