@@ -25,6 +25,7 @@ from dspc_jax.analysis.products import (
     log_inner_product,
     product,
 )
+from dspc_jax.analysis.wasserstein import circuit_wasserstein
 from dspc_jax.chow_liu import chow_liu_tree
 from dspc_jax.circuit import Circuit, CircuitConfig, build
 from dspc_jax.flows.transformed import (
@@ -89,6 +90,7 @@ __all__ = [
     "cauchy_schwarz_divergence",
     "check",
     "chow_liu_tree",
+    "circuit_wasserstein",
     "collision_entropy",
     "conditional_circuit",
     "count_params",

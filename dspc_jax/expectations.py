@@ -89,7 +89,8 @@ def event_log_prob(
                 f"event.allowed must be bool of shape [V, C, M] = {wanted}, got "
                 f"{allowed.dtype} of shape {allowed.shape}"
             )
-    event = Event(*bounds, allowed)
+    low, high = bounds
+    event = Event(low, high, allowed)
     return _event(params, event, x, observed, layout=layout, shape=())
 
 
@@ -102,9 +103,7 @@ def _factors(layout: Layout, functions: Any) -> list[expectations.Factor]:
         at = (place, 0) if num_channels == 1 and not isinstance(place, tuple) else place
         whole = isinstance(at, tuple) and len(at) == 2
         whole = whole and all(hasattr(number, "__index__") for number in at)
-        if not whole or not (
-            0 <= at[0] < num_variables and 0 <= at[1] < num_channels
-        ):
+        if not whole or not (0 <= at[0] < num_variables and 0 <= at[1] < num_channels):
             kind = "variables" if num_channels == 1 else "pairs (variable, channel)"
             raise ValueError(
                 f"functions must have keys that are {kind} below "

@@ -10,6 +10,7 @@ import functools
 from typing import Any, NamedTuple
 
 import jax
+from jax.core import Tracer
 import jax.numpy as jnp
 import numpy as np
 
@@ -123,16 +124,20 @@ class _Smaller:
 
 def _mask(circuit: Circuit, name: str, given: Any) -> np.ndarray:
     """The mask, of which some variable remains."""
-    if isinstance(given, jax.core.Tracer):
+    if isinstance(given, Tracer):
         raise ValueError(
             f"{name} must not be traced: it makes the structure, got {shown(given)}"
         )
     mask = np.asarray(given)
     wanted = (circuit.layout.graph.num_variables,)
     if mask.shape != wanted or mask.dtype != np.bool_:
-        raise ValueError(f"{name} must be bool of shape [V] = {wanted}, got {shown(mask)}")
+        raise ValueError(
+            f"{name} must be bool of shape [V] = {wanted}, got {shown(mask)}"
+        )
     if mask.all() if name == "observed" else not mask.any():
-        raise ValueError(f"{name} must leave a variable, got {mask.sum()} of {wanted[0]}")
+        raise ValueError(
+            f"{name} must leave a variable, got {mask.sum()} of {wanted[0]}"
+        )
     return mask
 
 
@@ -156,7 +161,9 @@ def _smaller(circuit: Circuit, remaining: tuple[bool, ...]) -> _Smaller:
             origins.append(origin)
     graph = RegionGraph(int(kept.sum()), [s for s in scopes if s], partitions)
     tucker = config.sum_layer == "tucker"
-    leaves = tuple(leaf for leaf, own in zip(config.leaves, remaining, strict=True) if own)
+    leaves = tuple(
+        leaf for leaf, own in zip(config.leaves, remaining, strict=True) if own
+    )
     built = build(
         CircuitConfig(
             structure=graph,
@@ -259,7 +266,7 @@ def _absorb(circuit, smaller, params, x, observed) -> CircuitParams:
 
 
 def _gathered(tables, sources) -> Array:
-    """A table of sums from rows of old ones; a child of pairs that is gone is summed."""
+    """A table of sums from old ones; a lost child of pairs is summed over."""
     parts = []
     for source in sources:
         level, fold = source.table

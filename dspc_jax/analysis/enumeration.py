@@ -1,7 +1,7 @@
 """Exact entropies and divergences of few discrete values, by enumeration.
 
 A circuit whose leaves have finitely many values has finitely many examples; where these
-are few, every mean is a sum over them. Marginals are exact, so an information about some
+are few, every mean is a sum over them. Marginals are exact, so what is asked of some
 variables enumerates these alone. For more there are `dspc_jax.analysis.estimates`, and
 bounds and divergences in closed form in `dspc_jax.analysis.products`.
 """
@@ -28,16 +28,16 @@ _AT_ONCE = 4096
 
 
 class _Grid(NamedTuple):
-    """All joint values of some coordinates: digits of the numbers below ``count``.
+    """All joint values of some coordinates: digits of the numbers below ``number``.
 
     Attributes:
-        count: of values.
+        number: of values.
         sizes: of the coordinates, ``V * C`` numbers; 1 of those that stay 0.
         variables: those that are enumerated, V bools.
         shape: ``(V, C)``.
     """
 
-    count: int
+    number: int
     sizes: tuple[int, ...]
     variables: tuple[bool, ...]
     shape: tuple[int, int]
@@ -233,12 +233,12 @@ def _mean(circuit, grid, params, evidence, masks, term):
 
 def _total(grid, function):
     """The sum of a function of all values' numbers."""
-    at_once = min(grid.count, _AT_ONCE)
-    numbers = jnp.arange(at_once * -(-grid.count // at_once), dtype=jnp.int32)
+    at_once = min(grid.number, _AT_ONCE)
+    numbers = jnp.arange(at_once * -(-grid.number // at_once), dtype=jnp.int32)
 
     def batch(numbers):
-        terms = jax.vmap(function)(jnp.minimum(numbers, grid.count - 1))
-        return jnp.sum(jnp.where(numbers < grid.count, terms, 0.0))
+        terms = jax.vmap(function)(jnp.minimum(numbers, grid.number - 1))
+        return jnp.sum(jnp.where(numbers < grid.number, terms, 0.0))
 
     return jnp.sum(jax.lax.map(jax.checkpoint(batch), numbers.reshape(-1, at_once)))
 

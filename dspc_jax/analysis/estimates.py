@@ -11,6 +11,7 @@ import functools
 from typing import Any, NamedTuple
 
 import jax
+from jax.core import Tracer
 import jax.numpy as jnp
 import numpy as np
 
@@ -278,7 +279,7 @@ def disjoint(first: Any, second: Any, observed: Any = None) -> tuple[Any, Any]:
                 f"{shown(given)}"
             )
         masks.append(mask)
-    others = [] if observed is None or isinstance(observed, jax.core.Tracer) else [observed]
+    others = [] if observed is None or isinstance(observed, Tracer) else [observed]
     for mask, taken in ((masks[1], masks[0]), *((m, o) for m in masks for o in others)):
         if mask.shape != np.shape(taken) or (mask & np.asarray(taken)).any():
             raise ValueError(

@@ -16,6 +16,7 @@ import functools
 from typing import Any, NamedTuple
 
 import jax
+from jax.core import Tracer
 import jax.numpy as jnp
 import numpy as np
 
@@ -90,7 +91,7 @@ def marginal_map(
     params, dtype = widened(params)
     layout = circuit.layout
     x, observed = examples.evidence_or_nothing(layout, x, observed, dtype)
-    if isinstance(variables, jax.core.Tracer):
+    if isinstance(variables, Tracer):
         raise ValueError(f"variables must not be traced, got {shown(variables)}")
     mask = np.asarray(variables)
     wanted = (layout.graph.num_variables,)
@@ -99,7 +100,7 @@ def marginal_map(
             f"variables must be bool of shape [V] = {wanted} with a variable in it, "
             f"got {shown(mask)}"
         )
-    if not isinstance(observed, jax.core.Tracer) and (mask & np.asarray(observed)).any():
+    if not isinstance(observed, Tracer) and (mask & np.asarray(observed)).any():
         raise ValueError("variables must not be observed, got some that are both")
     for leaf, chosen in zip(circuit.config.leaves, mask, strict=True):
         needed = "finitely many values or Normal ones"

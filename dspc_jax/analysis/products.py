@@ -164,8 +164,8 @@ def _product(circuit, other, built, params, other_params):
     inputs = pairs.overlaps_of_regions(layout, params_of, weights, _QUERY)
     tables = pairs.above(layout, weights, inputs)
     leaves = [
-        _leaf_product(block, *pair, layout.num_channels)
-        for block, *pair in zip(
+        _leaf_product(block, own, naturals, layout.num_channels)
+        for block, own, naturals in zip(
             layout.blocks,
             zip(*(own.leaves for own in params_of), strict=True),
             zip(*(own.leaves for own in weights), strict=True),
@@ -175,7 +175,10 @@ def _product(circuit, other, built, params, other_params):
     leaves = absorbed.moved_leaves(
         *(layout.blocks, leaves, built.layout.blocks),
         parameters.shapes(built.layout).leaves,
-        *(np.arange(len(layout.graph.input_scopes)), np.arange(len(circuit.config.leaves))),
+        *(
+            np.arange(len(layout.graph.input_scopes)),
+            np.arange(len(circuit.config.leaves)),
+        ),
     )
     constants = [table.reshape(len(table), -1, 1) for table in tables]
     joined = [

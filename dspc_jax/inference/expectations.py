@@ -17,7 +17,6 @@ import numpy as np
 
 from dspc_jax.inference import signed
 from dspc_jax.inference.upward import above, log_base, log_inputs
-from dspc_jax.layers import input_layer
 from dspc_jax.leaves import integrals
 from dspc_jax.ops.numerics import logsumexp, safe_log
 from dspc_jax.parameters import CircuitParams, CircuitWeights, Layout
@@ -67,7 +66,7 @@ def integrate(
     count = len(layout.graph.input_scopes)
     rows = [np.pad(r, (0, width - len(r)), constant_values=count) for r, _ in found]
     values = [jnp.pad(v, ((0, width - len(v)), (0, 0))) for _, v in found]
-    variables = np.array([variable for variable, _, _ in factors], np.int32)
+    variables = jnp.asarray(np.array([v for v, _, _ in factors], np.int32))
     return Factors(jnp.asarray(np.stack(rows)), jnp.stack(values), variables)
 
 

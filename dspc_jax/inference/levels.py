@@ -78,19 +78,19 @@ def _concatenated(parts: Sequence[PyTree]) -> PyTree:
 
 
 def upward(
-    function: Callable[..., Array],
+    function: Callable[..., Any],
     fold: FoldedPartitions,
-    regions: Sequence[Array],
+    regions: Sequence[PyTree],
     operands: PyTree,
-) -> Array:
+) -> Any:
     """Computes partitions from their children.
 
     Args:
         function: ``(children, operands) -> [P, ...]`` of any number of partitions;
             hashable, and all arrays are among its arguments.
         fold: the partitions.
-        regions: per lower level, arrays ``[G, ...]``. With steps these and the result
-            differ in the first axis only.
+        regions: per lower level, arrays ``[G, ...]``, or equal trees of them. With
+            steps these and the result differ in the first axis only.
         operands: what else the function takes, arrays ``[P, ...]``.
 
     Returns:

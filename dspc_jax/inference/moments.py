@@ -58,14 +58,11 @@ def means(
         ``[N, V, C]``; differentiable in parameters and observed values. 0 where the
         evidence is impossible.
     """
-
     inputs = log_inputs(layout, weights, x, observed)
     chances = posterior(layout, weights, inputs)
     chances = jnp.where(_is_possible(layout, x, observed), chances, 0.0)
     values = [
-        input_layer.blend(
-            block, block.leaf.mean(block.leaf.components(leaf)), chances
-        )
+        input_layer.blend(block, block.leaf.mean(block.leaf.components(leaf)), chances)
         for block, leaf in zip(layout.blocks, params.leaves, strict=True)
     ]
     ordered = input_layer.in_variable_order(layout.blocks, values)
@@ -130,7 +127,9 @@ def covariances(
         means.append((mean, _about_center(block, mean)))
 
     def total(shifts):
-        terms = [_tilt(b, m, shifts) for b, (_, m) in zip(layout.blocks, means)]
+        terms = [
+            _tilt(b, m, shifts) for b, (_, m) in zip(layout.blocks, means, strict=True)
+        ]
         return _log_prob(layout, weights, functools.reduce(jnp.add, terms, inputs))
 
     slope = jax.grad(lambda shifts: jnp.sum(finite_or_zero(total(shifts))))
@@ -188,8 +187,8 @@ def _variances(block, leaf, natural, mean):
     own = block.at(block.scopes.ravel())
     channels = []
     for c in range(mean.shape[3]):
-        parts = rows(block, (leaf, natural, mean), c)
-        channels.append(integrals.variance(own, *parts, "covariances"))
+        leaves, forms, means = rows(block, (leaf, natural, mean), c)
+        channels.append(integrals.variance(own, leaves, forms, means, "covariances"))
     stacked = jnp.stack(channels, axis=-1)  # [G * L, K, C]
     stacked = stacked.reshape(*block.scopes.shape, *stacked.shape[1:])
     return jnp.moveaxis(stacked, 1, 2)

@@ -177,7 +177,9 @@ def overlaps_of_regions(
         )
     ]
     sums = [
-        jnp.sum(jnp.where(np.asarray(b.valid)[..., None, None, None], table, 0.0), (1, 2))
+        jnp.sum(
+            jnp.where(np.asarray(b.valid)[..., None, None, None], table, 0.0), (1, 2)
+        )
         for b, table in zip(layout.blocks, blocks, strict=True)
     ]
     return functools.reduce(jnp.add, sums)

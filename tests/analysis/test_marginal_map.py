@@ -35,8 +35,10 @@ def test_it_is_at_most_the_optimum_and_often_there(name):
         known = variables | observed
         every = jnp.where(observed[:, None], x, jnp.asarray(values, jnp.float32))
         log_prob = jax.vmap(circuit.log_prob, (None, 0, None))
-        return found, log_prob(params, every, known), circuit.log_prob(
-            params, found.x, known
+        return (
+            found,
+            log_prob(params, every, known),
+            circuit.log_prob(params, found.x, known),
         )
 
     found, log_p, own = search(keys, stacked)

@@ -115,7 +115,6 @@ def test_gradients_are_slopes_and_finite():
     np.testing.assert_allclose(slope, (above - below) / (2 * step), rtol=1e-2)
 
 
-
 def test_what_is_not_compatible_is_refused():
     quad = pc.build(CONFIGS["quad"])
     forest = pc.build(_config(_trees(4, 1, 2), pc.Bernoulli(), "cp_t"))

@@ -42,7 +42,12 @@ def test_events_are_sums_of_the_table(name):
 
     evidence = np.where(observed[..., None], x, np.nan)
     joint, given = cases.jit(jax.vmap(queries, (None, 0, 0, 0, 0, 0)))(
-        case.params, *np.float32((low, high)), allowed, np.float32(evidence), observed
+        case.params,
+        np.float32(low),
+        np.float32(high),
+        allowed,
+        np.float32(evidence),
+        observed,
     )
     index = table.values.astype(int)[..., None]
     for i in range(count):
@@ -93,7 +98,9 @@ def test_intervals_of_normal_leaves():
     pairs, one, given, slope = map(np.asarray, queries(params, *ordered))
     np.testing.assert_allclose(np.exp(one).sum(), 1, rtol=1e-6)
     np.testing.assert_allclose(np.exp(given).sum(), 1, rtol=1e-6)
-    np.testing.assert_allclose(special.logsumexp(pairs, 1), one, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        np.asarray(special.logsumexp(pairs, 1)), one, rtol=1e-4, atol=1e-5
+    )
     # d log P(low < x <= high) / d high is the density there over the probability.
     end = np.float32([[high[1]], [np.nan]])
     density = circuit.log_prob(params, end, np.array([True, False]))
@@ -108,7 +115,7 @@ def test_an_interval_keeps_its_digits(scale):
     deviation = float(np.sqrt(leaf.variance(params)[0]))
     z = [(-9, -8), (8, 9), (-20, -19.99), (-1, 2), (0.3, 0.3001), (5, 5.00001)]
     z += [(-np.inf, -3), (3, np.inf), (-np.inf, np.inf)]
-    low, high = np.float32(np.array(z).T * deviation)
+    low, high = (np.array(z).T * deviation).astype(np.float32)
     result = np.asarray(integrals.log_interval(leaf, params, low, high))
     # In the same half, by the distribution function of the smaller side.
     a, b = (np.float64(bound) / deviation for bound in (low, high))

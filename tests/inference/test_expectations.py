@@ -156,11 +156,13 @@ def test_great_products_neither_overflow_nor_vanish():
     @cases.jit
     def pair(params):
         great = circuit.expectation(
-            params, dict.fromkeys(range(0, 60, 2), lambda x: 1e3 * (x + 3))
+            params,
+            dict.fromkeys(range(0, 60, 2), lambda x: 1e3 * (x + 3))
             | dict.fromkeys(range(1, 60, 2), lambda x: 1e-3 * (x - 3)),
         )
         plain = circuit.expectation(
-            params, dict.fromkeys(range(0, 60, 2), lambda x: x + 3)
+            params,
+            dict.fromkeys(range(0, 60, 2), lambda x: x + 3)
             | dict.fromkeys(range(1, 60, 2), lambda x: x - 3),
         )
         return great, plain

@@ -84,8 +84,9 @@ THIRD_PARTY: dict[str, set[str] | None] = {
     "jax": None,
     "numpy": None,
     "chex": None,
-    # Tables of special functions, computed once; float64 measures: both on the host.
-    "scipy": {"leaves.quantiles", "evaluation"},
+    # Tables of special functions, computed once; float64 measures and linear programs:
+    # all on the host.
+    "scipy": {"leaves.quantiles", "evaluation", "analysis.wasserstein"},
     "optax": {"learning", "objectives"},  # gradient transformations
     # Networks; flows, whose conditioners are networks; the networks that measure.
     "flax": {
