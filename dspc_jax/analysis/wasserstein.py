@@ -149,15 +149,16 @@ def _inputs(layout: Layout, left: Any, right: Any, order: int) -> np.ndarray:
                     rows(block, side[0].leaves[number], channel)
                     for side in (left, right)
                 ]
-                sides = [[_float64(c) for c in leaf.components(p)] for p in own]
-                costs = _normal_costs(*sides, order)
+                first, second = ([_float64(c) for c in leaf.components(p)] for p in own)
+                costs = _normal_costs(first, second, order)
             else:
                 own = [
                     rows(block, side[1].leaves[number], channel)
                     for side in (left, right)
                 ]
-                costs = _costs_of_tables(*(_table(leaf, o, count) for o in own), order)
-            costs = costs.reshape(*block.scopes.shape, *costs.shape[1:])
+                first, second = (_table(leaf, natural, count) for natural in own)
+                costs = _costs_of_tables(first, second, order)
+            costs = np.reshape(costs, (*block.scopes.shape, *costs.shape[1:]))
             total = total + np.where(block.valid[..., None, None], costs, 0.0).sum(1)
     return total
 
@@ -201,7 +202,7 @@ def _costs_of_tables(left, right, order):
     # sum over pairs (m, n) of the mass that moves from m to n, times (m - n)^2
     starts = [np.maximum(b - t, 0.0) for b, t in zip(below, (left, right), strict=True)]
     steps = np.arange(left.shape[-1])
-    out = 0.0
+    out = np.zeros((len(left), left.shape[1], right.shape[1]))
     for m in steps:
         for n in steps:
             if m == n:

@@ -11,7 +11,7 @@ from tests import cases
 NAMES = ("trees-tucker", "depth-0", "channels", "quad-3x3", "nested", "mixed")
 
 
-@pytest.mark.parametrize("name", cases.parameters(NAMES))
+@pytest.mark.parametrize("name", cases.parameters(NAMES, NAMES))
 def test_it_is_at_most_the_optimum_and_often_there(name):
     """Twelve parameters, two thirds searched for, a sixth observed, the rest summed."""
     case = cases.case(name)
@@ -50,6 +50,7 @@ def test_it_is_at_most_the_optimum_and_often_there(name):
     assert (found.x[:, ~(variables | observed)] == 0).all()
 
 
+@pytest.mark.slow
 def test_normal_variables_climb_to_a_mode():
     """No point of a fine grid is better, and the same key finds the same again."""
     circuit = pc.build(

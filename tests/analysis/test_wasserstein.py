@@ -35,7 +35,7 @@ DISCRETE = {
 
 
 @pytest.mark.parametrize("order", [1, 2])
-@pytest.mark.parametrize("name", DISCRETE)
+@pytest.mark.parametrize("name", cases.parameters(DISCRETE, ("mixed",)))
 def test_it_is_a_metric_above_the_wasserstein_distance(name, order):
     circuit = pc.build(DISCRETE[name])
     many = [cases.random_params(circuit, seed) for seed in range(3)]
@@ -55,6 +55,7 @@ def test_it_is_a_metric_above_the_wasserstein_distance(name, order):
     assert between <= distance(0, 2) + distance(2, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", [1, 2])
 def test_of_independent_variables_it_is_the_wasserstein_distance(order):
     """One unit a region: by the quantiles of every variable."""

@@ -63,6 +63,7 @@ def test_events_are_sums_of_the_table(name):
     np.testing.assert_allclose(joint[2], point, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_intervals_of_normal_leaves():
     """One variable: a mixture of distribution functions. Two: those add up."""
     circuit = pc.build(
@@ -127,7 +128,8 @@ def test_an_interval_keeps_its_digits(scale):
     np.testing.assert_allclose(result, expected, rtol=2e-5, atol=2e-5)
 
 
-def test_what_is_impossible_and_what_is_refused():
+@pytest.mark.slow
+def test_the_impossible_has_no_gradients():
     case = cases.case("trees-tucker")
     circuit, params = case.circuit, case.params
 
@@ -141,6 +143,11 @@ def test_what_is_impossible_and_what_is_refused():
     for leaf in jax.tree.leaves(slope):
         np.testing.assert_array_equal(leaf, 0)
     assert abs(circuit.event_log_prob(params, pc.Event())) < 1e-6
+
+
+def test_what_is_refused():
+    case = cases.case("trees-tucker")
+    circuit, params = case.circuit, case.params
     for event, match in (
         (None, "event must be a Event, got None"),
         (pc.Event(low=jnp.zeros(3)), r"low must have shape .*\(4, 1\)"),

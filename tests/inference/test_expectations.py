@@ -66,6 +66,7 @@ def test_expectations_are_those_of_the_enumerated_conditional(name):
     np.testing.assert_allclose(slope, -np.array(probs) @ other, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_normal_leaves_by_quadrature():
     """On a grid of 0.02, given nothing and given the second variable."""
     case = cases.case("normal-trees")
@@ -117,7 +118,8 @@ def test_normal_leaves_by_quadrature():
     )
 
 
-def test_what_is_impossible_and_what_is_refused():
+@pytest.mark.slow
+def test_the_impossible_has_no_gradients():
     case = cases.case("trees-tucker")
     circuit, params = case.circuit, case.params
     nothing = np.full((4, 1), 7.0, np.float32)  # coins have no 7
@@ -134,6 +136,11 @@ def test_what_is_impossible_and_what_is_refused():
     assert value == 0
     for leaf in jax.tree.leaves(slope):
         np.testing.assert_array_equal(leaf, 0)
+
+
+def test_what_is_refused():
+    case = cases.case("trees-tucker")
+    circuit, params = case.circuit, case.params
     assert circuit.expectation(params, {}) == 1
     for functions, match in (
         ({4: jnp.sin}, "keys that are variables below .*got 4"),
@@ -144,6 +151,7 @@ def test_what_is_impossible_and_what_is_refused():
             circuit.expectation(params, functions)
 
 
+@pytest.mark.slow
 def test_great_products_neither_overflow_nor_vanish():
     """The mean of a product of 60 factors of size 1e3 each, in units of 1e3."""
     circuit = pc.build(
