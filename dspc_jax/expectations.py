@@ -42,8 +42,8 @@ def expectation(
     factors = _factors(layout, functions)
     if not factors:
         return jnp.ones((), dtype)
-    # A value that is not observed may be anything, such as NaN.
-    known = jnp.where(observed[:, None], x, 0.0)
+    # A value that is not observed may be anything, such as NaN; 1 is legal everywhere.
+    known = jnp.where(observed[:, None], x, 1.0)
     values = [
         jnp.asarray(function(known[v, c]), dtype).reshape(())
         for v, c, function in factors

@@ -15,6 +15,7 @@ import numpy as np
 from dspc_jax.inference.upward import above, log_base, log_inputs
 from dspc_jax.layers.input_layer import InputBlock
 from dspc_jax.leaves import ContinuousLeaf, DirectLeaf, ExponentialLeaf, integrals
+from dspc_jax.ops.derivatives import varying_alike
 from dspc_jax.ops.numerics import finite_or_zero, logsumexp, safe_log
 from dspc_jax.ops.values import LARGEST
 from dspc_jax.parameters import CircuitParams, CircuitWeights, Layout
@@ -74,7 +75,14 @@ def log_prob(
         x: values ``[N, V, C]``.
         observed: bool ``[N, V]``; no bound counts for what is observed.
     """
-    moved = [None if a is None else jnp.moveaxis(a, 0, -1) for a in event]
+    # What is observed has no bounds, whatever they are: NaN would reach gradients.
+    seen = observed[..., None]
+    low = jnp.where(seen, -jnp.inf, event.low)
+    high = jnp.where(seen, jnp.inf, event.high)
+    moved = [
+        None if a is None else jnp.moveaxis(a, 0, -1)
+        for a in (low, high, event.allowed)
+    ]
     inputs = log_inputs(layout, weights, x, observed)
     base = log_base(layout, x, observed)
     hidden = jnp.transpose(~observed)
@@ -206,7 +214,7 @@ def _sum_of_values(table, bounds, allowed, count):
         return jnp.maximum(top, jnp.where(chosen(value, mask), log_p, -jnp.inf)), None
 
     shape = (*jax.eval_shape(table, values[0]).shape, low.shape[-1])
-    top = jnp.full(shape, -jnp.inf, low.dtype)
+    top, _ = varying_alike((jnp.full(shape, -jnp.inf, low.dtype), low))
     top, _ = jax.lax.scan(raise_, top, (values, masks), unroll=min(count, 4))
     top = finite_or_zero(top)
 
@@ -219,6 +227,6 @@ def _sum_of_values(table, bounds, allowed, count):
         shifted = jnp.where(possible, log_p - top, 0.0)
         return total + jnp.where(possible, jnp.exp(shifted), 0.0), None
 
-    total = jnp.zeros(shape, low.dtype)
+    total, _ = varying_alike((jnp.zeros(shape, low.dtype), low))
     total, _ = jax.lax.scan(add, total, (values, masks), unroll=min(count, 4))
     return safe_log(total) + top

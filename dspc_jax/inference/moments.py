@@ -29,6 +29,7 @@ from dspc_jax.inference.leaf_rows import rows
 from dspc_jax.inference.upward import above, log_base, log_inputs
 from dspc_jax.layers import input_layer
 from dspc_jax.leaves import integrals
+from dspc_jax.ops.derivatives import varying_alike
 from dspc_jax.ops.numerics import finite_or_zero, logsumexp, safe_log
 from dspc_jax.ops.products import contract
 from dspc_jax.parameters import CircuitParams, CircuitWeights, Layout
@@ -134,6 +135,8 @@ def covariances(
 
     slope = jax.grad(lambda shifts: jnp.sum(finite_or_zero(total(shifts))))
     origin = jnp.zeros((num_variables, num_channels, num_examples), inputs.dtype)
+    # On several devices at once it is one of each: slopes are not added up.
+    origin, inputs = varying_alike((origin, inputs))
 
     def row(coordinate):
         chosen = jnp.arange(origin.shape[0] * num_channels) == coordinate

@@ -24,6 +24,7 @@ from dspc_jax.layers import sum_layer
 from dspc_jax.layers.input_layer import InputBlock
 from dspc_jax.leaves import integrals
 from dspc_jax.leaves.integrals import OverlapLeaf
+from dspc_jax.ops.derivatives import varying_alike
 from dspc_jax.ops.numerics import finite_or_zero, logsumexp, safe_log
 from dspc_jax.parameters import CircuitParams, CircuitWeights, Layout
 from dspc_jax.types import Array
@@ -154,9 +155,11 @@ def _sum_of_values(leaf, naturals, count):
         return total + jnp.where(possible, jnp.exp(shifted), 0.0), None
 
     values = jnp.arange(count, dtype=left.dtype)
-    top, _ = jax.lax.scan(raise_, jnp.full(shape, -jnp.inf, left.dtype), values)
+    zero = jnp.zeros(shape, left.dtype)
+    zero, _, _ = varying_alike((zero, left, right))
+    top, _ = jax.lax.scan(raise_, zero - jnp.inf, values)
     top = finite_or_zero(top)
-    total, _ = jax.lax.scan(add, jnp.zeros(shape, left.dtype), values)
+    total, _ = jax.lax.scan(add, zero, values)
     return safe_log(total) + top
 
 

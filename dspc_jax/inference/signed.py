@@ -25,7 +25,7 @@ class Signed(NamedTuple):
 
     Attributes:
         mantissa: of size 1, or 0.
-        log_size: without gradients; -inf of what has none (a value of 0).
+        log_size: without gradients; -inf of what is impossible.
         exists: 1. A factor that a product lacks is 0 in all three, and counts as 1.
     """
 
@@ -42,17 +42,26 @@ def from_logs(logs: Array) -> Signed:
     return Signed(mantissa, size, jnp.ones_like(size))
 
 
-def scaled(values: Array, log_size: Array) -> Signed:
-    """``values * exp(log_size)``, normalized; the size has no gradients."""
+def scaled(values: Array, bounds: Array, log_size: Array) -> Signed:
+    """``values * exp(log_size)``, normalized; sizes have no gradients.
+
+    Args:
+        values: of either sign.
+        bounds: what they are in size at most; the size of a value that is 0. What is
+            impossible is bounded by 0: it must not seem greater than what is not.
+        log_size: without gradients.
+    """
     size = jax.lax.stop_gradient(jnp.abs(values))
-    some = size > 0
-    size = jnp.where(some, size, 1.0)
-    return Signed(values / size, log_size + jnp.log(size), jnp.ones_like(values))
+    size = jnp.where(size > 0, size, jax.lax.stop_gradient(bounds))
+    possible = (size > 0) & (log_size != -jnp.inf)
+    size = jnp.where(possible, size, 1.0)
+    log_size = jnp.where(possible, log_size + jnp.log(size), -jnp.inf)
+    return Signed(values / size, log_size, jnp.ones_like(values))
 
 
 def times(a: Signed, values: Array) -> Signed:
     """Values multiplied by others, elementwise."""
-    return scaled(a.mantissa * values, a.log_size)
+    return scaled(a.mantissa * values, jnp.ones_like(a.mantissa), a.log_size)
 
 
 def root(layout: Layout, weights: CircuitWeights, inputs: Signed) -> Signed:
@@ -88,15 +97,22 @@ def _sums(kind: str, children: list[Signed], weights: Array) -> Signed:
         factors = [functools.reduce(_product, children)]
     sizes = [factor.log_size for factor in factors]
     shifted, tops = sum_layer.shifted(weights, sizes)
-    values = [f.mantissa * jnp.exp(s) for f, s in zip(factors, shifted, strict=True)]
-    if len(values) == 2:
-        left, right = values
-        pairs = left[:, :, None] * right[:, None]
-        values = [pairs.reshape(pairs.shape[0], -1, pairs.shape[-1])]
+    bounds = [jnp.exp(size) for size in shifted]
+    values = [f.mantissa * b for f, b in zip(factors, bounds, strict=True)]
     flat = weights.reshape(*weights.shape[:2], -1)
+    total = contract(flat, _pairs(values))
+    bound = contract(jax.lax.stop_gradient(flat), _pairs(bounds))
     top = functools.reduce(jnp.add, tops)
-    total = contract(flat, values[0])
-    return scaled(total, jnp.broadcast_to(top, total.shape))
+    return scaled(total, bound, jnp.broadcast_to(top, total.shape))
+
+
+def _pairs(values: list[Array]) -> Array:
+    """The products ``[P, D, N]`` of one factor or of all pairs of two."""
+    if len(values) == 1:
+        return values[0]
+    left, right = values
+    pairs = left[:, :, None] * right[:, None]
+    return pairs.reshape(pairs.shape[0], -1, pairs.shape[-1])
 
 
 def _product(a: Signed, b: Signed) -> Signed:
@@ -113,5 +129,6 @@ def _mix(mixture, weights: Array, partitions: Signed) -> Signed:
     shares = jnp.moveaxis(weights, 1, 2)[..., None]
     sizes = jnp.where(shares > 0, sizes, -jnp.inf)
     top = jax.lax.stop_gradient(finite_or_zero(jnp.max(sizes, axis=1)))
-    total = jnp.sum(shares * values * jnp.exp(sizes - top[:, None]), axis=1)
-    return scaled(total, top)
+    bounds = shares * jnp.exp(sizes - top[:, None])
+    total = jnp.sum(values * bounds, axis=1)
+    return scaled(total, jnp.sum(bounds, axis=1), top)

@@ -22,6 +22,7 @@ from dspc_jax.leaves.family import (
     Leaf,
     TableLeaf,
 )
+from dspc_jax.ops.derivatives import varying_alike
 from dspc_jax.ops.numerics import finite_or_zero, safe_log
 from dspc_jax.types import Array
 
@@ -134,7 +135,8 @@ def variance(leaf: Leaf, params: Any, natural: Any, mean: Array, query: str) -> 
         return total + p * (value - mean) ** 2, None
 
     values = jnp.arange(count, dtype=mean.dtype)
-    return jax.lax.scan(jax.checkpoint(add), jnp.zeros_like(mean), values)[0]
+    total, _ = varying_alike((jnp.zeros_like(mean), mean))
+    return jax.lax.scan(jax.checkpoint(add), total, values)[0]
 
 
 def mean_of(leaf: Leaf, params: Any, natural: Any, function: Any, query: str) -> Array:

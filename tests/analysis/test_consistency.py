@@ -1,6 +1,6 @@
 """One query by the others: what two joint queries say is what a conditional one says.
 
-Mixed leaves (Normal, categorical, counts) in forests, trees, shared regions and mixtures
+Mixed leaves (Normal, categorical, counts) in forests, trees, shared regions, mixtures
 inside, for both kinds of products, with classes.
 """
 
@@ -22,7 +22,7 @@ CONFIGS = {
         pc.RandomBinaryTrees(4, 2, 2), _leaves, sum_layer="tucker", **_sizes
     ),
     "quad tree, cp": pc.CircuitConfig(
-        pc.QuadTree(2, 2), _leaves, sum_layer="cp", **_sizes
+        pc.QuadTree(2, 2), _leaves, sum_layer="cp", tie_sums="levels", **_sizes
     ),
     "quad graph, cp_t": pc.CircuitConfig(
         pc.QuadGraph(2, 2), _leaves, sum_layer="cp_t", **_sizes

@@ -1,5 +1,7 @@
 """Covariances and expectations of products, by enumeration and by quadrature."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -149,6 +151,47 @@ def test_what_is_refused():
     ):
         with pytest.raises(ValueError, match=match):
             circuit.expectation(params, functions)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sum_layer", ["tucker", "cp_t"])
+def test_impossible_units_beside_unlikely_ones(sum_layer):
+    """Evidence of e^-200 and less, under which many units are impossible."""
+    config = pc.CircuitConfig(
+        *(pc.RandomBinaryTrees(16, 3, 2), pc.Categorical(4)),
+        **{"num_leaves": 3, "num_sums": 3, "sum_layer": sum_layer},
+    )
+    circuit = pc.build(config)
+    params = cases.random_params(circuit, 0)
+    leaf = params.leaves[0]
+    params = params._replace(leaves=(leaf._replace(logits=30 * leaf.logits),))
+    params = cases.with_zeros(circuit, params, 1, 0.3)
+    x = np.random.default_rng(0).integers(0, 4, size=(200, 16)).astype(np.float32)
+    observed = np.arange(16) > 1
+
+    @cases.jit
+    @functools.partial(jax.vmap, in_axes=(None, 0))
+    def queries(params, x):
+        first = {0: lambda v: (v == x[0]).astype(v.dtype), 1: jnp.ones_like}
+        centered = {0: lambda v: v - 1.5, 1: lambda v: v - 1.5}
+        seen = circuit.log_prob(params, x, observed)
+        both = circuit.log_prob(params, x, observed.copy() | (np.arange(16) == 0))
+        mean = circuit.mean(params, x, observed)[:2, 0] - 1.5
+        covariance = circuit.covariance(params, x, observed)[0, 0, 1, 0]
+        return (
+            *(seen, circuit.expectation(params, first, x, observed), both - seen),
+            circuit.expectation(params, centered, x, observed),
+            covariance + jnp.prod(mean),
+        )
+
+    seen, share, log_share, centered, product = queries(params, x)
+    possible = seen > -np.inf
+    assert possible.sum() > 20
+    assert (seen[possible] < -200).mean() > 0.5
+    expected = np.where(possible, np.exp(np.where(possible, log_share, 0)), 0)
+    np.testing.assert_allclose(share, expected, rtol=2e-3, atol=1e-5)
+    product = np.where(possible, product, 0)
+    np.testing.assert_allclose(centered, product, rtol=2e-3, atol=1e-4)
 
 
 @pytest.mark.slow
