@@ -154,11 +154,11 @@ def test_what_is_refused():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sum_layer", ["tucker", "cp_t"])
-def test_impossible_units_beside_unlikely_ones(sum_layer):
-    """Evidence of e^-200 and less, under which many units are impossible."""
+@pytest.mark.parametrize(("depth", "sum_layer"), [(3, "tucker"), (0, "cp_t")])
+def test_impossible_units_beside_unlikely_ones(depth, sum_layer):
+    """Evidence of e^-200 and less, under which many units, or a tree, are impossible."""
     config = pc.CircuitConfig(
-        *(pc.RandomBinaryTrees(16, 3, 2), pc.Categorical(4)),
+        *(pc.RandomBinaryTrees(16, depth, 2), pc.Categorical(4)),
         **{"num_leaves": 3, "num_sums": 3, "sum_layer": sum_layer},
     )
     circuit = pc.build(config)
@@ -166,7 +166,14 @@ def test_impossible_units_beside_unlikely_ones(sum_layer):
     leaf = params.leaves[0]
     params = params._replace(leaves=(leaf._replace(logits=30 * leaf.logits),))
     params = cases.with_zeros(circuit, params, 1, 0.3)
+    # Under one of the two trees variable 2 is never 0.
+    leaf = params.leaves[0]
+    found = pc.parameter_rows(circuit).leaves.items()
+    _, row, place = next(at for (_, variable), at in found if variable == 2)
+    logits = leaf.logits.at[row, :, place, :, 0].set(-jnp.inf)
+    params = params._replace(leaves=(leaf._replace(logits=logits),))
     x = np.random.default_rng(0).integers(0, 4, size=(200, 16)).astype(np.float32)
+    x[:150, 2] = 0
     observed = np.arange(16) > 1
 
     @cases.jit
@@ -186,7 +193,7 @@ def test_impossible_units_beside_unlikely_ones(sum_layer):
 
     seen, share, log_share, centered, product = queries(params, x)
     possible = seen > -np.inf
-    assert possible.sum() > 20
+    assert possible[:150].sum() > 10
     assert (seen[possible] < -200).mean() > 0.5
     expected = np.where(possible, np.exp(np.where(possible, log_share, 0)), 0)
     np.testing.assert_allclose(share, expected, rtol=2e-3, atol=1e-5)
