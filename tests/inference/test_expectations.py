@@ -156,7 +156,7 @@ def test_what_is_refused():
 @pytest.mark.slow
 @pytest.mark.parametrize(("depth", "sum_layer"), [(3, "tucker"), (0, "cp_t")])
 def test_impossible_units_beside_unlikely_ones(depth, sum_layer):
-    """Evidence of e^-200 and less, under which many units, or a tree, are impossible."""
+    """Evidence of e^-200 and less, under which many units or a tree are impossible."""
     config = pc.CircuitConfig(
         *(pc.RandomBinaryTrees(16, depth, 2), pc.Categorical(4)),
         **{"num_leaves": 3, "num_sums": 3, "sum_layer": sum_layer},
