@@ -3,6 +3,29 @@
 import functools
 from importlib import metadata
 
+from dspc_jax.analysis.conditioning import conditional_circuit, marginal_circuit
+from dspc_jax.analysis.enumeration import (
+    cross_entropy,
+    entropy,
+    kl_divergence,
+    mutual_information,
+)
+from dspc_jax.analysis.estimates import (
+    Estimate,
+    cross_entropy_estimate,
+    entropy_estimate,
+    expectation_estimate,
+    kl_divergence_estimate,
+    mutual_information_estimate,
+)
+from dspc_jax.analysis.marginal_map import MarginalMap, marginal_map
+from dspc_jax.analysis.products import (
+    cauchy_schwarz_divergence,
+    collision_entropy,
+    log_inner_product,
+    product,
+)
+from dspc_jax.analysis.wasserstein import circuit_wasserstein
 from dspc_jax.chow_liu import chow_liu_tree
 from dspc_jax.circuit import Circuit, CircuitConfig, build
 from dspc_jax.flows.transformed import (
@@ -11,6 +34,7 @@ from dspc_jax.flows.transformed import (
     transform,
     whole_blocks,
 )
+from dspc_jax.inference.events import Event
 from dspc_jax.learning.counts import expected_counts
 from dspc_jax.learning.em import em
 from dspc_jax.learning.fit import History, fit
@@ -47,7 +71,10 @@ __all__ = [
     "Circuit",
     "CircuitConfig",
     "DiscretizedLogistic",
+    "Estimate",
+    "Event",
     "History",
+    "MarginalMap",
     "Normal",
     "ParameterRows",
     "Partition",
@@ -61,17 +88,34 @@ __all__ = [
     "TransformedConfig",
     "UnitNormal",
     "build",
+    "cauchy_schwarz_divergence",
     "check",
     "chow_liu_tree",
+    "circuit_wasserstein",
+    "collision_entropy",
+    "conditional_circuit",
     "count_params",
+    "cross_entropy",
+    "cross_entropy_estimate",
     "em",
+    "entropy",
+    "entropy_estimate",
+    "expectation_estimate",
     "expected_counts",
     "fit",
     "from_einet",
     "given_class",
     "hidden_chow_liu_tree",
+    "kl_divergence",
+    "kl_divergence_estimate",
     "load",
+    "log_inner_product",
+    "marginal_circuit",
+    "marginal_map",
+    "mutual_information",
+    "mutual_information_estimate",
     "parameter_rows",
+    "product",
     "region_graph_from_json",
     "register",
     "sampler",

@@ -7,7 +7,7 @@ from typing import Any, Protocol, TypeVar
 
 import jax
 
-from dspc_jax import protocols, tying
+from dspc_jax import integral_protocols, protocols, tying
 from dspc_jax.arguments import instance, shown, store, whole_number
 from dspc_jax.layers import input_layer
 from dspc_jax.leaves import DirectLeaf, ExponentialLeaf, Leaf, joining
@@ -149,11 +149,15 @@ class Circuit:
         init: random parameters, or such as start at data.
         log_prob: log-likelihood and marginals.
         class_log_probs: the same given each class.
-        class_posterior: probabilities of the classes.
+        joint_log_probs: those of the example and each class.
+        class_posterior: probabilities of the classes given the example.
         sample: exact samples, ancestral or conditional.
         sample_differentiable: samples with gradients to the parameters.
         mpe: a most probable explanation, by max-product or better.
         mean: exact conditional means.
+        covariance: exact conditional covariances.
+        expectation: those of products of functions of one variable each.
+        event_log_prob: log-probabilities of intervals and sets.
     """
 
     config: CircuitConfig
@@ -161,11 +165,15 @@ class Circuit:
     init: protocols.Init = _query()
     log_prob: protocols.LogProb = _query()
     class_log_probs: protocols.ClassLogProbs = _query()
+    joint_log_probs: protocols.JointLogProbs = _query()
     class_posterior: protocols.ClassPosterior = _query()
     sample: protocols.Sample = _query()
     sample_differentiable: protocols.SampleDifferentiable = _query()
     mpe: protocols.Mpe = _query()
     mean: protocols.Mean = _query()
+    covariance: integral_protocols.Covariance = _query()
+    expectation: integral_protocols.Expectation = _query()
+    event_log_prob: integral_protocols.EventLogProb = _query()
 
     def __reduce__(self):
         """Pickles the configuration, and the functions that were replaced."""

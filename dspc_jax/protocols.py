@@ -94,7 +94,10 @@ class ClassLogProbs(Protocol):
     """Type of ``circuit.class_log_probs``."""
 
     def __call__(self, params: PyTree, x: Any, observed: Any = None) -> Array:
-        """The log-likelihood of one example given each class.
+        """The log-likelihood of one example given each class, without the class's own.
+
+        ``p(x | y)`` is the conditional one: `JointLogProbs` has ``p(x, y)``, and
+        `ClassPosterior` ``p(y | x)``.
 
         Args:
             params: the circuit's.
@@ -103,6 +106,28 @@ class ClassLogProbs(Protocol):
 
         Returns:
             ``log p(x | y)`` in nats, ``[Y]``; NaN where an observed value is NaN.
+
+        Raises:
+            ValueError: a shape or type is another.
+        """
+        ...
+
+
+class JointLogProbs(Protocol):
+    """Type of ``circuit.joint_log_probs``."""
+
+    def __call__(self, params: PyTree, x: Any, observed: Any = None) -> Array:
+        """The joint log-likelihood of one example and each class.
+
+        Args:
+            params: the circuit's.
+            x: values ``[V, C]``; where they are not observed, any.
+            observed: bool ``[V]``; None: everything is observed.
+
+        Returns:
+            ``log p(x, y) = log p(x | y) + log p(y)`` in nats, ``[Y]``, whose
+            ``logsumexp`` is `LogProb`; of nothing observed, the classes' own. ``-inf``
+            where example or class is impossible, NaN where an observed value is NaN.
 
         Raises:
             ValueError: a shape or type is another.

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from dspc_jax import examples, parameters
 from dspc_jax.arguments import real_number, shown
+from dspc_jax.expectations import covariance, event_log_prob, expectation
 from dspc_jax.inference import likelihood, moments
 from dspc_jax.inference.upward import upward
 from dspc_jax.ops.batching import foldable
@@ -115,6 +116,22 @@ def class_log_probs(
     )
 
 
+def joint_log_probs(
+    layout: Layout, params: CircuitParams, x: Any, observed: Any = None
+) -> Array:
+    """As `dspc_jax.protocols.JointLogProbs`."""
+    params, dtype = widened(params)
+    x, observed = examples.example(layout, x, observed, dtype)
+    return _evaluate(
+        params,
+        x,
+        observed,
+        layout=layout,
+        function=likelihood.joint_log_probs,
+        shape=(layout.num_classes,),
+    )
+
+
 def class_posterior(
     layout: Layout, params: CircuitParams, x: Any, observed: Any = None
 ) -> Array:
@@ -207,8 +224,9 @@ def mean(
 
 
 QUERIES: tuple[Callable[..., Any], ...] = (
-    *(init, log_prob, class_log_probs, class_posterior),
+    *(init, log_prob, class_log_probs, joint_log_probs, class_posterior),
     *(sample, sample_differentiable, mpe, mean),
+    *(covariance, expectation, event_log_prob),
 )
 """All public queries."""
 

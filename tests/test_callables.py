@@ -23,13 +23,18 @@ CIRCUIT = pc.build(CONFIG)
 PULLED = pc.transform(CIRCUIT, after_logit(identity_flow(1, 2)))
 PARAMS = cases.random_params(CIRCUIT, seed=0)
 QUERIES = (
-    *("init", "log_prob", "class_log_probs", "class_posterior"),
+    *("init", "log_prob", "class_log_probs", "joint_log_probs", "class_posterior"),
     *("sample", "sample_differentiable", "mpe", "mean"),
 )
+INTEGRALS = ("covariance", "expectation", "event_log_prob")
 
 
-@pytest.mark.parametrize("owner", [CIRCUIT, PULLED], ids=["plain", "transformed"])
-@pytest.mark.parametrize("name", QUERIES)
+@pytest.mark.parametrize(
+    ("owner", "name"),
+    [(owner, name) for owner in (CIRCUIT, PULLED) for name in QUERIES]
+    + [(CIRCUIT, name) for name in INTEGRALS],
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
+)
 def test_functions_are_documented(owner, name):
     """An editor reads the field's type, help() the function; they say the same."""
     (field,) = (f for f in dataclasses.fields(owner) if f.name == name)

@@ -98,7 +98,8 @@ class TransformedCircuit:
         init: the flow by the data, then the circuit by their features.
         log_prob: log-likelihood and marginals.
         class_log_probs: the same given each class.
-        class_posterior: probabilities of the classes.
+        joint_log_probs: those of the example and each class.
+        class_posterior: probabilities of the classes given the example.
         sample: exact samples, ancestral or conditional.
         sample_differentiable: relaxed features through the inverse.
         mpe: a most probable explanation; affine flows only.
@@ -110,6 +111,7 @@ class TransformedCircuit:
     init: protocols.Init = _query()
     log_prob: protocols.LogProb = _query()
     class_log_probs: protocols.ClassLogProbs = _query()
+    joint_log_probs: protocols.JointLogProbs = _query()
     class_posterior: protocols.ClassPosterior = _query()
     sample: protocols.Sample = _query()
     sample_differentiable: protocols.SampleDifferentiable = _query()
@@ -275,6 +277,7 @@ def _transform(circuit: Circuit, flow: Flow) -> TransformedCircuit:
         "init": init,
         "log_prob": query(circuit.log_prob),
         "class_log_probs": query(circuit.class_log_probs),
+        "joint_log_probs": query(circuit.joint_log_probs),
         "class_posterior": query(circuit.class_posterior, has_density=False),
         "sample": sampler(circuit.sample),
         "sample_differentiable": sampler(circuit.sample_differentiable),

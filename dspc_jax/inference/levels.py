@@ -36,6 +36,22 @@ def children_of(fold: FoldedPartitions, regions: Sequence[PyTree]) -> list[PyTre
     return [_rows_of(side, regions, like) for side in fold.children]
 
 
+def children_among(
+    fold: FoldedPartitions, regions: Sequence[PyTree], level: int
+) -> list[PyTree]:
+    """As `children_of`, where the regions of the level itself are known as well.
+
+    Args:
+        fold: P partitions of the level.
+        regions: per level (inputs first), arrays ``[G, ...]``.
+        level: the number of the level; 0 are the inputs.
+    """
+    if fold.steps is None:
+        return children_of(fold, regions)
+    outside = _rows_of(fold.steps.outside, regions)
+    return _children(fold.steps, regions[level], outside)
+
+
 def _rows_of(
     pieces: Sequence[Piece], regions: Sequence[PyTree], like: PyTree = None
 ) -> PyTree:
@@ -62,19 +78,19 @@ def _concatenated(parts: Sequence[PyTree]) -> PyTree:
 
 
 def upward(
-    function: Callable[..., Array],
+    function: Callable[..., Any],
     fold: FoldedPartitions,
-    regions: Sequence[Array],
+    regions: Sequence[PyTree],
     operands: PyTree,
-) -> Array:
+) -> Any:
     """Computes partitions from their children.
 
     Args:
         function: ``(children, operands) -> [P, ...]`` of any number of partitions;
             hashable, and all arrays are among its arguments.
         fold: the partitions.
-        regions: per lower level, arrays ``[G, ...]``. With steps these and the result
-            differ in the first axis only.
+        regions: per lower level, arrays ``[G, ...]``, or equal trees of them. With
+            steps these and the result differ in the first axis only.
         operands: what else the function takes, arrays ``[P, ...]``.
 
     Returns:

@@ -95,6 +95,19 @@ def log_inputs(
     )
 
 
+def log_base(layout: Layout, x: Array, observed: Array | None) -> Array:
+    """The base measures that `log_inputs` lacks, ``[N]``, of values ``[N, V, C]``.
+
+    -inf where an observed value is impossible under every leaf.
+    """
+    x = sanitize(x, observed)
+    observed = None if observed is None else jnp.transpose(observed)
+    return functools.reduce(
+        jnp.add,
+        (input_layer.log_base(block, x, observed) for block in layout.blocks),
+    )
+
+
 def above(
     layout: Layout, weights: CircuitWeights, inputs: Array, *, maximize: bool = False
 ) -> Evidence:

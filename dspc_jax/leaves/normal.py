@@ -185,6 +185,25 @@ class Normal:
         z = (x - params.mean) / self._scale(params)
         return log_ndtr(z), log_ndtr(-z)
 
+    def variance(self, params):  # noqa: D102
+        return self._scale(params) ** 2
+
+    def quadrature(self, params):
+        """The rule of Gauss and Hermite, exact for polynomials of degrees below 64."""
+        points, weights = np.polynomial.hermite_e.hermegauss(32)
+        mean, scale = params.mean[..., None], self._scale(params)[..., None]
+        points = points.reshape(*[1] * params.mean.ndim, -1)
+        weights = (weights / weights.sum()).reshape(points.shape)
+        points = mean + scale * jnp.asarray(points, mean.dtype)
+        weights = jnp.asarray(weights, mean.dtype)
+        return points, jnp.broadcast_to(weights, points.shape)
+
+    def log_overlap(self, params, other):
+        """Of two Normal densities: that of one's mean, of their variances' sum."""
+        variance = self.variance(params) + self.variance(other)
+        distance = params.mean - other.mean
+        return -0.5 * (distance**2 / variance + jnp.log(variance)) - _HALF_LOG_TAU
+
     def mode_log_prob(self, params):  # noqa: D102
         return -_HALF_LOG_TAU - jnp.log(self._scale(params))
 

@@ -8,11 +8,9 @@ product over the variables like the leaves are,
   M_g[k, k'] = E_{x \sim g_k,\, y \sim g_{k'}}\, k(x_g, y_g),
 
 with :math:`p_h` the same circuit with every variance widened by :math:`h^2`. The pair
-table :math:`M` of a region follows from those of its children: a product of a
-partition's children is the product of their tables, and a sum layer weighs both sides,
-:math:`M_{oo'} = \sum_{d d'} w_{od} w_{o'd'} M_d \odot M_{d'}`. This needs every region
-to be split in one way only, the same for both circuits: a tree, without mixtures over
-partitions.
+table :math:`M` of a region follows from those of its children
+(`dspc_jax.inference.pairs`). This needs every region to be split in one way only, the
+same for both circuits: a tree, without mixtures over partitions.
 
 Kernels on a part of the variables (a patch) are the same with all other factors 1.
 
@@ -29,13 +27,11 @@ import jax.numpy as jnp
 from dspc_jax import parameters
 from dspc_jax.arguments import shown
 from dspc_jax.circuit import Circuit
-from dspc_jax.inference import levels, likelihood
-from dspc_jax.layers import sum_layer
+from dspc_jax.inference import likelihood, pairs
 from dspc_jax.layers.input_layer import InputBlock
 from dspc_jax.leaves import Leaf, Normal
 from dspc_jax.leaves.normal import NormalForm
 from dspc_jax.ops.float_types import widened
-from dspc_jax.ops.numerics import logsumexp, safe_log
 from dspc_jax.ops.values import as_values
 from dspc_jax.parameters import CircuitParams, Layout
 from dspc_jax.types import Array
@@ -69,31 +65,17 @@ def log_expected_kernel(
     params, left = parameters.of_regions(layout, params)
     other, right = parameters.of_regions(layout, other)
     variance = jnp.asarray(bandwidth, dtype) ** 2
-    tables = [
-        functools.reduce(
-            jnp.add,
-            [
-                _leaf_table(block, leaf_p, leaf_q, variance, variables)
-                for block, leaf_p, leaf_q in zip(
-                    layout.blocks, params.leaves, other.leaves, strict=True
-                )
-            ],
-        )
-    ]
-    for number, level in enumerate(layout.graph.levels):
-        folds = [
-            levels.upward(
-                functools.partial(_pair_sum, layout.sum_layer),
-                fold,
-                tables,
-                (left.sums[number][index], right.sums[number][index]),
+    inputs = functools.reduce(
+        jnp.add,
+        [
+            _leaf_table(block, leaf_p, leaf_q, variance, variables)
+            for block, leaf_p, leaf_q in zip(
+                layout.blocks, params.leaves, other.leaves, strict=True
             )
-            for index, fold in enumerate(level.folds)
-        ]
-        tables.append(jnp.concatenate(folds))
-    root = tables[-1][0]
-    joint = root + safe_log(left.classes)[:, None] + safe_log(right.classes)[None]
-    return logsumexp(joint.ravel(), axis=0)
+        ],
+    )
+    pair = (left, right)
+    return pairs.root(pair, pairs.above(layout, pair, inputs)[-1])
 
 
 def log_mean_kernel(
@@ -164,25 +146,6 @@ def _leaf_table(block: InputBlock, left, right, variance, variables) -> Array:
     return jnp.sum(jnp.where(counted[:, None, None, :, None], factor, 0.0), (3, 4))
 
 
-def _pair_sum(kind: str, children: list[Array], weights: tuple[Array, Array]) -> Array:
-    """Both sides of a sum layer over tables ``[P, K, K']``: ``[P, O, O']``, logs."""
-    left, right = weights
-    if len(children) == 2 and kind == "tucker":
-        first, second = children
-        num_first, num_second = first.shape[2], second.shape[2]
-        pairs = [
-            jnp.repeat(first, num_second, axis=2),
-            jnp.tile(second, (1, 1, num_first)),
-        ]
-        half = sum_layer.log_sum("tucker", left, pairs)
-    else:
-        half = sum_layer.log_sum("hadamard", left, children)
-    flat = right.reshape(*right.shape[:2], -1)
-    return jnp.swapaxes(
-        sum_layer.log_sum("hadamard", flat, [jnp.swapaxes(half, 1, 2)]), 1, 2
-    )
-
-
 def check(circuit: Circuit) -> None:
     """Raises ValueError where kernels of pairs have no closed form.
 
@@ -193,7 +156,7 @@ def check(circuit: Circuit) -> None:
         ValueError: it mixes partitions, or a leaf is not Normal.
     """
     _check_leaves(circuit.layout)
-    if any(level.mixture is not None for level in circuit.layout.graph.levels):
+    if not pairs.is_tree(circuit.layout):
         raise ValueError(
             "circuit must have one partition of every region (a quad tree, or "
             "num_repetitions=1) for expected kernels of pairs, got "

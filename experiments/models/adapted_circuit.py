@@ -44,6 +44,7 @@ def adapted(
         circuit,
         log_prob=query(circuit.log_prob),
         class_log_probs=query(circuit.class_log_probs),
+        joint_log_probs=query(circuit.joint_log_probs),
         class_posterior=query(circuit.class_posterior),
         sample=sampler(circuit.sample),
         sample_differentiable=sampler(circuit.sample_differentiable),

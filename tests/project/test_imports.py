@@ -34,14 +34,17 @@ LIBRARY = {
     "sampling": (*_LAYERS, "inference"),
     "starts": _LAYERS,
     "examples": _LAYERS,
-    "queries": _QUERIES,
-    "circuit": (*_LAYERS, "queries", "protocols"),
+    "expectations": _QUERIES,
+    "queries": (*_QUERIES, "expectations"),
+    "circuit": (*_LAYERS, "queries", "protocols", "integral_protocols"),
     "rows": _CIRCUIT,
+    "analysis": (*_CIRCUIT, "rows"),
     "sharpening": _CIRCUIT,
     "supports": (*_CIRCUIT, "examples"),
     "samplers": ("arguments", "queries", "types"),
     "registry": (),
     "protocols": ("types",),
+    "integral_protocols": ("types",),
     "serialization": (*_CIRCUIT, "registry", "flows", "safe_files"),
     "ports": (*_CIRCUIT, "rows", "safe_files"),
     "learning": (*_CIRCUIT, "supports"),
@@ -84,8 +87,9 @@ THIRD_PARTY: dict[str, set[str] | None] = {
     "jax": None,
     "numpy": None,
     "chex": None,
-    # Tables of special functions, computed once; float64 measures: both on the host.
-    "scipy": {"leaves.quantiles", "evaluation"},
+    # Tables of special functions, computed once; float64 measures and linear programs:
+    # all on the host.
+    "scipy": {"leaves.quantiles", "evaluation", "analysis.wasserstein"},
     "optax": {"learning", "objectives"},  # gradient transformations
     # Networks; flows, whose conditioners are networks; the networks that measure.
     "flax": {

@@ -49,6 +49,7 @@ SMOOTH: dict[str, Function] = {
     "log_prob": lambda c, p, e: c.log_prob(p, e.x),
     "log_prob, marginal": lambda c, p, e: c.log_prob(p, e.x, e.observed),
     "class_log_probs": lambda c, p, e: c.class_log_probs(p, e.x, e.observed),
+    "joint_log_probs": lambda c, p, e: c.joint_log_probs(p, e.x, e.observed),
     "class_posterior": lambda c, p, e: c.class_posterior(p, e.x, e.observed),
     "mean": lambda c, p, e: c.mean(p, e.x, e.observed),
 }
@@ -67,7 +68,17 @@ EXACT: dict[str, Function] = {
     ),
     "mpe": lambda c, p, e: c.mpe(p, x=e.x, observed=e.observed, method="best"),
 }
-ROWS = SMOOTH | RELAXED | CONDITIONAL | EXACT
+INTEGRALS: dict[str, Function] = {
+    "covariance": lambda c, p, e: c.covariance(p, e.x, e.observed),
+    "expectation": lambda c, p, e: c.expectation(
+        p, {0: lambda x: x + 2, 1: jnp.sin}, e.x, e.observed
+    ),
+    "event_log_prob": lambda c, p, e: c.event_log_prob(
+        p, pc.Event(low=e.x - 0.7, high=e.x + 1.2), e.x, e.observed
+    ),
+}
+"""Of circuits alone: behind a flow there are none."""
+ROWS = SMOOTH | INTEGRALS | RELAXED | CONDITIONAL | EXACT
 OBJECTIVES: dict[str, Function] = objectives.ROWS
 PAIRS = ("exact_mmd_loss",)
 """Kernels of pairs: of circuits without mixtures of partitions."""
@@ -77,7 +88,7 @@ _BY_CIRCUIT: dict[str, dict[str, Function]] = {
     "tree": {n: OBJECTIVES[n] for n in PAIRS},
     "discrete": {n: row for n, row in ROWS.items() if "implicit" not in n},
     # A flow that is not affine has neither mean nor explanation.
-    "flow": {n: row for n, row in ROWS.items() if n not in ("mean", "mpe")},
+    "flow": {n: r for n, r in ROWS.items() if n not in ("mean", "mpe", *INTEGRALS)},
     "affine": {
         n: ROWS[n] for n in ("log_prob, marginal", "mean", "mpe", "sample, given")
     },

@@ -12,7 +12,7 @@ from tests.transformations import functions, objectives
 
 LONG = (
     *("gumbel_rao", "reinmax", "dense", "implicit", "simple", "given"),
-    "class_posterior",
+    *("class_posterior", "joint_log_probs", *functions.INTEGRALS),
 )
 # Estimators whose second derivative is no slope of the first: the choice in the value,
 # or the sample at which distribution functions are inverted, moves with the parameters.

@@ -1,0 +1,1 @@
+"""What circuits are and how they differ: functions of one or two circuits."""
