@@ -20,6 +20,7 @@ from dspc_jax.leaves import (
     Categorical,
     DiscretizedLogistic,
     Normal,
+    Poisson,
     UnitNormal,
 )
 from dspc_jax.parameters import given_class
@@ -50,6 +51,7 @@ __all__ = [
     "Normal",
     "ParameterRows",
     "Partition",
+    "Poisson",
     "PoonDomingos",
     "QuadGraph",
     "QuadTree",

@@ -53,7 +53,7 @@ own it has: 256x256 pixels."""
 
 _LEAVES = (
     *(leaves.Normal, leaves.UnitNormal, leaves.Binomial, leaves.Bernoulli),
-    *(leaves.Categorical, leaves.DiscretizedLogistic),
+    *(leaves.Categorical, leaves.DiscretizedLogistic, leaves.Poisson),
 )
 for _cls in (
     *(CircuitConfig, TransformedConfig, FlowConfig, *_LEAVES),

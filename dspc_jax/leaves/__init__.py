@@ -4,6 +4,7 @@ from dspc_jax.leaves.binomial import Bernoulli, Binomial
 from dspc_jax.leaves.categorical import Categorical
 from dspc_jax.leaves.discretized_logistic import DiscretizedLogistic
 from dspc_jax.leaves.family import (
+    BasedLeaf,
     CenteredLeaf,
     ContinuousLeaf,
     DirectLeaf,
@@ -16,8 +17,10 @@ from dspc_jax.leaves.family import (
     UniformLeaf,
 )
 from dspc_jax.leaves.normal import Normal, UnitNormal
+from dspc_jax.leaves.poisson import Poisson
 
 __all__ = [
+    "BasedLeaf",
     "Bernoulli",
     "Binomial",
     "Categorical",
@@ -32,6 +35,7 @@ __all__ = [
     "Leaf",
     "Normal",
     "OrderedLeaf",
+    "Poisson",
     "UniformLeaf",
     "UnitNormal",
 ]

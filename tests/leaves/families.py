@@ -1,0 +1,147 @@
+"""The leaf families whose properties the tables of tests check; newcomers come here.
+
+A family outside of the package is one row more: its leaf, parameters of several leaves,
+and the same distributions of SciPy.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy import stats
+
+import dspc_jax as pc
+from dspc_jax.layers import input_layer
+from dspc_jax.leaves.binomial import BinomialParams
+from dspc_jax.leaves.categorical import CategoricalParams
+from dspc_jax.leaves.discretized_logistic import DiscretizedLogisticParams
+from dspc_jax.leaves.normal import NormalParams
+from dspc_jax.leaves.poisson import PoissonParams
+from tests import cases, oracles
+
+GRID = 2**13
+UNIFORM = np.float32((np.arange(GRID) + 0.5) / GRID)
+
+
+class Family(NamedTuple):
+    """A leaf with parameters of several leaves, ``[K]`` (a table: ``[K, M]``).
+
+    Attributes:
+        leaf: the leaf.
+        params: parameters of several leaves.
+        reference: from parameters ``[K, 1]`` in float64 to SciPy's distributions; None:
+            the leaf has an oracle in `tests.oracles`.
+        grid: values that hold all but 1e-6, where the support is not finite.
+        two: whether `from_moments` gives the deviation as well as the mean.
+    """
+
+    leaf: Any
+    params: Any
+    reference: Callable[..., Any] | None = None
+    grid: Any = None
+    two: bool = False
+
+    def log_prob(self, x):
+        """``log p(x)`` of values ``[S]`` under all leaves: ``[K, S]``, by the layer."""
+        return np.asarray(jit_log_prob(self.leaf, self.params, np.float32(x)))
+
+    @property
+    def distribution(self):
+        """SciPy's, of all leaves."""
+        assert self.reference is not None
+        return self.reference(*(np.asarray(p, float)[:, None] for p in self.params))
+
+    def oracle(self, x):
+        """The same by SciPy."""
+        x = np.asarray(x, np.float64)
+        if self.reference is None:
+            params = [np.asarray(p)[:, None] for p in self.params]
+            return oracles.leaf_log_prob(self.leaf, params, x)
+        shape = (len(jax.tree.leaves(self.params)[0]), len(x))
+        distribution = self.distribution
+        log_p = distribution.logpmf if self.discrete else distribution.logpdf
+        return np.broadcast_to(log_p(x), shape)
+
+    @property
+    def values(self):
+        """All values, or a fine grid that holds all but 1e-6."""
+        if self.grid is not None:
+            return np.asarray(self.grid, np.float64)
+        low, high = self.leaf.support
+        if np.isinf(high):
+            return np.linspace(-12, 12, 4801)
+        return np.arange(low, high + 1)
+
+    @property
+    def steps(self):
+        """What each value stands for in a sum over `values`."""
+        return np.ones(len(self.values)) if self.discrete else np.gradient(self.values)
+
+    @property
+    def discrete(self):
+        return self.leaf.integer
+
+
+def log_prob(leaf, params, x):
+    (block,) = input_layer.make_blocks(np.zeros((1, 1), int), (leaf,))
+    x = jnp.asarray(x)[None, None]
+    params = jax.tree.map(lambda p: p[None, :, None, None], params)
+    out = input_layer.log_prob(block, leaf.natural(params), x, None)
+    return out[0] + input_layer.log_base(block, x, None)[None]
+
+
+def draw(leaf, params, uniform):
+    """Draws of all leaves ``[K, N]`` from ``[N]`` uniform numbers."""
+    components = tuple(
+        jnp.broadcast_to(c[:, None], (c.shape[0], len(uniform), *c.shape[1:]))
+        for c in leaf.components(params)
+    )
+    uniform = jnp.broadcast_to(uniform, components[0].shape[:2])
+    return leaf.draw(uniform, components)
+
+
+jit_log_prob = cases.jit(log_prob, static_argnums=0)
+jit_draw = cases.jit(draw, static_argnums=0)
+
+
+def line(*values):
+    return jnp.asarray(values, jnp.float32)
+
+
+_rng = np.random.default_rng(0)
+FAMILIES = {
+    "normal": Family(
+        pc.Normal(0.2), NormalParams(line(-1, 0, 0.5, 3), line(-3, 0, 0.5, -1))
+    ),
+    "unit-normal": Family(
+        pc.UnitNormal(0.2, 1.5),
+        NormalParams(line(-1, 0, 0.5, 3), line(-3, 0, 2, 0)),
+    ),
+    "bernoulli": Family(pc.Bernoulli(), BinomialParams(line(-9, -1, 0, 3))),
+    "binomial": Family(pc.Binomial(20), BinomialParams(line(-9, -1, 0.3, 3))),
+    "binomial-255": Family(pc.Binomial(255), BinomialParams(line(-6, -1, 0.3, 15))),
+    "categorical": Family(
+        pc.Categorical(5),
+        CategoricalParams(jnp.asarray(_rng.normal(size=(4, 5)), jnp.float32)),
+    ),
+    "forbidden": Family(
+        pc.Categorical(3),
+        CategoricalParams(jnp.log(jnp.array([[0.0, 0.3, 0.7], [1.0, 0.0, 0.0]]))),
+    ),
+    "logistic": Family(
+        pc.DiscretizedLogistic(12),
+        DiscretizedLogisticParams(line(-0.1, 0.3, 0.7, 1.2), line(-2, -1, -3, -6)),
+    ),
+    "logistic-256": Family(
+        pc.DiscretizedLogistic(256),
+        DiscretizedLogisticParams(line(0.0, 0.31, 0.7, 1.0), line(-2, -4, -5.5, 1)),
+    ),
+    "poisson": Family(
+        pc.Poisson(),
+        PoissonParams(line(-7, -0.1, 1.3, 4)),
+        lambda log_rate: stats.poisson(np.exp(log_rate)),
+        np.arange(120),
+    ),
+}
