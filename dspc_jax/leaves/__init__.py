@@ -16,6 +16,7 @@ from dspc_jax.leaves.family import (
     OrderedLeaf,
     UniformLeaf,
 )
+from dspc_jax.leaves.laplace import Laplace
 from dspc_jax.leaves.normal import Normal, UnitNormal
 from dspc_jax.leaves.poisson import Poisson
 
@@ -32,6 +33,7 @@ __all__ = [
     "ExponentialLeaf",
     "FittableLeaf",
     "JoinableLeaf",
+    "Laplace",
     "Leaf",
     "Normal",
     "OrderedLeaf",

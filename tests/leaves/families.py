@@ -17,6 +17,7 @@ from dspc_jax.layers import input_layer
 from dspc_jax.leaves.binomial import BinomialParams
 from dspc_jax.leaves.categorical import CategoricalParams
 from dspc_jax.leaves.discretized_logistic import DiscretizedLogisticParams
+from dspc_jax.leaves.laplace import LaplaceParams
 from dspc_jax.leaves.normal import NormalParams
 from dspc_jax.leaves.poisson import PoissonParams
 from tests import cases, oracles
@@ -143,5 +144,12 @@ FAMILIES = {
         PoissonParams(line(-7, -0.1, 1.3, 4)),
         lambda log_rate: stats.poisson(np.exp(log_rate)),
         np.arange(120),
+    ),
+    "laplace": Family(
+        pc.Laplace(0.2),
+        LaplaceParams(line(-1, 0, 0.5, 3), line(-3, -1, 0, 0.5)),
+        lambda location, log_scale: stats.laplace(location, 0.2 + np.exp(log_scale)),
+        (np.arange(-40 * 2**11, 40 * 2**11) + 0.5) / 2**11,  # not at a kink
+        two=True,
     ),
 }

@@ -21,7 +21,7 @@ COARSE = UNIFORM[::64]
 
 
 def m_step(leaf, params, x):
-    """Parameters ``[K, ...]`` after a step of EM of every leaf on the values ``[N]``."""
+    """Parameters ``[K, ...]`` after a step of EM of every leaf on values ``[N]``."""
     (block,) = input_layer.make_blocks(np.zeros((1, 1), int), (leaf,))
     params = jax.tree.map(lambda p: p[None, :, None, None], params)
     natural = leaf.natural(params)
