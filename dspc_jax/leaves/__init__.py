@@ -17,6 +17,7 @@ from dspc_jax.leaves.family import (
     UniformLeaf,
 )
 from dspc_jax.leaves.laplace import Laplace
+from dspc_jax.leaves.log_normal import LogNormal
 from dspc_jax.leaves.normal import Normal, UnitNormal
 from dspc_jax.leaves.poisson import Poisson
 
@@ -35,6 +36,7 @@ __all__ = [
     "JoinableLeaf",
     "Laplace",
     "Leaf",
+    "LogNormal",
     "Normal",
     "OrderedLeaf",
     "Poisson",

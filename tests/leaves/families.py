@@ -152,4 +152,11 @@ FAMILIES = {
         (np.arange(-40 * 2**11, 40 * 2**11) + 0.5) / 2**11,  # not at a kink
         two=True,
     ),
+    "log-normal": Family(
+        pc.LogNormal(0.2),
+        NormalParams(line(-1, 0, 0.5, 2), line(-3, -2, -1.5, -1.5)),
+        lambda mean, excess: stats.lognorm(0.2 + np.exp(excess), scale=np.exp(mean)),
+        np.exp(np.linspace(-6, 7, 20_001)),
+        two=True,
+    ),
 }
