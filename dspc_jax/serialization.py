@@ -54,7 +54,7 @@ own it has: 256x256 pixels."""
 _LEAVES = (
     *(leaves.Normal, leaves.UnitNormal, leaves.Binomial, leaves.Bernoulli),
     *(leaves.Categorical, leaves.DiscretizedLogistic, leaves.Poisson),
-    *(leaves.Laplace, leaves.LogNormal),
+    *(leaves.Laplace, leaves.LogNormal, leaves.Gamma),
 )
 for _cls in (
     *(CircuitConfig, TransformedConfig, FlowConfig, *_LEAVES),

@@ -16,6 +16,7 @@ from dspc_jax.leaves.family import (
     OrderedLeaf,
     UniformLeaf,
 )
+from dspc_jax.leaves.gamma import Gamma
 from dspc_jax.leaves.laplace import Laplace
 from dspc_jax.leaves.log_normal import LogNormal
 from dspc_jax.leaves.normal import Normal, UnitNormal
@@ -33,6 +34,7 @@ __all__ = [
     "ExpandableLeaf",
     "ExponentialLeaf",
     "FittableLeaf",
+    "Gamma",
     "JoinableLeaf",
     "Laplace",
     "Leaf",

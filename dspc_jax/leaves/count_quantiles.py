@@ -14,8 +14,9 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.scipy.special import gammaln, ndtri
+from jax.scipy.special import ndtri
 
+from dspc_jax.leaves.gamma_functions import stirling_error
 from dspc_jax.ops.derivatives import varying_alike
 from dspc_jax.ops.storage import computed_once
 from dspc_jax.types import Array
@@ -92,7 +93,7 @@ def _poisson_quantile(uniform, rate):
 def _poisson_log_mass(k: Array, rate: Array) -> Array:
     """``log p(k)`` for k within about one of the rate; terms of its size cancel."""
     above = jnp.maximum(k, 1.0)
-    log_p = -_HALF_LOG_TAU - 0.5 * jnp.log(above) - _stirling_error(above)
+    log_p = -_HALF_LOG_TAU - 0.5 * jnp.log(above) - stirling_error(above)
     return jnp.where(k > 0, log_p - _deviance(above, rate), -rate)
 
 
@@ -100,16 +101,6 @@ def _deviance(x: Array, mean: Array) -> Array:
     """``x log(x / mean) + mean - x``, where the mean is near ``x > 0``."""
     distance = (mean - x) / x
     return x * (distance - jnp.log1p(distance))
-
-
-def _stirling_error(x: Array) -> Array:
-    """``log Gamma(x + 1)`` less ``(x + 1/2) log x - x + log(2 pi) / 2``; ``x > 0``."""
-    small = jnp.minimum(x, 10.0)
-    direct = gammaln(small + 1) - (small + 0.5) * jnp.log(small) + small - _HALF_LOG_TAU
-    inverse = 1 / jnp.maximum(x, 10.0)
-    square = inverse**2
-    series = 1 / 12 - square * (1 / 360 - square * (1 / 1260 - square / 1680))
-    return jnp.where(x < 10.0, direct, inverse * series)
 
 
 def _searched(

@@ -17,6 +17,7 @@ from dspc_jax.layers import input_layer
 from dspc_jax.leaves.binomial import BinomialParams
 from dspc_jax.leaves.categorical import CategoricalParams
 from dspc_jax.leaves.discretized_logistic import DiscretizedLogisticParams
+from dspc_jax.leaves.gamma import GammaParams
 from dspc_jax.leaves.laplace import LaplaceParams
 from dspc_jax.leaves.normal import NormalParams
 from dspc_jax.leaves.poisson import PoissonParams
@@ -157,6 +158,16 @@ FAMILIES = {
         NormalParams(line(-1, 0, 0.5, 2), line(-3, -2, -1.5, -1.5)),
         lambda mean, excess: stats.lognorm(0.2 + np.exp(excess), scale=np.exp(mean)),
         np.exp(np.linspace(-6, 7, 20_001)),
+        two=True,
+    ),
+    "gamma": Family(
+        pc.Gamma(0.01),
+        GammaParams(line(-1, 0, 0.5, 2), line(-9, -3, -1, -0.05)),
+        lambda log_mean, excess: stats.gamma(
+            1 / (0.01 + np.exp(excess)),
+            scale=np.exp(log_mean) * (0.01 + np.exp(excess)),
+        ),
+        np.exp(np.linspace(-16, 6, 20_001)),
         two=True,
     ),
 }
