@@ -55,6 +55,7 @@ _LEAVES = (
     *(leaves.Normal, leaves.UnitNormal, leaves.Binomial, leaves.Bernoulli),
     *(leaves.Categorical, leaves.DiscretizedLogistic, leaves.Poisson),
     *(leaves.Laplace, leaves.LogNormal, leaves.Gamma),
+    *(leaves.NegativeBinomial, leaves.Geometric),
 )
 for _cls in (
     *(CircuitConfig, TransformedConfig, FlowConfig, *_LEAVES),

@@ -19,6 +19,7 @@ from dspc_jax.leaves.family import (
 from dspc_jax.leaves.gamma import Gamma
 from dspc_jax.leaves.laplace import Laplace
 from dspc_jax.leaves.log_normal import LogNormal
+from dspc_jax.leaves.negative_binomial import Geometric, NegativeBinomial
 from dspc_jax.leaves.normal import Normal, UnitNormal
 from dspc_jax.leaves.poisson import Poisson
 
@@ -35,10 +36,12 @@ __all__ = [
     "ExponentialLeaf",
     "FittableLeaf",
     "Gamma",
+    "Geometric",
     "JoinableLeaf",
     "Laplace",
     "Leaf",
     "LogNormal",
+    "NegativeBinomial",
     "Normal",
     "OrderedLeaf",
     "Poisson",

@@ -19,6 +19,7 @@ from dspc_jax.leaves.categorical import CategoricalParams
 from dspc_jax.leaves.discretized_logistic import DiscretizedLogisticParams
 from dspc_jax.leaves.gamma import GammaParams
 from dspc_jax.leaves.laplace import LaplaceParams
+from dspc_jax.leaves.negative_binomial import NegativeBinomialParams
 from dspc_jax.leaves.normal import NormalParams
 from dspc_jax.leaves.poisson import PoissonParams
 from tests import cases, oracles
@@ -145,6 +146,18 @@ FAMILIES = {
         PoissonParams(line(-7, -0.1, 1.3, 4)),
         lambda log_rate: stats.poisson(np.exp(log_rate)),
         np.arange(120),
+    ),
+    "negative-binomial": Family(
+        pc.NegativeBinomial(3.5),
+        NegativeBinomialParams(line(-7, -0.1, 1.3, 3)),
+        lambda log_mean: stats.nbinom(3.5, 3.5 / (3.5 + np.exp(log_mean))),
+        np.arange(300),
+    ),
+    "geometric": Family(
+        pc.Geometric(),
+        NegativeBinomialParams(line(-7, -0.1, 1.3, 2)),
+        lambda log_mean: stats.nbinom(1, 1 / (1 + np.exp(log_mean))),
+        np.arange(300),
     ),
     "laplace": Family(
         pc.Laplace(0.2),
