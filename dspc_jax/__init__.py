@@ -21,12 +21,14 @@ from dspc_jax.leaves import (
     DiscretizedLogistic,
     Gamma,
     Geometric,
+    Histogram,
     Laplace,
     LogNormal,
     NegativeBinomial,
     Normal,
     Poisson,
     UnitNormal,
+    ZeroInflated,
 )
 from dspc_jax.parameters import given_class
 from dspc_jax.registry import register
@@ -54,6 +56,7 @@ __all__ = [
     "DiscretizedLogistic",
     "Gamma",
     "Geometric",
+    "Histogram",
     "History",
     "Laplace",
     "LogNormal",
@@ -71,6 +74,7 @@ __all__ = [
     "TransformedCircuit",
     "TransformedConfig",
     "UnitNormal",
+    "ZeroInflated",
     "build",
     "check",
     "chow_liu_tree",

@@ -55,7 +55,8 @@ _LEAVES = (
     *(leaves.Normal, leaves.UnitNormal, leaves.Binomial, leaves.Bernoulli),
     *(leaves.Categorical, leaves.DiscretizedLogistic, leaves.Poisson),
     *(leaves.Laplace, leaves.LogNormal, leaves.Gamma),
-    *(leaves.NegativeBinomial, leaves.Geometric),
+    *(leaves.NegativeBinomial, leaves.Geometric, leaves.ZeroInflated),
+    leaves.Histogram,
 )
 for _cls in (
     *(CircuitConfig, TransformedConfig, FlowConfig, *_LEAVES),
@@ -269,6 +270,8 @@ def _leaf_size(leaf: Any) -> int:
     """At most the number of parameters of one leaf; of the library's, quickly."""
     if isinstance(leaf, leaves.Categorical):
         return leaf.num_values
+    if isinstance(leaf, leaves.Histogram):
+        return len(leaf.edges) - 1
     if isinstance(leaf, _LEAVES):
         return 1
     shapes = registry.checked(

@@ -17,11 +17,13 @@ from dspc_jax.leaves.family import (
     UniformLeaf,
 )
 from dspc_jax.leaves.gamma import Gamma
+from dspc_jax.leaves.histogram import Histogram
 from dspc_jax.leaves.laplace import Laplace
 from dspc_jax.leaves.log_normal import LogNormal
 from dspc_jax.leaves.negative_binomial import Geometric, NegativeBinomial
 from dspc_jax.leaves.normal import Normal, UnitNormal
 from dspc_jax.leaves.poisson import Poisson
+from dspc_jax.leaves.zero_inflated import ZeroInflated
 
 __all__ = [
     "BasedLeaf",
@@ -37,6 +39,7 @@ __all__ = [
     "FittableLeaf",
     "Gamma",
     "Geometric",
+    "Histogram",
     "JoinableLeaf",
     "Laplace",
     "Leaf",
@@ -47,4 +50,5 @@ __all__ = [
     "Poisson",
     "UniformLeaf",
     "UnitNormal",
+    "ZeroInflated",
 ]

@@ -59,8 +59,9 @@ class LogNormal(GaussianFamily):
         return 0.5 * scale**2 - params.mean - jnp.log(scale) - HALF_LOG_TAU
 
     def moments(self, params):  # noqa: D102
-        variance = self.scale(params) ** 2
-        mean = jnp.exp(params.mean + 0.5 * variance)
+        # Those of wider leaves are no float32 numbers.
+        variance = jnp.minimum(self.scale(params) ** 2, 40.0)
+        mean = jnp.exp(jnp.minimum(params.mean + 0.5 * variance, 60.0))
         return mean, mean * jnp.sqrt(jnp.expm1(variance))
 
     def draw(self, uniform, components):  # noqa: D102

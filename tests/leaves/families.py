@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy import stats
+from scipy import special, stats
 
 import dspc_jax as pc
 from dspc_jax.layers import input_layer
@@ -18,10 +18,12 @@ from dspc_jax.leaves.binomial import BinomialParams
 from dspc_jax.leaves.categorical import CategoricalParams
 from dspc_jax.leaves.discretized_logistic import DiscretizedLogisticParams
 from dspc_jax.leaves.gamma import GammaParams
+from dspc_jax.leaves.histogram import HistogramParams
 from dspc_jax.leaves.laplace import LaplaceParams
 from dspc_jax.leaves.negative_binomial import NegativeBinomialParams
 from dspc_jax.leaves.normal import NormalParams
 from dspc_jax.leaves.poisson import PoissonParams
+from dspc_jax.leaves.zero_inflated import ZeroInflatedParams
 from tests import cases, oracles
 
 GRID = 2**13
@@ -54,7 +56,8 @@ class Family(NamedTuple):
     def distribution(self):
         """SciPy's, of all leaves."""
         assert self.reference is not None
-        return self.reference(*(np.asarray(p, float)[:, None] for p in self.params))
+        params = jax.tree.leaves(self.params)
+        return self.reference(*(np.asarray(p, float)[:, None] for p in params))
 
     def oracle(self, x):
         """The same by SciPy."""
@@ -113,6 +116,39 @@ def line(*values):
     return jnp.asarray(values, jnp.float32)
 
 
+class Inflated(NamedTuple):
+    """Another distribution of counts with a share of zeros."""
+
+    share: Any
+    other: Any
+
+    def logpmf(self, x):
+        zero = np.where(x == 0, np.log(self.share), -np.inf)
+        return np.logaddexp(zero, np.log1p(-self.share) + self.other.logpmf(x))
+
+
+EDGES = (-1.0, -0.5, 0.0, 0.25, 0.75, 1.0, 2.0, 2.25)
+
+
+class Pieces(NamedTuple):
+    """A density that is constant between `EDGES`, of logits ``[K, 1, M]``."""
+
+    logits: Any
+
+    def logpdf(self, x):
+        log_mass = special.log_softmax(self.logits[:, 0], axis=-1)
+        number = np.clip(np.searchsorted(EDGES, x, side="right") - 1, 0, len(EDGES) - 2)
+        inside = (x >= EDGES[0]) & (x <= EDGES[-1])
+        log_density = log_mass - np.log(np.diff(EDGES))
+        return np.where(inside, log_density[:, number], -np.inf)
+
+    def ppf(self, u):
+        masses = special.softmax(self.logits[:, 0], axis=-1)
+        return np.array(
+            [np.interp(u[0], np.r_[0, np.cumsum(row)], EDGES) for row in masses]
+        )
+
+
 _rng = np.random.default_rng(0)
 FAMILIES = {
     "normal": Family(
@@ -158,6 +194,22 @@ FAMILIES = {
         NegativeBinomialParams(line(-7, -0.1, 1.3, 2)),
         lambda log_mean: stats.nbinom(1, 1 / (1 + np.exp(log_mean))),
         np.arange(300),
+    ),
+    "zero-inflated": Family(
+        pc.ZeroInflated(pc.Poisson()),
+        ZeroInflatedParams(line(-9, -1, 0.3, 1), PoissonParams(line(1, -0.1, 1.3, 4))),
+        lambda logit, log_rate: Inflated(
+            special.expit(logit), stats.poisson(np.exp(log_rate))
+        ),
+        np.arange(120),
+    ),
+    "histogram": Family(
+        pc.Histogram(EDGES),
+        HistogramParams(
+            jnp.asarray(_rng.normal(size=(4, len(EDGES) - 1)), jnp.float32)
+        ),
+        Pieces,
+        (np.arange(-1 * 2**12, 2.25 * 2**12) + 0.5) / 2**12,  # at no edge
     ),
     "laplace": Family(
         pc.Laplace(0.2),

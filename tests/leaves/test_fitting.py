@@ -48,18 +48,16 @@ def test_the_m_step_finds_a_maximum(name):
             each = jnp.mean(log_prob(family.leaf, params, x), axis=1)
             return jnp.sum(each), each
 
-        likelihoods = [total(params)[1]]
-        for _ in range(3):
-            params = m_step(family.leaf, params, x)
-            likelihoods.append(total(params)[1])
+        def step(params, _):
+            new = m_step(family.leaf, params, x)
+            return new, total(params)[1]
+
+        params, likelihoods = jax.lax.scan(step, params, length=30)
         again = family.leaf.from_statistics(
             family.leaf.expected_statistics(params), params
         )
-        return (
-            likelihoods,
-            jax.grad(total, has_aux=True)(params)[0],
-            total(again)[1],
-        )
+        gradient, last = jax.grad(total, has_aux=True)(params)
+        return [*likelihoods, last], gradient, total(again)[1]
 
     likelihoods, gradient, again = fitted(family.params)
     for before, after in zip(likelihoods[:-1], likelihoods[1:], strict=True):
