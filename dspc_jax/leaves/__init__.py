@@ -1,4 +1,7 @@
-"""Leaf families; `dspc_jax.leaves.family` defines their interface."""
+"""Leaf families, and what a family of your own is made of (docs/leaves.md).
+
+`dspc_jax.leaves.family` defines their interface.
+"""
 
 from dspc_jax.leaves.binomial import Bernoulli, Binomial
 from dspc_jax.leaves.categorical import Categorical
@@ -13,8 +16,12 @@ from dspc_jax.leaves.family import (
     FittableLeaf,
     JoinableLeaf,
     Leaf,
+    Natural,
     OrderedLeaf,
+    TableLeaf,
     UniformLeaf,
+    impossible,
+    moment_matched,
 )
 from dspc_jax.leaves.gamma import Gamma
 from dspc_jax.leaves.histogram import Histogram
@@ -44,11 +51,15 @@ __all__ = [
     "Laplace",
     "Leaf",
     "LogNormal",
+    "Natural",
     "NegativeBinomial",
     "Normal",
     "OrderedLeaf",
     "Poisson",
+    "TableLeaf",
     "UniformLeaf",
     "UnitNormal",
     "ZeroInflated",
+    "impossible",
+    "moment_matched",
 ]

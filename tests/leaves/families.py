@@ -25,6 +25,7 @@ from dspc_jax.leaves.normal import NormalParams
 from dspc_jax.leaves.poisson import PoissonParams
 from dspc_jax.leaves.zero_inflated import ZeroInflatedParams
 from tests import cases, oracles
+from tests.leaves.own_leaf import Duration, DurationParams
 
 GRID = 2**13
 UNIFORM = np.float32((np.arange(GRID) + 0.5) / GRID)
@@ -210,6 +211,12 @@ FAMILIES = {
         ),
         Pieces,
         (np.arange(-1 * 2**12, 2.25 * 2**12) + 0.5) / 2**12,  # at no edge
+    ),
+    "own": Family(
+        Duration(),
+        DurationParams(line(-1, 0, 0.5, 1)),
+        lambda log_mean: stats.expon(scale=np.exp(log_mean)),
+        (np.arange(200 * 2**9) + 0.5) / 2**9,
     ),
     "laplace": Family(
         pc.Laplace(0.2),

@@ -119,7 +119,10 @@ def test_draws_follow_the_distribution(name):
 
 
 @pytest.mark.parametrize(
-    "name", cases.parameters(FAMILIES, ("binomial-255", "normal", "logistic"))
+    "name",
+    cases.parameters(
+        FAMILIES, ("binomial-255", "normal", "logistic", "geometric", "own")
+    ),
 )
 def test_gradients_of_moments(name):
     """The mean over all noise of the draw's gradient is the gradient of the moments.
