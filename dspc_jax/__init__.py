@@ -11,6 +11,13 @@ from dspc_jax.flows.transformed import (
     transform,
     whole_blocks,
 )
+from dspc_jax.hidden_markov import (
+    MarkovTables,
+    hidden_markov_chain,
+    markov_tables,
+    state_posteriors,
+    with_markov_tables,
+)
 from dspc_jax.learning.counts import expected_counts
 from dspc_jax.learning.em import em
 from dspc_jax.learning.fit import History, fit
@@ -36,6 +43,7 @@ from dspc_jax.rows import ParameterRows, count_params, parameter_rows
 from dspc_jax.samplers import sampler
 from dspc_jax.serialization import load, save
 from dspc_jax.sharpening import sharpened
+from dspc_jax.structure.chains import HiddenMarkovChain
 from dspc_jax.structure.image_families import PoonDomingos, QuadGraph, QuadTree
 from dspc_jax.structure.latents import with_latents
 from dspc_jax.structure.random_trees import RandomBinaryTrees
@@ -56,10 +64,12 @@ __all__ = [
     "DiscretizedLogistic",
     "Gamma",
     "Geometric",
+    "HiddenMarkovChain",
     "Histogram",
     "History",
     "Laplace",
     "LogNormal",
+    "MarkovTables",
     "NegativeBinomial",
     "Normal",
     "ParameterRows",
@@ -84,15 +94,19 @@ __all__ = [
     "fit",
     "given_class",
     "hidden_chow_liu_tree",
+    "hidden_markov_chain",
     "load",
+    "markov_tables",
     "parameter_rows",
     "register",
     "sampler",
     "save",
     "sharpened",
+    "state_posteriors",
     "transform",
     "whole_blocks",
     "with_latents",
+    "with_markov_tables",
 ]
 
 __version__ = metadata.version("dspc_jax")

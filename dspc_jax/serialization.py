@@ -24,7 +24,7 @@ from dspc_jax.layers import input_layer
 from dspc_jax.leaves import joining
 from dspc_jax.ops.float_types import FLOAT_TYPES, float_type, widened
 from dspc_jax.safe_files.numpy_archives import NumpyArchive
-from dspc_jax.structure import image_families, random_trees, region_graph
+from dspc_jax.structure import chains, image_families, random_trees, region_graph
 from dspc_jax.structure.folding import fold
 from dspc_jax.structure.lifted_inputs import lift_inputs
 from dspc_jax.structure.pairs import in_pairs
@@ -61,6 +61,7 @@ _LEAVES = (
 for _cls in (
     *(CircuitConfig, TransformedConfig, FlowConfig, *_LEAVES),
     *(random_trees.RandomBinaryTrees, image_families.QuadTree),
+    chains.HiddenMarkovChain,
     *(image_families.QuadGraph, image_families.PoonDomingos),
     *(region_graph.RegionGraph, region_graph.Partition),
 ):

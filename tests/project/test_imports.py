@@ -45,6 +45,7 @@ LIBRARY = {
     "serialization": (*_CIRCUIT, "registry", "flows", "safe_files"),
     "learning": (*_CIRCUIT, "supports"),
     "chow_liu": (*_CIRCUIT, "rows", "learning"),
+    "hidden_markov": (*_CIRCUIT, "rows"),
     "integral_circuits": (*_CIRCUIT, "networks"),
     # Beside the chain: what is no circuit.
     "interfaces": ("types",),
