@@ -21,6 +21,7 @@ References:
 from fractions import Fraction
 import functools
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -134,14 +135,15 @@ def _coefficients() -> tuple[tuple[float, ...], ...]:
     ``f = eta / mu``: ``eta c_0 = f - 1`` and ``eta c_n = c_(n-1)' - c_(n-1)'(0) f``.
     """
     size = _NUM_COEFFICIENTS + 2 * _NUM_TERMS
-    mu = [Fraction(0), Fraction(1)]
+    zero = Fraction(0)
+    mu = [zero, Fraction(1)]
     for n in range(2, size + 2):
         # The coefficient of eta^n on both sides, of which mu[n] is the only unknown.
-        known = sum(mu[i] * (n + 1 - i) * mu[n + 1 - i] for i in range(2, n))
+        known = sum((mu[i] * (n + 1 - i) * mu[n + 1 - i] for i in range(2, n)), zero)
         mu.append((mu[n - 1] - known) / (n + 1))
     f = [Fraction(1)]
     for n in range(1, size + 1):
-        f.append(-sum(mu[i + 1] * f[n - i] for i in range(1, n + 1)))
+        f.append(-sum((mu[i + 1] * f[n - i] for i in range(1, n + 1)), zero))
     rows = [f[1:]]
     for _ in range(_NUM_TERMS - 1):
         slope = [(i + 1) * c for i, c in enumerate(rows[-1][1:])]
@@ -178,7 +180,8 @@ def _small_tails(shape, x):
 def _small_tails_jvp(primals, tangents):
     shape, x = primals
     tails = _small_tails(shape, x)
-    slope = tangents[1] - jax.lax.random_gamma_grad(shape, x) * tangents[0]
+    gradient: Any = jax.lax.random_gamma_grad
+    slope = tangents[1] - gradient(shape, x) * tangents[0]
     log_p = log_density(shape, x)
     below, above = (jnp.exp(log_p - tail) for tail in tails)
     return tails, (below * slope, -above * slope)
@@ -194,7 +197,8 @@ def gamma_quantile(uniform: Array, shape: Array) -> Array:
 
     Returns:
         Draws of at least `LEAST`, with the pathwise derivative in the shape: what a
-        draw moves by, its uniform number held fixed.
+        draw moves by, its uniform number held fixed. Of shapes below `LARGE` there is
+        no second one.
     """
     low = jnp.log(uniform) - jnp.log1p(-uniform)
     # Of small draws P(a, x) = x^a / Gamma(a + 1), of others their cube root is Normal.

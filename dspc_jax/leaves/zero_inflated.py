@@ -9,6 +9,7 @@ origin of a zero is a latent variable, of which the M-step has the posterior.
 """
 
 import dataclasses
+import functools
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -212,7 +213,7 @@ def _values(leaf: Any, natural: Any, x: Array) -> Array:
             eta[..., None] * statistic[:, None]
             for eta, statistic in zip(natural.eta, leaf.statistics(x), strict=True)
         ]
-        log_p = sum(terms, -natural.log_partition[..., None])
+        log_p = functools.reduce(jnp.add, terms) - natural.log_partition[..., None]
     else:
         log_p = leaf.log_prob(natural, x)
     if isinstance(leaf, BasedLeaf):

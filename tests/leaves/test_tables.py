@@ -180,6 +180,28 @@ def test_every_query():
 
 
 @pytest.mark.slow
+def test_implicit_gradients_of_samples():
+    """The mean over many samples is the gradient of the exact mean."""
+    leaves = (pc.Gamma(0.01), pc.LogNormal(0.2), pc.Laplace(0.2), Duration())
+    structure = pc.RandomBinaryTrees(len(leaves), 1, 1)
+    circuit = pc.build(pc.CircuitConfig(structure, leaves, 1, 2, 2))
+    params = jax.tree.map(lambda a: 0.5 * a, cases.random_params(circuit, seed=1))
+
+    def drawn(params, key):
+        x = circuit.sample_differentiable(key, params, relaxation="implicit")
+        return jnp.sum(jnp.where(x < 1e3, x, 0.0))
+
+    each = cases.jit(jax.vmap(jax.grad(drawn), (None, 0)))
+    gradients = each(params, cases.fresh_keys(5, 20_000))
+    exact = cases.jit(jax.grad(lambda p: jnp.sum(circuit.mean(p))))(params)
+    for many, one in zip(
+        jax.tree.leaves(gradients), jax.tree.leaves(exact), strict=True
+    ):
+        error = many.std(axis=0) / np.sqrt(len(many))
+        assert (np.abs(many.mean(axis=0) - one) < 5 * error + 1e-3).all()
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["examples", "distill"])
 def test_starts(method):
     """From data with missing values; hidden ones do not matter."""
