@@ -56,7 +56,7 @@ _LEAVES = (
     *(leaves.Categorical, leaves.DiscretizedLogistic, leaves.Poisson),
     *(leaves.Laplace, leaves.LogNormal, leaves.Gamma),
     *(leaves.NegativeBinomial, leaves.Geometric, leaves.ZeroInflated),
-    leaves.Histogram,
+    *(leaves.Histogram, leaves.GammaPoisson),
 )
 for _cls in (
     *(CircuitConfig, TransformedConfig, FlowConfig, *_LEAVES),

@@ -24,6 +24,7 @@ from dspc_jax.leaves.family import (
     moment_matched,
 )
 from dspc_jax.leaves.gamma import Gamma
+from dspc_jax.leaves.gamma_poisson import GammaPoisson
 from dspc_jax.leaves.histogram import Histogram
 from dspc_jax.leaves.laplace import Laplace
 from dspc_jax.leaves.log_normal import LogNormal
@@ -45,6 +46,7 @@ __all__ = [
     "ExponentialLeaf",
     "FittableLeaf",
     "Gamma",
+    "GammaPoisson",
     "Geometric",
     "Histogram",
     "JoinableLeaf",

@@ -160,7 +160,7 @@ def _negative_binomial_quantile(uniform, mean, concentration):
     draw, is_open = _searched(
         uniform,
         mode,
-        jnp.exp(_negative_binomial_log_mass(mode, odds, concentration)),
+        jnp.exp(negative_binomial_log_mass(mode, odds, concentration)),
         lambda k: share * (k - 1 + concentration) / k,
         lambda k: inverse_share * k / (k - 1 + concentration),
         jnp.where(far, _EXACT, most),
@@ -177,10 +177,20 @@ def _negative_binomial_quantile(uniform, mean, concentration):
     return jnp.where(beyond, other, draw)
 
 
-def _negative_binomial_log_mass(k: Array, odds: Array, concentration: Array) -> Array:
-    """``log p(k)`` of a count near the mode; terms of its size cancel.
+def negative_binomial_log_mass(k: Array, odds: Array, concentration: Array) -> Array:
+    """``log p(k)`` of negative binomial counts, with all digits: no great terms cancel.
 
-    Loader, "Fast and accurate computation of binomial probabilities", 2000.
+    Args:
+        k: counts.
+        odds: the mean in units of the concentration, positive, of the same shape or one
+            that broadcasts.
+        concentration: as ``odds``.
+
+    Returns:
+        In nats; differentiable in odds and concentration.
+
+    References:
+        Loader, "Fast and accurate computation of binomial probabilities", 2000.
     """
     above = jnp.maximum(k, 1.0)
     total = above + concentration

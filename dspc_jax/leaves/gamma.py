@@ -43,7 +43,80 @@ class GammaForm(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Gamma:
+class GammaFamily:
+    """Leaves of gamma distributed values or rates: their parameters and statistics.
+
+    Attributes:
+        min_dispersion: least squared deviation in units of the mean.
+    """
+
+    min_dispersion: float
+
+    exponential: ClassVar[bool] = False
+    cost: ClassVar[float] = 1.0
+    least: ClassVar[float]
+
+    def __post_init__(self):
+        store(self, min_dispersion=real_number("min_dispersion", self.min_dispersion))
+        if not self.least <= self.min_dispersion <= 1:
+            raise ValueError(
+                f"min_dispersion must be from {self.least:g} to 1, got "
+                f"{self.min_dispersion}"
+            )
+
+    def init(self, key, shape):  # noqa: D102
+        key_mean, key_dispersion = jax.random.split(key)
+        return GammaParams(
+            flat(jax.random.normal, key_mean, shape),
+            -1.0 + 0.5 * flat(jax.random.normal, key_dispersion, shape),
+        )
+
+    def of(self, log_mean: Array, dispersion: Array) -> GammaParams:
+        """Parameters of a dispersion that is brought within its bounds."""
+        least = aligned(self.min_dispersion, dispersion)
+        excess = jnp.minimum(dispersion, _MOST_DISPERSION) - least
+        return GammaParams(log_mean, jnp.log(jnp.maximum(excess, 1e-3 * least)))
+
+    def shape(self, params: GammaParams) -> Array:
+        """One over the dispersion."""
+        least = aligned(self.min_dispersion, params.log_dispersion)
+        return 1 / (least + jnp.exp(params.log_dispersion))
+
+    def natural(self, params):
+        """Logarithm of the mean, shape, and the logarithm of the peak."""
+        shape = self.shape(params)
+        return GammaForm(params.log_mean, shape, gamma_functions.log_peak(shape))
+
+    def counts(self, natural, gradient):
+        """Sums of ``x / m - 1`` and ``x / m - 1 - log(x / m)``, m each leaf's own."""
+        statistics = (gradient.log_mean / natural.shape, -gradient.shape)
+        return statistics, gradient.log_peak
+
+    def from_statistics(self, statistics, params):
+        """The maximum likelihood parameters; the dispersion stays within its bounds."""
+        excess, deviance = statistics
+        change = jnp.log1p(jnp.maximum(excess, -1 + 1e-6))
+        # log E[x] - E[log x]
+        spread = jnp.maximum(deviance - excess + change, 0.0)
+        return self.of(params.log_mean + change, 1 / _shape_of(spread))
+
+    def expected_statistics(self, params):
+        """0, and ``log a - digamma(a)``."""
+        shape = self.shape(params)
+        return (jnp.zeros_like(shape), _log_less_digamma(shape))
+
+    def center(self, params):
+        """Statistics are in units of each leaf's mean: its logarithm."""
+        return params.log_mean
+
+    def recentered(self, statistics, mass, shift):  # noqa: D102
+        excess, deviance = statistics
+        moved = jnp.exp(shift) * (excess + mass) - mass
+        return (moved, deviance + moved - excess - shift * mass)
+
+
+@dataclasses.dataclass(frozen=True)
+class Gamma(GammaFamily):
     r"""Gamma leaf: positive values, such as durations and amounts.
 
     With the mean :math:`m` and the shape :math:`a`, and :math:`\lambda = x / m`,
@@ -65,48 +138,19 @@ class Gamma:
 
     min_dispersion: float = 1e-6
 
-    exponential: ClassVar[bool] = False
     integer: ClassVar[bool] = False
     varying: ClassVar[tuple[str, ...]] = ("min_dispersion",)
-    cost: ClassVar[float] = 1.0
-
-    def __post_init__(self):
-        store(self, min_dispersion=real_number("min_dispersion", self.min_dispersion))
-        if not 1e-6 <= self.min_dispersion <= 1:
-            raise ValueError(
-                f"min_dispersion must be from 1e-6 to 1, got {self.min_dispersion}"
-            )
+    least: ClassVar[float] = 1e-6
 
     @property
     def support(self):
         """From the least positive float32 number on."""
         return (LEAST, float("inf"))
 
-    def init(self, key, shape):  # noqa: D102
-        key_mean, key_dispersion = jax.random.split(key)
-        return GammaParams(
-            flat(jax.random.normal, key_mean, shape),
-            -1.0 + 0.5 * flat(jax.random.normal, key_dispersion, shape),
-        )
-
     def from_moments(self, mean, std):  # noqa: D102
         mean = jnp.maximum(mean, LEAST)
         dispersion = jnp.minimum(std / mean, 1e4) ** 2
-        return self._of(jnp.log(mean), dispersion)
-
-    def _of(self, log_mean, dispersion):
-        least = aligned(self.min_dispersion, dispersion)
-        excess = jnp.minimum(dispersion, _MOST_DISPERSION) - least
-        return GammaParams(log_mean, jnp.log(jnp.maximum(excess, 1e-3 * least)))
-
-    def _shape(self, params):
-        least = aligned(self.min_dispersion, params.log_dispersion)
-        return 1 / (least + jnp.exp(params.log_dispersion))
-
-    def natural(self, params):
-        """Logarithm of the mean, shape, and the logarithm of the peak."""
-        shape = self._shape(params)
-        return GammaForm(params.log_mean, shape, gamma_functions.log_peak(shape))
+        return self.of(jnp.log(mean), dispersion)
 
     def log_base(self, x):
         """``-log x``; -inf of what is not positive."""
@@ -146,42 +190,15 @@ class Gamma:
         size = jnp.max(shape * jnp.abs(offset) + shape + rate_of_all)
         return Natural((natural.shape, -rate), log_partition), statistics, size < 1e4
 
-    def counts(self, natural, gradient):
-        """Sums of ``x / m - 1`` and ``x / m - 1 - log(x / m)``, m each leaf's own."""
-        statistics = (gradient.log_mean / natural.shape, -gradient.shape)
-        return statistics, gradient.log_peak
-
-    def from_statistics(self, statistics, params):
-        """The maximum likelihood parameters; the dispersion stays within its bounds."""
-        excess, deviance = statistics
-        change = jnp.log1p(jnp.maximum(excess, -1 + 1e-6))
-        # log E[x] - E[log x]
-        spread = jnp.maximum(deviance - excess + change, 0.0)
-        return self._of(params.log_mean + change, 1 / _shape_of(spread))
-
-    def expected_statistics(self, params):
-        """0, and ``log a - digamma(a)``."""
-        shape = self._shape(params)
-        return (jnp.zeros_like(shape), _log_less_digamma(shape))
-
-    def center(self, params):
-        """Statistics are in units of each leaf's mean: its logarithm."""
-        return params.log_mean
-
-    def recentered(self, statistics, mass, shift):  # noqa: D102
-        excess, deviance = statistics
-        moved = jnp.exp(shift) * (excess + mass) - mass
-        return (moved, deviance + moved - excess - shift * mass)
-
     def log_density(self, params, x):  # noqa: D102
-        shape = self._shape(params)
+        shape = self.shape(params)
         log_ratio = log_of(x) - params.log_mean
         ratio = jnp.exp(jnp.minimum(log_ratio, _LOG_FAR))
         log_p = gamma_functions.log_peak(shape) - log_of(x)
         return possible(x, log_p - shape * gamma_functions.deviance(ratio, log_ratio))
 
     def log_tails(self, params, x):  # noqa: D102
-        shape = self._shape(params)
+        shape = self.shape(params)
         scaled = jnp.maximum(x, LEAST) * (shape * jnp.exp(-params.log_mean))
         shape, scaled = jnp.broadcast_arrays(shape, jnp.maximum(scaled, LEAST))
         below, above = gamma_functions.log_tails(shape, scaled)
@@ -196,7 +213,7 @@ class Gamma:
 
     def moments(self, params):  # noqa: D102
         mean = jnp.exp(params.log_mean)
-        return mean, mean / jnp.sqrt(self._shape(params))
+        return mean, mean / jnp.sqrt(self.shape(params))
 
     def draw(self, uniform, components):  # noqa: D102
         mean, std = components
@@ -208,7 +225,7 @@ class Gamma:
         return components[0]
 
     def mode(self, params):  # noqa: D102
-        share = 1 - 1 / self._shape(params)
+        share = 1 - 1 / self.shape(params)
         mode = jnp.exp(params.log_mean) * jnp.maximum(share, 0.0)
         return jnp.clip(mode, LEAST, GREATEST)
 

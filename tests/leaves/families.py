@@ -41,6 +41,8 @@ class Family(NamedTuple):
             the leaf has an oracle in `tests.oracles`.
         grid: values that hold all but 1e-6, where the support is not finite.
         two: whether `from_moments` gives the deviation as well as the mean.
+        latent: whether an M-step is one of EM for a latent that is far from known: it
+            goes up, and many of them are not at the maximum.
     """
 
     leaf: Any
@@ -48,6 +50,7 @@ class Family(NamedTuple):
     reference: Callable[..., Any] | None = None
     grid: Any = None
     two: bool = False
+    latent: bool = False
 
     def log_prob(self, x):
         """``log p(x)`` of values ``[S]`` under all leaves: ``[K, S]``, by the layer."""
@@ -190,6 +193,16 @@ FAMILIES = {
         lambda log_mean: stats.nbinom(3.5, 3.5 / (3.5 + np.exp(log_mean))),
         np.arange(300),
     ),
+    "gamma-poisson": Family(
+        pc.GammaPoisson(0.01),
+        GammaParams(line(-4, -0.1, 1.3, 3), line(-2, -5, -1, -0.5)),
+        lambda log_mean, excess: stats.nbinom(
+            1 / (0.01 + np.exp(excess)),
+            1 / (1 + np.exp(log_mean) * (0.01 + np.exp(excess))),
+        ),
+        np.arange(400),
+        latent=True,
+    ),
     "geometric": Family(
         pc.Geometric(),
         NegativeBinomialParams(line(-7, -0.1, 1.3, 2)),
@@ -216,7 +229,12 @@ FAMILIES = {
         Duration(),
         DurationParams(line(-1, 0, 0.5, 1)),
         lambda log_mean: stats.expon(scale=np.exp(log_mean)),
-        (np.arange(200 * 2**9) + 0.5) / 2**9,
+        np.concatenate(
+            [
+                (np.arange(20 * 2**11) + 0.5) / 2**11,
+                (np.arange(20 * 2**6, 240 * 2**6) + 0.5) / 2**6,
+            ]
+        ),
     ),
     "laplace": Family(
         pc.Laplace(0.2),

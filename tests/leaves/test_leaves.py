@@ -121,7 +121,18 @@ def test_draws_follow_the_distribution(name):
 @pytest.mark.parametrize(
     "name",
     cases.parameters(
-        FAMILIES, ("binomial-255", "normal", "logistic", "geometric", "own")
+        FAMILIES,
+        (
+            *(
+                "binomial-255",
+                "normal",
+                "logistic",
+                "geometric",
+                "own",
+                "zero-inflated",
+            ),
+            *("gamma-poisson", "log-normal", "negative-binomial", "gamma"),
+        ),
     ),
 )
 def test_gradients_of_moments(name):

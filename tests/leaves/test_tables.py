@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from scipy import special, stats
+from scipy import optimize, special, stats
 
 import dspc_jax as pc
 from tests import cases
@@ -21,23 +21,12 @@ from tests.leaves.own_leaf import Duration
 COLUMNS = (
     *(pc.Poisson(), pc.NegativeBinomial(2.0), pc.NegativeBinomial(7.5), pc.Geometric()),
     *(pc.ZeroInflated(pc.Poisson()), pc.LogNormal(), pc.Gamma(), pc.Gamma(0.01)),
-    *(pc.ZeroInflated(pc.Gamma()), pc.Histogram(EDGES), Duration(), pc.Laplace()),
+    *(pc.ZeroInflated(pc.Gamma()), pc.Histogram(EDGES), Duration()),
+    *(pc.GammaPoisson(), pc.Laplace()),
 )
 V = len(COLUMNS)
 FITTABLE = V - 1  # all but the last
-IMPOSSIBLE = {
-    0: -1,
-    1: 0.5,
-    2: -3,
-    3: 1.5,
-    4: -1,
-    5: 0,
-    6: -2,
-    7: 0,
-    8: -1,
-    9: 3,
-    10: -1,
-}
+IMPOSSIBLE = dict(enumerate([-1, 0.5, -3, 1.5, -1, 0, -2, 0, -1, 3, -1, -1]))
 
 
 @functools.cache
@@ -58,6 +47,34 @@ def data(count=64):
     x[4][rng.random(count) < 0.3] = x[8][rng.random(count) < 0.3] = 0
     x[9] = rng.uniform(EDGES[0], EDGES[-1], count)
     return np.float32(x).T[..., None]
+
+
+@pytest.mark.slow
+def test_gamma_poisson_leaves_are_fitted_by_em_and_by_moments():
+    """The maximum is SciPy's; the moments are those that were asked for."""
+    leaf = pc.GammaPoisson()
+    circuit = pc.build(pc.CircuitConfig(pc.RandomBinaryTrees(1, 0, 1), leaf, 1, 1, 1))
+    x = stats.nbinom(2.0, 0.2).ppf((np.arange(400) + 0.5) / 400)[:, None]
+    params = circuit.init(jax.random.key(0), x)
+    optimizer = pc.em(circuit)
+    options = {"optimizer": optimizer, "num_steps": 300, "batch_size": len(x)}
+    params, _ = pc.fit(circuit, params, x, key=jax.random.key(1), **options)
+    log_mean, dispersion = (
+        np.ravel(a)[0]
+        for a in (params.leaves[0].log_mean, 1 / leaf.shape(params.leaves[0]))
+    )
+
+    def loss(free):
+        r, mean = np.exp(free)
+        return -stats.nbinom.logpmf(x, r, r / (r + mean)).sum()
+
+    best = optimize.minimize(loss, [0.0, 1.0], method="Nelder-Mead", tol=1e-8).x
+    np.testing.assert_allclose(log_mean, best[1], rtol=1e-3)
+    np.testing.assert_allclose(1 / dispersion, np.exp(best[0]), rtol=2e-2)
+    made = leaf.from_moments(jnp.float32([5.0, 8.0, 3.0]), jnp.float32([3.0, 6.0, 1.0]))
+    mean, std = leaf.moments(made)
+    np.testing.assert_allclose(mean, [5, 8, 3], rtol=1e-4)
+    np.testing.assert_allclose(std, [3, 6, np.sqrt(3 + 9e-3)], rtol=1e-3)
 
 
 @pytest.mark.slow
@@ -93,6 +110,9 @@ def column_log_prob(leaf, params, x):
             return stats.poisson.logpmf(x, np.exp(first))
         case pc.NegativeBinomial(concentration=r):
             return stats.nbinom.logpmf(x, r, r / (r + np.exp(first)))
+        case pc.GammaPoisson(min_dispersion=least):
+            r = 1 / (least + np.exp(rest[0]))
+            return stats.nbinom.logpmf(x, r, r / (r + np.exp(first)))
         case pc.ZeroInflated(leaf=pc.Poisson()):
             other = stats.poisson(np.exp(rest[0]))
             return Inflated(special.expit(first), other).logpmf(x)
@@ -117,6 +137,7 @@ def column_log_prob(leaf, params, x):
     return stats.expon.logpdf(x, scale=np.exp(first))
 
 
+@pytest.mark.slow
 def test_impossible_and_missing_values():
     """The one has probability 0 and no gradient; the other is NaN in its row alone."""
     circuit, params = model()
