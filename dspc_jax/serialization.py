@@ -273,6 +273,8 @@ def _leaf_size(leaf: Any) -> int:
         return leaf.num_values
     if isinstance(leaf, leaves.Histogram):
         return len(leaf.edges) - 1
+    if isinstance(leaf, leaves.ZeroInflated):
+        return 1 + _leaf_size(leaf.leaf)
     if isinstance(leaf, _LEAVES):
         return 1
     shapes = registry.checked(

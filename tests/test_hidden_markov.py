@@ -173,8 +173,7 @@ def test_a_step_of_em_is_that_of_baum_and_welch():
     close(np.exp(tables.leaves.log_rate)[:, 0], rates)
 
 
-@pytest.mark.parametrize("length", [1, 2])
-@pytest.mark.parametrize("num_states", [1, 3])
+@pytest.mark.parametrize(("length", "num_states"), [(1, 1), (2, 1), (2, 3)])
 def test_short_chains_and_single_states(length, num_states, tmp_path):
     config = pc.hidden_markov_chain(length, num_states, pc.Poisson())
     circuit = pc.build(config)

@@ -24,11 +24,16 @@ poisson, negative_binomial, geometric = map(
 )
 
 
+def drawn_from(draw, uniform, *params):
+    """Draws of numbers for the parameters of one leaf, all by one program."""
+    padded = np.resize(np.float32(uniform), GRID)
+    numbers = (np.full(GRID, p, np.float32) for p in params)
+    return draw(padded, *numbers)[: len(uniform)]
+
+
 def on_the_grid(draw, *params):
-    """Draws ``[K, GRID]`` of parameters ``[K]``."""
-    shape = (len(params[0]), GRID)
-    grid = np.broadcast_to(UNIFORM, shape)
-    return draw(grid, *(np.broadcast_to(p[:, None], shape) for p in params))
+    """Draws ``[GRID]`` of each of the parameters ``[K]``."""
+    return [drawn_from(draw, UNIFORM, *each) for each in zip(*params, strict=True)]
 
 
 def assert_follows(drawn, distribution, most):
@@ -84,20 +89,18 @@ def test_geometric_draws():
 @pytest.mark.parametrize("mean", [0.0, np.nan])
 def test_the_ends(mean):
     """Of a mean of 0 all draws are 0; of none the loop ends."""
-    u = np.float32([2.0**-24, 0.5, 1 - 2.0**-24])
-    params = np.float32([mean] * 3)
+    u = [2.0**-24, 0.5, 1 - 2.0**-24]
     for drawn in (
-        poisson(u, params),
-        negative_binomial(u, params, np.float32([2.0] * 3)),
-        geometric(u, params),
+        drawn_from(poisson, u, mean),
+        drawn_from(negative_binomial, u, mean, 2.0),
+        drawn_from(geometric, u, mean),
     ):
-        np.testing.assert_array_equal(drawn, params)
+        np.testing.assert_array_equal(drawn, [mean] * 3)
 
 
 @pytest.mark.parametrize("rate", [0.1, 7.0, 5e3])
 def test_extreme_numbers_fall_into_the_support(rate):
-    u = np.float32([2.0**-24, 1e-6, 1 - 1e-6, 1 - 2.0**-24])
-    drawn = poisson(u, np.float32([rate] * 4))
+    drawn = drawn_from(poisson, [2.0**-24, 1e-6, 1 - 1e-6, 1 - 2.0**-24], rate)
     low, high = stats.poisson(rate).ppf([1e-9, 1 - 1e-9])
     assert ((drawn >= low) & (drawn <= high)).all()
 

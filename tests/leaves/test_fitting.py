@@ -17,17 +17,15 @@ from tests.leaves.families import FAMILIES, UNIFORM, draw, jit_draw, log_prob
 
 FITTABLE = [n for n, f in FAMILIES.items() if isinstance(f.leaf, FittableLeaf)]
 CONTINUOUS = [n for n, f in FAMILIES.items() if isinstance(f.leaf, ContinuousLeaf)]
-SEEN = (
-    "gamma-poisson",
-    "gamma",
-    "unit-normal",
-    "bernoulli",
-    "binomial-255",
-    "geometric",
-    "negative-binomial",
-)
 COARSE = UNIFORM[::64]
-LONG = [n for n in FAMILIES if n not in ("poisson", "log-normal", "own")]
+
+# Slow, by name only: another family has the same parts, or the parts have tests of
+# their own.
+SEEN = [
+    n for n in FITTABLE if n not in ("poisson", "log-normal", "zero-inflated", "own")
+]
+DEEP = ("gamma",)
+LONG = [n for n in FAMILIES if n not in ("log-normal", "own")]
 
 
 def m_step(leaf, params, x):
@@ -80,7 +78,7 @@ def test_the_m_step_finds_a_maximum(name):
         np.testing.assert_allclose(slope, 0, atol=2e-3)
 
 
-@pytest.mark.parametrize("name", CONTINUOUS)
+@pytest.mark.parametrize("name", cases.parameters(CONTINUOUS, DEEP))
 def test_distribution_functions(name):
     """Of both tails, to the last digits; their slopes are those of the draws."""
     family = FAMILIES[name]
