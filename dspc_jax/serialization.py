@@ -51,15 +51,8 @@ _SMALL_TIED = 2**17
 """Leaves or partitions that a file with tied parameters may ask for, however few of its
 own it has: 256x256 pixels."""
 
-_LEAVES = (
-    *(leaves.Normal, leaves.UnitNormal, leaves.Binomial, leaves.Bernoulli),
-    *(leaves.Categorical, leaves.DiscretizedLogistic, leaves.Poisson),
-    *(leaves.Laplace, leaves.LogNormal, leaves.Gamma),
-    *(leaves.NegativeBinomial, leaves.Geometric, leaves.ZeroInflated),
-    *(leaves.Histogram, leaves.GammaPoisson),
-)
 for _cls in (
-    *(CircuitConfig, TransformedConfig, FlowConfig, *_LEAVES),
+    *(CircuitConfig, TransformedConfig, FlowConfig, *leaves.FAMILIES),
     *(random_trees.RandomBinaryTrees, image_families.QuadTree),
     chains.HiddenMarkovChain,
     *(image_families.QuadGraph, image_families.PoonDomingos),
@@ -275,7 +268,7 @@ def _leaf_size(leaf: Any) -> int:
         return len(leaf.edges) - 1
     if isinstance(leaf, leaves.ZeroInflated):
         return 1 + _leaf_size(leaf.leaf)
-    if isinstance(leaf, _LEAVES):
+    if isinstance(leaf, leaves.FAMILIES):
         return 1
     shapes = registry.checked(
         lambda: jax.eval_shape(

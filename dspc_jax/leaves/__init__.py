@@ -33,7 +33,15 @@ from dspc_jax.leaves.normal import Normal, UnitNormal
 from dspc_jax.leaves.poisson import Poisson
 from dspc_jax.leaves.zero_inflated import ZeroInflated
 
+FAMILIES = (
+    *(Normal, UnitNormal, Laplace, LogNormal, Gamma, Histogram),
+    *(Binomial, Bernoulli, Categorical, DiscretizedLogistic),
+    *(Poisson, NegativeBinomial, GammaPoisson, Geometric, ZeroInflated),
+)
+"""All families of the library; files know them by their names."""
+
 __all__ = [
+    "FAMILIES",
     "BasedLeaf",
     "Bernoulli",
     "Binomial",

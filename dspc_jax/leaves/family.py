@@ -11,12 +11,12 @@ evaluated directly.
 
 *Differentiable draws.* A family has `components` :math:`m(\theta)`, arrays that a soft
 selection may blend linearly, and `draw` combines them with one uniform number per pixel
-and channel. Continuous families are location-scale. A discrete draw :math:`b` has
-exactly the leaf's distribution; its gradient is that of :math:`m + s\varepsilon` with
-mean :math:`m`, deviation :math:`s` and the standardized draw
-:math:`\varepsilon = (b - m)/s` held fixed. This matches the first two moments, so the
-gradient of the mean of every quadratic function of :math:`b` is unbiased; a blend stays
-within the convex hull of the draws.
+and channel. A continuous draw is a quantile, and its gradient is pathwise. A discrete
+draw :math:`b` has exactly the leaf's distribution; its gradient is that of
+:math:`m + s\varepsilon` with mean :math:`m`, deviation :math:`s` and the standardized
+draw :math:`\varepsilon = (b - m)/s` held fixed. This matches the first two moments, so
+the gradient of the mean of every quadratic function of :math:`b` is unbiased; a blend
+stays within the convex hull of the draws.
 """
 
 from collections.abc import Callable

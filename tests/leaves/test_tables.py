@@ -15,7 +15,7 @@ from scipy import optimize, special, stats
 
 import dspc_jax as pc
 from tests import cases
-from tests.leaves.families import EDGES, Inflated
+from tests.leaves.families import EDGES, UNIFORM, Inflated, draw
 from tests.leaves.own_leaf import Duration
 
 COLUMNS = (
@@ -75,6 +75,33 @@ def test_gamma_poisson_leaves_are_fitted_by_em_and_by_moments():
     mean, std = leaf.moments(made)
     np.testing.assert_allclose(mean, [5, 8, 3], rtol=1e-4)
     np.testing.assert_allclose(std, [3, 6, np.sqrt(3 + 9e-3)], rtol=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("other", [pc.Gamma(), pc.LogNormal()], ids=repr)
+def test_zero_inflated_densities(other):
+    """As many zeros as there should be; the gradients of two moments are unbiased."""
+    leaf = pc.ZeroInflated(other)
+    params = leaf.from_moments(*jnp.float32([[1.0, 2.0], [0.6, 0.9]]))
+    params = params._replace(logit=jnp.float32([-1.0, 0.5]))
+
+    @cases.jit
+    def gradients(params):
+        def drawn(params):
+            x = draw(leaf, params, UNIFORM)
+            return jnp.mean(x, axis=1).sum(), jnp.mean(x**2, axis=1).sum()
+
+        def exact(params):
+            mean, std = leaf.moments(params)
+            return mean.sum(), (mean**2 + std**2).sum()
+
+        zeros = jnp.mean(draw(leaf, params, UNIFORM) == 0, axis=1)
+        return zeros, *(jax.jacrev(f)(params) for f in (drawn, exact))
+
+    zeros, drawn, exact = gradients(params)
+    np.testing.assert_allclose(zeros, special.expit(params.logit), atol=3e-4)
+    for a, b in zip(*map(jax.tree.leaves, (drawn, exact)), strict=True):
+        np.testing.assert_allclose(a, b, atol=5e-3 * max(1, np.abs(b).max()))
 
 
 @pytest.mark.slow
