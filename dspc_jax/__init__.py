@@ -34,6 +34,13 @@ from dspc_jax.flows.transformed import (
     transform,
     whole_blocks,
 )
+from dspc_jax.hidden_markov import (
+    MarkovTables,
+    hidden_markov_chain,
+    markov_tables,
+    state_posteriors,
+    with_markov_tables,
+)
 from dspc_jax.inference.events import Event
 from dspc_jax.learning.counts import expected_counts
 from dspc_jax.learning.em import em
@@ -43,8 +50,17 @@ from dspc_jax.leaves import (
     Binomial,
     Categorical,
     DiscretizedLogistic,
+    Gamma,
+    GammaPoisson,
+    Geometric,
+    Histogram,
+    Laplace,
+    LogNormal,
+    NegativeBinomial,
     Normal,
+    Poisson,
     UnitNormal,
+    ZeroInflated,
 )
 from dspc_jax.parameters import given_class
 from dspc_jax.ports import from_einet, region_graph_from_json
@@ -53,6 +69,7 @@ from dspc_jax.rows import ParameterRows, count_params, parameter_rows
 from dspc_jax.samplers import sampler
 from dspc_jax.serialization import load, save
 from dspc_jax.sharpening import sharpened
+from dspc_jax.structure.chains import HiddenMarkovChain
 from dspc_jax.structure.image_families import PoonDomingos, QuadGraph, QuadTree
 from dspc_jax.structure.latents import with_latents
 from dspc_jax.structure.random_trees import RandomBinaryTrees
@@ -73,11 +90,21 @@ __all__ = [
     "DiscretizedLogistic",
     "Estimate",
     "Event",
+    "Gamma",
+    "GammaPoisson",
+    "Geometric",
+    "HiddenMarkovChain",
+    "Histogram",
     "History",
+    "Laplace",
+    "LogNormal",
     "MarginalMap",
+    "MarkovTables",
+    "NegativeBinomial",
     "Normal",
     "ParameterRows",
     "Partition",
+    "Poisson",
     "PoonDomingos",
     "QuadGraph",
     "QuadTree",
@@ -87,6 +114,7 @@ __all__ = [
     "TransformedCircuit",
     "TransformedConfig",
     "UnitNormal",
+    "ZeroInflated",
     "build",
     "cauchy_schwarz_divergence",
     "check",
@@ -106,12 +134,14 @@ __all__ = [
     "from_einet",
     "given_class",
     "hidden_chow_liu_tree",
+    "hidden_markov_chain",
     "kl_divergence",
     "kl_divergence_estimate",
     "load",
     "log_inner_product",
     "marginal_circuit",
     "marginal_map",
+    "markov_tables",
     "mutual_information",
     "mutual_information_estimate",
     "parameter_rows",
@@ -121,9 +151,11 @@ __all__ = [
     "sampler",
     "save",
     "sharpened",
+    "state_posteriors",
     "transform",
     "whole_blocks",
     "with_latents",
+    "with_markov_tables",
 ]
 
 __version__ = metadata.version("dspc_jax")

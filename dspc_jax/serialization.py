@@ -24,7 +24,7 @@ from dspc_jax.layers import input_layer
 from dspc_jax.leaves import joining
 from dspc_jax.ops.float_types import FLOAT_TYPES, float_type, widened
 from dspc_jax.safe_files.numpy_archives import NumpyArchive
-from dspc_jax.structure import image_families, random_trees, region_graph
+from dspc_jax.structure import chains, image_families, random_trees, region_graph
 from dspc_jax.structure.folding import fold
 from dspc_jax.structure.lifted_inputs import lift_inputs
 from dspc_jax.structure.pairs import in_pairs
@@ -51,13 +51,10 @@ _SMALL_TIED = 2**17
 """Leaves or partitions that a file with tied parameters may ask for, however few of its
 own it has: 256x256 pixels."""
 
-_LEAVES = (
-    *(leaves.Normal, leaves.UnitNormal, leaves.Binomial, leaves.Bernoulli),
-    *(leaves.Categorical, leaves.DiscretizedLogistic),
-)
 for _cls in (
-    *(CircuitConfig, TransformedConfig, FlowConfig, *_LEAVES),
+    *(CircuitConfig, TransformedConfig, FlowConfig, *leaves.FAMILIES),
     *(random_trees.RandomBinaryTrees, image_families.QuadTree),
+    chains.HiddenMarkovChain,
     *(image_families.QuadGraph, image_families.PoonDomingos),
     *(region_graph.RegionGraph, region_graph.Partition),
 ):
@@ -267,7 +264,11 @@ def _leaf_size(leaf: Any) -> int:
     """At most the number of parameters of one leaf; of the library's, quickly."""
     if isinstance(leaf, leaves.Categorical):
         return leaf.num_values
-    if isinstance(leaf, _LEAVES):
+    if isinstance(leaf, leaves.Histogram):
+        return len(leaf.edges) - 1
+    if isinstance(leaf, leaves.ZeroInflated):
+        return 1 + _leaf_size(leaf.leaf)
+    if isinstance(leaf, leaves.FAMILIES):
         return 1
     shapes = registry.checked(
         lambda: jax.eval_shape(

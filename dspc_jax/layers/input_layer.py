@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dspc_jax.leaves import (
+    BasedLeaf,
     DirectLeaf,
     ExpandableLeaf,
     ExponentialLeaf,
@@ -258,8 +259,7 @@ def log_base(block: InputBlock, x: Array, observed: Array | None) -> Array:
     leaf = block.leaf_of_variables
     x = x[block.variables]
     base = jnp.zeros_like(x)
-    if leaf.exponential:
-        assert isinstance(leaf, ExponentialLeaf)
+    if isinstance(leaf, BasedLeaf):
         base = leaf.log_base(x)
     base = jnp.where(jnp.abs(x) < LARGEST, base, impossible(x))
     base = jnp.sum(base, axis=1)

@@ -125,6 +125,13 @@ class Binomial:
             spread = aligned(np.sqrt(self.num_trials), logits) * root
         return (n * jax.nn.sigmoid(logits), spread)
 
+    def moments(self, params):  # noqa: D102
+        n = aligned(self.num_trials, params.logits)
+        root = _bernoulli_deviation(params.logits)
+        return n * jax.nn.sigmoid(params.logits), aligned(
+            np.sqrt(self.num_trials), root
+        ) * root
+
     def draw(self, uniform, components):  # noqa: D102
         mean, std = components
         n = aligned(self.num_trials, mean)

@@ -11,12 +11,12 @@ evaluated directly.
 
 *Differentiable draws.* A family has `components` :math:`m(\theta)`, arrays that a soft
 selection may blend linearly, and `draw` combines them with one uniform number per pixel
-and channel. Continuous families are location-scale. A discrete draw :math:`b` has
-exactly the leaf's distribution; its gradient is that of :math:`m + s\varepsilon` with
-mean :math:`m`, deviation :math:`s` and the standardized draw
-:math:`\varepsilon = (b - m)/s` held fixed. This matches the first two moments, so the
-gradient of the mean of every quadratic function of :math:`b` is unbiased; a blend stays
-within the convex hull of the draws.
+and channel. A continuous draw is a quantile, and its gradient is pathwise. A discrete
+draw :math:`b` has exactly the leaf's distribution; its gradient is that of
+:math:`m + s\varepsilon` with mean :math:`m`, deviation :math:`s` and the standardized
+draw :math:`\varepsilon = (b - m)/s` held fixed. This matches the first two moments, so
+the gradient of the mean of every quadratic function of :math:`b` is unbiased; a blend
+stays within the convex hull of the draws.
 """
 
 from collections.abc import Callable
@@ -81,12 +81,8 @@ class Leaf(Protocol):
 
 
 @runtime_checkable
-class ExponentialLeaf(Leaf, Protocol):
-    """A family evaluated through sufficient statistics; `natural` gives a `Natural`."""
-
-    def statistics(self, x: Array) -> tuple[Array, ...]:
-        """The sufficient statistics ``T_s(x)``, each of the shape of ``x``."""
-        ...
+class BasedLeaf(Leaf, Protocol):
+    """A family with a base measure, which is the same for all parameters."""
 
     def log_base(self, x: Array) -> Array:
         """The base measure ``h(x)`` in nats; -inf outside the support."""
@@ -94,11 +90,23 @@ class ExponentialLeaf(Leaf, Protocol):
 
 
 @runtime_checkable
+class ExponentialLeaf(BasedLeaf, Protocol):
+    """A family evaluated through sufficient statistics; `natural` gives a `Natural`."""
+
+    def statistics(self, x: Array) -> tuple[Array, ...]:
+        """The sufficient statistics ``T_s(x)``, each of the shape of ``x``."""
+        ...
+
+
+@runtime_checkable
 class DirectLeaf(Leaf, Protocol):
-    """A family evaluated value by value."""
+    """A family evaluated value by value; it may be a `BasedLeaf` as well."""
 
     def log_prob(self, natural: Any, x: Array) -> Array:
-        """``x`` ``[G, N]`` under leaves ``[G, K]``: ``[G, K, N]``, in nats."""
+        """``x`` ``[G, N]`` under leaves ``[G, K]``: ``[G, K, N]``, in nats.
+
+        Without the base measure, if there is one.
+        """
         ...
 
 
@@ -316,3 +324,14 @@ def moment_matched(draw: Array, mean: Array, std: Array, exact_std: Array) -> Ar
     share = jnp.where(jnp.abs(share - 1) < 1e-4, 1.0, share)
     value = jax.lax.stop_gradient(draw * share + mean * (1 - share))
     return _with_gradient(value, (mean, jnp.ones_like(noise)), (std, noise))
+
+
+def matched_count(draw: Array, mean: Array, std: Array, variance: Array) -> Array:
+    """`moment_matched` of a count that is drawn with a known variance, no gradient.
+
+    Where the deviation is the root of it to rounding (a part in 1e6), nothing was
+    blended, and the deviation stays as it is.
+    """
+    blended = variance - jax.lax.stop_gradient(std) ** 2 > 1e-6 * variance
+    exact_std = jnp.where(blended, jnp.sqrt(variance), std)
+    return moment_matched(draw, mean, std, exact_std)

@@ -18,7 +18,7 @@ FAR = 1e15
 """Deviations from the mean beyond which a value counts as no farther: squares of it,
 and sums of them, are float32 numbers."""
 
-_HALF_LOG_TAU = 0.5 * math.log(2 * math.pi)
+HALF_LOG_TAU = 0.5 * math.log(2 * math.pi)
 
 
 class NormalParams(NamedTuple):
@@ -41,16 +41,10 @@ class NormalForm(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Normal:
-    """Normal leaf for any real values; start it from data.
+class GaussianFamily:
+    """Leaves under which a function of the value is Normal: its parts for all of them.
 
-    Attributes:
-        min_scale: least standard deviation; keeps likelihoods bounded. From 1e-15 on,
-            so that variances are float32 numbers.
-        max_scale: greatest standard deviation, or None for no bound.
-        init_mean: mean and deviation of the random initial means. The random initial
-            scales lie about a quarter of the way from the least to the greatest, or
-            around 0.37.
+    Statistics are those of the function's values; `Normal` documents the attributes.
     """
 
     min_scale: float = 1e-4
@@ -59,7 +53,6 @@ class Normal:
 
     exponential: ClassVar[bool] = False
     integer: ClassVar[bool] = False
-    varying: ClassVar[tuple[str, ...]] = ("min_scale", "max_scale", "init_mean")
     cost: ClassVar[float] = 1.0
 
     def __post_init__(self):
@@ -81,9 +74,9 @@ class Normal:
                 f"{self.min_scale}"
             )
 
-    @property
-    def support(self):  # noqa: D102
-        return (-np.inf, np.inf)
+    def place(self, x: Array) -> Array:
+        """What is Normal: the value itself, or a function of it."""
+        return x
 
     def init(self, key, shape):  # noqa: D102
         key_mean, key_scale = jax.random.split(key)
@@ -94,7 +87,8 @@ class Normal:
             -1.0 + 0.5 * flat(jax.random.normal, key_scale, shape),
         )
 
-    def _scale(self, params):
+    def scale(self, params: NormalParams) -> Array:
+        """The deviation of what is Normal."""
         logit = params.scale_logit
         least = aligned(self.min_scale, logit)
         if self.max_scale is None:
@@ -102,7 +96,8 @@ class Normal:
         width = aligned(self.max_scale - self.min_scale, logit)
         return least + width * jax.nn.sigmoid(logit)
 
-    def from_moments(self, mean, std):  # noqa: D102
+    def of_moments(self, mean: Array, std: Array) -> NormalParams:
+        """Parameters for a mean and a deviation of what is Normal."""
         # A deviation that is out of bounds has a finite logit.
         excess = jnp.maximum(
             std - aligned(self.min_scale, std), aligned(1e-3 * self.min_scale, std)
@@ -114,7 +109,7 @@ class Normal:
 
     def natural(self, params):
         """Mean, one over the deviation, and its logarithm."""
-        scale = self._scale(params)
+        scale = self.scale(params)
         return NormalForm(params.mean, 1 / scale, jnp.log(scale))
 
     def log_prob(self, natural, x):
@@ -123,8 +118,8 @@ class Normal:
         More than ``FAR`` deviations from the mean are as many: log p is finite.
         """
         mean, inverse_scale, log_scale = (p[..., None] for p in natural)
-        z = jnp.clip((x[:, None] - mean) * inverse_scale, -FAR, FAR)
-        return -0.5 * z**2 - (log_scale + _HALF_LOG_TAU)
+        z = jnp.clip((self.place(x)[:, None] - mean) * inverse_scale, -FAR, FAR)
+        return -0.5 * z**2 - (log_scale + HALF_LOG_TAU)
 
     def expand(self, natural):
         r"""The density as a polynomial of the distance ``t`` from the units' mean mean.
@@ -138,11 +133,11 @@ class Normal:
         offset = natural.mean - center
         precision = natural.inverse_scale**2
         shift = 0.5 * offset**2 * precision
-        log_partition = shift + (natural.log_scale + _HALF_LOG_TAU)
+        log_partition = shift + (natural.log_scale + HALF_LOG_TAU)
         eta = (offset * precision, -0.5 * precision)
 
         def statistics(x):
-            distance = x - center[:, 0, ..., None]
+            distance = self.place(x) - center[:, 0, ..., None]
             return (distance, distance**2)
 
         accurate = jnp.max(jax.lax.stop_gradient(shift)) < 1e5
@@ -161,11 +156,11 @@ class Normal:
         """The maximum likelihood parameters; the deviation stays within its bounds."""
         shift, square = statistics
         std = jnp.sqrt(jnp.maximum(square - shift**2, 0.0))
-        return self.from_moments(params.mean + shift, std)
+        return self.of_moments(params.mean + shift, std)
 
     def expected_statistics(self, params):
         """``E[x - mean], E[(x - mean)**2]``."""
-        return (jnp.zeros_like(params.mean), self._scale(params) ** 2)
+        return (jnp.zeros_like(params.mean), self.scale(params) ** 2)
 
     def center(self, params):
         """Statistics are about the mean of each leaf."""
@@ -176,13 +171,40 @@ class Normal:
         moved = first + shift * mass
         return (moved, second + shift * (first + moved))
 
+    def components(self, params):
+        """Mean and deviation of what is Normal."""
+        return (params.mean, self.scale(params))
+
+
+@dataclasses.dataclass(frozen=True)
+class Normal(GaussianFamily):
+    """Normal leaf for any real values; start it from data.
+
+    Attributes:
+        min_scale: least standard deviation; keeps likelihoods bounded. From 1e-15 on,
+            so that variances are float32 numbers.
+        max_scale: greatest standard deviation, or None for no bound.
+        init_mean: mean and deviation of the random initial means. The random initial
+            scales lie about a quarter of the way from the least to the greatest, or
+            around 0.37.
+    """
+
+    varying: ClassVar[tuple[str, ...]] = ("min_scale", "max_scale", "init_mean")
+
+    @property
+    def support(self):  # noqa: D102
+        return (-np.inf, np.inf)
+
+    def from_moments(self, mean, std):  # noqa: D102
+        return self.of_moments(mean, std)
+
     def log_density(self, params, x):  # noqa: D102
-        scale = self._scale(params)
+        scale = self.scale(params)
         z = (x - params.mean) / scale
-        return -0.5 * z**2 - jnp.log(scale) - _HALF_LOG_TAU
+        return -0.5 * z**2 - jnp.log(scale) - HALF_LOG_TAU
 
     def log_tails(self, params, x):  # noqa: D102
-        z = (x - params.mean) / self._scale(params)
+        z = (x - params.mean) / self.scale(params)
         return log_ndtr(z), log_ndtr(-z)
 
     def variance(self, params):  # noqa: D102
@@ -205,10 +227,10 @@ class Normal:
         return -0.5 * (distance**2 / variance + jnp.log(variance)) - _HALF_LOG_TAU
 
     def mode_log_prob(self, params):  # noqa: D102
-        return -_HALF_LOG_TAU - jnp.log(self._scale(params))
+        return -HALF_LOG_TAU - jnp.log(self.scale(params))
 
-    def components(self, params):  # noqa: D102
-        return (params.mean, self._scale(params))
+    def moments(self, params):  # noqa: D102
+        return self.components(params)
 
     def draw(self, uniform, components):  # noqa: D102
         mean, scale = components

@@ -1,7 +1,6 @@
 """One table of properties for all leaf families; a newcomer inherits every test."""
 
 import functools
-from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,114 +9,28 @@ import pytest
 from scipy import stats
 
 import dspc_jax as pc
-from dspc_jax.layers import input_layer
 from dspc_jax.leaves.binomial import BinomialParams
-from dspc_jax.leaves.categorical import CategoricalParams
-from dspc_jax.leaves.discretized_logistic import DiscretizedLogisticParams
-from dspc_jax.leaves.normal import NormalParams
-from tests import cases, oracles
-
-GRID = 2**13
-UNIFORM = np.float32((np.arange(GRID) + 0.5) / GRID)
-
-
-class Family(NamedTuple):
-    """A leaf with parameters of several leaves, ``[K]`` (a table: ``[K, M]``)."""
-
-    leaf: Any
-    params: Any
-
-    def log_prob(self, x):
-        """``log p(x)`` of values ``[S]`` under all leaves: ``[K, S]``, by the layer."""
-        return np.asarray(_jit_log_prob(self.leaf, self.params, np.float32(x)))
-
-    def oracle(self, x):
-        """The same by SciPy."""
-        params = [np.asarray(p)[:, None] for p in self.params]
-        return oracles.leaf_log_prob(self.leaf, params, np.asarray(x, np.float64))
-
-    @property
-    def values(self):
-        """All values, or a fine grid that holds all but 1e-6."""
-        low, high = self.leaf.support
-        if np.isinf(high):
-            return np.linspace(-12, 12, 4801)
-        return np.arange(low, high + 1)
-
-    @property
-    def step(self):
-        """What one value stands for in a sum over `values`."""
-        return self.values[1] - self.values[0] if np.isinf(self.leaf.support[1]) else 1
-
-    @property
-    def discrete(self):
-        return self.leaf.integer
-
-
-def _log_prob(leaf, params, x):
-    (block,) = input_layer.make_blocks(np.zeros((1, 1), int), (leaf,))
-    x = jnp.asarray(x)[None, None]
-    params = jax.tree.map(lambda p: p[None, :, None, None], params)
-    out = input_layer.log_prob(block, leaf.natural(params), x, None)
-    return out[0] + input_layer.log_base(block, x, None)[None]
-
-
-def _draw(leaf, params, uniform):
-    """Draws of all leaves ``[K, N]`` from ``[N]`` uniform numbers."""
-    components = tuple(
-        jnp.broadcast_to(c[:, None], (c.shape[0], len(uniform), *c.shape[1:]))
-        for c in leaf.components(params)
-    )
-    uniform = jnp.broadcast_to(uniform, components[0].shape[:2])
-    return leaf.draw(uniform, components)
-
-
-_jit_log_prob = cases.jit(_log_prob, static_argnums=0)
-_jit_draw = cases.jit(_draw, static_argnums=0)
+from tests import cases
+from tests.leaves.families import (
+    FAMILIES,
+    GRID,
+    UNIFORM,
+    Family,
+    draw,
+    jit_draw,
+    line,
+    log_prob,
+)
 
 
 def _total(leaf, params, uniform):
     """The sum of draws, and the draws."""
-    draws = _draw(leaf, params, uniform)
+    draws = draw(leaf, params, uniform)
     return jnp.sum(draws), draws
 
 
 _jit_slopes = cases.jit(jax.grad(_total, 1, has_aux=True), static_argnums=0)
 
-
-def _line(*values):
-    return jnp.asarray(values, jnp.float32)
-
-
-_rng = np.random.default_rng(0)
-FAMILIES = {
-    "normal": Family(
-        pc.Normal(0.2), NormalParams(_line(-1, 0, 0.5, 3), _line(-3, 0, 0.5, -1))
-    ),
-    "unit-normal": Family(
-        pc.UnitNormal(0.2, 1.5),
-        NormalParams(_line(-1, 0, 0.5, 3), _line(-3, 0, 2, 0)),
-    ),
-    "bernoulli": Family(pc.Bernoulli(), BinomialParams(_line(-9, -1, 0, 3))),
-    "binomial": Family(pc.Binomial(20), BinomialParams(_line(-9, -1, 0.3, 3))),
-    "binomial-255": Family(pc.Binomial(255), BinomialParams(_line(-6, -1, 0.3, 15))),
-    "categorical": Family(
-        pc.Categorical(5),
-        CategoricalParams(jnp.asarray(_rng.normal(size=(4, 5)), jnp.float32)),
-    ),
-    "forbidden": Family(
-        pc.Categorical(3),
-        CategoricalParams(jnp.log(jnp.array([[0.0, 0.3, 0.7], [1.0, 0.0, 0.0]]))),
-    ),
-    "logistic": Family(
-        pc.DiscretizedLogistic(12),
-        DiscretizedLogisticParams(_line(-0.1, 0.3, 0.7, 1.2), _line(-2, -1, -3, -6)),
-    ),
-    "logistic-256": Family(
-        pc.DiscretizedLogistic(256),
-        DiscretizedLogisticParams(_line(0.0, 0.31, 0.7, 1.0), _line(-2, -4, -5.5, 1)),
-    ),
-}
 each = pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
 
 
@@ -125,12 +38,12 @@ each = pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
 def draws(name):
     """Draws from the uniform grid, ``[K, GRID]``."""
     family = FAMILIES[name]
-    return np.asarray(_jit_draw(family.leaf, family.params, UNIFORM), np.float64)
+    return np.asarray(jit_draw(family.leaf, family.params, UNIFORM), np.float64)
 
 
 @each
 def test_total_mass(family):
-    total = np.exp(family.log_prob(family.values)).sum(axis=1) * family.step
+    total = (np.exp(family.log_prob(family.values)) * family.steps).sum(axis=1)
     # Terms of 255 * 15 nats cancel in the last row of binomial-255: 4 digits are left.
     np.testing.assert_allclose(
         total, 1, rtol=3e-4 if len(family.values) == 256 else 2e-5
@@ -148,15 +61,21 @@ def test_log_prob(family):
 @each
 def test_outside_the_support(family):
     low, high = family.leaf.support
-    if not family.discrete:
+    outside = []
+    if np.isfinite(low):
+        outside += [low - 1, -1e9]
+    if np.isfinite(high):
+        outside += [high + 1, 1e9]
+    if family.discrete:
+        outside += [low + 0.5, low + 1.75]
+    if not outside:
         return
-    outside = [low - 1, high + 1, low + 0.5, high - 0.25, 1e9]
     assert (family.log_prob(outside) == -np.inf).all()
 
 
 @each
 def test_mean_and_mode(family):
-    distribution = np.exp(family.oracle(family.values)) * family.step
+    distribution = np.exp(family.oracle(family.values)) * family.steps
     mean = (distribution * family.values).sum(axis=1)
     result, mode, log_prob = cases.jit(
         lambda leaf, params: (
@@ -173,10 +92,14 @@ def test_mean_and_mode(family):
     np.testing.assert_allclose(log_prob, at_mode, rtol=1e-4, atol=2e-4)
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", cases.parameters(FAMILIES, ("gamma-poisson",)))
 def test_draws_follow_the_distribution(name):
     """The grid falls into pieces of the right size; one loses at most two points."""
     family = FAMILIES[name]
+    if not family.discrete and family.reference is not None:
+        exact = family.distribution.ppf(np.float64(UNIFORM)[None])
+        np.testing.assert_allclose(draws(name), exact, rtol=2e-5, atol=1e-4)
+        return
     if not family.discrete:
         for row, mean, scale in zip(
             draws(name),
@@ -196,7 +119,21 @@ def test_draws_follow_the_distribution(name):
 
 
 @pytest.mark.parametrize(
-    "name", cases.parameters(FAMILIES, ("binomial-255", "normal", "logistic"))
+    "name",
+    cases.parameters(
+        FAMILIES,
+        (
+            *(
+                "binomial-255",
+                "normal",
+                "logistic",
+                "geometric",
+                "own",
+                "zero-inflated",
+            ),
+            *("gamma-poisson", "log-normal", "negative-binomial", "gamma"),
+        ),
+    ),
 )
 def test_gradients_of_moments(name):
     """The mean over all noise of the draw's gradient is the gradient of the moments.
@@ -207,17 +144,17 @@ def test_gradients_of_moments(name):
     (a step or more; far below a step the mean is a staircase, and no slope is right).
     """
     family = FAMILIES[name]
-    values = jnp.asarray(family.values, jnp.float32)
+    values, steps = (jnp.float32(a) for a in (family.values, family.steps))
     if name == "forbidden":
         return  # see test_gradients_at_the_ends
 
     def drawn(params, power):
-        draws = _draw(family.leaf, params, UNIFORM)
+        draws = draw(family.leaf, params, UNIFORM)
         return jnp.sum(jnp.mean(draws**power, axis=1))
 
     def exact(params, power):
-        log_p = _log_prob(family.leaf, params, values)
-        return jnp.sum(jnp.exp(log_p) * values[None] ** power) * family.step
+        log_p = log_prob(family.leaf, params, values)
+        return jnp.sum(jnp.exp(log_p) * (values**power * steps)[None])
 
     def gradients(params):
         return [
@@ -234,7 +171,7 @@ def test_gradients_of_moments(name):
 def test_extreme_coins(logit):
     """A certain coin: right draws, finite gradients, nothing impossible drawn."""
     for leaf in (pc.Bernoulli(), pc.Binomial(255)):
-        family = Family(leaf, BinomialParams(_line(logit)))
+        family = Family(leaf, BinomialParams(line(logit)))
         u = np.array([2.0**-24, 0.3, 0.7, 1 - 2.0**-24], np.float32)
         gradient, values = _jit_slopes(leaf, family.params, u)
         expected = leaf.num_trials * (logit > 0)
@@ -249,7 +186,7 @@ def test_gradients_at_the_ends():
     family = FAMILIES["forbidden"]
 
     def total(params):
-        return jnp.sum(_draw(family.leaf, params, jnp.array([0.2, 0.6])))
+        return jnp.sum(draw(family.leaf, params, jnp.array([0.2, 0.6])))
 
     gradient = cases.jit(jax.grad(total))(family.params).logits
     assert np.isfinite(gradient).all()
@@ -260,18 +197,21 @@ def test_gradients_at_the_ends():
 def test_from_moments(family):
     """The member with given moments has them, as far as the family can."""
     low, high = family.leaf.support
-    if family.discrete:
+    if np.isinf(high) and np.isfinite(low):
+        mean, std = line(1, 2, 5, 20), line(0.5, 1.5, 3, 8)
+    elif np.isfinite(high):
         mean = jnp.linspace(low + 0.25 * (high - low), low + 0.75 * (high - low), 4)
         std = jnp.full(4, 0.12 * (high - low))
     else:
-        mean, std = _line(-1, 0, 1, 3), _line(0.3, 0.5, 1, 1.4)
-    made = Family(family.leaf, family.leaf.from_moments(mean, std))
-    distribution = np.exp(made.oracle(made.values)) * made.step
+        mean, std = line(-1, 0, 1, 3), line(0.3, 0.5, 1, 1.4)
+    made = family._replace(params=family.leaf.from_moments(mean, std))
+    distribution = np.exp(made.oracle(made.values)) * made.steps
     result = (distribution * made.values).sum(axis=1)
     # A table of few values and a background of 10 % cannot hit a mean exactly.
-    loose = 0.06 * (high - low) if isinstance(family.leaf, pc.Categorical) else 0.03
+    is_table = isinstance(family.leaf, pc.Categorical | pc.Histogram)
+    loose = 0.06 * (high - low) if is_table else 0.03
     np.testing.assert_allclose(result, mean, atol=loose, rtol=1e-2)
-    if (
+    if family.two or (
         isinstance(family.leaf, pc.Normal | pc.DiscretizedLogistic)
         and len(distribution[0]) != 12
     ):
@@ -279,9 +219,12 @@ def test_from_moments(family):
         np.testing.assert_allclose(np.sqrt(second), std, rtol=0.1)
 
 
-@each
-def test_blends_stay_in_the_hull(family):
+@pytest.mark.parametrize(
+    "name", cases.parameters(FAMILIES, ("negative-binomial", "gamma-poisson", "gamma"))
+)
+def test_blends_stay_in_the_hull(name):
     """A convex combination of leaves draws between the leaves' extreme draws."""
+    family = FAMILIES[name]
     rng = np.random.default_rng(1)
     share = rng.dirichlet(np.ones(len(jax.tree.leaves(family.params)[0])), 200)
     u = np.float32(rng.random(200))
@@ -312,6 +255,21 @@ def test_blends_stay_in_the_hull(family):
         (lambda: pc.Categorical(1), "num_values must be at least 2, got 1"),
         (lambda: pc.DiscretizedLogistic(1), "num_values must be at least 2, got 1"),
         (lambda: pc.DiscretizedLogistic(9, 0.0), "min_scale must be pos.*got 0.0"),
+        (lambda: pc.Laplace(0.0), "min_scale must be at least 1e-15, got 0.0"),
+        (lambda: pc.LogNormal(0.0), "min_scale must be positive, got 0.0"),
+        (lambda: pc.Gamma(0.0), "min_dispersion must be from 1e-06 to 1, got 0.0"),
+        (lambda: pc.GammaPoisson(2), "min_dispersion .* from 0.001 to 1, got 2.0"),
+        (lambda: pc.NegativeBinomial(0), "concentration .* 0.01 to 1000, got 0.0"),
+        (lambda: pc.ZeroInflated(pc.Poisson), "leaf must be .*class Poisson"),
+        (lambda: pc.ZeroInflated(pc.Laplace()), "leaf must be .*M-step.*Laplace"),
+        (
+            lambda: pc.ZeroInflated(pc.Histogram((-3, -2, -1))),
+            "leaf must have values from 0 on, got those from -3.0 to -1.0",
+        ),
+        (lambda: pc.Histogram((0, 1)), "edges must be at least 3 ascending .*got"),
+        (lambda: pc.Histogram((0, 2, 1)), "edges must be .*got"),
+        (lambda: pc.Histogram(3), "edges must be .*got 3"),
+        (lambda: pc.Histogram((0, 1, np.inf)), "edges must be .*got"),
     ],
 )
 def test_impossible_families(make, message):
@@ -322,10 +280,10 @@ def test_impossible_families(make, message):
 def test_the_papers_variance_is_an_ablation_only():
     """The named error has deviation Np(1-p); the likelihood is not touched."""
     right, wrong = pc.Binomial(20), pc.Binomial(20, "variance")
-    params = BinomialParams(_line(0.3))
+    params = BinomialParams(line(0.3))
 
     def std(leaf):
-        return float(_jit_draw(leaf, params, UNIFORM).std())
+        return float(jit_draw(leaf, params, UNIFORM).std())
 
     p = 1 / (1 + np.exp(-0.3))
     np.testing.assert_allclose(std(right), np.sqrt(20 * p * (1 - p)), rtol=1e-2)

@@ -49,6 +49,7 @@ LIBRARY = {
     "ports": (*_CIRCUIT, "rows", "safe_files"),
     "learning": (*_CIRCUIT, "supports"),
     "chow_liu": (*_CIRCUIT, "rows", "learning"),
+    "hidden_markov": (*_CIRCUIT, "rows"),
     "integral_circuits": (*_CIRCUIT, "networks"),
     # Beside the chain: what is no circuit.
     "interfaces": ("types",),
