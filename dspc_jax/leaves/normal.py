@@ -208,12 +208,12 @@ class Normal(GaussianFamily):
         return log_ndtr(z), log_ndtr(-z)
 
     def variance(self, params):  # noqa: D102
-        return self._scale(params) ** 2
+        return self.scale(params) ** 2
 
     def quadrature(self, params):
         """The rule of Gauss and Hermite, exact for polynomials of degrees below 64."""
         points, weights = np.polynomial.hermite_e.hermegauss(32)
-        mean, scale = params.mean[..., None], self._scale(params)[..., None]
+        mean, scale = params.mean[..., None], self.scale(params)[..., None]
         points = points.reshape(*[1] * params.mean.ndim, -1)
         weights = (weights / weights.sum()).reshape(points.shape)
         points = mean + scale * jnp.asarray(points, mean.dtype)
@@ -224,7 +224,7 @@ class Normal(GaussianFamily):
         """Of two Normal densities: that of one's mean, of their variances' sum."""
         variance = self.variance(params) + self.variance(other)
         distance = params.mean - other.mean
-        return -0.5 * (distance**2 / variance + jnp.log(variance)) - _HALF_LOG_TAU
+        return -0.5 * (distance**2 / variance + jnp.log(variance)) - HALF_LOG_TAU
 
     def mode_log_prob(self, params):  # noqa: D102
         return -HALF_LOG_TAU - jnp.log(self.scale(params))
