@@ -35,10 +35,10 @@ from dspc_jax.evaluation.kernel_distance import KernelDistance, kernel_distance
 from dspc_jax.evaluation.masks import random_masks, stripe_masks
 from dspc_jax.evaluation.precision_recall import PrecisionRecall, precision_recall
 from dspc_jax.evaluation.wavelets import (
-    haar,
-    inverse_haar,
+    inverse_wavelet_transform,
     num_wavelet_values,
     wavelet_codec,
+    wavelet_transform,
 )
 
 __all__ = [
@@ -57,9 +57,8 @@ __all__ = [
     "frechet_distance",
     "frechet_distance_infinity",
     "frechet_distance_of_statistics",
-    "haar",
     "inception_score",
-    "inverse_haar",
+    "inverse_wavelet_transform",
     "kernel_distance",
     "level_codec",
     "logit_codec",
@@ -72,5 +71,6 @@ __all__ = [
     "stripe_masks",
     "uniform_codec",
     "wavelet_codec",
+    "wavelet_transform",
     "ycocg_to_rgb",
 ]

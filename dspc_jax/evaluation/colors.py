@@ -11,12 +11,11 @@ References:
     range", JVT-I014r3, 2003.
 """
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
 
 from dspc_jax.evaluation.dequantization import Codec
+from dspc_jax.evaluation.rounding import Divide, floor_divide, soft_floor_divide
 from dspc_jax.ops.values import as_values
 from dspc_jax.types import Array
 
@@ -25,23 +24,12 @@ NUM_COLOR_VALUES = 2 * _TOP + 1
 """Values of a channel of `color_codec`; the brightness takes the first 256 of them."""
 
 
-def floor_half(a: Array) -> Array:
-    """Half of a whole number, rounded down."""
-    return a // 2
-
-
-def soft_half(a: Array) -> Array:
-    """`floor_half` with the derivative of a half."""
-    half = a / 2
-    return half + jax.lax.stop_gradient(jnp.floor(half) - half)
-
-
-def rgb_to_ycocg(rgb: Array, half: Callable[[Array], Array] = floor_half) -> Array:
+def rgb_to_ycocg(rgb: Array, divide: Divide = floor_divide) -> Array:
     """Red, green and blue to brightness, orange and green differences.
 
     Args:
         rgb: whole numbers ``[..., 3]``, signed or floats.
-        half: how differences are halved: `floor_half` or `soft_half`.
+        divide: of `dspc_jax.evaluation.rounding`, how differences are halved.
 
     Returns:
         Of the same type ``[..., 3]``: of levels 0 .. 255 the brightness is in 0 .. 255,
@@ -49,24 +37,24 @@ def rgb_to_ycocg(rgb: Array, half: Callable[[Array], Array] = floor_half) -> Arr
     """
     red, green, blue = _channels(rgb)
     orange = red - blue
-    base = blue + half(orange)
+    base = blue + divide(orange, 2)
     difference = green - base
-    return jnp.stack([base + half(difference), orange, difference], axis=-1)
+    return jnp.stack([base + divide(difference, 2), orange, difference], axis=-1)
 
 
-def ycocg_to_rgb(ycocg: Array, half: Callable[[Array], Array] = floor_half) -> Array:
+def ycocg_to_rgb(ycocg: Array, divide: Divide = floor_divide) -> Array:
     """The inverse of `rgb_to_ycocg`.
 
     Args:
         ycocg: whole numbers ``[..., 3]``, signed or floats.
-        half: as there.
+        divide: as there.
 
     Returns:
         Of the same type ``[..., 3]``; outside of 0 .. 255 for what is no color.
     """
     brightness, orange, difference = _channels(ycocg)
-    base = brightness - half(difference)
-    blue = base - half(orange)
+    base = brightness - divide(difference, 2)
+    blue = base - divide(orange, 2)
     return jnp.stack([blue + orange, difference + base, blue], axis=-1)
 
 
@@ -101,14 +89,14 @@ def color_codec() -> Codec:
         return moved(rgb_to_ycocg(levels), 1)
 
     def to_unit(x: Array) -> Array:
-        return ycocg_to_rgb(moved(x, -1), soft_half) / _TOP
+        return ycocg_to_rgb(moved(x, -1), soft_floor_divide) / _TOP
 
     def from_unit(x: Array) -> Array:
         linear = x * _TOP
         levels = linear + jax.lax.stop_gradient(
             jnp.clip(jnp.round(linear), 0, _TOP) - linear
         )
-        return moved(rgb_to_ycocg(levels, soft_half), 1)
+        return moved(rgb_to_ycocg(levels, soft_floor_divide), 1)
 
     def to_levels(x: Array) -> Array:
         rgb = ycocg_to_rgb(moved(jnp.round(x), -1))

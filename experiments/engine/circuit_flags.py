@@ -93,9 +93,9 @@ class CircuitSettings:
     )
     wavelets: str = flag(
         "none",
-        "haar: leaves over the differences of neighbors, and of blocks, in place of "
-        "pixels, lossless; the bits compare, pixels cannot be completed",
-        one_of("none", "haar"),
+        "legall (that of JPEG 2000) or haar: leaves over lossless wavelets in place of "
+        "pixels; the bits compare, and no part of an image can be completed",
+        one_of("none", "haar", "legall"),
         shapes=True,
     )
     channels: str = flag(

@@ -68,13 +68,15 @@ def codec_of(settings: Settings, dataset: Dataset) -> Codec:
             "--colors must be rgb for images without three channels of 256 levels, got "
             f"{settings.colors!r} for {dataset.name}"
         )
-    if settings.wavelets == "haar":
+    if settings.wavelets != "none":
         if dataset.is_table:
             raise UserError(
-                f"--wavelets must be none for a table, got 'haar' for {dataset.name}"
+                "--wavelets must be none for a table, got "
+                f"{settings.wavelets!r} for {dataset.name}"
             )
         return wavelet_codec(
             *(dataset.height, dataset.width),
+            kind=settings.wavelets,
             num_values=dataset.num_values,
             ycocg=ycocg,
         )
@@ -87,6 +89,6 @@ def num_leaf_values(settings: Settings, dataset: Dataset) -> int:
     """The values of a discrete leaf; raises as `codec_of`."""
     codec_of(settings, dataset)
     ycocg = settings.colors == "ycocg"
-    if settings.wavelets == "haar":
-        return num_wavelet_values(dataset.num_values, ycocg=ycocg)
+    if settings.wavelets != "none":
+        return num_wavelet_values(settings.wavelets, dataset.num_values, ycocg=ycocg)
     return NUM_COLOR_VALUES if ycocg else dataset.num_values

@@ -1,4 +1,4 @@
-"""--wavelets=haar: other leaves, the same bits, and what does not fit."""
+"""--wavelets=legall: other leaves, the same bits, and what does not fit."""
 
 import jax
 import numpy as np
@@ -11,7 +11,7 @@ from tests.experiments.models.test_colors import colored
 
 FLAGS = {
     **{"num_sums": 3, "num_leaves": 3, "batch_size": 16, "structure": "quad_tree"},
-    **{"wavelets": "haar", "optimizer": "em", "em_approximate": True},
+    **{"wavelets": "legall", "optimizer": "em", "em_approximate": True},
 }
 
 
