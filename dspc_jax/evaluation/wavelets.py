@@ -190,9 +190,7 @@ def _legall_predict(even, num_odd, divide):
 
 
 def _legall_update(difference, num_even, divide):
-    """A quarter of both differences; before the first and behind the last they lie
-    again.
-    """
+    """A quarter of both differences; the first and the last lie twice at the ends."""
     before = jnp.concatenate([difference[:1], difference])[:num_even]
     after = jnp.concatenate([difference, difference[-1:]])[:num_even]
     return divide(before + after + 2, 4)

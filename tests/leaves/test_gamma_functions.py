@@ -5,6 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from scipy import special, stats
 
 from dspc_jax.leaves import gamma_functions
@@ -29,6 +30,7 @@ def quantiles():
     return functions(jnp.asarray(A))
 
 
+@pytest.mark.slow
 def test_quantiles():
     exact = np.maximum(stats.gamma.ppf(U.astype(float), A.astype(float)), LEAST)
     x = quantiles()[0]
