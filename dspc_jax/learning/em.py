@@ -87,6 +87,8 @@ def em(
     (`expected_counts` with a ``batch_size``). A unit without mass, pseudocount
     included, keeps its parameters; a weight of exactly 0 stays 0. Changes of bfloat16
     parameters are float32, so that ``optax.apply_updates`` rounds their sums only.
+    ``step_size`` and the pseudocounts may be traced, and are not checked then: one
+    compiled program tries them all.
 
     Args:
         circuit: a circuit with exponential-family or categorical leaves.
