@@ -15,9 +15,9 @@ class RecipeSettings:
 
     recipe: str = flag(
         "auto",
-        "auto: where the data set has a recipe (experiments/recipes; digits, for ll also "
-        "mnist, cifar10, celeba), its flags are the defaults of this program; none: the "
-        "defaults below",
+        "auto: where the data set has a recipe (experiments/recipes; digits, for ll "
+        "also mnist, cifar10, celeba), its flags are the defaults of this program; "
+        "none: the defaults below",
         one_of("auto", "none"),
         free=True,
     )
