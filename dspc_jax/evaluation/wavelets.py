@@ -25,6 +25,7 @@ References:
 """
 
 from collections.abc import Callable
+import functools
 from typing import NamedTuple
 
 import jax
@@ -53,6 +54,7 @@ class Lifting(NamedTuple):
     gain: int
 
 
+@functools.partial(jax.jit, static_argnames="kind")
 def wavelet_transform(image: Array, kind: str = "legall") -> Array:
     """Wavelet coefficients, each at a pixel of its own.
 
@@ -69,6 +71,7 @@ def wavelet_transform(image: Array, kind: str = "legall") -> Array:
     return _forward(_image(image), _lifting(kind), floor_divide)
 
 
+@functools.partial(jax.jit, static_argnames="kind")
 def inverse_wavelet_transform(coefficients: Array, kind: str = "legall") -> Array:
     """The inverse of `wavelet_transform`.
 
@@ -119,11 +122,13 @@ def wavelet_codec(
     offset = (num_wavelet_values(kind, num_values, ycocg=ycocg) - 1) // 2
     top = num_values - 1
 
+    @functools.partial(jax.jit, static_argnums=1)
     def analyzed(levels: Array, divide: Divide) -> Array:
         colors = rgb_to_ycocg(levels, divide) if ycocg else levels
         image = colors.reshape(*colors.shape[:-2], height, width, colors.shape[-1])
         return _forward(image, lifting, divide).reshape(colors.shape) + offset
 
+    @functools.partial(jax.jit, static_argnums=1)
     def synthesized(x: Array, divide: Divide) -> Array:
         image = (x - offset).reshape(*x.shape[:-2], height, width, x.shape[-1])
         colors = _backward(image, lifting, divide).reshape(x.shape)

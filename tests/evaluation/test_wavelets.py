@@ -17,7 +17,7 @@ from dspc_jax.evaluation import (
     wavelet_transform,
 )
 
-SIZES = [(1, 1), (2, 2), (4, 4), (8, 8), (1, 6), (5, 3), (7, 8)]
+SIZES = [(1, 1), (2, 2), (1, 6), (5, 3), (7, 8)]
 KINDS = ["haar", "legall"]
 
 
@@ -63,12 +63,14 @@ def test_flat_and_even_slopes_have_small_coefficients(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("size", [(2, 2), (8, 8), (7, 3)])
+@pytest.mark.parametrize("size", [(8, 8), (7, 3)])
 def test_the_images_of_greatest_coefficients_are_in_range(kind, size):
     """Each coefficient is at its ends for the signs of its filter."""
     num = size[0] * size[1]
     codec = wavelet_codec(*size, kind=kind)
-    filters = jax.jacobian(lambda x: codec.from_unit(x[:, None])[:, 0])(jnp.zeros(num))
+    filters = jax.jit(jax.jacobian(lambda x: codec.from_unit(x[:, None])[:, 0]))(
+        jnp.zeros(num)
+    )
     signs = np.asarray(filters) > 0
     levels = np.concatenate([signs, ~signs]).astype(np.uint8)[..., None] * 255
     x = codec.encode(jax.random.key(0), levels)
@@ -106,8 +108,8 @@ def test_the_units_of_the_codec(ycocg, kind):
     offset = (num_wavelet_values(kind, ycocg=ycocg) - 1) // 2
     np.testing.assert_array_equal(x, expected.reshape(3, 6, 3) + offset)
     # The derivatives are those of a linear map and of its inverse.
-    forward = jax.jacobian(codec.from_unit)(unit[0]).reshape(18, 18)
-    backward = jax.jacobian(codec.to_unit)(x[0]).reshape(18, 18)
+    forward = jax.jit(jax.jacobian(codec.from_unit))(unit[0]).reshape(18, 18)
+    backward = jax.jit(jax.jacobian(codec.to_unit))(x[0]).reshape(18, 18)
     np.testing.assert_allclose(forward @ backward, np.eye(18), atol=1e-3)
 
 
@@ -120,7 +122,7 @@ def test_bits_are_those_of_the_pixels():
     leaf = pc.Categorical(num_wavelet_values(num_values=3))
     circuit = pc.build(pc.CircuitConfig(pc.QuadTree(2, 2), leaf, num_sums=2))
     params = circuit.init(jax.random.key(1), x)
-    log_p = jax.vmap(circuit.log_prob, (None, 0))(params, x)
+    log_p = jax.jit(jax.vmap(circuit.log_prob, (None, 0)))(params, x)
     bits = bits_per_example(codec, x, log_p)
     np.testing.assert_allclose(bits, -log_p / 4 / np.log(2), rtol=1e-6)
     assert 0.1 < jnp.sum(2 ** (-4 * bits)) < 1

@@ -40,6 +40,7 @@ def test_quantiles():
     assert (deviations[A >= 0.1] < 3e-4).all()  # x itself is rounded
 
 
+@pytest.mark.slow
 def test_slopes():
     """A draw's derivative in the shape, with its uniform number held fixed."""
     u, a = U.astype(float), A.astype(float)

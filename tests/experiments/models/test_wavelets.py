@@ -15,7 +15,9 @@ FLAGS = {
 }
 
 
-@pytest.mark.parametrize("colors", ["rgb", "ycocg"])
+@pytest.mark.parametrize(
+    "colors", [pytest.param("rgb", marks=pytest.mark.slow), "ycocg"]
+)
 def test_a_circuit_learns_and_draws_wavelets(key: jax.Array, colors: str):
     dataset = colored()
     flags = {**FLAGS, "leaf": "discretized_logistic", "colors": colors}
