@@ -158,4 +158,4 @@ def test_the_example_of_the_documentation_runs():
     exec(compile(example, "docs/queries.md", "exec"), names)
     assert names["given"] <= 0
     assert names["small"].config.structure.num_variables == 2
-    assert names["bits"].standard_error > 0
+    assert names["entropy"].standard_error > 0
