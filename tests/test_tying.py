@@ -160,7 +160,7 @@ def test_the_law_and_its_marginals_by_enumeration(name):
     np.testing.assert_allclose(result[: len(x)].sum(), 1, rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", cases.parameters(TIED, (*LONG, "chain")))
+@pytest.mark.parametrize("name", cases.parameters(TIED, (*LONG, "chain", "levels")))
 def test_queries_and_gradients_are_those_of_the_circuit_with_copies(name):
     """Draw for draw; the gradient of what is shared is the sum over its copies."""
     circuit, params, wide = model(name)

@@ -117,7 +117,9 @@ def _frequencies(choices, weights):
     return jnp.sum(jax.lax.map(part, choices.reshape(64, -1, 2)), axis=0)
 
 
-@pytest.mark.parametrize("name", cases.parameters(WEIGHTS, ["many", "many uneven"]))
+@pytest.mark.parametrize(
+    "name", cases.parameters(WEIGHTS, ["many", "many uneven", "one of many"])
+)
 def test_choices_follow_the_weights(name):
     """2**20 arg maxes, against the weights by chi-square."""
     weights = np.asarray(WEIGHTS[name], np.float64)
