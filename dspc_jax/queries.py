@@ -104,32 +104,22 @@ def class_log_probs(
     layout: Layout, params: CircuitParams, x: Any, observed: Any = None
 ) -> Array:
     """As `dspc_jax.protocols.ClassLogProbs`."""
-    params, dtype = widened(params)
-    x, observed = examples.example(layout, x, observed, dtype)
-    return _evaluate(
-        params,
-        x,
-        observed,
-        layout=layout,
-        function=likelihood.class_log_probs,
-        shape=(layout.num_classes,),
-    )
+    return _by_class(likelihood.class_log_probs, layout, params, x, observed)
 
 
 def joint_log_probs(
     layout: Layout, params: CircuitParams, x: Any, observed: Any = None
 ) -> Array:
     """As `dspc_jax.protocols.JointLogProbs`."""
+    return _by_class(likelihood.joint_log_probs, layout, params, x, observed)
+
+
+def _by_class(function, layout, params, x, observed):
+    """One number for each class."""
     params, dtype = widened(params)
     x, observed = examples.example(layout, x, observed, dtype)
-    return _evaluate(
-        params,
-        x,
-        observed,
-        layout=layout,
-        function=likelihood.joint_log_probs,
-        shape=(layout.num_classes,),
-    )
+    shape = (layout.num_classes,)
+    return _evaluate(params, x, observed, layout=layout, function=function, shape=shape)
 
 
 def class_posterior(
