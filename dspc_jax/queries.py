@@ -114,28 +114,19 @@ def joint_log_probs(
     return _by_class(likelihood.joint_log_probs, layout, params, x, observed)
 
 
+def class_posterior(
+    layout: Layout, params: CircuitParams, x: Any, observed: Any = None
+) -> Array:
+    """As `dspc_jax.protocols.ClassPosterior`."""
+    return _by_class(likelihood.class_posterior, layout, params, x, observed)
+
+
 def _by_class(function, layout, params, x, observed):
     """One number for each class."""
     params, dtype = widened(params)
     x, observed = examples.example(layout, x, observed, dtype)
     shape = (layout.num_classes,)
     return _evaluate(params, x, observed, layout=layout, function=function, shape=shape)
-
-
-def class_posterior(
-    layout: Layout, params: CircuitParams, x: Any, observed: Any = None
-) -> Array:
-    """As `dspc_jax.protocols.ClassPosterior`."""
-    params, dtype = widened(params)
-    x, observed = examples.example(layout, x, observed, dtype)
-    return _evaluate(
-        params,
-        x,
-        observed,
-        layout=layout,
-        function=likelihood.class_posterior,
-        shape=(layout.num_classes,),
-    )
 
 
 def sample(
