@@ -17,7 +17,7 @@ from dspc_jax.evaluation import (
     wavelet_transform,
 )
 
-SIZES = [(1, 1), (2, 2), (1, 6), (5, 3), (7, 8)]
+SIZES = [(1, 6), (5, 3), (7, 8)]
 KINDS = ["haar", "legall"]
 
 
@@ -92,8 +92,7 @@ def test_extreme_colors_are_in_range(kind):
     np.testing.assert_array_equal(codec.to_levels(x), bits.reshape(-1, 4, 3))
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("ycocg", [False, True])
+@pytest.mark.parametrize(("ycocg", "kind"), [(True, "haar"), (False, "legall")])
 def test_the_units_of_the_codec(ycocg, kind):
     rng = np.random.default_rng(0)
     levels = jnp.asarray(rng.integers(0, 256, (3, 6, 3)), jnp.uint8)

@@ -370,8 +370,7 @@ def test_a_leaf_counts_for_neighboring_values():
     np.testing.assert_allclose(table[0, 0, 0, 0], wanted / wanted.sum(), atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["step_size", "pseudocount", "leaf_pseudocount"])
-def test_numbers_may_be_traced(name):
+def test_numbers_may_be_traced():
     """One program for all values, and the same step."""
     circuit = pc.build(
         pc.CircuitConfig(pc.RandomBinaryTrees(4, 1, 1), pc.Categorical(3), num_sums=2)
@@ -379,16 +378,23 @@ def test_numbers_may_be_traced(name):
     x = jax.random.randint(jax.random.key(0), (20, 4, 1), 0, 3).astype(np.float32)
     params = circuit.init(jax.random.key(1), x)
     counts = pc.expected_counts(circuit, params, x)
+    names = ("step_size", "pseudocount", "leaf_pseudocount")
 
-    def change(value):
-        numbers = {"step_size": 0.5, "pseudocount": 2.0, name: value}
-        em = pc.em(circuit, **numbers, smooth_towards="marginal")
+    def change(*values):
+        em = pc.em(
+            circuit,
+            **dict(zip(names, values, strict=True)),
+            smooth_towards="marginal",
+        )
         return em.update(counts, em.init(params), params)[0]
 
     compiled: Any = jax.jit(change)
-    compiled(jnp.float32(0.25))
-    expected = jax.jit(lambda: change(0.75))()
-    chex.assert_trees_all_close(compiled(jnp.float32(0.75)), expected, atol=1e-6)
+    compiled(*jnp.float32([0.5, 2.0, 0.0]))
+    values = (0.75, 0.25, 1.5)
+    expected = jax.jit(lambda: change(*values))()
+    chex.assert_trees_all_close(compiled(*jnp.float32(values)), expected, atol=1e-6)
     assert compiled._cache_size() == 1
-    with pytest.raises(ValueError, match=f"{name} must be a number, got"):
-        compiled(jnp.ones(2, jnp.float32))
+    for n, name in enumerate(names):
+        wrong = [jnp.ones(2 if n == m else (), jnp.float32) for m in range(3)]
+        with pytest.raises(ValueError, match=f"{name} must be a number, got"):
+            compiled(*wrong)
