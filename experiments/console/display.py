@@ -10,7 +10,7 @@ from typing import NamedTuple, Self
 
 import tqdm
 
-from experiments.console.ticker import Ticker
+from experiments.console.ticker import ticking
 
 _SECONDS = 30.0  # between lines while there are steps
 _MOST_SECONDS = 60.0  # between lines, whatever the program does
@@ -58,10 +58,10 @@ class Display:
         self._bar = None
         if sys.stderr.isatty():
             self._bar = tqdm.tqdm(total=total, initial=done, desc=name, unit="step")
-        self._ticker = Ticker(self.tick)
+        self._clock = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
-        self._ticker.__enter__()
+        self._clock.enter_context(ticking(self.tick))
         return self
 
     def __exit__(
@@ -75,7 +75,7 @@ class Display:
 
     def close(self) -> None:
         """Leaves the terminal to others."""
-        self._ticker.close()
+        self._clock.close()
         if self._bar is not None:
             self._bar.close()
 

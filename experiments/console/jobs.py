@@ -8,7 +8,7 @@ import time
 
 import tqdm
 
-from experiments.console.ticker import Ticker
+from experiments.console.ticker import ticking
 
 _MOST_SECONDS = 60.0  # between lines
 
@@ -62,7 +62,7 @@ class Jobs:
             self._start = self._line_time = time.perf_counter()
             self._write("started")
         try:
-            with Ticker(self.tick):
+            with ticking(self.tick):
                 yield self._write
         finally:
             with self._lock:

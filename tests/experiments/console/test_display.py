@@ -8,7 +8,7 @@ import time
 import pytest
 
 from experiments.console.display import Display
-from experiments.console.ticker import Ticker
+from experiments.console.ticker import ticking
 
 
 class Clock:
@@ -115,10 +115,9 @@ def test_the_bar_has_what_is_done_and_the_bits(monkeypatch, capsys):
     assert re.search(r"\[00:00<00:00", last)  # without the compiler's second
 
 
-def test_a_ticker_ticks_until_it_is_closed():
+def test_a_clock_ticks_until_it_is_over():
     ticked = threading.Event()
-    with Ticker(ticked.set, 0.001) as ticker:
+    with ticking(ticked.set, 0.001):
         assert ticked.wait(10)
     ticked.clear()
     assert not ticked.wait(0.02)
-    ticker.close()  # once more does no harm
