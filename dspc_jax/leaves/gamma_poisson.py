@@ -8,13 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from dspc_jax.leaves import gamma_functions
+from dspc_jax.leaves.count_family import log_base_of_counts
 from dspc_jax.leaves.count_quantiles import (
     negative_binomial_log_mass,
     negative_binomial_quantile,
 )
 from dspc_jax.leaves.family import matched_count
 from dspc_jax.leaves.gamma import GammaFamily
-from dspc_jax.leaves.poisson import log_base_of_counts
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,16 +6,15 @@ from typing import ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.scipy.special import gammaln
-import numpy as np
 
 from dspc_jax.arguments import real_number, store
+from dspc_jax.leaves.count_family import CountFamily, log_base_of_counts
 from dspc_jax.leaves.count_quantiles import (
     geometric_quantile,
     negative_binomial_quantile,
 )
-from dspc_jax.leaves.family import Natural, flat, matched_count
+from dspc_jax.leaves.family import Natural, matched_count
 from dspc_jax.leaves.joining import aligned
-from dspc_jax.leaves.poisson import LEAST_RATE, log_base_of_counts
 from dspc_jax.types import Array
 
 
@@ -26,7 +25,7 @@ class NegativeBinomialParams(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class NegativeBinomial:
+class NegativeBinomial(CountFamily):
     r"""Negative binomial leaf: counts 0, 1, 2, ... that vary more than Poisson ones.
 
     Of a mean m and a concentration r the variance is :math:`m + m^2 / r`: a Poisson
@@ -43,8 +42,7 @@ class NegativeBinomial:
 
     concentration: float
 
-    exponential: ClassVar[bool] = True
-    integer: ClassVar[bool] = True
+    params: ClassVar[type] = NegativeBinomialParams
     varying: ClassVar[tuple[str, ...]] = ("concentration",)
     cost: ClassVar[float] = 1.0
 
@@ -54,18 +52,6 @@ class NegativeBinomial:
             raise ValueError(
                 f"concentration must be from 0.01 to 1000, got {self.concentration}"
             )
-
-    @property
-    def support(self):  # noqa: D102
-        return (0, np.inf)
-
-    def init(self, key, shape):  # noqa: D102
-        return NegativeBinomialParams(flat(jax.random.normal, key, shape))
-
-    def from_moments(self, mean, std):  # noqa: D102
-        del std
-        # A mean of 0 has a finite logarithm (-6.9), from which gradients lead away.
-        return NegativeBinomialParams(jnp.log(jnp.maximum(mean, 1e-3)))
 
     def _log_odds(self, params):
         """Of the mean in units of the concentration."""
@@ -78,9 +64,6 @@ class NegativeBinomial:
         r = aligned(self.concentration, log_odds)
         return Natural((jax.nn.log_sigmoid(log_odds),), r * jax.nn.softplus(log_odds))
 
-    def statistics(self, x):  # noqa: D102
-        return (x,)
-
     def log_base(self, x):
         """``log Gamma(x + r) / (Gamma(r) x!)``; -inf outside the support."""
         r = aligned(self.concentration, x)
@@ -91,29 +74,10 @@ class NegativeBinomial:
 
         return log_base_of_counts(x, log_base)
 
-    def counts(self, natural, gradient):
-        """Sums of ``x``."""
-        del natural
-        return gradient.eta, -gradient.log_partition
-
-    def from_statistics(self, statistics, params):
-        """The maximum likelihood parameters for ``E[x]``; a mean of at least e^-16."""
-        del params
-        (mean,) = statistics
-        return NegativeBinomialParams(jnp.log(jnp.maximum(mean, LEAST_RATE)))
-
-    def expected_statistics(self, params):
-        """``E[x]``."""
-        return (jnp.exp(params.log_mean),)
-
     def mode_log_prob(self, params):  # noqa: D102
         x = self.mode(params)
         natural = self.natural(params)
         return self.log_base(x) + x * natural.eta[0] - natural.log_partition
-
-    def components(self, params):
-        """Mean and deviation."""
-        return self.moments(params)
 
     def moments(self, params):  # noqa: D102
         log_variance = params.log_mean + jax.nn.softplus(self._log_odds(params))
@@ -128,9 +92,6 @@ class NegativeBinomial:
 
     def _quantile(self, uniform, mean, concentration):
         return negative_binomial_quantile(uniform, mean, concentration)
-
-    def mean(self, components):  # noqa: D102
-        return components[0]
 
     def mode(self, params):  # noqa: D102
         r = aligned(self.concentration, params.log_mean)
